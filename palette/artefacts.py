@@ -1,0 +1,167 @@
+"""Files with identity: written atomically, read strictly, and folders that know whose they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from palette.errors import OutputError
+from palette.fingerprints import canonical
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD_KEY = "palette"
+"""The safetensors metadata key under which an artefact's card (JSON) stands."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that is flushed and renamed onto it when the block succeeds.
+
+    Raises:
+        OutputError: if the disk cannot take the file; ``path`` is then what it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            "an output file must be writable",
+            got=error.strerror or str(error),
+            remedy="free space or choose another folder with --output; nothing was half-written",
+            where=path,
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` as UTF-8, atomically.
+
+    Raises:
+        OutputError: if the disk cannot take the file.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes ``value`` as indented JSON in the order given, atomically; NaN is refused.
+
+    Raises:
+        OutputError: if the disk cannot take the file.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OutputError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OutputError(
+            "an artefact must exist", got="no such file", remedy="run its stage first", where=path
+        ) from error
+    except (ValueError, OSError) as error:
+        raise OutputError(
+            "an artefact must be valid JSON",
+            got=error,
+            remedy="delete it and run its stage again",
+            where=path,
+        ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], card: object) -> None:
+    """Writes tensors with their card in the safetensors header, atomically; the same bytes each time.
+
+    Raises:
+        OutputError: if the disk cannot take the file.
+    """
+    from safetensors.torch import save
+
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    metadata = {"format": "pt", CARD_KEY: canonical(card)}
+    data = sorted_header(save(ordered, metadata=metadata))
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header keys sorted.
+
+    safetensors writes metadata in the order of a randomised hash map, so the same tensors would give
+    other bytes in every process.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = canonical(json.loads(data[8 : 8 + length])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of an artefact and its card.
+
+    Raises:
+        OutputError: if the file is missing, damaged, or has no card of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            card = json.loads((handle.metadata() or {})[CARD_KEY])
+            return {name: handle.get_tensor(name) for name in sorted(handle.keys())}, card
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise OutputError(
+            "an artefact must be a safetensors file with Palette's card",
+            got=error,
+            remedy="delete it and run its stage again",
+            where=path,
+        ) from error
+
+
+def claim(folder: Path, owner: Mapping[str, Any], marker: str = "run.json") -> None:
+    """Takes ``folder`` for ``owner``: new, empty, or already this owner's.
+
+    Raises:
+        OutputError: if the folder holds files of something else, or cannot be made.
+    """
+    path = folder / marker
+    if path.is_file():
+        held = read_json(path)
+        if held == dict(owner):
+            return
+        raise OutputError(
+            "an output folder serves one recipe",
+            got=f"a folder of {describe(held)}",
+            remedy="choose another with --output, or delete it",
+            where=folder,
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            "an output folder must be new, empty or this recipe's own",
+            got="files of something else",
+            remedy="choose another with --output",
+            where=folder,
+        )
+    write_json(path, dict(owner))
+
+
+def describe(owner: object) -> str:
+    """A short name for whoever holds a folder, for an error message."""
+    if isinstance(owner, Mapping):
+        return ", ".join(f"{key} {str(value)[:24]}" for key, value in owner.items())
+    return str(owner)[:48]

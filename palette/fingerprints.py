@@ -1,0 +1,39 @@
+"""Identity of values and files: SHA-256 over canonical content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+CHUNK = 1 << 20
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of ``value``: sorted keys, no spaces, ASCII only, no NaN.
+
+    Raises:
+        ValueError: if ``value`` holds NaN or an infinity.
+        TypeError: if ``value`` holds something JSON cannot say.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(value: object) -> str:
+    """The SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def fingerprint_file(path: Path) -> str:
+    """The SHA-256 (hex) of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint_folder(folder: Path, pattern: str = "*") -> str:
+    """The SHA-256 (hex) of the names and bytes of a folder's files that match ``pattern``."""
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return fingerprint([[path.name, fingerprint_file(path)] for path in files])

@@ -1,0 +1,11 @@
+"""What every stage's settings share: frozen, no unknown key, and errors in Palette's words."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """A frozen group of options; an unknown key or a value outside its range is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
