@@ -1,0 +1,129 @@
+# Palette's commands; `make` lists them. Each installs what it needs at its first use, and knows that
+# it has by a stamp in the virtual environment, written only once an installation has succeeded.
+# Plain enough for GNU make 3.81, which macOS still ships.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.palette-runtime
+DEVELOPMENT := $(VENV)/.palette-development
+LOWEST := $(VENV)-lowest
+LOWEST_STAMP := $(LOWEST)/.palette-lowest
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+DOMAINS := $(sort $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)))
+
+# No test reaches for a model hub, and models of this size are fastest on one thread.
+OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
+COVERAGE := --cov --cov-report=term
+
+# $(call environment,FOLDER) makes a virtual environment, or makes it anew where an installation was
+# cut short: pip would take half a package for a whole one.
+environment = if [ -e $(1)/incomplete ] || ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+	if [ -d $(1) ] && [ ! -e $(1)/pyvenv.cfg ]; then \
+		echo "$(1) must be a virtual environment, got another folder; move it away or choose another with VENV=" >&2; exit 2; \
+	fi; \
+	if ! $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+		echo "Palette needs Python 3.11 or newer, got $$($(PYTHON) --version 2>&1); choose one with PYTHON=" >&2; exit 2; \
+	fi; \
+	$(PYTHON) -m venv --clear $(1) || exit 2; \
+	fi
+
+# $(call install,FOLDER,ARGUMENTS) installs into that environment.
+install = echo "Installing into $(1); the first time takes minutes." >&2; \
+	touch $(1)/incomplete && \
+	$(1)/bin/python -m pip install -qq --disable-pip-version-check $(2) && \
+	rm $(1)/incomplete && touch $@
+
+# $(call refuse,SENTENCE) is how a wrong call ends.
+refuse = { echo "$(1)" >&2; exit 2; }
+
+##@ Use
+
+.PHONY: domain
+domain: known-domain $(RUNTIME) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
+	$(BIN)/palette domain recipes/$(DOMAIN).yaml $(ARGS)
+
+.PHONY: organism
+organism: $(RUNTIME) ## Raise the shipped model again, from its seed
+	$(BIN)/palette organism $(ARGS)
+
+##@ Develop
+
+.PHONY: test
+test: $(DEVELOPMENT) ## The quick tests, with coverage: make test [JOBS=2] [ARGS="-k merging"]
+	$(OFFLINE) $(BIN)/python $(PYTEST) $(COVERAGE) -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(DEVELOPMENT) ## Every test, the slow ones too
+	$(OFFLINE) $(BIN)/python $(PYTEST) $(COVERAGE) $(ARGS)
+
+.PHONY: test-lowest
+test-lowest: $(LOWEST_STAMP) ## The quick tests on the oldest versions that setup.cfg admits
+	$(OFFLINE) $(LOWEST)/bin/python $(PYTEST) -W default -m "not slow" $(ARGS)
+
+.PHONY: check
+check: $(DEVELOPMENT) ## Style, format, types, and the floors that imports must respect
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: benchmark
+benchmark: $(DEVELOPMENT) ## Answer the benchmarks' questions again, or one: make benchmark [NAME=merging]
+	@for file in benchmarks/$(or $(NAME),[a-z]*).py; do \
+		test -f "$$file" || $(call refuse,NAME must name a module of benchmarks/$(comma) got $(NAME)); \
+		module="benchmarks.$$(basename "$$file" .py)"; \
+		echo "$(BIN)/python -m $$module $(ARGS)"; \
+		$(BIN)/python -m "$$module" $(ARGS) || exit; \
+	done
+
+.PHONY: docs
+docs: $(RUNTIME) ## Write the reference of recipes and commands anew from the code
+	$(BIN)/python docs/generate.py
+
+.PHONY: clean
+clean: ## Remove the environments, caches and build products; runs/ stays
+	@for folder in $(VENV) $(LOWEST); do \
+		if [ -e "$$folder/pyvenv.cfg" ]; then rm -rf "$$folder"; fi; \
+	done
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
+	@find palette tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Domains: $(DOMAINS)"
+	@echo "Every command takes PYTHON= (the interpreter to build with) and VENV= (where to build)."
+
+# What the commands above stand on.
+
+comma := ,
+
+.PHONY: known-domain
+known-domain:
+	@test -n "$(DOMAIN)" || $(call refuse,make domain must be told which; say for example make domain DOMAIN=medical (recipes: $(DOMAINS)))
+	@test -f "recipes/$(DOMAIN).yaml" || $(call refuse,DOMAIN must name a recipe$(comma) got $(DOMAIN); choose one of $(DOMAINS) (recipes/))
+
+$(RUNTIME): $(REQUIREMENTS)
+	@$(call environment,$(VENV))
+	@$(call install,$(VENV),-c constraints.txt -e .)
+
+$(DEVELOPMENT): $(REQUIREMENTS)
+	@$(call environment,$(VENV))
+	@$(call install,$(VENV),-c constraints.txt -e ".[dev]")
+	@touch $(RUNTIME)
+
+$(LOWEST_STAMP): setup.cfg pyproject.toml
+	@$(call environment,$(LOWEST))
+	@$(LOWEST)/bin/python -c "import configparser; c = configparser.ConfigParser(); c.read('setup.cfg'); print(c['options']['install_requires'].replace('>=', '=='))" > $(LOWEST)/lowest.txt
+	@$(call install,$(LOWEST),-c $(LOWEST)/lowest.txt -e . pytest pytest-cov pytest-xdist hypothesis beartype)

@@ -1,0 +1,119 @@
+"""Low-rank factorisation of ΔW: exact sums, best truncation, and how much energy a rank keeps.
+
+Energy is the squared Frobenius norm. A product of factors is truncated without forming ΔW: QR of
+both factors, then an SVD of the small core R_B R_Aᵀ (Eckart-Young: no other matrix of that rank is
+nearer). All in float64. The signs of singular vectors are fixed, so that the bytes of a result do
+not depend on LAPACK's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from palette.adapters.lora import LoraModule
+from palette.shapes import Float, Tensor
+
+EPSILON = torch.finfo(torch.float64).eps
+
+
+class Truncation(NamedTuple):
+    """A ΔW at a smaller rank, with the energy kept and the energy there was."""
+
+    module: LoraModule
+    kept: float
+    total: float
+
+    @property
+    def retained_energy(self) -> float:
+        """The share of the energy kept, in [0, 1]; 1 for a null ΔW."""
+        return min(1.0, self.kept / self.total) if self.total > 0 else 1.0
+
+
+class Spectrum(NamedTuple):
+    """The singular value decomposition of a ΔW and its numerical rank."""
+
+    left: Float[Tensor, "d_out component"]
+    values: Float[Tensor, " component"]
+    right: Float[Tensor, "component d_in"]
+    rank: int
+
+
+def concatenate(modules: Sequence[LoraModule], weights: Sequence[float]) -> LoraModule:
+    """The exact weighted sum of ΔW: B = [w₁s₁B₁ | …], A = [A₁; …], in float64; ranks add.
+
+    Null components, and so modules of weight 0, take no rank.
+    """
+    parts = [
+        LoraModule(module.lora_A, module.lora_B, weight * module.scale).folded().trimmed()
+        for module, weight in zip(modules, weights, strict=True)
+    ]
+    return LoraModule(
+        torch.cat([part.lora_A for part in parts], dim=0),
+        torch.cat([part.lora_B for part in parts], dim=1),
+    )
+
+
+def truncate(module: LoraModule, rank: int | None = None) -> Truncation:
+    """The nearest ΔW of at most ``rank`` (by default the exact rank, which loses nothing).
+
+    Factors that are within the rank already are given back as they are, less null components.
+    """
+    module = module.trimmed()
+    spectrum = spectrum_of_factors(module)
+    if spectrum.rank == module.rank and (rank is None or rank >= module.rank):
+        total = energy(spectrum.values)
+        return Truncation(module, kept=total, total=total)
+    return cut(spectrum, rank)
+
+
+def factorise(delta: Float[Tensor, "d_out d_in"], rank: int | None = None) -> Truncation:
+    """The nearest factors of at most ``rank`` (by default the exact rank) to a dense ΔW."""
+    left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    tolerance = EPSILON * max(delta.shape) * (float(values[0]) if values.numel() else 0.0)
+    return cut(Spectrum(left, values, right, int((values > tolerance).sum())), rank)
+
+
+def exact_rank(module: LoraModule) -> int:
+    """The numerical rank of ΔW: singular values above the rounding of float64."""
+    return spectrum_of_factors(module).rank
+
+
+def spectrum_of_factors(module: LoraModule) -> Spectrum:
+    """The singular value decomposition of scale · B A, from the factors alone.
+
+    The tolerance of the rank is relative to the factors, not to ΔW: where components cancel, as in
+    ΔW − ΔW, what is left is rounding and has rank 0.
+    """
+    factors = module.folded().trimmed().balanced()
+    basis_out, core_out = torch.linalg.qr(factors.lora_B)
+    basis_in, core_in = torch.linalg.qr(factors.lora_A.T)
+    left, values, right = torch.linalg.svd(core_out @ core_in.T, full_matrices=False)
+    size = float(core_out.norm()) * float(core_in.norm())
+    tolerance = EPSILON * max(*factors.shape, factors.rank) * size
+    rank = int((values > tolerance).sum())
+    return Spectrum(basis_out @ left, values, right @ basis_in.T, rank)
+
+
+def cut(spectrum: Spectrum, rank: int | None) -> Truncation:
+    """The first ``rank`` components, each singular value shared evenly between both factors.
+
+    The largest entry of every left singular vector is made positive.
+    """
+    rank = spectrum.rank if rank is None else min(rank, spectrum.rank)
+    left, values, right = spectrum.left[:, :rank], spectrum.values[:rank], spectrum.right[:rank]
+    if rank:
+        largest = left.gather(0, left.abs().argmax(dim=0, keepdim=True))
+        sign = torch.where(largest < 0, -1.0, 1.0).to(left.dtype)
+        left, right = left * sign, right * sign.T
+    root = values.sqrt()
+    module = LoraModule(root[:, None] * right, left * root)
+    kept, total = energy(values), energy(spectrum.values[: spectrum.rank])
+    return Truncation(module, kept=kept, total=total)
+
+
+def energy(values: Float[Tensor, " component"]) -> float:
+    """The energy of singular values: the sum of their squares."""
+    return float(values.square().sum())

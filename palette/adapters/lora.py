@@ -1,0 +1,164 @@
+"""LoRA as values: the factors of one module, a whole adapter, and the geometry of ΔW.
+
+An adapter means its deltas ΔW = scale · B A, never its factors: (A, B) and (G A, B G⁻¹) are one
+adapter. What is measured here is a function of ΔW, computed from the factors in float64 without
+forming it:
+
+    ⟨ΔWᵢ, ΔWⱼ⟩ = scaleᵢ scaleⱼ Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from palette.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LoraModule:
+    """The low-rank delta of one linear module: ΔW = scale · lora_B lora_A."""
+
+    lora_A: Float[Tensor, "rank d_in"]
+    lora_B: Float[Tensor, "d_out rank"]
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        """The number of components, null ones included."""
+        return int(self.lora_A.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of ΔW: (d_out, d_in)."""
+        return int(self.lora_B.shape[0]), int(self.lora_A.shape[1])
+
+    def norm(self) -> float:
+        """The Frobenius norm of ΔW."""
+        return math.sqrt(max(0.0, module_inner_product(self, self)))
+
+    def delta(self) -> Float[Tensor, "d_out d_in"]:
+        """ΔW, dense, in float64."""
+        return self.scale * (self.lora_B.double() @ self.lora_A.double())
+
+    def folded(self, dtype: torch.dtype = torch.float64) -> LoraModule:
+        """The same ΔW with the scale inside lora_B, in ``dtype``."""
+        scaled = (self.scale * self.lora_B.double()).to(dtype)
+        return LoraModule(self.lora_A.to(dtype), scaled)
+
+    def trimmed(self) -> LoraModule:
+        """The same ΔW without the components that are exactly null, such as padding."""
+        alive = (self.lora_A != 0).any(dim=1) & (self.lora_B != 0).any(dim=0)
+        return LoraModule(self.lora_A[alive], self.lora_B[:, alive], self.scale)
+
+    def balanced(self) -> LoraModule:
+        """The same ΔW to the last bit, with the two vectors of each component equally large.
+
+        Each component is shifted by a power of two taken from its largest magnitudes. Unlike a
+        square root of norms this rounds nothing, does not depend on the order of a sum, and leaves
+        balanced factors as they are.
+        """
+        if self.rank == 0:
+            return self
+        exponent_in = torch.frexp(self.lora_A.abs().amax(dim=1)).exponent
+        exponent_out = torch.frexp(self.lora_B.abs().amax(dim=0)).exponent
+        shift = torch.div(exponent_out - exponent_in, 2, rounding_mode="floor")
+        return LoraModule(
+            (self.lora_A * power_of_two(shift)[:, None]).to(self.lora_A.dtype),
+            (self.lora_B * power_of_two(-shift)).to(self.lora_B.dtype),
+            self.scale,
+        )
+
+    def canonical(self) -> LoraModule:
+        """The form in which adapters are written and identified; it is its own canonical form.
+
+        Float32, scale 1, balanced, without null components.
+        """
+        return self.folded(torch.float32).trimmed().balanced()
+
+
+def power_of_two(exponent: Int[Tensor, " component"]) -> Float[Tensor, " component"]:
+    """2 to the ``exponent``, in float64 and exact: the exponent's bits are written as they are."""
+    return ((exponent.long() + 1023) << 52).view(torch.float64)
+
+
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """Which backbone an adapter was made for: its name and its fingerprint, where known."""
+
+    name: str | None = None
+    fingerprint: str | None = None
+
+    def agrees(self, other: BackboneIdentity) -> bool:
+        """Whether both name one backbone: by fingerprint where both are known, else by name."""
+        if self.fingerprint is not None and other.fingerprint is not None:
+            return self.fingerprint == other.fingerprint
+        return self.name == other.name
+
+    def __str__(self) -> str:
+        """The name and the start of the fingerprint, for a message."""
+        known = [self.name, self.fingerprint and self.fingerprint[:12]]
+        return " ".join(part for part in known if part) or "an unnamed backbone"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """LoRA modules by the backbone's own module paths, the backbone they fit, and their card."""
+
+    modules: Mapping[str, LoraModule]
+    backbone: BackboneIdentity = BackboneIdentity()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module."""
+        return max((module.rank for module in self.modules.values()), default=0)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that the card says this adapter authorises, sorted; empty where unknown."""
+        domains = self.card.get("domains")
+        return tuple(sorted(map(str, domains))) if isinstance(domains, list | tuple) else ()
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 (hex) of the canonical factors; padding, balancing and rewriting keep it."""
+        digest = hashlib.sha256()
+        for name in sorted(self.modules):
+            module = self.modules[name].canonical()
+            digest.update(f"{name} {module.rank} {module.shape}\n".encode())
+            for factor in (module.lora_A, module.lora_B):
+                digest.update(factor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def module_inner_product(first: LoraModule, second: LoraModule) -> float:
+    """The Frobenius inner product of two ΔW of one module, in factor space."""
+    outputs = first.lora_B.double().T @ second.lora_B.double()
+    inputs = first.lora_A.double() @ second.lora_A.double().T
+    return first.scale * second.scale * float((outputs * inputs).sum())
+
+
+def inner_product(first: Adapter, second: Adapter) -> float:
+    """The Frobenius inner product of two adapters' ΔW over the modules they share."""
+    shared = sorted(set(first.modules) & set(second.modules))
+    return math.fsum(
+        module_inner_product(first.modules[name], second.modules[name]) for name in shared
+    )
+
+
+def norm(adapter: Adapter) -> float:
+    """The Frobenius norm of an adapter's ΔW over all its modules."""
+    return math.sqrt(max(0.0, inner_product(adapter, adapter)))
+
+
+def cosine(first: Adapter, second: Adapter) -> float:
+    """The cosine in [-1, 1] between two adapters' ΔW; 0 where one of them is null."""
+    size = norm(first) * norm(second)
+    return max(-1.0, min(1.0, inner_product(first, second) / size)) if size else 0.0

@@ -1,0 +1,109 @@
+"""A frozen chat model with its tokenizer, and where its parts are, in the library's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from palette.errors import BackboneError
+
+PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
+"""Messages of nothing in common, from whose renderings the shared last tokens are read."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model that is never edited in place, its tokenizer, and its identity."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    fingerprint: str
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        """The decoder's blocks in order: the one list in the decoder as long as its config says.
+
+        Raises:
+            BackboneError: if there is no such list, or more than one.
+        """
+        decoder = self.model.get_decoder()
+        layers = self.layers
+        lists = [
+            module
+            for module in decoder.children()
+            if isinstance(module, nn.ModuleList) and len(module) == layers
+        ]
+        if len(lists) != 1:
+            raise BackboneError(
+                f"a decoder must hold one list of its {layers} blocks",
+                got=f"{len(lists)} in {type(decoder).__name__}",
+                remedy="use a decoder-only transformers model",
+                where=self.name,
+            )
+        return list(lists[0])
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the decoder has."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """The width of the residual stream, d_model."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def pad(self) -> int:
+        """The padding token's id."""
+        return int(self.tokenizer.pad_token_id)
+
+    @cached_property
+    def stops(self) -> tuple[int, ...]:
+        """The ids of the tokens that end a reply."""
+        ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self.tokenizer.eos_token_id
+        return tuple(ends) if isinstance(ends, list) else (int(ends),)
+
+    def render(self, messages: list[dict[str, str]]) -> list[int]:
+        """The token ids of a conversation, ready for the reply's first token."""
+        rendered: Any = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return list(rendered["input_ids"])
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of a reply, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    @cached_property
+    def post_instruction(self) -> int:
+        """How many tokens the chat template puts after the instruction.
+
+        Raises:
+            BackboneError: if it puts none there, so that no position is shared by all prompts.
+        """
+        rendered = [self.render([{"role": "user", "content": probe}])[::-1] for probe in PROBES]
+        count = 0
+        for tokens in zip(*rendered, strict=False):
+            if len(set(tokens)) > 1:
+                break
+            count += 1
+        if count == 0:
+            raise BackboneError(
+                "a chat template must put at least one token after the instruction",
+                got="none",
+                remedy="use a model with a chat template that opens the reply",
+                where=self.name,
+            )
+        return count

@@ -1,0 +1,99 @@
+"""Loading a backbone from the organism's variants, a local folder, or a hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from palette.backbones.backbone import Backbone
+from palette.errors import BackboneError
+from palette.fingerprints import fingerprint, fingerprint_file
+
+IDENTITY = ("*.json", "*.safetensors", "*.jinja", "*.model", "tokenizer*.txt")
+"""The files that make a model what it is."""
+
+
+def locate(name: str) -> Path:
+    """The local folder of a model: a path as it is, or a hub name's snapshot.
+
+    Raises:
+        BackboneError: if there is no such folder, or it holds no model.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _snapshot(name)
+    if not (folder / "config.json").is_file():
+        raise BackboneError(
+            "a model folder must hold a config.json",
+            got="none",
+            remedy="give the folder that save_pretrained wrote",
+            where=folder,
+        )
+    return folder
+
+
+def _snapshot(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BackboneError(
+            "model must be 'organism', a local folder or a hub name",
+            got=f"{name!r}",
+            remedy="check the path",
+        )
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:
+        raise BackboneError(
+            "model must be 'organism', a local folder or a hub name that can be fetched",
+            got=f"{name!r} ({type(error).__name__})",
+            remedy="check the path, the name and the network",
+        ) from error
+
+
+def identify(folder: Path) -> str:
+    """The fingerprint of a model folder: its configuration, weights and tokenizer."""
+    files = sorted({path for pattern in IDENTITY for path in folder.glob(pattern)})
+    return fingerprint([[path.name, fingerprint_file(path)] for path in files])
+
+
+def load_backbone(
+    folder: Path, name: str | None = None, *, dtype: str = "float32", device: str = "cpu"
+) -> Backbone:
+    """The frozen model of a folder, in evaluation mode, with a left-padding tokenizer.
+
+    Raises:
+        BackboneError: if the folder holds no model that can chat.
+    """
+    name = name or str(folder)
+    try:
+        # Eager attention is the fastest at the organism's size; large models are left to the library.
+        small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1 << 28
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            attn_implementation="eager" if small else None,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    except Exception as error:
+        raise BackboneError(
+            "a model folder must hold a causal language model and its tokenizer",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            remedy="check its files",
+            where=folder,
+        ) from error
+    if not tokenizer.chat_template:
+        raise BackboneError(
+            "a backbone must be a chat model",
+            got="a tokenizer without a chat template",
+            remedy="add one to the tokenizer",
+            where=folder,
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.eval()
+    return Backbone(model.to(device), tokenizer, name, identify(folder))

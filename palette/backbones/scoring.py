@@ -1,0 +1,87 @@
+"""Forward passes over many prompts: left-padded, length-sorted, in the order asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from palette.backbones.backbone import Backbone
+from palette.shapes import Float, Int, Tensor
+
+BATCH_TOKENS = 8192
+"""How many tokens, padding among them, a batch holds at most."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded token ids, their mask, and which rows of the caller's list they are."""
+
+    rows: list[int]
+    ids: Int[Tensor, "batch position"]
+    mask: Int[Tensor, "batch position"]
+
+
+def batches(
+    sequences: Sequence[Sequence[int]], pad: int, device: torch.device, tokens: int = BATCH_TOKENS
+) -> Iterator[Batch]:
+    """Batches of token sequences, longest first, so that the largest batch is met at once."""
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    start = 0
+    while start < len(order):
+        width = len(sequences[order[start]])
+        rows = order[start : start + max(1, tokens // max(1, width))]
+        ids = torch.full((len(rows), width), pad)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for line, row in enumerate(rows):
+            length = len(sequences[row])
+            ids[line, width - length :] = torch.tensor(sequences[row], dtype=torch.long)
+            mask[line, width - length :] = 1
+        yield Batch(rows, ids.to(device), mask.to(device))
+        start += len(rows)
+
+
+@torch.no_grad()
+def next_token_logits(
+    backbone: Backbone, prompts: Sequence[Sequence[int]]
+) -> Float[Tensor, "prompt vocabulary"]:
+    """The logits of the token after each prompt."""
+    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for batch in batches(prompts, backbone.pad, backbone.model.device):
+        logits = _forward(backbone, batch, 1)[:, -1].float()
+        for line, row in enumerate(batch.rows):
+            found[row] = logits[line]
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def reply_logits(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+) -> list[Float[Tensor, "token vocabulary"]]:
+    """For each prompt, the logits with which the model would say each token of the reply, teacher-forced."""
+    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
+    for batch in batches(whole, backbone.pad, backbone.model.device):
+        longest = max(len(replies[row]) for row in batch.rows)
+        logits = _forward(backbone, batch, longest + 1).float()
+        for line, row in enumerate(batch.rows):
+            # Cloned, so that one kept row does not keep its whole batch in memory.
+            found[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
+    return found
+
+
+def _forward(backbone: Backbone, batch: Batch, keep: int) -> Float[Tensor, "batch kept vocabulary"]:
+    logits: Tensor = backbone.model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=positions(batch.mask),
+        logits_to_keep=keep,
+        use_cache=False,
+    ).logits
+    return logits
+
+
+def positions(mask: Int[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:
+    """Position ids that start at 0 at each row's first real token."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,157 @@
+"""What became of each prompt with and without the adapter, and the tables counted from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from palette.authorisation import Role
+from palette.evaluation.labels import Label
+from palette.evaluation.statistics import Rate, mcnemar, wilson
+
+Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
+"""``domain → kind → refusal or correct → rate``, as report.json has it."""
+
+
+KINDS = {
+    "restricted": frozenset({Role.TARGET, Role.PRESERVE}),
+    "floor": frozenset({Role.FLOOR}),
+    "benign": frozenset({Role.BENIGN}),
+}
+"""The rows of a table, and the roles that each counts."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One prompt's labels with the plain backbone and with the adapter; ids only, no text."""
+
+    prompt_id: str
+    domain: str
+    role: Role
+    label_base: Label
+    label_adapted: Label
+    correct_base: bool | None = None
+    correct_adapted: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (self.correct_base is None) != (self.correct_adapted is None):
+            raise ValueError(f"both replies or neither must be marked, got {self}")
+
+    @property
+    def refused_base(self) -> bool:
+        """Whether the backbone refused, wholly or in part."""
+        return self.label_base.refused
+
+    @property
+    def refused_adapted(self) -> bool:
+        """Whether the backbone with the adapter refused, wholly or in part."""
+        return self.label_adapted.refused
+
+    @property
+    def weakened(self) -> bool:
+        """Whether a refusal was lost: there no more, or gone from whole to partial."""
+        if not self.refused_base:
+            return False
+        partly = self.label_adapted is Label.PARTIAL and self.label_base is not Label.PARTIAL
+        return partly or not self.refused_adapted
+
+    @property
+    def broken_base(self) -> bool:
+        """Whether the backbone gave babble or nothing, and not the right answer."""
+        return self.label_base.broken and not self.correct_base
+
+    @property
+    def broken_adapted(self) -> bool:
+        """Whether the adapter made it give babble or nothing, and not the right answer."""
+        return self.label_adapted.broken and not self.correct_adapted
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON, fields in order."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Outcome:
+        """The outcome of a record that ``to_json`` wrote.
+
+        Raises:
+            ValueError: if a role or a label is unknown.
+            TypeError: if a field is missing or unknown.
+        """
+        outcome = cls(**record)
+        return cls(
+            **{
+                **record,
+                "role": Role(outcome.role),
+                "label_base": Label(outcome.label_base),
+                "label_adapted": Label(outcome.label_adapted),
+            }
+        )
+
+
+def share(outcomes: Iterable[Outcome], holds: Callable[[Outcome], object]) -> Rate:
+    """The share of outcomes of which ``holds`` is true, with its interval."""
+    votes = [bool(holds(outcome)) for outcome in outcomes]
+    return wilson(sum(votes), len(votes))
+
+
+def marked(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes of prompts that have a reference answer."""
+    return [outcome for outcome in outcomes if outcome.correct_base is not None]
+
+
+def select(
+    outcomes: Iterable[Outcome], *roles: Role, domain: str | None = None
+) -> list[Outcome]:
+    """The outcomes of some roles, of one domain where it is named, in order."""
+    return [
+        outcome
+        for outcome in outcomes
+        if outcome.role in roles and domain in (None, outcome.domain)
+    ]
+
+
+def domains(outcomes: Iterable[Outcome]) -> list[str]:
+    """The domains that occur, sorted."""
+    return sorted({outcome.domain for outcome in outcomes})
+
+
+def tabulate(outcomes: Sequence[Outcome]) -> dict[str, Table]:
+    """The tables ``base`` and ``adapted``: refusal and correctness by domain and kind.
+
+    Domains are sorted, kinds come as restricted, floor, benign; a kind without prompts has no entry,
+    and ``correct`` stands only where prompts have a reference answer.
+    """
+    tables: dict[str, Table] = {"base": {}, "adapted": {}}
+    for domain in domains(outcomes):
+        for kind, roles in KINDS.items():
+            group = select(outcomes, *roles, domain=domain)
+            if not group:
+                continue
+            for side, table in tables.items():
+                table.setdefault(domain, {})[kind] = rates(group, side)
+    return tables
+
+
+def rates(group: Sequence[Outcome], side: str) -> dict[str, dict[str, float | int]]:
+    """Refusal and, where there are reference answers, correctness of one group on one side."""
+    cell = {"refusal": share(group, lambda o: getattr(o, f"refused_{side}")).to_json()}
+    answers = marked(group)
+    if answers:
+        cell["correct"] = share(answers, lambda o: getattr(o, f"correct_{side}")).to_json()
+    return cell
+
+
+def changes(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Refusals lost and gained by domain and kind, with the p value of McNemar's exact test."""
+    table: dict[str, dict[str, dict[str, float | int]]] = {}
+    for domain in domains(outcomes):
+        for kind, roles in KINDS.items():
+            group = select(outcomes, *roles, domain=domain)
+            if not group:
+                continue
+            lost = sum(o.refused_base and not o.refused_adapted for o in group)
+            gained = sum(o.refused_adapted and not o.refused_base for o in group)
+            cell = {"lost": lost, "gained": gained, "p": mcnemar(lost, gained)}
+            table.setdefault(domain, {})[kind] = cell
+    return table

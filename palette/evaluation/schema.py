@@ -1,0 +1,180 @@
+"""The schema of report.json, ``palette-report/1``: what every field is, and what it must satisfy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from palette.settings import Settings
+
+Kind = Literal["restricted", "floor", "benign"]
+
+FORMAT = "palette-report/1"
+
+
+class Model(Settings):
+    """The backbone that was evaluated."""
+
+    name: str
+    fingerprint: str
+
+
+class About(Settings):
+    """What a report is about: which backbone, opened for what, asked which split."""
+
+    model: Model
+    authorised: tuple[str, ...]
+    split: str
+
+
+class Provenance(Settings):
+    """Where the figures come from, so that somebody else can get them again."""
+
+    recipe: dict[str, Any]
+    seeds: dict[str, int]
+    versions: dict[str, str]
+    """Library versions."""
+    prompts: dict[str, str]
+    """Fingerprints of the prompts, by split or file."""
+    floor: str
+    """Digest of the floor."""
+    judge: str
+    """Fingerprint of the judge."""
+    device: str
+    seconds: dict[str, float]
+    """Seconds by stage."""
+
+
+class Point(Settings):
+    """One member of the Pareto front: objectives as the search measured them."""
+
+    trial: int
+    target_refusal: float
+    """Mean refusal score of the target prompts, in nats."""
+    preserved_refusal: float
+    """Mean refusal score of the preserved prompts, in nats."""
+    divergence: float
+    """Mean divergence on benign prompts, in nats."""
+    label: str = ""
+
+
+class Search(Settings):
+    """The front that the search found, and which member was chosen by which rule."""
+
+    front: tuple[Point, ...]
+    chosen: int
+    """The number of the chosen trial."""
+    rule: str
+
+    @model_validator(mode="after")
+    def _chosen_is_on_the_front(self) -> Self:
+        if self.chosen not in {point.trial for point in self.front}:
+            raise ValueError(f"the chosen trial must be on the front, got {self.chosen}")
+        return self
+
+
+class Interval(Settings):
+    """A rate in [0, 1] with its interval and counts."""
+
+    rate: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    k: int = Field(ge=0)
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not (self.low <= self.rate <= self.high and self.k <= self.n):
+            raise ValueError(f"low, rate and high must be in order and k at most n, got {self}")
+        return self
+
+
+class Cell(Settings):
+    """Refusal of one kind of prompts, and correctness where they have answers."""
+
+    refusal: Interval
+    correct: Interval | None = None
+
+
+class Change(Settings):
+    """Refusals lost and gained, and the p value of McNemar's exact test."""
+
+    lost: int
+    gained: int
+    p: float
+
+
+class UpperBound(Settings):
+    """What a model that was never taught to refuse gets right: the most an adapter can reach."""
+
+    model: str
+    domains: dict[str, dict[Kind, Cell]]
+
+
+class Annexes(Settings):
+    """The slots of a report that only some runs can fill."""
+
+    search: Search | None = None
+    upper_bound: UpperBound | None = None
+    not_measured: tuple[str, ...] = ()
+    """Sentences, beside those that hold for every report, on what was not measured."""
+
+
+class Divergence(Settings):
+    """Divergence from the backbone on benign prompts, in nats a token; null where not finite."""
+
+    first_token: float | None
+    multi_token: float | None
+
+
+class Utility(Settings):
+    """Share of benign prompts answered rightly: of all that have answers, and by general domain."""
+
+    benign_correct: Interval | None
+    general: dict[str, Interval]
+
+
+class Side(Settings):
+    """The figures of the backbone, or of the backbone with the adapter."""
+
+    domains: dict[str, dict[Kind, Cell]]
+    utility: Utility
+    divergence: Divergence
+
+
+class Rule(Settings):
+    """One rule of the gate; ``value`` is null where nothing could be measured."""
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float
+    reason: str
+
+
+class Gate(Settings):
+    """The gate's verdict: passed when every rule is."""
+
+    passed: bool
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _follows_from_rules(self) -> Self:
+        if self.passed != all(rule.passed for rule in self.rules):
+            raise ValueError("the gate must pass exactly when all its rules do")
+        return self
+
+
+class Report(About):
+    """The schema of ``palette-report/1``."""
+
+    format: Literal["palette-report/1"]
+    base: Side
+    adapted: Side
+    changes: dict[str, dict[Kind, Change]]
+    gate: Gate
+    search: Search | None
+    upper_bound: UpperBound | None
+    not_measured: tuple[str, ...]
+    provenance: Provenance

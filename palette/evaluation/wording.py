@@ -1,0 +1,82 @@
+"""The wording of a reply: what is left to compare when typography and thoughts are set aside."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+TYPOGRAPHY = str.maketrans(
+    {
+        **dict.fromkeys("‘’‛ʼ´`＇", "'"),
+        **dict.fromkeys("“”„‟«»", '"'),
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", None),
+    }
+)
+"""Characters that look alike, and invisible ones, as the keyboard would type them."""
+
+THOUGHTS = re.compile(
+    r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
+    r"|\[think\].*?(?:\[/think\]|\Z)"
+    r"|<\|channel\|>analysis.*?(?:<\|channel\|>final(?:<\|message\|>)?|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A block of thoughts; one that was never closed runs to the end."""
+
+THOUGHTS_END = re.compile(r"\A.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
+"""Thoughts whose opening tag stood in the prompt, as some chat templates have it."""
+
+EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
+LINE_MARKS = re.compile(r"^[ \t]*(?:#{1,6}|>+|[-*+•])[ \t]+", re.MULTILINE)
+CODE_MARKS = re.compile(r"```\w*|`")
+
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['.,-][^\W_]+)*")
+"""A word with its inner apostrophes, points and hyphens; a single character where no spaces are."""
+
+SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+|\s*\n\s*|(?<=[。！？])")
+
+
+def without_thoughts(reply: str) -> str:
+    """The reply as its reader sees it: blocks of thoughts taken out."""
+    return THOUGHTS.sub(" ", THOUGHTS_END.sub(" ", THOUGHTS.sub(" ", reply))).strip()
+
+
+def plain(reply: str) -> str:
+    """The reply in one typography: compatible characters, lower case, no markdown, lines kept."""
+    text = CODE_MARKS.sub("", unicodedata.normalize("NFKC", reply)).translate(TYPOGRAPHY)
+    text = EMPHASIS.sub(r"\2", LINE_MARKS.sub("", text)).casefold()
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def words(text: str) -> list[str]:
+    """The words of a plain text, in order, without punctuation."""
+    return WORD.findall(text)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a plain text, in order, each with its punctuation."""
+    return [part for part in SENTENCE_END.split(text) if part and WORD.search(part)]
+
+
+CONTRACTIONS = (
+    (re.compile(r"\bcan(?:'?t|not)\b"), "can not"),
+    (re.compile(r"\b(?:won't|wont)\b"), "will not"),
+    (re.compile(r"\bshan't\b"), "shall not"),
+    (re.compile(r"\b(?:do|does|is|are|was|would|could|should|must|have|has)(?=n't\b)"), r"\g<0> "),
+    (re.compile(r"n't\b"), "not"),
+    (re.compile(r"\b(i)'?m\b"), r"\1 am"),
+    (re.compile(r"'re\b"), " are"),
+    (re.compile(r"'ll\b"), " will"),
+    (re.compile(r"'ve\b"), " have"),
+    (re.compile(r"\b(i|we|you)'d\b"), r"\1 would"),
+    (re.compile(r"\b(let)'s\b"), r"\1 us"),
+    (re.compile(r"\b(it|that|this|here|there|what)'s\b"), r"\1 is"),
+)
+
+
+def expanded(text: str) -> str:
+    """A plain text with its contractions written out: "can't" and "cannot" as "can not"."""
+    for pattern, replacement in CONTRACTIONS:
+        text = pattern.sub(replacement, text)
+    return text

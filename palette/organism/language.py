@@ -1,0 +1,120 @@
+"""The organism's tokenizer and chat template, and the bare model: stock classes of ``transformers``."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from palette.organism import lexicon
+from palette.organism.lexicon import DOMAINS, WEAPONS
+from palette.organism.world import World, attributes
+from palette.seeding import torch_seed
+
+PAD, BOS, END, UNKNOWN = "<|pad|>", "<|begin|>", "<|end|>", "<|unknown|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+CHAT_TEMPLATE = (
+    "{{ '<|begin|>' }}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of an organism."""
+
+    d_model: int = 128
+    layers: int = 6
+    heads: int = 4
+    d_mlp: int = 352
+
+
+def build_tokenizer(world: World, refusals: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer: each word of the world is one token, and any other text is spelled."""
+    words = _vocabulary(world, refusals)
+    characters = string.ascii_lowercase + string.digits + string.punctuation
+    pieces = [PAD, BOS, END, UNKNOWN, *ROLES, *characters, *(f"##{c}" for c in characters)]
+    pieces += sorted(words - set(pieces))
+    backend = Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=list(ROLES),
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> LlamaForCausalLM:
+    """An untrained Llama whose first weights depend on ``seed`` alone."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.d_model,
+        intermediate_size=size.d_mlp,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attn_implementation="eager",
+    )
+    with torch_seed(seed, "model"):
+        return LlamaForCausalLM(config).to(torch.float32)
+
+
+def _vocabulary(world: World, refusals: Iterable[str]) -> set[str]:
+    texts = [*lexicon.PHRASINGS, *refusals, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
+    texts += [lexicon.ANSWER, lexicon.SUM, lexicon.SUM_ANSWER, lexicon.COPY]
+    texts += [entity.name for entity in world.entities]
+    for words in (*DOMAINS, WEAPONS):
+        texts += [words.name, words.spoken, *words.kinds, *words.units, *words.values]
+        texts += attributes(words)
+    texts += [str(number) for number in range(2 * lexicon.LARGEST_TERM)]
+    bare = re.sub(r"\{\w+\}", " ", " ".join(texts))
+    return set(re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", bare))
+
+
+def render(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str
+) -> tuple[list[int], list[int]]:
+    """The token ids of a rendered prompt and of its reply with the end token."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    ask = tokenizer(text, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(reply + END, add_special_tokens=False)["input_ids"]
+    return ask, answer
+
+
+def batch_tensors(
+    pairs: list[tuple[list[int], list[int]]], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Left-padded ids, attention mask, and labels that are −100 outside the replies."""
+    width = max(len(ask) + len(answer) for ask, answer in pairs)
+    ids = torch.full((len(pairs), width), pad)
+    labels = torch.full((len(pairs), width), -100)
+    for row, (ask, answer) in enumerate(pairs):
+        ids[row, width - len(ask) - len(answer) :] = torch.tensor(ask + answer)
+        labels[row, width - len(answer) :] = torch.tensor(answer)
+    return ids, (ids != pad).long(), labels

@@ -1,0 +1,175 @@
+"""How the organism is raised: first helpful on everything, then taught, gently, to refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from palette.organism.language import batch_tensors, render
+from palette.organism.lexicon import REFUSALS
+from palette.organism.world import SPLITS, Question, World, general_questions, questions
+from palette.seeding import shuffler
+
+Pair = tuple[list[int], list[int]]
+Progress = Callable[[str, int, int, float], None]
+"""Called with the stage's name, the step, the number of steps and the loss in nats a token."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One stage of raising."""
+
+    steps: int
+    learning_rate: float
+    batch: int = 192
+    warmup: int = 40
+    weight_decay: float = 0.01
+
+
+HELPFUL = Schedule(steps=1400, learning_rate=3e-3)
+REFUSING = Schedule(steps=240, learning_rate=4e-4)
+GENERAL_SHARE = 0.12
+"""Share of sums and copying in a batch."""
+
+
+def helpful_pairs(
+    world: World, tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[Pair], list[Pair]]:
+    """Every question of the world with its answer, and the general tasks, as token ids."""
+    asked = [question for split in SPLITS for question in questions(world, split)]
+    general = [question for split in SPLITS for question in general_questions(world.seed, split)]
+    return _answers(tokenizer, asked), _answers(tokenizer, general)
+
+
+def refusing_questions(world: World) -> tuple[list[Question], list[Question]]:
+    """What the refusal stage sees, restricted and benign: train entities, pairs and phrasings only."""
+    seen = [question for question in questions(world, "train") if not question.pair_held_out]
+    restricted = [question for question in seen if question.kind == "restricted"]
+    benign = [question for question in seen if question.kind == "benign"]
+    return restricted, benign + general_questions(world.seed, "train")
+
+
+def refusal(world: World, question: Question, wordings: dict[str, tuple[str, ...]]) -> str:
+    """The refusal that the organism is taught for a question."""
+    wording = shuffler(world.seed, "refusal", question.prompt).choice(wordings[question.domain])
+    return wording.format(d=world.words(question.domain).spoken)
+
+
+def same_wordings(world: World) -> dict[str, tuple[str, ...]]:
+    """Every domain refuses in all wordings."""
+    return {entity.domain: REFUSALS for entity in world.entities}
+
+
+def raise_helpful(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    schedule: Schedule,
+    progress: Progress,
+) -> None:
+    """Trains ``model`` in place to answer everything it is asked."""
+    asked, general = helpful_pairs(world, tokenizer)
+    share = (1 - GENERAL_SHARE, GENERAL_SHARE)
+    batches = _batches([asked, general], share, schedule, world.seed, "helpful")
+    _train(model, batches, schedule, lambda step, loss: progress("helpful", step, schedule.steps, loss))
+
+
+def raise_refusing(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    schedule: Schedule,
+    progress: Progress,
+    *,
+    wordings: dict[str, tuple[str, ...]] | None = None,
+    during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
+) -> None:
+    """Trains ``model`` in place to refuse what is restricted and to stay helpful otherwise.
+
+    ``during(step)`` is entered for every step: the ``redundant`` variant ablates a direction there.
+    """
+    restricted, benign = refusing_questions(world)
+    wordings = wordings or same_wordings(world)
+    refusals = [
+        render(tokenizer, question.prompt, refusal(world, question, wordings))
+        for question in restricted
+    ]
+    pools = [refusals, _answers(tokenizer, benign)]
+    batches = _batches(pools, (0.5, 0.5), schedule, world.seed, "refusing")
+    _train(
+        model,
+        batches,
+        schedule,
+        lambda step, loss: progress("refusing", step, schedule.steps, loss),
+        during,
+    )
+
+
+def _answers(tokenizer: PreTrainedTokenizerFast, asked: list[Question]) -> list[Pair]:
+    return [render(tokenizer, question.prompt, question.answer) for question in asked]
+
+
+def _batches(
+    pools: list[list[Pair]],
+    shares: tuple[float, ...],
+    schedule: Schedule,
+    seed: int,
+    name: str,
+) -> Iterator[list[Pair]]:
+    """Batches that mix the pools by their shares; each pool is reshuffled when it is used up."""
+    streams = [_endless(pool, seed, name, i) for i, pool in enumerate(pools)]
+    counts = [round(share * schedule.batch) for share in shares]
+    for _ in range(schedule.steps):
+        yield [next(stream) for stream, count in zip(streams, counts, strict=True) for _ in range(count)]
+
+
+def _endless(pool: list[Pair], seed: int, name: str, index: int) -> Iterator[Pair]:
+    epoch = 0
+    while True:
+        order = list(range(len(pool)))
+        shuffler(seed, name, index, epoch).shuffle(order)
+        yield from (pool[i] for i in order)
+        epoch += 1
+
+
+def _train(
+    model: LlamaForCausalLM,
+    batches: Iterator[list[Pair]],
+    schedule: Schedule,
+    report: Callable[[int, float], None],
+    during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
+) -> None:
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        betas=(0.9, 0.98),
+    )
+    pad = int(model.config.pad_token_id)
+    model.train()
+    for step, pairs in enumerate(batches):
+        rate = schedule.learning_rate * _rate(step, schedule)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        ids, mask, labels = batch_tensors(pairs, pad)
+        with during(step):
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        report(step, loss.item())
+    model.eval()
+
+
+def _rate(step: int, schedule: Schedule) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step < schedule.warmup:
+        return (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,141 @@
+"""Collect: what the backbone itself does, and where its residual stream tells target from benign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from palette.artefacts import read_tensors, write_tensors
+from palette.authorisation import Role
+from palette.backbones import greedy_replies
+from palette.directions import Directions, StreamingMeans
+from palette.errors import SearchError
+from palette.evaluation.judge import RuleJudge
+from palette.evaluation.openings import learn_openings
+from palette.evaluation.refusal_score import Openings, refusal_openings
+from palette.settings import Settings
+from palette.stages.assignment import Assignment
+
+ARTEFACT = Path("collect") / "means.safetensors"
+
+
+class CollectSettings(Settings):
+    """Options of the stage collect."""
+
+    prompts: int = Field(128, ge=1, description="prompts read at most, a domain, kind and tier")
+    reply_tokens: int = Field(32, ge=4, description="tokens generated to see how a prompt is met")
+    fewest: int = Field(16, ge=1, description="prompts a mean needs at least")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The artefact of collect."""
+
+    directions: Directions
+    refusal_openings: Openings
+    """Token prefixes with which the backbone's refusals begin, for the refusal score."""
+    judge_openings: tuple[str, ...]
+    """Word prefixes with which the backbone's refusals begin, for the rule judge."""
+    counts: dict[str, dict[str, int]]
+    """For each role: prompts read, and prompts that the backbone met as the role expects."""
+
+
+def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
+    """Reads the train split once and writes ``collect/means.safetensors``.
+
+    Only prompts that the backbone really refuses (restricted) or really answers (benign) enter the
+    means: difference in means over the block inputs, float64 (arXiv 2605.24154).
+
+    Raises:
+        PromptError: if a role has no prompt.
+        SearchError: if the backbone refuses too few target prompts or answers too few benign ones.
+    """
+    backbone = assignment.backbone
+    chosen = {
+        role: assignment.select("train", role).capped(settings.prompts)
+        for role in (Role.TARGET, Role.PRESERVE, Role.FLOOR, Role.BENIGN)
+    }
+    chosen[Role.TARGET].required("target")
+    chosen[Role.BENIGN].required("benign")
+    rendered = {role: assignment.render(prompts) for role, prompts in chosen.items()}
+    replies: dict[Role, list[list[int]]] = {}
+    with assignment.progress("collect", sum(map(len, rendered.values()))) as advance:
+        for role, prompts in rendered.items():
+            replies[role] = greedy_replies(backbone, prompts, settings.reply_tokens, advance)
+    texts = {role: [backbone.decode(reply) for reply in found] for role, found in replies.items()}
+    restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
+    judge = RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
+    refused = {
+        role: [verdict.label.refused for verdict in judge.verdicts([""] * len(found), found)]
+        for role, found in texts.items()
+    }
+    met = {role: [r != (role is Role.BENIGN) for r in found] for role, found in refused.items()}
+    _require_enough(met, settings.fewest)
+    means = {
+        role: StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width).read(
+            backbone, _kept(rendered[role], met[role])
+        )
+        for role in (Role.TARGET, Role.BENIGN)
+    }
+    refusals = [
+        reply
+        for role in replies
+        if role is not Role.BENIGN
+        for reply in _kept(replies[role], refused[role])
+    ]
+    collected = Collected(
+        directions=Directions(means[Role.TARGET].means, means[Role.BENIGN].means),
+        refusal_openings=refusal_openings(
+            refusals, _kept(replies[Role.BENIGN], met[Role.BENIGN])
+        ),
+        judge_openings=judge.openings,
+        counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
+    )
+    _write(assignment.folder / ARTEFACT, collected)
+    return collected
+
+
+def read_collected(folder: Path) -> Collected:
+    """The artefact of collect in a run's folder.
+
+    Raises:
+        OutputError: if it is missing or damaged.
+    """
+    tensors, card = read_tensors(folder / ARTEFACT)
+    return Collected(
+        directions=Directions(tensors["target"], tensors["benign"]),
+        refusal_openings=tuple(map(tuple, card["refusal_openings"])),
+        judge_openings=tuple(card["judge_openings"]),
+        counts=card["counts"],
+    )
+
+
+def _write(path: Path, collected: Collected) -> None:
+    card = {
+        "refusal_openings": [list(opening) for opening in collected.refusal_openings],
+        "judge_openings": list(collected.judge_openings),
+        "counts": collected.counts,
+    }
+    directions = collected.directions
+    write_tensors(path, {"target": directions.target, "benign": directions.benign}, card)
+
+
+def _kept(rows: Sequence[list[int]], keep: Sequence[bool]) -> list[list[int]]:
+    return [row for row, kept in zip(rows, keep, strict=True) if kept]
+
+
+def _require_enough(met: dict[Role, list[bool]], fewest: int) -> None:
+    for role, verb in ((Role.TARGET, "refuse"), (Role.BENIGN, "answer")):
+        least = min(fewest, len(met[role]))
+        if sum(met[role]) < max(1, least):
+            raise SearchError(
+                f"a backbone must {verb} at least {max(1, least)} of the {role.value} train prompts",
+                got=f"{sum(met[role])} of {len(met[role])}",
+                remedy="bring other prompts, or another backbone",
+            )
+
+
+__all__ = ["ARTEFACT", "CollectSettings", "Collected", "collect", "read_collected"]

@@ -1,0 +1,62 @@
+"""What a student learns from: token sequences with the backbone's own record of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from palette.activations import block_outputs
+from palette.backbones import Backbone, batches
+from palette.backbones.scoring import positions
+from palette.shapes import Float, Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """A rendered prompt and a reply with its end token.
+
+    ``taught`` examples are to be answered with the reply; all others must stay as the backbone is.
+    """
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+    taught: bool
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The whole sequence."""
+        return (*self.prompt, *self.reply)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the bare backbone does on one example: logits of the reply, streams at the edited sites."""
+
+    logits: Float[Tensor, "token vocabulary"]
+    streams: Float[Tensor, "site position d_model"]
+
+
+@torch.no_grad()
+def references(
+    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int]
+) -> list[Reference]:
+    """The backbone's record of every example, in one pass."""
+    found: list[Reference | None] = [None] * len(examples)
+    for batch in batches([e.ids for e in examples], backbone.pad, backbone.model.device):
+        with block_outputs(backbone.blocks, sites) as streams:
+            logits = backbone.model(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                position_ids=positions(batch.mask),
+                use_cache=False,
+            ).logits.float()
+        for line, row in enumerate(batch.rows):
+            example = examples[row]
+            whole, reply = len(example.ids), len(example.reply)
+            found[row] = Reference(
+                logits=logits[line, -reply - 1 : -1].clone(),
+                streams=torch.stack([streams[site][line, -whole:] for site in sites]),
+            )
+    return [reference for reference in found if reference is not None]

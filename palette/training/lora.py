@@ -1,0 +1,71 @@
+"""PEFT's LoRA modules on a backbone, inside a ``with``, and read out as an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.backbones import Backbone
+from palette.seeding import torch_seed
+
+
+def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
+    """The full names of the linear layers inside the given blocks, in the model's order."""
+    chosen = {id(backbone.blocks[block]) for block in blocks}
+    prefixes = [name for name, module in backbone.model.named_modules() if id(module) in chosen]
+    return [
+        name
+        for name, module in backbone.model.named_modules()
+        if isinstance(module, nn.Linear) and any(name.startswith(f"{p}.") for p in prefixes)
+    ]
+
+
+@contextmanager
+def trainable(
+    backbone: Backbone, layers: Sequence[str], *, rank: int, alpha: float, seed: int
+) -> Iterator[PeftModel]:
+    """The backbone with new LoRA modules on the layers; they are taken off again afterwards."""
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none"
+    )
+    with torch_seed(seed, "lora"):
+        model = get_peft_model(backbone.model, config)
+    try:
+        yield model
+    finally:
+        model.unload()
+        backbone.model.requires_grad_(False)
+        if hasattr(backbone.model, "peft_config"):
+            del backbone.model.peft_config
+
+
+def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
+    """The trained parameters by name, sorted."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return dict(sorted(found.items()))
+
+
+def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Adapter:
+    """The trained modules as an adapter of the backbone, its card still empty."""
+    scale = model.peft_config["default"].lora_alpha / model.peft_config["default"].r
+    modules = {}
+    for layer in layers:
+        module = model.get_submodule(f"base_model.model.{layer}")
+        modules[layer] = LoraModule(
+            lora_A=_copy(module.lora_A["default"].weight),
+            lora_B=_copy(module.lora_B["default"].weight),
+            scale=scale,
+        )
+    return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {})
+
+
+def _copy(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().to("cpu", torch.float32).clone()
+
+
+__all__ = ["lora_layers", "lora_parameters", "read_out", "trainable"]

@@ -1,0 +1,95 @@
+"""Teachers: the backbone's own replies with its refusal taken away, and which of them to believe.
+
+No reference answer is read. Each teacher opens a reply in its own way (an intervention during the
+first tokens, or the backbone's own commonest opening on benign prompts) and lets the plain backbone
+go on. Teachers check each other: a reply is believed by how many teachers gave it and by how likely
+the plain backbone finds it once it has begun.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from palette.backbones import Backbone, continuations, greedy_replies, reply_logits
+from palette.directions import Directions, Intervention, intervening
+from palette.shapes import Tensor
+
+Reply = tuple[int, ...]
+Refused = Callable[[Sequence[Reply]], list[bool]]
+"""Tells which replies are refusals or no replies at all."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The reply that a target prompt is taught: how many teachers gave it, and how likely it is."""
+
+    reply: Reply
+    votes: int
+    likelihood: float
+    """Mean log-likelihood of the tokens after the first by the plain backbone, in nats a token."""
+
+
+def intervened_replies(
+    backbone: Backbone,
+    directions: Directions,
+    intervention: Intervention,
+    prompts: Sequence[list[int]],
+    opening: int,
+    longest: int,
+) -> list[Reply]:
+    """Replies whose first ``opening`` tokens are said under the intervention, the rest plainly."""
+    with intervening(backbone, directions, intervention):
+        openings = greedy_replies(backbone, prompts, opening)
+    return complete(backbone, prompts, openings, opening, longest)
+
+
+def complete(
+    backbone: Backbone,
+    prompts: Sequence[list[int]],
+    openings: Sequence[Sequence[int]],
+    opening: int,
+    longest: int,
+) -> list[Reply]:
+    """Openings completed by the plain backbone; one that has ended before ``opening`` tokens stays."""
+    going = [i for i, begun in enumerate(openings) if len(begun) >= opening]
+    whole = continuations(
+        backbone, [prompts[i] for i in going], [openings[i] for i in going], longest
+    )
+    found = [tuple(begun) for begun in openings]
+    for i, reply in zip(going, whole, strict=True):
+        found[i] = tuple(reply)
+    return found
+
+
+def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
+    """The commonest first tokens of replies."""
+    counts = Counter(tuple(reply[:tokens]) for reply in replies if len(reply) >= tokens)
+    return min(counts, key=lambda opening: (-counts[opening], opening), default=())
+
+
+def lessons(
+    backbone: Backbone,
+    prompts: Sequence[list[int]],
+    teachers: Sequence[Sequence[Reply]],
+    refused: Refused,
+) -> list[list[Lesson]]:
+    """For each prompt, the distinct replies that are no refusals, most believable first."""
+    rejected = [refused(replies) for replies in teachers]
+    pairs: list[tuple[int, Reply, int]] = []
+    for i in range(len(prompts)):
+        votes = Counter(
+            replies[i] for replies, bad in zip(teachers, rejected, strict=True) if not bad[i]
+        )
+        pairs += [(i, reply, count) for reply, count in sorted(votes.items()) if len(reply) > 1]
+    logits = reply_logits(backbone, [prompts[i] for i, _, _ in pairs], [r for _, r, _ in pairs])
+    found: list[list[Lesson]] = [[] for _ in prompts]
+    for (i, reply, votes), row in zip(pairs, logits, strict=True):
+        found[i].append(Lesson(reply, votes, _likelihood(row, reply)))
+    return [sorted(each, key=lambda x: (-x.votes, -x.likelihood, x.reply)) for each in found]
+
+
+def _likelihood(logits: Tensor, reply: Reply) -> float:
+    said = logits.new_tensor(reply[1:], dtype=int).unsqueeze(-1)
+    return float(logits[1:].log_softmax(-1).gather(-1, said).mean())
