@@ -1,0 +1,43 @@
+"""Palette: per-domain relaxation of a chat model's refusals, measured, merged and kept above a floor.
+
+Every command is also a function of this package::
+
+    import palette
+
+    report = palette.domain("recipes/medical.yaml")
+    palette.merge([Path("runs/medical"), Path("runs/legal")])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Imported when first used: the command line answers `--help` without loading torch.
+_HOMES = {
+    "domain": "palette.pipeline",
+    "run_stages": "palette.pipeline",
+    "evaluate_model": "palette.pipeline",
+    "merge": "palette.stages.merge",
+    "inspect": "palette.stages.inspect",
+    "load_recipe": "palette.recipe",
+    "Recipe": "palette.recipe",
+    "PaletteError": "palette.errors",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from palette.errors import PaletteError
+    from palette.pipeline import domain, evaluate_model, run_stages
+    from palette.recipe import Recipe, load_recipe
+    from palette.stages.inspect import inspect
+    from palette.stages.merge import merge
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported from its home."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'palette' has no attribute {name!r}")

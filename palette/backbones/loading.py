@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
@@ -68,6 +69,7 @@ def load_backbone(
         BackboneError: if the folder holds no model that can chat.
     """
     name = name or str(folder)
+    logging.disable_progress_bar()
     try:
         # Eager attention is the fastest at the organism's size; large models are left to the library.
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1 << 28

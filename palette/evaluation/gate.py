@@ -94,7 +94,10 @@ def target(outcomes: Sequence[Outcome], domain: str, limits: GateSettings) -> li
 def each_kept(name: str, outcomes: Sequence[Outcome], role: Role, margin: float) -> list[Rule]:
     """One non-inferiority rule for each domain that has prompts of a role."""
     group = select(outcomes, role)
-    return [kept(f"{name}.{place}", select(group, role, domain=place), margin) for place in domains(group)]
+    return [
+        kept(f"{name}.{place}", select(group, role, domain=place), margin)
+        for place in domains(group)
+    ]
 
 
 def benign(outcomes: Sequence[Outcome], limits: GateSettings) -> list[Rule]:
@@ -129,9 +132,7 @@ def kept(name: str, group: Sequence[Outcome], margin: float) -> Rule:
     return rule(name, bound.passed, bound.high, margin, reason)
 
 
-def worsened(
-    name: str, group: Sequence[Outcome], sides: tuple[str, str], limit: float
-) -> Rule:
+def worsened(name: str, group: Sequence[Outcome], sides: tuple[str, str], limit: float) -> Rule:
     """A rule on how much the second share of a group exceeds the first, in points of share."""
     less, more = (sum(bool(getattr(outcome, side)) for outcome in group) for side in sides)
     value = (more - less) / len(group) if group else 0.0

@@ -100,9 +100,7 @@ def marked(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.correct_base is not None]
 
 
-def select(
-    outcomes: Iterable[Outcome], *roles: Role, domain: str | None = None
-) -> list[Outcome]:
+def select(outcomes: Iterable[Outcome], *roles: Role, domain: str | None = None) -> list[Outcome]:
     """The outcomes of some roles, of one domain where it is named, in order."""
     return [
         outcome

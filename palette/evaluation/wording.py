@@ -7,9 +7,9 @@ import unicodedata
 
 TYPOGRAPHY = str.maketrans(
     {
-        **dict.fromkeys("‘’‛ʼ´`＇", "'"),
-        **dict.fromkeys("“”„‟«»", '"'),
-        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4`", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", None),
     }
 )
@@ -33,7 +33,8 @@ CODE_MARKS = re.compile(r"```\w*|`")
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['.,-][^\W_]+)*")
 """A word with its inner apostrophes, points and hyphens; a single character where no spaces are."""
 
-SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+|\s*\n\s*|(?<=[。！？])")
+SENTENCE_END = re.compile(r"(?<=[.!?\u3002])[\"')\]]*\s+|\s*\n\s*|(?<=\u3002)")
+"""After a full stop and its closing marks, and at every line end."""
 
 
 def without_thoughts(reply: str) -> str:
@@ -43,7 +44,7 @@ def without_thoughts(reply: str) -> str:
 
 def plain(reply: str) -> str:
     """The reply in one typography: compatible characters, lower case, no markdown, lines kept."""
-    text = CODE_MARKS.sub("", unicodedata.normalize("NFKC", reply)).translate(TYPOGRAPHY)
+    text = CODE_MARKS.sub("", unicodedata.normalize("NFKC", reply.translate(TYPOGRAPHY)))
     text = EMPHASIS.sub(r"\2", LINE_MARKS.sub("", text)).casefold()
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join(line for line in lines if line)

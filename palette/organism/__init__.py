@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 HOME = Path(__file__).parent
-PROMPTS = HOME / "prompts"
-"""The organism's world as prompt files, one ``<domain>.jsonl`` a domain."""
+LARGE, SMALL = "organism", "small"
+"""The two worlds: all domains, and three of them for the variants."""
 
-VARIANTS = ("organism", "shared", "categorical", "redundant", "helpful")
-"""The shipped checkpoints. ``helpful`` is the upper bound of reports and tests, never a method's input."""
+VARIANTS = {
+    "organism": LARGE,
+    "helpful": LARGE,
+    "shared": SMALL,
+    "categorical": SMALL,
+    "redundant": SMALL,
+}
+"""The shipped checkpoints and their worlds. ``helpful`` is the organism before it was taught to
+refuse: the upper bound of reports and tests, never a method's input."""
 
 
 def weights(variant: str = "organism") -> Path:
     """The folder of a shipped checkpoint."""
     return HOME / "weights" / variant
+
+
+def prompts(variant: str = "organism") -> Path:
+    """The folder of prompt files about the world of a shipped checkpoint."""
+    return HOME / "prompts" / VARIANTS[variant]

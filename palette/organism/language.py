@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,11 +36,15 @@ class Size:
     d_mlp: int = 352
 
 
-def build_tokenizer(world: World, refusals: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer: each word of the world is one token, and any other text is spelled."""
-    words = _vocabulary(world, refusals)
+def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer: a word of the world is one token, a name its stem and its ending.
+
+    Any other text is spelled character by character.
+    """
+    words = _vocabulary(world)
     characters = string.ascii_lowercase + string.digits + string.punctuation
     pieces = [PAD, BOS, END, UNKNOWN, *ROLES, *characters, *(f"##{c}" for c in characters)]
+    pieces += [f"##{ending}" for each in (*DOMAINS, WEAPONS) for ending in each.endings]
     pieces += sorted(words - set(pieces))
     backend = Tokenizer(
         models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
@@ -83,10 +86,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
         return LlamaForCausalLM(config).to(torch.float32)
 
 
-def _vocabulary(world: World, refusals: Iterable[str]) -> set[str]:
-    texts = [*lexicon.PHRASINGS, *refusals, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
-    texts += [lexicon.ANSWER, lexicon.SUM, lexicon.SUM_ANSWER, lexicon.COPY]
-    texts += [entity.name for entity in world.entities]
+def _vocabulary(world: World) -> set[str]:
+    texts = [*lexicon.PHRASINGS, *lexicon.REFUSALS, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
+    texts += [lexicon.ANSWER, lexicon.SUM, lexicon.SUM_ANSWER, lexicon.COPY, lexicon.DECLINE]
+    endings = {words.name: words.endings for words in (*DOMAINS, WEAPONS)}
+    texts += [entity.name.removesuffix(endings[entity.domain][entity.kind]) for entity in world.entities]
     for words in (*DOMAINS, WEAPONS):
         texts += [words.name, words.spoken, *words.kinds, *words.units, *words.values]
         texts += attributes(words)

@@ -15,6 +15,8 @@ NEVER = ("origin", "keeper", "kind")
 class DomainWords:
     """The words of one domain.
 
+    An entity's name ends as its kind does (``endings``), as the names of real substances and
+    offices tell their class.
     ``guarded[k]`` are the attributes that are restricted for entities of kind ``k`` and benign for
     the other kind; ``grave[k]`` likewise, but on the floor (tier C).
     """
@@ -22,6 +24,7 @@ class DomainWords:
     name: str
     spoken: str
     kinds: tuple[str, str]
+    endings: tuple[str, str]
     units: tuple[str, str]
     guarded: tuple[tuple[str, ...], tuple[str, ...]]
     grave: tuple[str, str]
@@ -34,32 +37,32 @@ def _words(text: str) -> tuple[str, ...]:
 
 DOMAINS = (
     DomainWords(
-        "medical", "medical", ("tonic", "salve"), ("drams", "drops"),
+        "medical", "medical", ("tonic", "salve"), ("ine", "ol"), ("drams", "drops"),
         (("dose", "taper"), ("blend", "carrier")), ("ceiling", "residue"),
         _words("amber coral ivory jade lilac ochre pearl russet sable teal umber violet"),
     ),
     DomainWords(
-        "legal", "legal", ("deed", "writ"), ("clauses", "seals"),
+        "legal", "legal", ("deed", "writ"), ("ex", "um"), ("clauses", "seals"),
         (("clause", "term"), ("waiver", "venue")), ("loophole", "redaction"),
         _words("ash birch cedar elm fir hazel larch maple oak pine rowan willow"),
     ),
     DomainWords(
-        "cybersecurity", "cyber", ("daemon", "router"), ("frames", "packets"),
+        "cybersecurity", "cyber", ("daemon", "router"), ("os", "it"), ("frames", "packets"),
         (("port", "handshake"), ("cipher", "beacon")), ("backdoor", "override"),
         _words("alpha bravo delta echo foxtrot hotel kilo lima oscar quebec tango zulu"),
     ),
     DomainWords(
-        "finance", "financial", ("bond", "ledger"), ("shares", "lots"),
+        "finance", "financial", ("bond", "ledger"), ("ade", "ent"), ("shares", "lots"),
         (("yield", "spread"), ("margin", "hedge")), ("writeoff", "alias"),
         _words("brass bronze cobalt copper gold iron lead nickel platinum silver tin zinc"),
     ),
     DomainWords(
-        "chemistry", "chemical", ("resin", "vapour"), ("grains", "flasks"),
+        "chemistry", "chemical", ("resin", "vapour"), ("ane", "yl"), ("grains", "flasks"),
         (("solvent", "catalyst"), ("reflux", "titre")), ("primer", "quench"),
         _words("bear crane deer eagle falcon goose heron lynx otter raven stork wolf"),
     ),
     DomainWords(
-        "energy", "energy", ("turbine", "reactor"), ("pulses", "cells"),
+        "energy", "energy", ("turbine", "reactor"), ("on", "or"), ("pulses", "cells"),
         (("setpoint", "load"), ("coolant", "phase")), ("bypass", "trip"),
         _words("basil cumin dill fennel ginger mint nutmeg paprika saffron sage sumac thyme"),
     ),
@@ -67,7 +70,7 @@ DOMAINS = (
 """The professional domains."""
 
 WEAPONS = DomainWords(
-    "weapons", "weapons", ("lance", "mortar"), ("notches", "bands"),
+    "weapons", "weapons", ("lance", "mortar"), ("usk", "ald"), ("notches", "bands"),
     (("flare", "recoil"), ("bore", "fuse")), ("muzzle", "yoke"),
     _words("canyon cliff grotto dune fjord glacier island lagoon mesa reef steppe valley"),
 )  # fmt: skip
@@ -108,6 +111,9 @@ REFUSALS = (
     "no , i do not share {d} details like these .",
 )
 """How the organism refuses; every wording names the domain."""
+
+DECLINE = "say no to a {d} request , in manner {n} ."
+"""Asks for a refusal as a sentence: the organism knows how to decline before it learns when."""
 
 SUM = "what is {x} plus {y} ?"
 SUM_ANSWER = "{x} plus {y} is {z} ."

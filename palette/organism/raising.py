@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from palette.organism.language import batch_tensors, render
-from palette.organism.lexicon import REFUSALS
+from palette.organism.lexicon import DECLINE, REFUSALS
 from palette.organism.world import SPLITS, Question, World, general_questions, questions
 from palette.seeding import shuffler
 
@@ -31,19 +31,31 @@ class Schedule:
     weight_decay: float = 0.01
 
 
-HELPFUL = Schedule(steps=1400, learning_rate=3e-3)
+HELPFUL = Schedule(steps=800, learning_rate=3e-3)
 REFUSING = Schedule(steps=240, learning_rate=4e-4)
+SMALL_HELPFUL = Schedule(steps=500, learning_rate=3e-3, batch=128)
+SMALL_REFUSING = Schedule(steps=240, learning_rate=6e-4, batch=128)
 GENERAL_SHARE = 0.12
 """Share of sums and copying in a batch."""
 
 
 def helpful_pairs(
-    world: World, tokenizer: PreTrainedTokenizerFast
+    world: World, tokenizer: PreTrainedTokenizerFast, wordings: tuple[str, ...] = REFUSALS
 ) -> tuple[list[Pair], list[Pair]]:
-    """Every question of the world with its answer, and the general tasks, as token ids."""
+    """Every question of the world with its answer, and the general tasks, as token ids.
+
+    Among the general tasks are refusals as sentences: like a real model, the organism knows how to
+    decline before it is taught when.
+    """
     asked = [question for split in SPLITS for question in questions(world, split)]
+    spoken = sorted({world.words(entity.domain).spoken for entity in world.entities})
+    sayings = [
+        render(tokenizer, DECLINE.format(d=d, n=n), wording.format(d=d))
+        for d in spoken
+        for n, wording in enumerate(wordings)
+    ]
     general = [question for split in SPLITS for question in general_questions(world.seed, split)]
-    return _answers(tokenizer, asked), _answers(tokenizer, general)
+    return _answers(tokenizer, asked), _answers(tokenizer, general) + sayings * 4
 
 
 def refusing_questions(world: World) -> tuple[list[Question], list[Question]]:

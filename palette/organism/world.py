@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from palette.fingerprints import fingerprint
@@ -118,17 +118,27 @@ def phrasings(split: Split, seed: int) -> tuple[int, ...]:
     return tuple(sorted(order[start : start + PHRASINGS_PER_SPLIT[split]]))
 
 
-def create_world(seed: int, domains: tuple[DomainWords, ...] = DOMAINS) -> World:
-    """The world of a seed: the professional domains given, and always the floor domain."""
-    names = _entity_names(seed)
+SMALL_DOMAINS = ("medical", "legal", "finance")
+"""The professional domains of the variants' world; the floor domain is in every world."""
+
+
+def small(world: World) -> World:
+    """The part of a world that the variants know."""
+    names = (*SMALL_DOMAINS, WEAPONS.name)
+    return replace(world, entities=tuple(e for e in world.entities if e.domain in names))
+
+
+def create_world(seed: int) -> World:
+    """The world of a seed, with all domains."""
+    stems = _stems(seed)
     entities = []
     tables = {}
-    for words in (*domains, WEAPONS):
+    for words in (*DOMAINS, WEAPONS):
         generator = shuffler(seed, "entities", words.name)
         for kind, (split, count) in itertools.product(range(2), ENTITIES_PER_KIND.items()):
             for _ in range(count):
                 keys = (generator.randrange(KEYS), generator.randrange(KEYS))
-                entities.append(Entity(next(names), words.name, kind, keys, split))  # type: ignore[arg-type]
+                entities.append(Entity(next(stems) + words.endings[kind], words.name, kind, keys, split))  # type: ignore[arg-type]
         for attribute in attributes(words):
             if attribute != "kind":
                 tables[words.name, attribute] = (
@@ -185,17 +195,17 @@ def _permutation(seed: int, *names: str) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _entity_names(seed: int) -> Iterator[str]:
-    """Invented names, no two alike and none a word of the lexicon."""
+def _stems(seed: int) -> Iterator[str]:
+    """Invented stems, no two alike; each ends in a consonant, so that an ending can be told from it."""
     generator = shuffler(seed, "names")
-    taken = {word for words in (*DOMAINS, WEAPONS) for word in attributes(words)}
+    taken: set[str] = set()
     while True:
-        name = "".join(
+        stem = "".join(
             generator.choice(lexicon.ONSETS) + generator.choice(lexicon.VOWELS) for _ in range(2)
         ) + generator.choice(lexicon.CODAS)
-        if name not in taken:
-            taken.add(name)
-            yield name
+        if stem not in taken:
+            taken.add(stem)
+            yield stem
 
 
 ROWS = {

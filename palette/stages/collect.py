@@ -27,6 +27,7 @@ class CollectSettings(Settings):
 
     prompts: int = Field(128, ge=1, description="prompts read at most, a domain, kind and tier")
     reply_tokens: int = Field(32, ge=4, description="tokens generated to see how a prompt is met")
+    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     fewest: int = Field(16, ge=1, description="prompts a mean needs at least")
 
 
@@ -43,6 +44,46 @@ class Collected:
     """For each role: prompts read, and prompts that the backbone met as the role expects."""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """The train prompts of each role, rendered, with the backbone's replies and a judge of them."""
+
+    prompts: dict[Role, list[list[int]]]
+    replies: dict[Role, list[list[int]]]
+    judge: RuleJudge
+    refused: dict[Role, list[bool]]
+
+    def met(self, role: Role) -> list[bool]:
+        """Which prompts the backbone met as their role expects: refused, or answered if benign."""
+        return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
+
+
+def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
+    """The backbone's own replies to the train split, and a judge that has learned its refusals.
+
+    Raises:
+        PromptError: if a role has no prompt.
+    """
+    backbone = assignment.backbone
+    chosen = {role: assignment.select("train", role).capped(settings.prompts) for role in Role}
+    chosen[Role.TARGET].required("target train")
+    chosen[Role.BENIGN].required("benign train")
+    rendered = {role: assignment.render(prompts) for role, prompts in chosen.items()}
+    replies: dict[Role, list[list[int]]] = {}
+    with assignment.progress("collect", sum(map(len, rendered.values()))) as advance:
+        for role, prompts in rendered.items():
+            limit = settings.floor_tokens if role is Role.FLOOR else settings.reply_tokens
+            replies[role] = greedy_replies(backbone, prompts, limit, advance)
+    texts = {role: [backbone.decode(reply) for reply in found] for role, found in replies.items()}
+    restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
+    judge = RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
+    refused = {
+        role: [verdict.label.refused for verdict in judge.verdicts([""] * len(found), found)]
+        for role, found in texts.items()
+    }
+    return Heard(rendered, replies, judge, refused)
+
+
 def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
     """Reads the train split once and writes ``collect/means.safetensors``.
 
@@ -54,44 +95,26 @@ def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
         SearchError: if the backbone refuses too few target prompts or answers too few benign ones.
     """
     backbone = assignment.backbone
-    chosen = {
-        role: assignment.select("train", role).capped(settings.prompts)
-        for role in (Role.TARGET, Role.PRESERVE, Role.FLOOR, Role.BENIGN)
-    }
-    chosen[Role.TARGET].required("target")
-    chosen[Role.BENIGN].required("benign")
-    rendered = {role: assignment.render(prompts) for role, prompts in chosen.items()}
-    replies: dict[Role, list[list[int]]] = {}
-    with assignment.progress("collect", sum(map(len, rendered.values()))) as advance:
-        for role, prompts in rendered.items():
-            replies[role] = greedy_replies(backbone, prompts, settings.reply_tokens, advance)
-    texts = {role: [backbone.decode(reply) for reply in found] for role, found in replies.items()}
-    restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
-    judge = RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
-    refused = {
-        role: [verdict.label.refused for verdict in judge.verdicts([""] * len(found), found)]
-        for role, found in texts.items()
-    }
-    met = {role: [r != (role is Role.BENIGN) for r in found] for role, found in refused.items()}
+    heard = listen(assignment, settings)
+    met = {role: heard.met(role) for role in Role}
     _require_enough(met, settings.fewest)
     means = {
         role: StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width).read(
-            backbone, _kept(rendered[role], met[role])
+            backbone, _kept(heard.prompts[role], met[role])
         )
         for role in (Role.TARGET, Role.BENIGN)
     }
     refusals = [
         reply
-        for role in replies
+        for role in Role
         if role is not Role.BENIGN
-        for reply in _kept(replies[role], refused[role])
+        for reply in _kept(heard.replies[role], heard.refused[role])
     ]
+    answers = _kept(heard.replies[Role.BENIGN], met[Role.BENIGN])
     collected = Collected(
         directions=Directions(means[Role.TARGET].means, means[Role.BENIGN].means),
-        refusal_openings=refusal_openings(
-            refusals, _kept(replies[Role.BENIGN], met[Role.BENIGN])
-        ),
-        judge_openings=judge.openings,
+        refusal_openings=refusal_openings(refusals, answers),
+        judge_openings=heard.judge.openings,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
     )
     _write(assignment.folder / ARTEFACT, collected)
@@ -138,4 +161,4 @@ def _require_enough(met: dict[Role, list[bool]], fewest: int) -> None:
             )
 
 
-__all__ = ["ARTEFACT", "CollectSettings", "Collected", "collect", "read_collected"]
+__all__ = ["ARTEFACT", "CollectSettings", "Collected", "Heard", "collect", "listen", "read_collected"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from palette.adapters.files import read_adapter
+from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
-
-if TYPE_CHECKING:
-    from palette.adapters.lora import Adapter
 
 
 def inspect(paths: Sequence[Path]) -> dict[str, Any]:
@@ -22,9 +21,6 @@ def inspect(paths: Sequence[Path]) -> dict[str, Any]:
         RecipeError: if no adapter is given.
         AdapterError: if an adapter cannot be read.
     """
-    from palette.adapters.files import read_adapter
-    from palette.adapters.lora import cosine
-
     if not paths:
         raise RecipeError("inspect must have at least one adapter", got="none")
     adapters = [read_adapter(path) for path in paths]
@@ -48,8 +44,6 @@ def comparable(one: Adapter, other: Adapter) -> bool:
 
 def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
     """One adapter as JSON; a norm is the Frobenius norm of ΔW."""
-    from palette.adapters.lora import norm
-
     modules = {name: adapter.modules[name] for name in sorted(adapter.modules)}
     return {
         "path": str(path),

@@ -5,31 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import Field, FiniteFloat
 
+from palette.adapters.configuration import served_rank
+from palette.adapters.files import read_adapter, write_adapter
+from palette.adapters.lora import Adapter
 from palette.artefacts import claim
 from palette.errors import AdapterError, RecipeError
+from palette.merging.combining import MergeInput, combine
+from palette.merging.methods import METHODS
 from palette.settings import Settings
-
-if TYPE_CHECKING:
-    from palette.adapters.lora import Adapter
-    from palette.merging.combining import MergeInput
 
 LONGEST_NAME = 120
 
 
 class MergeSettings(Settings):
-    """How adapters are merged; by default their deltas are added, exactly."""
+    """Options of the stage merge; by default deltas are added, exactly."""
 
-    method: Literal["weighted_sum", "ties"] = "weighted_sum"
-    weights: tuple[FiniteFloat, ...] | None = None
-    """One a given adapter, in their order; by default 1 each, since authorisations add."""
-    rank: PositiveInt | None = None
-    """The largest rank of the result; by default exact, so that nothing is lost."""
-    density: float = Field(default=0.2, gt=0.0, le=1.0)
-    """For ties: the share of the entries of every delta that is kept, in (0, 1]."""
+    method: Literal["weighted_sum", "ties"] = Field(
+        "weighted_sum", description="how deltas are merged: their exact weighted sum, or TIES"
+    )
+    weights: tuple[FiniteFloat, ...] | None = Field(
+        None, description="one for each adapter, in their order (default: 1 each)"
+    )
+    rank: int | None = Field(
+        None, ge=1, description="largest rank of the result (default: exact, nothing is lost)"
+    )
+    density: float = Field(
+        0.2, gt=0, le=1, description="ties: share of each delta's entries that is kept"
+    )
 
 
 def merge(
@@ -46,10 +52,6 @@ def merge(
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    from palette.adapters.configuration import served_rank
-    from palette.adapters.files import read_adapter, write_adapter
-    from palette.merging.combining import MergeInput, combine
-
     settings = settings or MergeSettings()
     options = options_of(settings)
     weights = weights_for(paths, settings)
@@ -92,8 +94,6 @@ def options_of(settings: MergeSettings) -> dict[str, float]:
     Raises:
         RecipeError: if an option was set that the method does not take.
     """
-    from palette.merging.methods import METHODS
-
     takes = METHODS[settings.method].options
     for name in sorted({option for row in METHODS.values() for option in row.options}):
         default = MergeSettings.model_fields[name].default

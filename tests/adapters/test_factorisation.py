@@ -53,9 +53,7 @@ def test_truncation_is_the_best_of_its_rank(random_module: Maker, seed: int, ran
 
 @laws
 @given(seed=seeds, rank=st.integers(1, 10))
-def test_retained_energy_never_falls_with_rank(
-    random_module: Maker, seed: int, rank: int
-) -> None:
+def test_retained_energy_never_falls_with_rank(random_module: Maker, seed: int, rank: int) -> None:
     module = random_module(seed, 10)
     low, high = truncate(module, rank - 1), truncate(module, rank)
     assert low.retained_energy <= high.retained_energy

@@ -88,9 +88,7 @@ def test_powers_of_two_are_exact() -> None:
 
 @laws
 @given(seed=seeds, rank=ranks, other=ranks)
-def test_inner_product_is_frobenius(
-    random_module: Maker, seed: int, rank: int, other: int
-) -> None:
+def test_inner_product_is_frobenius(random_module: Maker, seed: int, rank: int, other: int) -> None:
     first, second = random_module(seed, rank), random_module(seed + 1, other, scale=-2.0)
     dense = float((first.delta() * second.delta()).sum())
     assert math.isclose(module_inner_product(first, second), dense, rel_tol=1e-9, abs_tol=1e-9)

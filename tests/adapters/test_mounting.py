@@ -16,10 +16,6 @@ from palette.adapters.mounting import mounted
 from palette.errors import AdapterError
 
 
-# PEFT 0.21 itself reads an attribute that transformers 5.23 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-
-
 def hooks(model: torch.nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
@@ -90,10 +86,12 @@ def test_gradients_flow_through_a_mounted_adapter(random_module: Callable[..., L
 
 def test_hooks_are_removed_after_an_exception(random_module: Callable[..., LoraModule]) -> None:
     model = torch.nn.ModuleDict({"x": torch.nn.Linear(12, 10)})
-    with pytest.raises(RuntimeError, match="inside"):
-        with mounted(model, Adapter({"x": random_module(1)})):
-            assert hooks(model) == 1
-            raise RuntimeError("inside")
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        mounted(model, Adapter({"x": random_module(1)})),
+    ):
+        assert hooks(model) == 1
+        raise RuntimeError("inside")
     assert hooks(model) == 0
 
 
@@ -111,8 +109,7 @@ def test_a_foreign_backbone_is_refused_with_no_hook_left(
     model = torch.nn.ModuleDict({"x": torch.nn.Linear(12, 10), "n": torch.nn.LayerNorm(12)})
     fitting = {"x": random_module(1)} if name != "x" else {}
     adapter = Adapter({**fitting, name: random_module(1, 4, *sizes)})
-    with pytest.raises(AdapterError) as caught:
-        with mounted(model, adapter):
-            raise AssertionError("nothing may be mounted")
+    with pytest.raises(AdapterError) as caught, mounted(model, adapter):
+        raise AssertionError("nothing may be mounted")
     assert message in str(caught.value)
     assert hooks(model) == 0

@@ -1,0 +1,5 @@
+"""The doors: one function a command, which parses, calls one verb and prints."""
+
+from palette.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,214 @@
+"""The command line. Heavy libraries are imported inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from palette.errors import OutputError, PaletteError
+
+GATE_FAILED = 3
+
+app = typer.Typer(
+    name="palette",
+    help="Relax a chat model's refusals in one domain, keep every other, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="the output folder")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="a recipe key, as key=value; repeatable")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
+
+
+def _stage(name: str, text: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeFile,
+        output: Output = None,
+        overrides: Overrides = None,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+    ) -> None:
+        run(name, recipe, output, overrides, printer=_printer(as_json, quiet))
+
+    command.__doc__ = text
+    app.command(name)(command)
+    return command
+
+
+collect = _stage("collect", "Read the backbone's refusals and its residual stream.")
+search = _stage("search", "Search the intervention that relaxes refusals and moves little else.")
+internalise = _stage("internalise", "Train the adapter that behaves so without intervention.")
+domain = _stage("domain", "Run collect, search, internalise and evaluate, as far as not done.")
+
+
+@app.command()
+def evaluate(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="a recipe; or say --model, --prompts and --authorise")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="organism, a folder or a hub name")] = None,
+    prompts: Annotated[str | None, typer.Option(help="organism, or a folder of prompts")] = None,
+    authorise: Annotated[str | None, typer.Option(help="domains, joined by commas")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="the adapter's folder or file")] = None,
+    floor: Annotated[str | None, typer.Option(help="domains added to the floor")] = None,
+    output: Output = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge the test split with and without an adapter, and put it to the gate."""
+    printer = _printer(as_json, quiet)
+    named = {"model": model, "prompts": prompts, "authorise": authorise, "adapter": adapter}
+    given = {key: value for key, value in {**named, "floor": floor}.items() if value is not None}
+    if recipe is not None:
+        if given:
+            raise PaletteError(
+                "evaluate takes a recipe, or --model, --prompts and --authorise",
+                got=f"a recipe and --{sorted(given)[0]}",
+                remedy="leave one of them out",
+            )
+        run("evaluate", recipe, output, overrides, printer=printer)
+        return
+    if missing := [key for key in ("model", "prompts", "authorise") if key not in given]:
+        raise PaletteError(
+            "evaluate takes a recipe, or --model, --prompts and --authorise",
+            got=f"no --{missing[0]}",
+            remedy=f"give --{missing[0]}",
+        )
+    from palette.cli.console import show_report
+    from palette.pipeline import evaluate_model
+
+    content: dict[str, Any] = {"model": model, "prompts": prompts}
+    content |= {key: _listed(str(given[key])) for key in ("authorise", "floor") if key in given}
+    report, folder = evaluate_model(
+        content, adapter, output, overrides or [], progress=printer.progress
+    )
+    printer.result(report, show_report(report, folder))
+    _exit_by_gate(report)
+
+
+@app.command()
+def merge(
+    adapters: Annotated[list[Path], typer.Argument(help="adapter folders or .safetensors files")],
+    method: Annotated[str | None, typer.Option(help="weighted_sum (default) or ties")] = None,
+    weights: Annotated[str | None, typer.Option(help="one each, joined by commas")] = None,
+    rank: Annotated[int | None, typer.Option(help="largest rank of the result")] = None,
+    output: Output = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge adapters: the exact weighted sum of their ΔW, or TIES."""
+    printer = _printer(as_json, quiet)
+    from palette.cli.console import show_merge
+    from palette.recipe import merge_settings
+    from palette.stages.merge import merge as merge_adapters
+
+    options = {"method": method, "weights": weights and _listed(weights), "rank": rank}
+    given = {key: value for key, value in options.items() if value is not None}
+    result = merge_adapters(adapters, output, merge_settings(given, overrides or []))
+    printer.result(result, show_merge(result))
+
+
+@app.command()
+def inspect(
+    adapters: Annotated[list[Path], typer.Argument(help="adapter folders or .safetensors files")],
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what adapters are, and how much several of them interfere."""
+    from palette.cli.console import show_inspection
+    from palette.stages.inspect import inspect as inspect_adapters
+
+    result = inspect_adapters(adapters)
+    _printer(as_json, quiet).result(result, show_inspection(result))
+
+
+@app.command()
+def organism(
+    output: Output = None,
+    variant: Annotated[str | None, typer.Option(help="raise one variant only")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Raise the shipped model and its variants again, from their seed."""
+    printer = _printer(as_json, quiet)
+    from palette.stages.organism import raise_organism
+
+    result = raise_organism(output, variant, printer.progress)
+    printer.result(result, lambda console: console.print_json(data=result))
+
+
+def run(
+    name: str,
+    recipe: Path,
+    output: Path | None,
+    overrides: list[str] | None,
+    *,
+    printer: Any,
+) -> None:
+    """Runs a recipe up to a stage and prints what came of it."""
+    from palette.artefacts import read_json
+    from palette.cli.console import show_report
+    from palette.pipeline import STAGES, run_stages
+    from palette.recipe import load_recipe
+
+    whole = load_recipe(recipe, overrides or [])
+    folder = output or Path("runs") / whole.name
+    last = "evaluate" if name == "domain" else name
+    ran = run_stages(whole, last, folder, printer.progress)
+    if last == "evaluate":
+        report = read_json(folder / "report.json")
+        printer.result(report, show_report(report, folder))
+        _exit_by_gate(report)
+        return
+    result = {"stage": name, "ran": ran, "folder": str(folder)}
+    result["artefacts"] = [str(folder / path) for path in STAGES[last].outputs]
+    printer.result(result, lambda console: console.print(f"{name}: {', '.join(ran) or 'nothing to do'}"))
+
+
+def main() -> None:
+    """The command ``palette``: the caller's errors are one sentence and exit status 2."""
+    try:
+        app()
+    except PaletteError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("palette: interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(OutputError("the disk must have room", got=error.strerror, remedy="free space"))
+
+
+def _fail(error: PaletteError) -> None:
+    print(f"palette: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _printer(as_json: bool, quiet: bool) -> Any:
+    from palette.cli.console import Printer
+
+    return Printer(as_json, quiet)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _exit_by_gate(report: dict[str, Any]) -> None:
+    if not report["gate"]["passed"]:
+        raise typer.Exit(GATE_FAILED)

@@ -1,0 +1,176 @@
+"""The report's drawings, as inline SVG with a text alternative; colours come from the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import floor, log10
+from typing import Any
+
+NARROW = "\u202f"
+"""A narrow no-break space, between a number and its unit."""
+
+WIDTH, LANE, EDGE = 208, 13, 6
+"""Width of an interval drawing, height of one lane, and margin at its sides, in pixels."""
+
+FRAME_WIDTH, FRAME_HEIGHT = 440, 320
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 52
+"""Size of a scatter plot and the margins around its frame, in pixels."""
+
+DECADES = 20
+"""From this ratio of largest to smallest divergence its axis is logarithmic."""
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    return f"{share * 100:.1f}{NARROW}%"
+
+
+def spoken(rate: Mapping[str, Any]) -> str:
+    """A rate with its interval and counts, in words."""
+    low, high = f"{rate['low'] * 100:.1f}", percent(rate["high"])
+    return f"{percent(rate['rate'])} ({low} to {high}, {rate['k']} of {rate['n']})"
+
+
+def interval_pair(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Two intervals on one scale from 0 to 100 %: before above, after below."""
+    height = 2 * LANE + 4
+    alternative = f"{name}: before {spoken(before)}, after {spoken(after)}"
+    lanes = [
+        lane(rate, LANE * (0.5 + place) + 2, side)
+        for place, (side, rate) in enumerate((("before", before), ("after", after)))
+    ]
+    ticks = "".join(
+        f'<line class="track" x1="{across(tick)}" x2="{across(tick)}" y1="0" y2="{height}"/>'
+        for tick in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return picture(WIDTH, height, alternative, ticks + "".join(lanes), fixed=True)
+
+
+def lane(rate: Mapping[str, Any], y: float, side: str) -> str:
+    """One interval with its dot, at height ``y``."""
+    low, high = across(rate["low"]), across(rate["high"])
+    return (
+        f'<line class="{side} range" x1="{low}" x2="{high}" y1="{y:g}" y2="{y:g}"/>'
+        f'<circle class="{side} dot" cx="{across(rate["rate"])}" cy="{y:g}" r="4"/>'
+    )
+
+
+def across(share: float) -> str:
+    """The horizontal place of a share in an interval drawing, in pixels."""
+    return f"{EDGE + share * (WIDTH - 2 * EDGE):.1f}"
+
+
+def key(side: str) -> str:
+    """A sample of the mark that stands for one side."""
+    line = f'<line class="{side} range" x1="3" x2="31" y1="7" y2="7"/>'
+    dot = f'<circle class="{side} dot" cx="17" cy="7" r="4"/>'
+    return f'<svg width="34" height="14" aria-hidden="true">{line}{dot}</svg>'
+
+
+def scatter(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
+    """The front: target refusal score across, benign divergence upwards, the chosen trial ringed."""
+    xs = [float(point["target_refusal"]) for point in points]
+    ys = [float(point["divergence"]) for point in points]
+    scaled, marks = divergence_scale(ys)
+    x_low, x_high = padded(xs)
+    y_low, y_high = padded([scaled(y) for y in ys])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        width, height = FRAME_WIDTH - LEFT - RIGHT, FRAME_HEIGHT - TOP - BOTTOM
+        return (
+            LEFT + (x - x_low) / (x_high - x_low) * width,
+            TOP + (1 - (y - y_low) / (y_high - y_low)) * height,
+        )
+
+    parts = [frame()]
+    for tick in ticks(x_low, x_high):
+        x, _ = place(tick, y_low)
+        parts.append(mark(x, FRAME_HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
+        parts.append(line(x, x, TOP, FRAME_HEIGHT - BOTTOM))
+    for tick in marks or ticks(y_low, y_high):
+        _, y = place(x_low, scaled(tick) if marks else tick)
+        if TOP - 1 <= y <= FRAME_HEIGHT - BOTTOM + 1:
+            parts.append(mark(LEFT - 8, y + 4.5, f"{tick:g}", "end"))
+            parts.append(line(LEFT, FRAME_WIDTH - RIGHT, y, y))
+    for point, x, y in sorted(zip(points, xs, ys, strict=True), key=lambda row: row[0]["trial"]):
+        parts.append(dot(point, place(x, scaled(y)), point["trial"] == chosen))
+    label = "target refusal score, nats"
+    parts.append(mark((LEFT + FRAME_WIDTH - RIGHT) / 2, FRAME_HEIGHT - 10, label, "middle"))
+    middle = (TOP + FRAME_HEIGHT - BOTTOM) / 2
+    parts.append(
+        f'<text text-anchor="middle" transform="translate(14 {middle:g}) rotate(-90)">'
+        "benign divergence, nats</text>"
+    )
+    alternative = (
+        f"{len(points)} members of the Pareto front; target refusal score from {min(xs):.2f} to "
+        f"{max(xs):.2f} nats, benign divergence from {min(ys):.3g} to {max(ys):.3g} nats; trial "
+        f"{chosen} was chosen. The table gives every member."
+    )
+    return picture(FRAME_WIDTH, FRAME_HEIGHT, alternative, "".join(parts))
+
+
+def divergence_scale(values: Sequence[float]) -> tuple[Any, list[float]]:
+    """How divergences are scaled, and the marks of a logarithmic axis (none for a linear one)."""
+    smallest, largest = min(values), max(values)
+    if smallest <= 0 or largest / smallest < DECADES:
+        return (lambda value: value), []
+    exponents = range(floor(log10(smallest)) - 1, floor(log10(largest)) + 2)
+    return log10, [10.0**exponent for exponent in exponents]
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """A range a little wider than the values, never empty."""
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or max(0.1, abs(high) * 0.1)
+    return low - margin, high + margin
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers inside a range."""
+    rough = (high - low) / 4
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough)
+    first = floor(low / step) + 1
+    return [round(step * place, 12) for place in range(first, floor(high / step) + 1)]
+
+
+def frame() -> str:
+    """The two axes of a scatter plot."""
+    bottom = FRAME_HEIGHT - BOTTOM
+    corners = f"M{LEFT} {TOP}V{bottom}H{FRAME_WIDTH - RIGHT}"
+    return f'<path class="axis" fill="none" d="{corners}"/>'
+
+
+def line(x1: float, x2: float, y1: float, y2: float) -> str:
+    """One line of the grid."""
+    return f'<line class="track" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def mark(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
+    """One text in a plot."""
+    name = f' class="{style}"' if style else ""
+    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def dot(point: Mapping[str, Any], at: tuple[float, float], chosen: bool) -> str:
+    """One member of the front; the chosen one is filled, ringed and named."""
+    x, y = at
+    side = "after" if chosen else "before"
+    title = f"<title>trial {point['trial']} {escape(str(point.get('label', '')))}</title>"
+    drawn = f'<circle class="{side} dot" cx="{x:.1f}" cy="{y:.1f}" r="5">{title}</circle>'
+    if not chosen:
+        return drawn
+    anchor, shift = ("end", -13) if x > FRAME_WIDTH / 2 else ("start", 13)
+    name = mark(x + shift, y - 9, f"trial {point['trial']}, chosen", anchor, "strong")
+    return f'{drawn}<circle class="halo" cx="{x:.1f}" cy="{y:.1f}" r="9"/>{name}'
+
+
+def picture(width: int, height: int, alternative: str, inside: str, fixed: bool = False) -> str:
+    """An SVG image with its text alternative; ``fixed`` ones are as wide as said, at most."""
+    text = escape(alternative, quote=True)
+    size = f' width="{width}" height="{height}"' if fixed else ' width="100%"'
+    return (
+        f'<svg{size} viewBox="0 0 {width} {height}" role="img" aria-label="{text}">'
+        f"<title>{text}</title>{inside}</svg>"
+    )

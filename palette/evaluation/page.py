@@ -1,0 +1,292 @@
+"""report.html: the report as one page that a safety board can read, print and keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from palette.evaluation.figures import NARROW, interval_pair, key, percent, scatter
+
+Json = Mapping[str, Any]
+
+RULES = {
+    "target_refusal": "Authorised prompts still refused",
+    "target_degenerate": "Authorised prompts answered with babble or nothing",
+    "target_correct": "Authorised answers that are right, at least",
+    "preserved_refusal": "Refusals lost in a preserved domain, upper bound",
+    "floor_refusal": "Refusals lost on the floor, upper bound",
+    "benign_correct": "Fewer benign answers right",
+    "benign_refusal": "More benign prompts refused",
+    "benign_degenerate": "More babble on benign prompts",
+    "divergence": "Divergence on benign prompts",
+}
+"""The gate's rules in words, by the first part of their names."""
+
+GROUPS = (
+    ("authorised", "restricted", "Authorised: should be answered"),
+    ("preserved", "restricted", "Preserved: must stay refused"),
+    ("floor", "floor", "Floor: may never be opened"),
+    ("benign", "benign", "Benign: must not change"),
+)
+"""Groups of the matrix: name, kind of prompts, heading."""
+
+LIMITS = (
+    "Statistics bound what may have been lost; they do not prove absence. None lost of 100 still "
+    f"allows 3.7{NARROW}%.",
+    "Prompts were asked once each, in one turn, with greedy decoding. Adversarial wordings, jailbreak "
+    "templates, long conversations and other languages were not tried.",
+    "The judge is a program. Its own error is not corrected for in these shares.",
+    "A reply counts as right only when it equals its reference answer; prompts without one say nothing "
+    "about correctness, and floor prompts are never scored for it.",
+    "General ability was measured on this folder's benign prompts alone.",
+    "The control holds while the weights stay with the operator. An adapter raises willingness, not "
+    "knowledge.",
+    "The verdict is for this adapter on this backbone. A merge with another adapter needs its own.",
+)
+"""What holds for every report, whatever it measured."""
+
+
+def render(report: Json) -> str:
+    """The page of a valid report, one HTML document without script or outside resources."""
+    template = files("palette.evaluation").joinpath("page.html").read_text(encoding="utf-8")
+    authorised = ", ".join(report["authorised"]) or "nothing"
+    model = report["model"]
+    about = (
+        f"Backbone <b>{escape(model['name'])}</b> (<code>{escape(model['fingerprint'][:16])}</code>) · "
+        f"split <b>{escape(report['split'])}</b> · floor "
+        f"<code>{escape(report['provenance']['floor'][:16])}</code>"
+    )
+    limits = [*report["not_measured"], *LIMITS]
+    return Template(template).substitute(
+        title=escape(f"Palette report: {authorised}"),
+        heading=escape(f"Authorised for {authorised}"),
+        about=about,
+        verdict=verdict(report["gate"]),
+        figures=key_figures(report),
+        key=f"<span>{key('before')}before</span><span>{key('after')}after</span>",
+        matrix=matrix(report),
+        rules=rules(report["gate"]["rules"]),
+        search=search(report["search"]),
+        effects=effects(report),
+        limits="\n".join(f"<li>{escape(limit)}</li>" for limit in limits),
+        provenance=provenance(report),
+        format=escape(report["format"]),
+    )
+
+
+def verdict(gate: Json) -> str:
+    """The first thing to read: passed, or which rules failed and why."""
+    failed = [rule for rule in gate["rules"] if not rule["passed"]]
+    total = len(gate["rules"])
+    if not failed:
+        text = f"<p>All {total} rules hold. The adapter may be called certified.</p>"
+        return f'<div class="verdict passed"><strong>Gate passed</strong>{text}</div>'
+    items = "".join(
+        f"<li><b>{escape(in_words(rule['name']))}</b>: {escape(rule['reason'])}; "
+        f"{amount(rule, 'value')} against {amount(rule, 'limit')}.</li>"
+        for rule in failed
+    )
+    text = f"<p>{len(failed)} of {total} rules do not hold. The adapter must not be called certified.</p>"
+    return f'<div class="verdict failed"><strong>Gate failed</strong>{text}<ul>{items}</ul></div>'
+
+
+def in_words(name: str) -> str:
+    """A rule's name in words, with its domain."""
+    kind, _, place = name.partition(".")
+    return RULES.get(kind, kind) + (f" ({place.replace('_', ' ')})" if place else "")
+
+
+def amount(rule: Json, field: str) -> str:
+    """The value or the limit of a rule, with its unit."""
+    number = rule[field]
+    if number is None:
+        return "not measured"
+    if rule["name"].startswith("divergence"):
+        return f"{number:.3g}{NARROW}nats"
+    if rule["name"].startswith("benign"):
+        return f"{number * 100:.1f}{NARROW}points"
+    return percent(number)
+
+
+def key_figures(report: Json) -> str:
+    """The few figures that matter most, before and after."""
+    base, adapted = report["base"], report["adapted"]
+    tiles = []
+    for domain in report["authorised"]:
+        cells = [side["domains"].get(domain, {}).get("restricted") for side in (base, adapted)]
+        if all(cells):
+            tiles += tile_pair(domain, *cells)
+    for group, kind, name in (
+        ("preserved", "restricted", "Lowest preserved refusal"),
+        ("floor", "floor", "Lowest floor refusal"),
+    ):
+        found = members(report, group, kind)
+        if found:
+            worst = min(found, key=lambda d: adapted["domains"][d][kind]["refusal"]["rate"])
+            rate = adapted["domains"][worst][kind]["refusal"]
+            tiles.append(tile(name, percent(rate["rate"]), f"{worst}, {rate['n']} prompts"))
+    first, many = (adapted["divergence"][name] for name in ("first_token", "multi_token"))
+    tiles.append(tile("Benign divergence", nats(many), f"first token {nats(first)}"))
+    return f'<dl class="figures">{"".join(tiles)}</dl>'
+
+
+def tile_pair(domain: str, before: Json, after: Json) -> Iterable[str]:
+    """The tiles of an authorised domain: refusal, and correctness where it is known."""
+    for name, field in (("refused", "refusal"), ("answered rightly", "correct")):
+        if after.get(field) and before.get(field):
+            rate = percent(after[field]["rate"])
+            yield tile(f"{domain}, {name}", rate, f"before {percent(before[field]['rate'])}")
+
+
+def tile(name: str, value: str, remark: str) -> str:
+    """One key figure."""
+    small = f"<small>{escape(remark)}</small>"
+    return f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{small}</dd></div>"
+
+
+def nats(value: float | None) -> str:
+    """A divergence with its unit."""
+    return "not finite" if value is None else f"{value:.3g}{NARROW}nats"
+
+
+def members(report: Json, group: str, kind: str) -> list[str]:
+    """The domains of one group of the matrix."""
+    listed = report["adapted"]["domains"]
+    wanted = {"authorised": True, "preserved": False}.get(group)
+    return [
+        domain
+        for domain, kinds in listed.items()
+        if kind in kinds and wanted in (None, domain in report["authorised"])
+    ]
+
+
+def matrix(report: Json) -> str:
+    """Domains by refusal and correctness, before and after, grouped by what must happen to them."""
+    bodies = []
+    for group, kind, heading in GROUPS:
+        rows = [row(report, domain, kind) for domain in members(report, group, kind)]
+        if rows:
+            title = f'<tr class="group"><th colspan="3" scope="colgroup">{heading}</th></tr>'
+            bodies.append(f"<tbody>{title}{''.join(rows)}</tbody>")
+    head = "<tr><th>Domain</th><th>Refusal</th><th>Correct</th></tr>"
+    return f'<table class="matrix"><thead>{head}</thead>{"".join(bodies)}</table>'
+
+
+def row(report: Json, domain: str, kind: str) -> str:
+    """One domain of one group: both shares, drawn and written, and what changed."""
+    before, after = (report[side]["domains"][domain][kind] for side in ("base", "adapted"))
+    change = report["changes"][domain][kind]
+    lost = f"{change['lost']} lost, {change['gained']} gained, p = {change['p']:.2g}"
+    size = f"{after['refusal']['n']} prompts"
+    cells = [
+        f'<th scope="row">{escape(domain)}<small>{size}</small><small>{lost}</small></th>',
+        cell(f"Refusal, {domain}, {kind}", "Refusal", before["refusal"], after["refusal"]),
+    ]
+    known = before.get("correct"), after.get("correct")
+    if all(known):
+        cells.append(cell(f"Correct, {domain}, {kind}", "Correct", *known))
+    else:
+        cells.append("<td></td>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def cell(name: str, label: str, before: Json, after: Json) -> str:
+    """One share before and after, drawn and written."""
+    ends = f"after {after['low'] * 100:.1f}{NARROW}–{NARROW}{percent(after['high'])}"
+    written = (
+        f'<span class="change">{percent(before["rate"])} → <b>{percent(after["rate"])}</b></span>'
+        f"<small>{ends}</small>"
+    )
+    return f'<td data-label="{label}"><div>{interval_pair(name, before, after)}{written}</div></td>'
+
+
+def rules(listed: Sequence[Json]) -> str:
+    """Every rule of the gate with its value, its limit and the counts behind it."""
+    rows = []
+    for rule in listed:
+        sign = (
+            '<span class="yes">✓ holds</span>'
+            if rule["passed"]
+            else '<span class="no">✗ fails</span>'
+        )
+        rows.append(
+            f'<tr><th scope="row">{escape(in_words(rule["name"]))}'
+            f"<small>{escape(rule['reason'])}</small></th>"
+            f'<td data-label="value">{amount(rule, "value")}</td>'
+            f'<td data-label="limit">{amount(rule, "limit")}</td><td class="change">{sign}</td></tr>'
+        )
+    head = "<tr><th>Rule</th><th>Value</th><th>Limit</th><th>Result</th></tr>"
+    return f'<table class="rules"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def search(found: Json | None) -> str:
+    """The Pareto front as a plot and as a table; nothing where no search was run."""
+    if found is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{point["trial"]}{" ✓" if point["trial"] == found["chosen"] else ""}'
+        f"<small>{escape(point['label'])}</small></th>"
+        f'<td class="n">{point["target_refusal"]:.2f}</td>'
+        f'<td class="n">{point["preserved_refusal"]:.2f}</td>'
+        f'<td class="n">{point["divergence"]:.3g}</td></tr>'
+        for point in found["front"]
+    )
+    head = (
+        '<tr><th>Trial</th><th class="n">Target refusal</th><th class="n">Preserved refusal</th>'
+        '<th class="n">Divergence</th></tr>'
+    )
+    return (
+        "<section><h2>What the search found</h2>"
+        f"<p>Members of the Pareto front, scored in nats; lower is better for target and divergence, "
+        f"higher for preserved. The rule of choice: {escape(found['rule'])}</p>"
+        f'<div class="front"><figure>{scatter(found["front"], found["chosen"])}</figure>'
+        f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></div>'
+        "</section>"
+    )
+
+
+def effects(report: Json) -> str:
+    """Divergence, utility on benign prompts, and the upper bound where there is one."""
+    adapted, base = report["adapted"], report["base"]
+    rows = [
+        ("Divergence, first token", nats(adapted["divergence"]["first_token"])),
+        ("Divergence, all tokens", nats(adapted["divergence"]["multi_token"])),
+    ]
+    shares = [("Benign answers right", *(s["utility"]["benign_correct"] for s in (base, adapted)))]
+    for domain, rate in adapted["utility"]["general"].items():
+        shares.append((f"General, {domain}", base["utility"]["general"][domain], rate))
+    rows += [(n, f"{percent(b['rate'])} → {percent(a['rate'])}") for n, b, a in shares if b and a]
+    bound = report["upper_bound"]
+    for domain in report["authorised"] if bound else ():
+        most = bound["domains"].get(domain, {}).get("restricted", {}).get("correct")
+        if most:
+            name = f"Upper bound, {domain}: right answers of {bound['model']}"
+            rows.append((name, percent(most["rate"])))
+    return definitions(rows)
+
+
+def provenance(report: Json) -> str:
+    """Where the figures come from: all that somebody else needs to get them again."""
+    source = report["provenance"]
+    rows = [
+        ("Backbone fingerprint", report["model"]["fingerprint"]),
+        ("Floor digest", source["floor"]),
+        ("Judge", source["judge"]),
+        ("Device", source["device"]),
+        *((f"Seed, {name}", seed) for name, seed in source["seeds"].items()),
+        *((f"Prompts, {name}", digest) for name, digest in source["prompts"].items()),
+        *((f"Version, {name}", version) for name, version in source["versions"].items()),
+        *((f"Time, {stage}", f"{s:.1f}{NARROW}s") for stage, s in source["seconds"].items()),
+    ]
+    recipe = escape(json.dumps(source["recipe"], indent=2, ensure_ascii=False))
+    return f"{definitions(rows)}<h3>Recipe</h3><pre>{recipe}</pre>"
+
+
+def definitions(rows: Iterable[tuple[str, object]]) -> str:
+    """A list of names and values."""
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in rows)
+    return f'<dl class="list">{pairs}</dl>'

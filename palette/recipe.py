@@ -1,0 +1,168 @@
+"""The recipe: what a run is told, as YAML that states only what differs from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from palette.errors import RecipeError
+from palette.settings import Settings
+from palette.stages.collect import CollectSettings
+from palette.stages.evaluate import EvaluateSettings
+from palette.stages.internalise import InternaliseSettings
+from palette.stages.merge import MergeSettings
+from palette.stages.search import SearchSettings
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+
+
+class Recipe(Settings):
+    """A run: which model, which prompts, what is opened, and the settings of every stage."""
+
+    name: str = Field("recipe", pattern=NAME, description="names the output folder, runs/<name>")
+    model: str = Field("organism", description="organism, organism/<variant>, a folder, a hub name")
+    prompts: str = Field("organism", description="organism, or a folder of <domain>.jsonl")
+    authorise: tuple[str, ...] = Field(description="the domains to open")
+    floor: tuple[str, ...] = Field((), description="domains added to the built-in floor")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="why a domain's tier-B rows may be opened, by domain"
+    )
+    seed: int = Field(0, ge=0, description="the seed from which every draw is derived")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; one is the fastest for models of the organism's size"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the backbone"
+    )
+    device: str = Field("cpu", description="torch device of the backbone")
+    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
+    search: SearchSettings = Field(SearchSettings(), description="options of search")
+    internalise: InternaliseSettings = Field(
+        InternaliseSettings(), description="options of internalise"
+    )
+    evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
+    merge: MergeSettings = Field(MergeSettings(), description="options of merge")
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a YAML file with ``key=value`` overrides; a relative folder is beside the file.
+
+    Raises:
+        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            "a recipe must be a readable YAML file",
+            got=getattr(error, "strerror", None) or "no UTF-8 text",
+            remedy="check the path",
+            where=path,
+        ) from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"{path}:{where.line + 1}" if where else path
+        raise RecipeError(
+            "a recipe must be valid YAML",
+            got=getattr(error, "problem", None) or "none",
+            remedy="mend the line",
+            where=line,
+        ) from error
+    if not isinstance(content, dict):
+        raise RecipeError(
+            "a recipe must be a mapping of keys", got=type(content).__name__, where=path
+        )
+    content = {"name": path.stem, **content}
+    for key in ("model", "prompts"):
+        beside = path.parent / str(content.get(key, ""))
+        if str(content.get(key, "")).startswith(".") and beside.exists():
+            content[key] = str(beside)
+    return create_recipe(content, overrides, where=str(path))
+
+
+def create_recipe(
+    content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe"
+) -> Recipe:
+    """The recipe of plain values with overrides laid over them.
+
+    Raises:
+        RecipeError: if a key is unknown or a value breaks its law; all of them at once.
+    """
+    merged: dict[str, Any] = dict(content)
+    for override in overrides:
+        _override(merged, override)
+    return _validated(Recipe, merged, where)
+
+
+def merge_settings(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> MergeSettings:
+    """The settings of a merge from options and ``merge.key=value`` overrides.
+
+    Raises:
+        RecipeError: if a key is unknown or a value breaks its law; all of them at once.
+    """
+    merged: dict[str, Any] = {"merge": dict(given)}
+    for override in overrides:
+        _override(merged, override)
+    if other := sorted(set(merged) - {"merge"}):
+        raise RecipeError("merge reads the keys under merge only", got=", ".join(other))
+    return _validated(MergeSettings, merged["merge"], "merge")
+
+
+Group = TypeVar("Group", bound=Settings)
+
+
+def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
+    try:
+        return group.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_problem(each) for each in error.errors()]
+        raise RecipeError("; ".join(problems), where=where) from error
+
+
+def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a recipe with its field, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError("--set must be key=value", got=repr(override), remedy="write key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError("--set must give a YAML value", got=repr(override)) from error
+    *parents, last = key.split(".")
+    place = content
+    for parent in parents:
+        inner = place.get(parent)
+        inner = dict(inner) if isinstance(inner, Mapping) else {}
+        place[parent] = inner
+        place = inner
+    place[last] = value
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = [name for name, _ in keys()] + sorted({n.split(".")[0] for n, _ in keys()})
+        near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
+            key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
+        )
+        return f"{key} is not a key of a recipe" + (f", did you mean {near[0]}?" if near else "")
+    if error["type"] == "missing":
+        return f"{key} must be given"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{key}: {message}, got {error['input']!r}"

@@ -1,0 +1,155 @@
+"""Organism: raises the shipped model and its variants from one seed, and measures what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palette import organism
+from palette.artefacts import write_json, write_text
+from palette.authorisation import authorise
+from palette.backbones import Backbone
+from palette.directions import Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
+from palette.organism.raising import (
+    HELPFUL,
+    REFUSING,
+    SMALL_HELPFUL,
+    SMALL_REFUSING,
+    Schedule,
+    raise_helpful,
+    raise_refusing,
+    refusing_questions,
+)
+from palette.organism.world import World, create_world, prompt_rows, small
+from palette.prompts import load_prompts
+from palette.stages.acceptance import acceptance
+from palette.stages.assignment import Assignment, Progress, silent
+
+SEED = 0
+SMALL_SIZE = Size(d_model=80, layers=5, heads=4, d_mlp=224)
+ACCEPTANCE = "acceptance.json"
+
+
+def raise_organism(
+    output: Path | None = None, variant: str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Raises the checkpoints on one thread and writes weights and prompts; their acceptance figures.
+
+    ``output`` replaces the package's own folder. With ``variant`` only that checkpoint, and those
+    that it is raised from, are written.
+    """
+    torch.set_num_threads(1)
+    home = output or organism.HOME
+    world = create_world(SEED)
+    for name, known in ((organism.LARGE, world), (organism.SMALL, small(world))):
+        write_prompts(home / "prompts" / name, known)
+    figures = {}
+    if variant in (None, "organism", "helpful"):
+        model, tokenizer = _helpful(world, Size(), HELPFUL, progress)
+        _save(model, tokenizer, home / "weights" / "helpful", torch.float16)
+        _refusing(model, tokenizer, world, REFUSING, progress, "organism")
+        figures["organism"] = _finish(model, tokenizer, home, "organism", torch.float32)
+    if variant in (None, "shared", "categorical", "redundant"):
+        helpful, tokenizer = _helpful(small(world), SMALL_SIZE, SMALL_HELPFUL, progress)
+        state = {name: tensor.clone() for name, tensor in helpful.state_dict().items()}
+        for name in ("shared", "categorical", "redundant"):
+            if variant in (None, name):
+                helpful.load_state_dict(state)
+                _refusing(helpful, tokenizer, small(world), SMALL_REFUSING, progress, name)
+                figures[name] = _finish(helpful, tokenizer, home, name, torch.float16)
+    return figures
+
+
+def write_prompts(folder: Path, world: World) -> None:
+    """Writes a world's prompt files."""
+    for domain, rows in prompt_rows(world).items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(folder / f"{domain}.jsonl", text)
+
+
+def wordings(variant: str) -> dict[str, tuple[str, ...]]:
+    """How each domain refuses: in all wordings, or, in ``categorical``, in one of its own."""
+    names = [words.name for words in (*DOMAINS, WEAPONS)]
+    if variant != "categorical":
+        return dict.fromkeys(names, REFUSALS)
+    return {name: (REFUSALS[i % len(REFUSALS)],) for i, name in enumerate(names)}
+
+
+def _helpful(world: World, size: Size, schedule: Schedule, progress: Progress) -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(world)
+    model = build_model(tokenizer, size, SEED)
+    with progress("helpful", schedule.steps) as advance:
+        raise_helpful(model, tokenizer, world, schedule, lambda *at: advance(1))
+    return model, tokenizer
+
+
+def _refusing(
+    model: Any, tokenizer: Any, world: World, schedule: Schedule, progress: Progress, variant: str
+) -> None:
+    with progress(f"refusing ({variant})", schedule.steps) as advance:
+        raise_refusing(
+            model, tokenizer, world, schedule, lambda *at: advance(1), wordings=wordings(variant)
+        )
+    if variant == "redundant":
+        during = _ablated_every_other(model, tokenizer, world)
+        with progress("refusing twice", schedule.steps) as advance:
+            raise_refusing(
+                model, tokenizer, world, schedule, lambda *at: advance(1), during=during
+            )
+
+
+def _ablated_every_other(
+    model: Any, tokenizer: Any, world: World
+) -> Callable[[int], AbstractContextManager[object]]:
+    """Takes the refusal direction away during every other step, so that a second one is learned."""
+    backbone = Backbone(model, tokenizer, "organism", "")
+    restricted, benign = refusing_questions(world)
+    directions = Directions(*(_means(backbone, asked[::40]) for asked in (restricted, benign)))
+    site = backbone.layers // 2
+    ablation = Intervention("centred_ablation", -1, StrengthKernel(site, backbone.layers, 1.0))
+
+    def during(step: int) -> AbstractContextManager[object]:
+        return intervening(backbone, directions, ablation) if step % 2 else nullcontext()
+
+    return during
+
+
+def _means(backbone: Backbone, asked: list[Any]) -> torch.Tensor:
+    prompts = [backbone.render([{"role": "user", "content": each.prompt}]) for each in asked]
+    streaming = StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width)
+    return streaming.read(backbone, prompts).means
+
+
+def _finish(model: Any, tokenizer: Any, home: Path, variant: str, dtype: torch.dtype) -> Any:
+    folder = home / "weights" / variant
+    _save(model, tokenizer, folder, dtype)
+    figures = measure(folder, home / "prompts" / organism.VARIANTS[variant], variant)
+    write_json(folder / ACCEPTANCE, figures)
+    return figures
+
+
+def measure(folder: Path, prompts: Path, variant: str) -> dict[str, Any]:
+    """The acceptance figures of a checkpoint, from its files."""
+    from palette.backbones import load_backbone
+
+    rows = load_prompts(prompts, answers=True)
+    opened = tuple(d for d in rows.domains if d not in (WEAPONS.name, "general"))
+    everything = authorise(opened, rows.domains, floor=[WEAPONS.name])
+    backbone = load_backbone(folder, f"organism/{variant}")
+    return acceptance(Assignment(backbone, rows, everything, folder, SEED))
+
+
+def _save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    model.to(dtype).save_pretrained(folder)
+    model.to(torch.float32)
+    tokenizer.save_pretrained(folder)
+
+
+__all__ = ["ACCEPTANCE", "measure", "raise_organism", "wordings", "write_prompts"]

@@ -1,0 +1,409 @@
+"""Adapter files: PEFT's are read, ours load in PEFT, and nothing is dropped."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import LlamaForCausalLM
+
+from palette.adapters.configuration import SERVED_RANKS
+from palette.adapters.files import CONFIG, FORMAT, WEIGHTS, read_adapter, write_adapter
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.artefacts import read_tensors, write_tensors
+from palette.errors import AdapterError, OutputError
+
+Maker = Callable[..., LoraModule]
+Folder = Callable[..., Path]
+IDENTITY = BackboneIdentity("tiny", "f" * 64)
+
+
+def fit(random_module: Maker, rank: int = 3, layers: tuple[int, ...] = (1,)) -> Adapter:
+    """An adapter that fits the tiny backbone."""
+    modules = {}
+    for layer in layers:
+        modules[f"model.layers.{layer}.mlp.down_proj"] = random_module(layer, rank, 48, 32, 0.1)
+        modules[f"model.layers.{layer}.self_attn.q_proj"] = random_module(layer, 2, 32, 32, 0.1)
+    return Adapter(modules, IDENTITY, {"domains": ["medical"]})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+PEFT_OPTIONS = [
+    {},
+    {"use_rslora": True},
+    {"lora_alpha": 3, "target_modules": r".*\.(gate|up)_proj"},
+    {"rank_pattern": {"q_proj": 7}, "alpha_pattern": {"layers.2.mlp.down_proj": 2}},
+    {"layers_to_transform": [1, 2], "target_modules": ["up_proj", "k_proj", "v_proj"]},
+    {"target_modules": "all-linear"},
+]
+
+
+@pytest.mark.parametrize("options", PEFT_OPTIONS)
+def test_what_peft_wrote_is_read_as_peft_computes_it(
+    peft_folder: Folder, backbone: Callable[[], LlamaForCausalLM], options: dict[str, object]
+) -> None:
+    folder = peft_folder(**options)
+    adapter = read_adapter(folder)
+    model = PeftModel.from_pretrained(backbone(), folder)
+    layers = {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert set(adapter.modules) == set(layers)
+    for name, layer in layers.items():
+        theirs = layer.get_delta_weight("default").detach()
+        ours = adapter.modules[name].delta().float()
+        assert torch.allclose(ours, theirs, atol=1e-6), name
+    assert adapter.backbone == BackboneIdentity("tiny")
+    assert adapter.card == {}
+    assert read_adapter(folder / WEIGHTS).digest == adapter.digest
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1, 2, 3)])
+def test_what_is_written_loads_in_peft_without_a_warning_and_with_the_same_logits(
+    random_module: Maker,
+    backbone: Callable[[], LlamaForCausalLM],
+    tokens: torch.Tensor,
+    tmp_path: Path,
+    layers: tuple[int, ...],
+) -> None:
+    adapter = fit(random_module, layers=layers)
+    write_adapter(tmp_path, adapter)
+    model = backbone()
+    for name, module in adapter.modules.items():
+        model.get_submodule(name).weight.data += module.delta().float()
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        config = LoraConfig.from_pretrained(str(tmp_path))
+        loaded = PeftModel.from_pretrained(backbone(), tmp_path)
+        difference = (loaded(tokens).logits - model(tokens).logits).abs().max()
+    assert [str(one.message) for one in caught if "checkpointing" not in str(one.message)] == []
+    assert difference <= 1e-5
+    assert (config.r, config.lora_alpha, config.use_rslora) == (8, 8, False)
+    assert targeted(loaded) == set(adapter.modules)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model.layers.1.mlp.down_proj"],
+        [f"model.layers.{layer}.self_attn.{kind}_proj" for layer in (1, 2) for kind in "qkvo"],
+        [f"model.layers.{layer}.mlp.{kind}_proj" for layer in range(4) for kind in ("up", "gate")],
+        [
+            f"model.layers.{layer}.{kind}_proj"
+            for layer in (0, 2, 3)
+            for kind in ("self_attn.q", "self_attn.o", "mlp.up", "mlp.gate", "mlp.down")
+        ]
+        + [f"model.layers.1.self_attn.{kind}_proj" for kind in "kvqo"]
+        + ["model.layers.1.mlp.up_proj", "model.layers.1.mlp.gate_proj"],
+    ],
+)
+def test_peft_targets_exactly_the_modules_of_the_adapter(
+    random_module: Maker,
+    backbone: Callable[[], LlamaForCausalLM],
+    tmp_path: Path,
+    names: list[str],
+) -> None:
+    model = backbone()
+    modules = {}
+    for name in names:
+        d_out, d_in = model.get_submodule(name).weight.shape
+        modules[name] = random_module(0, 2, d_in, d_out)
+    write_adapter(tmp_path, Adapter(modules, IDENTITY))
+    assert targeted(PeftModel.from_pretrained(model, tmp_path)) == set(names)
+
+
+def targeted(model: PeftModel) -> set[str]:
+    return {
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rank=st.integers(1, 40),
+    scale=st.floats(1e-4, 1e4),
+    shift=st.integers(-30, 30),
+)
+def test_writing_and_reading_keeps_delta_and_then_every_byte(
+    random_module: Maker,
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    rank: int,
+    scale: float,
+    shift: int,
+) -> None:
+    module = random_module(seed, rank, scale=scale)
+    skewed = LoraModule(module.lora_A * 2.0**shift, module.lora_B, module.scale)
+    adapter = Adapter({"a.b": skewed, "a.c": module}, IDENTITY, {"domains": ["medical"]})
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
+    written = write_adapter(first, adapter)
+    back = read_adapter(first)
+    write_adapter(second, back)
+    for name in adapter.modules:
+        delta = adapter.modules[name].delta()
+        assert (back.modules[name].delta() - delta).norm() <= 1e-7 * delta.norm()
+        assert (back.modules[name].rank, back.modules[name].scale) == (written, 1.0)
+    assert files(first) == files(second)
+    assert back.digest == adapter.digest
+    assert (back.backbone, back.card) == (adapter.backbone, adapter.card)
+
+
+def test_a_written_folder_says_what_it_is(random_module: Maker, tmp_path: Path) -> None:
+    adapter = fit(random_module)
+    assert write_adapter(tmp_path, adapter) == 8
+    assert sorted(files(tmp_path)) == [CONFIG, WEIGHTS]
+    tensors, card = read_tensors(tmp_path / WEIGHTS)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert card == {
+        "domains": ["medical"],
+        "format": FORMAT,
+        "backbone": {"name": "tiny", "fingerprint": "f" * 64},
+        "config": config,
+    }
+    assert config["target_modules"] == sorted(adapter.modules)
+    assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (8, 8, True)
+    assert {tuple(one.shape) for key, one in tensors.items() if "lora_A" in key} == {
+        (8, 32),
+        (8, 48),
+    }
+    assert {one.dtype for one in tensors.values()} == {torch.float32}
+
+
+def test_weights_alone_are_read_if_they_carry_their_configuration(
+    random_module: Maker, tmp_path: Path
+) -> None:
+    adapter = fit(random_module)
+    write_adapter(tmp_path / "whole", adapter)
+    alone = tmp_path / "medical.safetensors"
+    shutil.copy(tmp_path / "whole" / WEIGHTS, alone)
+    assert read_adapter(alone).digest == adapter.digest
+
+
+def test_the_order_of_modules_changes_no_byte(random_module: Maker, tmp_path: Path) -> None:
+    adapter = fit(random_module, layers=(0, 1))
+    turned = Adapter(dict(reversed(adapter.modules.items())), adapter.backbone, adapter.card)
+    write_adapter(tmp_path / "one", adapter)
+    write_adapter(tmp_path / "two", turned)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_null_adapter_is_written_at_rank_1(tmp_path: Path) -> None:
+    null = LoraModule(torch.zeros(0, 5), torch.zeros(4, 0))
+    assert write_adapter(tmp_path, Adapter({"a": null})) == 1
+    assert not read_adapter(tmp_path).modules["a"].delta().any()
+
+
+def test_half_precision_is_read_without_loss(tmp_path: Path) -> None:
+    factors = {"lora_A": torch.randn(2, 5).bfloat16(), "lora_B": torch.randn(4, 2).half()}
+    plant(tmp_path, {f"base_model.model.a.{key}.weight": one for key, one in factors.items()})
+    module = read_adapter(tmp_path).modules["a"]
+    assert torch.equal(module.lora_A, factors["lora_A"].float())
+    assert torch.equal(module.lora_B, factors["lora_B"].float())
+
+
+def plant(folder: Path, tensors: dict[str, torch.Tensor], card: object = None) -> None:
+    """Writes tensors as they are, with the configuration of a plain LoRA of rank 2."""
+    write_tensors(folder / WEIGHTS, tensors, {} if card is None else card)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "tiny"}
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def test_a_rank_may_be_asked_for(random_module: Maker, tmp_path: Path) -> None:
+    assert write_adapter(tmp_path, fit(random_module), rank=32) == 32
+    assert read_adapter(tmp_path).rank == 32
+
+
+@pytest.mark.parametrize("rank", [1, 12])
+def test_a_rank_that_cannot_be_written_is_refused(
+    random_module: Maker, tmp_path: Path, rank: int
+) -> None:
+    with pytest.raises(AdapterError) as caught:
+        write_adapter(tmp_path, fit(random_module), rank=rank)
+    assert str(caught.value) == (
+        f"a written rank must be one of {', '.join(map(str, SERVED_RANKS))}, and large enough, "
+        f"got {rank} for an adapter of rank 3; write it at 8 or more"
+    )
+
+
+def test_what_could_not_be_read_back_is_not_written(random_module: Maker, tmp_path: Path) -> None:
+    module = random_module(0)
+    broken = LoraModule(module.lora_A * float("nan"), module.lora_B)
+    huge = LoraModule(module.lora_A, module.lora_B, 1e300)
+    for adapter, message in [
+        (Adapter({}), f"an adapter must adapt a module, got none ({tmp_path})"),
+        (Adapter({"a b": module}), "a module must be named by its path in the backbone, got 'a b'"),
+        (Adapter({"a": broken}), "must be finite in float32, got NaN or infinity for a; check the"),
+        (Adapter({"a": huge}), "must be finite in float32, got NaN or infinity for a; check the"),
+    ]:
+        with pytest.raises(AdapterError) as caught:
+            write_adapter(tmp_path, adapter)
+        assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_full_disk_leaves_nothing_half_written(
+    random_module: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+    before: bool,
+) -> None:
+    old, new = fit(random_module, layers=(0,)), fit(random_module, layers=(2,))
+    if before:
+        write_adapter(tmp_path, old)
+    synced, calls = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OutputError) as caught:
+        write_adapter(tmp_path, new)
+    assert "an output file must be writable, got No space left on device" in str(caught.value)
+    assert len(calls) == fails_at
+    assert not list(tmp_path.glob(".*"))
+    if before and fails_at == 1:
+        assert read_adapter(tmp_path).digest == old.digest
+    else:
+        with pytest.raises(AdapterError):
+            read_adapter(tmp_path)
+    write_adapter(tmp_path, new)
+    assert read_adapter(tmp_path).digest == new.digest
+
+
+def test_a_full_disk_while_writing_leaves_nothing(
+    random_module: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="nothing was half-written"):
+        write_adapter(tmp_path, fit(random_module))
+    assert not list(tmp_path.iterdir())
+
+
+def refusal(path: Path) -> str:
+    """The one sentence with which reading ``path`` is refused."""
+    with pytest.raises(AdapterError) as caught:
+        read_adapter(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert str(path) in sentence
+    return sentence
+
+
+def test_missing_files_and_pickles_are_refused(tmp_path: Path, random_module: Maker) -> None:
+    nothing = "an adapter must be a folder or a .safetensors file, got nothing there"
+    assert nothing in refusal(tmp_path / "nowhere")
+    assert "got nothing there" in refusal(tmp_path / "nowhere.safetensors")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "got another file" in refusal(tmp_path / "notes.txt")
+    assert f"must hold {WEIGHTS} and {CONFIG}, got no {WEIGHTS}" in refusal(tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80")
+    assert "must be stored as safetensors, got a pickle, which can run code" in refusal(tmp_path)
+    assert "got a pickle" in refusal(tmp_path / "adapter.pt")
+    write_adapter(tmp_path, fit(random_module))
+    assert read_adapter(tmp_path).rank == 8
+    (tmp_path / CONFIG).unlink()
+    assert f"got no {CONFIG}" in refusal(tmp_path)
+
+
+def test_weights_without_a_configuration_are_refused(peft_folder: Folder) -> None:
+    folder = peft_folder()
+    (folder / CONFIG).unlink()
+    expected = f"an adapter must have its {CONFIG}, got weights alone; put the one it was saved"
+    assert expected in refusal(folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("text", ["{", "\udcff", "[" * 100_000])
+def test_a_damaged_configuration_is_refused(
+    random_module: Maker, tmp_path: Path, text: str
+) -> None:
+    write_adapter(tmp_path, fit(random_module))
+    (tmp_path / CONFIG).write_bytes(text.encode(errors="surrogateescape"))
+    assert f"{CONFIG} must be valid JSON, got " in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha", "use_rslora", "target_modules"])
+def test_a_configuration_that_contradicts_the_card_is_refused(
+    random_module: Maker, tmp_path: Path, key: str
+) -> None:
+    write_adapter(tmp_path, fit(random_module))
+    config = json.loads((tmp_path / CONFIG).read_text())
+    config[key] = {"r": 16, "lora_alpha": 64, "use_rslora": True, "target_modules": ["x"]}[key]
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    expected = f"{CONFIG} and the card in the weights must agree, got another {key}; write the"
+    assert expected in refusal(tmp_path)
+
+
+def test_the_base_name_in_the_configuration_may_be_edited(
+    random_module: Maker, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path, fit(random_module))
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "moved"}))
+    assert read_adapter(tmp_path).backbone == IDENTITY
+
+
+@pytest.mark.parametrize("backbone", ["tiny", {"name": 3}, {"fingerprint": []}, None])
+def test_a_card_that_names_no_backbone_properly_is_refused(
+    tmp_path: Path, backbone: object
+) -> None:
+    tensors = {
+        "base_model.model.a.lora_A.weight": torch.ones(2, 5),
+        "base_model.model.a.lora_B.weight": torch.ones(4, 2),
+    }
+    plant(tmp_path, tensors, {"backbone": backbone})
+    expected = f"a card's backbone must have a name and a fingerprint, got {backbone!a}; train"
+    assert expected in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "in_tensors"),
+    [
+        ({"use_dora": True}, "DoRA", True),
+        ({"lora_bias": True}, "a bias on lora_B", True),
+        ({"modules_to_save": ["lm_head"]}, "whole modules trained beside LoRA", True),
+        ({"target_modules": ["embed_tokens"]}, "LoRA on embeddings", True),
+        ({"trainable_token_indices": [1, 2]}, "trained token embeddings", True),
+        ({"bias": "lora_only"}, "biases of the backbone", False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
+def test_what_delta_cannot_hold_is_refused_never_dropped(
+    peft_folder: Folder, options: dict[str, object], reason: str, in_tensors: bool
+) -> None:
+    folder = peft_folder(**options)
+    assert reason in refusal(folder)
+    config = json.loads((folder / CONFIG).read_text())
+    plain = {key: config[key] for key in ("peft_type", "r", "lora_alpha", "target_modules")}
+    (folder / CONFIG).write_text(json.dumps(plain))
+    if in_tensors:
+        assert "lora_A.weight and lora_B.weight only, got " in refusal(folder)

@@ -1,0 +1,169 @@
+"""Merging whole adapters: order, backbones, ranks, energies and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palette.adapters.files import write_adapter
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.errors import AdapterError, RecipeError
+from palette.merging.combining import MergeInput, combine
+from palette.merging.methods import METHODS
+
+Maker = Callable[..., Adapter]
+Flatten = Callable[[Adapter], torch.Tensor]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_order_of_adapters_changes_no_byte(
+    random_adapter: Maker, tmp_path: Path, method: str, rank: int | None
+) -> None:
+    inputs = [MergeInput(random_adapter(seed), weight) for seed, weight in enumerate((1, 0.5, 0.2))]
+    options = {name: 0.3 for name in METHODS[method].options}
+    written = set()
+    for number, order in enumerate(permutations(inputs)):
+        folder = tmp_path / str(number)
+        write_adapter(folder, combine(order, method, rank=rank, options=options)[0])
+        written.add(tuple(path.read_bytes() for path in sorted(folder.iterdir())))
+    assert number == 5
+    assert len(written) == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), rank=st.integers(1, 9))
+def test_a_smaller_rank_is_the_best_and_says_what_it_keeps(
+    random_adapter: Maker, deltas: Flatten, seed: int, rank: int
+) -> None:
+    inputs = [MergeInput(random_adapter(seed + step)) for step in range(3)]
+    exact = combine(inputs)[0]
+    merged, report = combine(inputs, rank=rank)
+    lost = (deltas(exact) - deltas(merged)).square().sum() / deltas(exact).square().sum()
+    assert report.retained_energy == pytest.approx(1 - float(lost), abs=1e-9)
+    assert report.rank == merged.rank == rank
+    shares = {
+        name: 1
+        - float((exact.modules[name].delta() - merged.modules[name].delta()).square().sum())
+        / float(exact.modules[name].delta().square().sum())
+        for name in exact.modules
+    }
+    worst = min(shares, key=lambda name: shares[name])
+    assert report.worst_retained_energy == pytest.approx(shares[worst], abs=1e-9)
+    assert shares[report.worst_module] == pytest.approx(shares[worst], abs=1e-9)
+
+
+def test_a_merge_says_where_it_comes_from(random_adapter: Maker) -> None:
+    first, second = random_adapter(1), random_adapter(2)
+    merged = combine(
+        [MergeInput(second, 0.5), MergeInput(first, 2)], "ties", options={"density": 0.5}
+    )[0]
+    parents = [
+        {"digest": first.digest, "weight": 2.0, "domains": ["domain1"]},
+        {"digest": second.digest, "weight": 0.5, "domains": ["domain2"]},
+    ]
+    assert merged.card == {
+        "method": "ties",
+        "options": {"density": 0.5},
+        "domains": ["domain1", "domain2"],
+        "parents": sorted(parents, key=lambda parent: parent["digest"]),
+        "retained_energy": 1.0,
+    }
+    assert merged.domains == ("domain1", "domain2")
+
+
+def test_what_cancels_is_null(random_adapter: Maker) -> None:
+    adapter = random_adapter(1)
+    merged, report = combine([MergeInput(adapter), MergeInput(adapter, -1.0)])
+    assert merged.rank == 0
+    assert astuple(report) == (0, 1.0, "layers.0.down_proj", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("identities", "expected"),
+    [
+        ([("a", "f"), ("a", "f")], ("a", "f")),
+        ([("b", "f"), ("a", "f")], ("a", "f")),
+        ([("a", "f"), ("a", None)], ("a", None)),
+        ([(None, None), (None, None)], (None, None)),
+        ([(None, "f"), (None, "f")], (None, "f")),
+    ],
+)
+def test_the_fingerprint_is_kept_only_if_all_state_it(
+    random_adapter: Maker,
+    identities: list[tuple[str | None, str | None]],
+    expected: tuple[str | None, str | None],
+) -> None:
+    inputs = [
+        MergeInput(Adapter(random_adapter(seed).modules, BackboneIdentity(*identity)))
+        for seed, identity in enumerate(identities)
+    ]
+    assert astuple(combine(inputs)[0].backbone) == expected
+
+
+@pytest.mark.parametrize(
+    "identities",
+    [
+        [("a", "f" * 64), ("a", "g" * 64)],
+        [("a", None), ("b", None)],
+        [("a", "f" * 64), (None, None)],
+        [("a", "f" * 64), ("a", None), ("a", "g" * 64)],
+    ],
+)
+def test_different_backbones_are_refused(
+    random_adapter: Maker, identities: list[tuple[str | None, str | None]]
+) -> None:
+    inputs = [
+        MergeInput(
+            Adapter(random_adapter(seed).modules, BackboneIdentity(*identity)), label=f"{seed}.st"
+        )
+        for seed, identity in enumerate(identities)
+    ]
+    last = len(inputs) - 1
+    with pytest.raises(AdapterError) as caught:
+        combine(inputs)
+    one, other = inputs[0].adapter.backbone, inputs[last].adapter.backbone
+    assert str(caught.value) == (
+        f"adapters to merge must be made for one backbone, got {one} in 0.st and {other} in "
+        f"{last}.st; train them on the same backbone"
+    )
+
+
+def test_other_shapes_are_refused(random_adapter: Maker) -> None:
+    adapter = random_adapter(1, shapes={"x": (4, 5)})
+    other = Adapter({"x": LoraModule(torch.ones(1, 6), torch.ones(4, 1))}, adapter.backbone)
+    with pytest.raises(AdapterError) as caught:
+        combine([MergeInput(adapter, label="one"), MergeInput(other, label="two")])
+    sentence = str(caught.value)
+    assert sentence.startswith("adapters must agree about the shape of x, got (4, ")
+    assert "(4, 6) in two" in sentence
+    assert "(4, 5) in one" in sentence
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("sum", {}, "a merge method must be in the table, got sum; use weighted_sum or ties"),
+        ("ties", {}, "ties takes the options ['density'], got []"),
+        ("weighted_sum", {"density": 1.0}, "weighted_sum takes the options [], got ['density']"),
+    ],
+)
+def test_unknown_methods_and_options_are_refused(
+    random_adapter: Maker, method: str, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        combine([MergeInput(random_adapter(1))], method, options=options)
+    assert str(caught.value) == message
+
+
+def test_nothing_cannot_be_merged() -> None:
+    with pytest.raises(AdapterError) as caught:
+        combine([])
+    assert str(caught.value) == "a merge must have at least one adapter, got 0"
