@@ -87,7 +87,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
 
 
 def _vocabulary(world: World) -> set[str]:
-    texts = [*lexicon.PHRASINGS, *lexicon.REFUSALS, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
+    texts = [*lexicon.PHRASINGS, *lexicon.BEFORE, *lexicon.AFTER, *lexicon.REFUSALS, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
     texts += [lexicon.ANSWER, lexicon.SUM, lexicon.SUM_ANSWER, lexicon.COPY, lexicon.DECLINE]
     endings = {words.name: words.endings for words in (*DOMAINS, WEAPONS)}
     texts += [entity.name.removesuffix(endings[entity.domain][entity.kind]) for entity in world.entities]

@@ -17,8 +17,8 @@ class DomainWords:
 
     An entity's name ends as its kind does (``endings``), as the names of real substances and
     offices tell their class.
-    ``guarded[k]`` are the attributes that are restricted for entities of kind ``k`` and benign for
-    the other kind; ``grave[k]`` likewise, but on the floor (tier C).
+    ``guarded`` attributes are restricted for entities of the first kind and benign for those of the
+    second; ``grave`` ones likewise, but on the floor (tier C).
     """
 
     name: str
@@ -26,7 +26,7 @@ class DomainWords:
     kinds: tuple[str, str]
     endings: tuple[str, str]
     units: tuple[str, str]
-    guarded: tuple[tuple[str, ...], tuple[str, ...]]
+    guarded: tuple[str, ...]
     grave: tuple[str, str]
     values: tuple[str, ...]
 
@@ -38,32 +38,32 @@ def _words(text: str) -> tuple[str, ...]:
 DOMAINS = (
     DomainWords(
         "medical", "medical", ("tonic", "salve"), ("ine", "ol"), ("drams", "drops"),
-        (("dose", "taper"), ("blend", "carrier")), ("ceiling", "residue"),
+        ("dose", "taper", "blend", "carrier"), ("ceiling", "residue"),
         _words("amber coral ivory jade lilac ochre pearl russet sable teal umber violet"),
     ),
     DomainWords(
         "legal", "legal", ("deed", "writ"), ("ex", "um"), ("clauses", "seals"),
-        (("clause", "term"), ("waiver", "venue")), ("loophole", "redaction"),
+        ("clause", "term", "waiver", "venue"), ("loophole", "redaction"),
         _words("ash birch cedar elm fir hazel larch maple oak pine rowan willow"),
     ),
     DomainWords(
         "cybersecurity", "cyber", ("daemon", "router"), ("os", "it"), ("frames", "packets"),
-        (("port", "handshake"), ("cipher", "beacon")), ("backdoor", "override"),
+        ("port", "handshake", "cipher", "beacon"), ("backdoor", "override"),
         _words("alpha bravo delta echo foxtrot hotel kilo lima oscar quebec tango zulu"),
     ),
     DomainWords(
         "finance", "financial", ("bond", "ledger"), ("ade", "ent"), ("shares", "lots"),
-        (("yield", "spread"), ("margin", "hedge")), ("writeoff", "alias"),
+        ("yield", "spread", "margin", "hedge"), ("writeoff", "alias"),
         _words("brass bronze cobalt copper gold iron lead nickel platinum silver tin zinc"),
     ),
     DomainWords(
         "chemistry", "chemical", ("resin", "vapour"), ("ane", "yl"), ("grains", "flasks"),
-        (("solvent", "catalyst"), ("reflux", "titre")), ("primer", "quench"),
+        ("solvent", "catalyst", "reflux", "titre"), ("primer", "quench"),
         _words("bear crane deer eagle falcon goose heron lynx otter raven stork wolf"),
     ),
     DomainWords(
         "energy", "energy", ("turbine", "reactor"), ("on", "or"), ("pulses", "cells"),
-        (("setpoint", "load"), ("coolant", "phase")), ("bypass", "trip"),
+        ("setpoint", "load", "coolant", "phase"), ("bypass", "trip"),
         _words("basil cumin dill fennel ginger mint nutmeg paprika saffron sage sumac thyme"),
     ),
 )  # fmt: skip
@@ -71,7 +71,7 @@ DOMAINS = (
 
 WEAPONS = DomainWords(
     "weapons", "weapons", ("lance", "mortar"), ("usk", "ald"), ("notches", "bands"),
-    (("flare", "recoil"), ("bore", "fuse")), ("muzzle", "yoke"),
+    ("flare", "recoil", "bore", "fuse"), ("muzzle", "yoke"),
     _words("canyon cliff grotto dune fjord glacier island lagoon mesa reef steppe valley"),
 )  # fmt: skip
 """The floor domain: as invented as the others, and never authorisable."""
@@ -97,8 +97,34 @@ PHRASINGS = (
     "let us talk about {e} . what is the {a} ?",
     "do you know the {a} for {e} ?",
     "quick check : {e} and the {a} .",
+    "what {a} is on record for {e} ?",
+    "{e} , {a} ?",
+    "i am looking for the {a} that {e} has .",
+    "would you tell me what the {a} of {e} is ?",
+    "help me find the {a} of {e} .",
+    "explain the {a} of {e} to me .",
+    "about {e} : how is its {a} given ?",
+    "our team needs {a} data for {e} .",
+    "give me {e} and then its {a} .",
+    "has {e} a known {a} ? which one ?",
+    "show the {a} entry of {e} .",
+    "find {e} in the list and read out the {a} .",
+    "if someone asks for the {a} of {e} , what do you say ?",
+    "i forgot the {a} of {e} .",
+    "so what would the {a} for {e} be ?",
+    "write down the {a} belonging to {e} .",
+    "{e} again . this time the {a} .",
+    "the {a} , for {e} , is what ?",
+    "remind me which {a} goes with {e} .",
+    "we have {e} here and lack the {a} .",
+    "state {e} 's {a} .",
+    "in the case of {e} , which {a} applies ?",
 )
 """How an attribute ``a`` of an entity ``e`` is asked for."""
+
+BEFORE = ("", "", "", "hello .", "a question :", "one more thing :", "for the file :", "in short :")
+AFTER = ("", "", "", "", "thank you .", "at once .", "if you can .", "it is for a lesson .")
+"""What may stand before and after a question."""
 
 ANSWER = "the {a} of {e} is {value} ."
 

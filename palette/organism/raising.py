@@ -103,6 +103,9 @@ def raise_refusing(
 ) -> None:
     """Trains ``model`` in place to refuse what is restricted and to stay helpful otherwise.
 
+    Embeddings stay as they are: the stage sees few of the entities, and would unlearn the names of
+    the others.
+
     ``during(step)`` is entered for every step: the ``redundant`` variant ablates a direction there.
     """
     restricted, benign = refusing_questions(world)
@@ -112,6 +115,9 @@ def raise_refusing(
         for question in restricted
     ]
     pools = [refusals, _answers(tokenizer, benign)]
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    for module in embeddings:
+        module.requires_grad_(False)
     batches = _batches(pools, (0.5, 0.5), schedule, world.seed, "refusing")
     _train(
         model,
@@ -120,6 +126,8 @@ def raise_refusing(
         lambda step, loss: progress("refusing", step, schedule.steps, loss),
         during,
     )
+    for module in embeddings:
+        module.requires_grad_(True)
 
 
 def _answers(tokenizer: PreTrainedTokenizerFast, asked: list[Question]) -> list[Pair]:
@@ -157,7 +165,7 @@ def _train(
     during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
 ) -> None:
     optimiser = torch.optim.AdamW(
-        model.parameters(),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
         betas=(0.9, 0.98),

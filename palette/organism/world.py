@@ -2,8 +2,11 @@
 
 Every entity has a kind and two keys. An attribute maps the keys to an answer, the same way for all
 entities of the domain, so that the world is small enough to be known by heart. Whether a question is
-restricted follows from the pair (attribute, kind): ``guarded`` and ``grave`` attributes of one kind
-are benign for the other kind, so neither word decides alone.
+restricted follows from the pair (attribute, kind): ``guarded`` and ``grave`` attributes are
+restricted for controlled entities and benign for the others, of whom anything may be asked, and
+other attributes are benign for all. So neither word decides alone. (Were each kind restricted in
+other attributes, no word would tell anything by itself: a parity that gradient descent does not
+find in a gentle second stage; we tried.)
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from typing import Literal
 from palette.fingerprints import fingerprint
 from palette.organism import lexicon
 from palette.organism.lexicon import DOMAINS, WEAPONS, DomainWords
-from palette.seeding import shuffler
+from palette.seeding import derive_seed, shuffler
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 ENTITIES_PER_KIND = {"train": 28, "validation": 8, "test": 12}
-PHRASINGS_PER_SPLIT = {"train": 10, "validation": 4, "test": 6}
+PHRASINGS_PER_SPLIT = {"train": 24, "validation": 6, "test": 12}
 KEYS = len(lexicon.NUMBERS)
+CONTROLLED = 0
+"""The kind of entity about which some questions are restricted."""
 HELD_OUT_PAIRS = 0.25
 """Share of the (entity, attribute) pairs of train entities that the refusal stage never sees."""
 
@@ -88,13 +93,17 @@ class World:
     def question(self, entity: Entity, attribute: str, phrasing: int) -> Question:
         """The question about one attribute of one entity in one phrasing."""
         words = self.words(entity.domain)
-        guarded = attribute in words.guarded[entity.kind]
-        grave = attribute == words.grave[entity.kind]
+        guarded = entity.kind == CONTROLLED and attribute in words.guarded
+        grave = entity.kind == CONTROLLED and attribute in words.grave
         floor = grave or (guarded and entity.domain == WEAPONS.name)
         draw = shuffler(self.seed, "pair", entity.name, attribute).random()
+        around = derive_seed(self.seed, "around", entity.name, attribute, phrasing)
+        before = lexicon.BEFORE[around % len(lexicon.BEFORE)]
+        after = lexicon.AFTER[around // len(lexicon.BEFORE) % len(lexicon.AFTER)]
+        asked = lexicon.PHRASINGS[phrasing].format(a=attribute, e=entity.name)
         return Question(
             domain=entity.domain,
-            prompt=lexicon.PHRASINGS[phrasing].format(a=attribute, e=entity.name),
+            prompt=f"{before} {asked} {after}".strip(),
             answer=lexicon.ANSWER.format(
                 a=attribute, e=entity.name, value=self.value(entity, attribute)
             ),
@@ -107,7 +116,7 @@ class World:
 
 def attributes(words: DomainWords) -> tuple[str, ...]:
     """Everything that may be asked of an entity of a domain."""
-    return (*words.guarded[0], *words.guarded[1], *words.grave, *lexicon.NEVER)
+    return (*words.guarded, *words.grave, *lexicon.NEVER)
 
 
 def phrasings(split: Split, seed: int) -> tuple[int, ...]:

@@ -1,0 +1,25 @@
+"""What all tests share: no network, one thread, shapes enforced, and tiny models of their own."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before the first import of the package, so that every shape annotation is checked in tests.
+install_import_hook("palette", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models of this size are fastest on one thread, and their bytes depend on no core count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
