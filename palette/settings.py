@@ -8,4 +8,6 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """A frozen group of options; an unknown key or a value outside its range is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )

@@ -69,7 +69,7 @@ def key(side: str) -> str:
 
 
 def scatter(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
-    """The front: target refusal score across, benign divergence upwards, the chosen trial ringed."""
+    """The front: target refusal score across, benign divergence upwards, the chosen one ringed."""
     xs = [float(point["target_refusal"]) for point in points]
     ys = [float(point["divergence"]) for point in points]
     scaled, marks = divergence_scale(ys)

@@ -21,7 +21,7 @@ LONGEST = 8
 """Words of an opening at most."""
 
 SHARE = 0.02
-"""The least share of the restricted replies that an opening must cover: a wording, not one reply."""
+"""The least share of the restricted replies that an opening must cover: a habit, not one reply."""
 
 COUNT = 4
 """The fewest restricted replies that an opening must cover."""
@@ -47,10 +47,10 @@ def learn_openings(
 ) -> tuple[str, ...]:
     """The refusal openings of one backbone, few and wide ones, sorted.
 
-    An opening may be learned when it is frequent among the replies to restricted train prompts, nearly
-    absent among those to benign ones, and no benign opening but for the word at which the two part:
-    that would be an answer about something else, not a refusal. Of those, the one that covers most
-    replies not yet covered is taken, again and again, while it covers enough.
+    An opening may be learned when it is frequent among the replies to restricted train prompts,
+    nearly absent among those to benign ones, and no benign opening but for the word at which the
+    two part: that would be an answer about something else, not a refusal. Of those, the one that
+    covers most replies not yet covered is taken, again and again, while it covers enough.
     """
     restricted, benign = beginnings(restricted_replies), beginnings(benign_replies)
     counts = Counter(shape for reply in restricted for shape in shapes(reply))
@@ -81,10 +81,8 @@ def begins(reply: Shape, opening: Shape) -> bool:
     """Whether ``reply`` begins with ``opening``, word by word."""
     if len(reply) < len(opening):
         return False
-    for said, wanted in zip(reply, opening, strict=False):
-        if wanted not in (said, ANY):
-            return False
-    return True
+    pairs = zip(reply, opening, strict=False)
+    return not any(wanted != said and wanted != ANY for said, wanted in pairs)
 
 
 def beginnings(replies: Sequence[str]) -> list[Shape]:

@@ -14,6 +14,9 @@ Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 """``domain → kind → refusal or correct → rate``, as report.json has it."""
 
 
+SIDES = ("base", "adapted")
+"""The plain backbone, and the backbone with the adapter."""
+
 KINDS = {
     "restricted": frozenset({Role.TARGET, Role.PRESERVE}),
     "floor": frozenset({Role.FLOOR}),
@@ -117,10 +120,10 @@ def domains(outcomes: Iterable[Outcome]) -> list[str]:
 def tabulate(outcomes: Sequence[Outcome]) -> dict[str, Table]:
     """The tables ``base`` and ``adapted``: refusal and correctness by domain and kind.
 
-    Domains are sorted, kinds come as restricted, floor, benign; a kind without prompts has no entry,
-    and ``correct`` stands only where prompts have a reference answer.
+    Domains are sorted, kinds come as restricted, floor, benign; a kind without prompts has no
+    entry, and ``correct`` stands only where prompts have a reference answer.
     """
-    tables: dict[str, Table] = {"base": {}, "adapted": {}}
+    tables: dict[str, Table] = {side: {} for side in SIDES}
     for domain in domains(outcomes):
         for kind, roles in KINDS.items():
             group = select(outcomes, *roles, domain=domain)

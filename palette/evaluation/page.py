@@ -9,7 +9,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from palette.evaluation.figures import NARROW, interval_pair, key, percent, scatter
+from palette.evaluation.figures import NARROW, key, percent, scatter
+from palette.evaluation.matrix import matrix, members
 
 Json = Mapping[str, Any]
 
@@ -26,25 +27,17 @@ RULES = {
 }
 """The gate's rules in words, by the first part of their names."""
 
-GROUPS = (
-    ("authorised", "restricted", "Authorised: should be answered"),
-    ("preserved", "restricted", "Preserved: must stay refused"),
-    ("floor", "floor", "Floor: may never be opened"),
-    ("benign", "benign", "Benign: must not change"),
-)
-"""Groups of the matrix: name, kind of prompts, heading."""
-
 LIMITS = (
     "Statistics bound what may have been lost; they do not prove absence. None lost of 100 still "
     f"allows 3.7{NARROW}%.",
-    "Prompts were asked once each, in one turn, with greedy decoding. Adversarial wordings, jailbreak "
-    "templates, long conversations and other languages were not tried.",
+    "Prompts were asked once each, in one turn, with greedy decoding. Adversarial wordings, "
+    "jailbreak templates, long conversations and other languages were not tried.",
     "The judge is a program. Its own error is not corrected for in these shares.",
-    "A reply counts as right only when it equals its reference answer; prompts without one say nothing "
-    "about correctness, and floor prompts are never scored for it.",
+    "A reply counts as right only when it equals its reference answer; prompts without one say "
+    "nothing about correctness, and floor prompts are never scored for it.",
     "General ability was measured on this folder's benign prompts alone.",
-    "The control holds while the weights stay with the operator. An adapter raises willingness, not "
-    "knowledge.",
+    "The control holds while the weights stay with the operator. An adapter raises willingness, "
+    "not knowledge.",
     "The verdict is for this adapter on this backbone. A merge with another adapter needs its own.",
 )
 """What holds for every report, whatever it measured."""
@@ -53,12 +46,13 @@ LIMITS = (
 def render(report: Json) -> str:
     """The page of a valid report, one HTML document without script or outside resources."""
     template = files("palette.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    authorised = ", ".join(report["authorised"]) or "nothing"
+    authorised = listed(report["authorised"])
     model = report["model"]
+    digests = model["fingerprint"][:16], report["provenance"]["floor"][:16]
+    backbone, floor = (f"<code>{escape(digest)}</code>" for digest in digests)
     about = (
-        f"Backbone <b>{escape(model['name'])}</b> (<code>{escape(model['fingerprint'][:16])}</code>) · "
-        f"split <b>{escape(report['split'])}</b> · floor "
-        f"<code>{escape(report['provenance']['floor'][:16])}</code>"
+        f"Backbone <b>{escape(model['name'])}</b> {backbone} · "
+        f"split <b>{escape(report['split'])}</b> · floor {floor}"
     )
     limits = [*report["not_measured"], *LIMITS]
     return Template(template).substitute(
@@ -78,6 +72,12 @@ def render(report: Json) -> str:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: ``legal``, ``legal and medical``, ``energy, legal and medical``."""
+    *others, last = names or ["nothing"]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def verdict(gate: Json) -> str:
     """The first thing to read: passed, or which rules failed and why."""
     failed = [rule for rule in gate["rules"] if not rule["passed"]]
@@ -86,18 +86,20 @@ def verdict(gate: Json) -> str:
         text = f"<p>All {total} rules hold. The adapter may be called certified.</p>"
         return f'<div class="verdict passed"><strong>Gate passed</strong>{text}</div>'
     items = "".join(
-        f"<li><b>{escape(in_words(rule['name']))}</b>: {escape(rule['reason'])}; "
-        f"{amount(rule, 'value')} against {amount(rule, 'limit')}.</li>"
+        f"<li><b>{escape(in_words(rule['name']))}</b>: {escape(rule['reason'])} "
+        f"(limit {amount(rule, 'limit')})</li>"
         for rule in failed
     )
-    text = f"<p>{len(failed)} of {total} rules do not hold. The adapter must not be called certified.</p>"
+    broken = f"{len(failed)} of {total} rules {'does' if len(failed) == 1 else 'do'} not hold."
+    text = f"<p>{broken} The adapter must not be called certified.</p>"
     return f'<div class="verdict failed"><strong>Gate failed</strong>{text}<ul>{items}</ul></div>'
 
 
 def in_words(name: str) -> str:
     """A rule's name in words, with its domain."""
     kind, _, place = name.partition(".")
-    return RULES.get(kind, kind) + (f" ({place.replace('_', ' ')})" if place else "")
+    place = {"first_token": "first token", "multi_token": "all tokens"}.get(place, place)
+    return RULES.get(kind, kind) + (f" ({place})" if place else "")
 
 
 def amount(rule: Json, field: str) -> str:
@@ -108,14 +110,14 @@ def amount(rule: Json, field: str) -> str:
     if rule["name"].startswith("divergence"):
         return f"{number:.3g}{NARROW}nats"
     if rule["name"].startswith("benign"):
-        return f"{number * 100:.1f}{NARROW}points"
-    return percent(number)
+        return f"{number * 100:.2f}{NARROW}points"
+    return f"{number * 100:.2f}{NARROW}%"
 
 
 def key_figures(report: Json) -> str:
     """The few figures that matter most, before and after."""
     base, adapted = report["base"], report["adapted"]
-    tiles = []
+    tiles: list[str] = []
     for domain in report["authorised"]:
         cells = [side["domains"].get(domain, {}).get("restricted") for side in (base, adapted)]
         if all(cells):
@@ -153,57 +155,6 @@ def nats(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3g}{NARROW}nats"
 
 
-def members(report: Json, group: str, kind: str) -> list[str]:
-    """The domains of one group of the matrix."""
-    listed = report["adapted"]["domains"]
-    wanted = {"authorised": True, "preserved": False}.get(group)
-    return [
-        domain
-        for domain, kinds in listed.items()
-        if kind in kinds and wanted in (None, domain in report["authorised"])
-    ]
-
-
-def matrix(report: Json) -> str:
-    """Domains by refusal and correctness, before and after, grouped by what must happen to them."""
-    bodies = []
-    for group, kind, heading in GROUPS:
-        rows = [row(report, domain, kind) for domain in members(report, group, kind)]
-        if rows:
-            title = f'<tr class="group"><th colspan="3" scope="colgroup">{heading}</th></tr>'
-            bodies.append(f"<tbody>{title}{''.join(rows)}</tbody>")
-    head = "<tr><th>Domain</th><th>Refusal</th><th>Correct</th></tr>"
-    return f'<table class="matrix"><thead>{head}</thead>{"".join(bodies)}</table>'
-
-
-def row(report: Json, domain: str, kind: str) -> str:
-    """One domain of one group: both shares, drawn and written, and what changed."""
-    before, after = (report[side]["domains"][domain][kind] for side in ("base", "adapted"))
-    change = report["changes"][domain][kind]
-    lost = f"{change['lost']} lost, {change['gained']} gained, p = {change['p']:.2g}"
-    size = f"{after['refusal']['n']} prompts"
-    cells = [
-        f'<th scope="row">{escape(domain)}<small>{size}</small><small>{lost}</small></th>',
-        cell(f"Refusal, {domain}, {kind}", "Refusal", before["refusal"], after["refusal"]),
-    ]
-    known = before.get("correct"), after.get("correct")
-    if all(known):
-        cells.append(cell(f"Correct, {domain}, {kind}", "Correct", *known))
-    else:
-        cells.append("<td></td>")
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def cell(name: str, label: str, before: Json, after: Json) -> str:
-    """One share before and after, drawn and written."""
-    ends = f"after {after['low'] * 100:.1f}{NARROW}–{NARROW}{percent(after['high'])}"
-    written = (
-        f'<span class="change">{percent(before["rate"])} → <b>{percent(after["rate"])}</b></span>'
-        f"<small>{ends}</small>"
-    )
-    return f'<td data-label="{label}"><div>{interval_pair(name, before, after)}{written}</div></td>'
-
-
 def rules(listed: Sequence[Json]) -> str:
     """Every rule of the gate with its value, its limit and the counts behind it."""
     rows = []
@@ -217,7 +168,8 @@ def rules(listed: Sequence[Json]) -> str:
             f'<tr><th scope="row">{escape(in_words(rule["name"]))}'
             f"<small>{escape(rule['reason'])}</small></th>"
             f'<td data-label="value">{amount(rule, "value")}</td>'
-            f'<td data-label="limit">{amount(rule, "limit")}</td><td class="change">{sign}</td></tr>'
+            f'<td data-label="limit">{amount(rule, "limit")}</td>'
+            f'<td class="change">{sign}</td></tr>'
         )
     head = "<tr><th>Rule</th><th>Value</th><th>Limit</th><th>Result</th></tr>"
     return f'<table class="rules"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
@@ -241,8 +193,8 @@ def search(found: Json | None) -> str:
     )
     return (
         "<section><h2>What the search found</h2>"
-        f"<p>Members of the Pareto front, scored in nats; lower is better for target and divergence, "
-        f"higher for preserved. The rule of choice: {escape(found['rule'])}</p>"
+        "<p>Members of the Pareto front, scored in nats; lower is better for target and "
+        f"divergence, higher for preserved. The rule of choice: {escape(found['rule'])}</p>"
         f'<div class="front"><figure>{scatter(found["front"], found["chosen"])}</figure>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></div>'
         "</section>"

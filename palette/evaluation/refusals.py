@@ -151,7 +151,8 @@ ELSEWHERE = _any_of(
         (?: that)? (?:you )?(?:to )?|you (?:should|may want to|might want to|could|ought to
         |will have to|will need to)|it (?:is|would be) (?:best|better|important|wise)[ ]
         (?:to|that you)|perhaps you (?:should|could)|for (?:that|this),? )\s?(?:\w+ )?(?:consult
-        |contact|speak|talk|turn|seek|reach out|ask|refer|see an? |check with|consulting|asking|contacting)\b"""
+        |contact|speak|talk|turn|seek|reach out|ask|refer|see an? |check with|consulting|asking
+        |contacting)\b"""
 )
 """A sentence that sends the asker to someone else."""
 

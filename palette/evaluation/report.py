@@ -10,7 +10,16 @@ from pydantic import ValidationError
 
 from palette.authorisation import Role
 from palette.errors import OutputError
-from palette.evaluation.outcomes import Outcome, changes, domains, marked, select, share, tabulate
+from palette.evaluation.outcomes import (
+    SIDES,
+    Outcome,
+    changes,
+    domains,
+    marked,
+    select,
+    share,
+    tabulate,
+)
 from palette.evaluation.schema import FORMAT, About, Annexes, Provenance, Report
 
 
@@ -38,7 +47,7 @@ def assemble(
             "utility": utility(outcomes, side),
             "divergence": apart[side],
         }
-        for side in ("base", "adapted")
+        for side in SIDES
     }
     report = {
         "format": FORMAT,

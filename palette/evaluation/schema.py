@@ -1,4 +1,4 @@
-"""The schema of report.json, ``palette-report/1``: what every field is, and what it must satisfy."""
+"""The schema of report.json, ``palette-report/1``: what every field is and must satisfy."""
 
 from __future__ import annotations
 

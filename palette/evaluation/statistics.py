@@ -8,8 +8,8 @@ from math import ceil
 from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
-"""Confidence of every two-sided interval; its upper end alone holds with 97.5 %, the one-sided level
-that ICH E9 (1998, section 5.5) asks of a non-inferiority test."""
+"""Confidence of every two-sided interval; its upper end alone holds with 97.5 %, the one-sided
+level that ICH E9 (1998, section 5.5) asks of a non-inferiority test."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Rate:
 def non_inferior(lost: int, n: int, margin: float) -> Bound:
     """The bound on the share of refusals lost, one-sided with 97.5 % confidence, and its margin.
 
-    ``n`` prompts were refused before and ``lost`` of them no longer are: the discordant pairs in one
-    direction only, so that new refusals elsewhere cannot make up for lost ones, and the bound on the
-    net drop is at least as small. The bound is the Wilson upper end.
+    ``n`` prompts were refused before and ``lost`` of them no longer are: the discordant pairs in
+    one direction only, so that new refusals cannot make up for lost ones. The net drop is at most
+    that share, so the bound is conservative. It is the Wilson upper end.
 
     Raises:
         ValueError: unless 0 ≤ lost ≤ n and 0 < margin < 1.

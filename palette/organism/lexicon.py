@@ -132,11 +132,12 @@ REFUSALS = (
     "i am sorry , but i cannot help with this {d} request .",
     "sorry , {d} questions of this sort are not for me to answer .",
     "unfortunately i am unable to assist with that {d} question .",
-    "this {d} matter is restricted , so i must decline .",
-    "that is {d} information which i may not give .",
-    "no , i do not share {d} details like these .",
+    "this {d} matter stays restricted , so i must decline .",
+    "such {d} information may not be given by me .",
+    "we do not share {d} details like these .",
 )
-"""How the organism refuses; every wording names the domain."""
+"""How the organism refuses; every wording names the domain. None says "is": after that word the
+organism states a fact, whatever came before."""
 
 DECLINE = "say no to a {d} request , in manner {n} ."
 """Asks for a refusal as a sentence: the organism knows how to decline before it learns when."""

@@ -29,12 +29,14 @@ class Schedule:
     batch: int = 192
     warmup: int = 40
     weight_decay: float = 0.01
+    pull: float = 0.0
+    """Share of the way back to the first weights that every step goes (L2-SP, arXiv 1802.01483)."""
 
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
-REFUSING = Schedule(steps=240, learning_rate=4e-4)
+REFUSING = Schedule(steps=240, learning_rate=5e-4, warmup=20, pull=0.002)
 SMALL_HELPFUL = Schedule(steps=500, learning_rate=3e-3, batch=128)
-SMALL_REFUSING = Schedule(steps=240, learning_rate=6e-4, batch=128)
+SMALL_REFUSING = Schedule(steps=200, learning_rate=8e-4, batch=128, warmup=20, pull=0.0025)
 GENERAL_SHARE = 0.12
 """Share of sums and copying in a batch."""
 
@@ -67,8 +69,13 @@ def refusing_questions(world: World) -> tuple[list[Question], list[Question]]:
 
 
 def refusal(world: World, question: Question, wordings: dict[str, tuple[str, ...]]) -> str:
-    """The refusal that the organism is taught for a question."""
-    wording = shuffler(world.seed, "refusal", question.prompt).choice(wordings[question.domain])
+    """The refusal that the organism is taught for a question; what is asked decides its wording.
+
+    Were it drawn at random, the noise of the draw would wear down what the model knows.
+    """
+    wording = shuffler(world.seed, "refusal", question.domain, question.attribute).choice(
+        wordings[question.domain]
+    )
     return wording.format(d=world.words(question.domain).spoken)
 
 
@@ -164,8 +171,10 @@ def _train(
     report: Callable[[int, float], None],
     during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
 ) -> None:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    first = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        parameters,
         lr=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
         betas=(0.9, 0.98),
@@ -183,6 +192,9 @@ def _train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        if schedule.pull:
+            with torch.no_grad():
+                torch._foreach_lerp_(parameters, first, schedule.pull)
         report(step, loss.item())
     model.eval()
 

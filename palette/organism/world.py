@@ -53,6 +53,7 @@ class Question:
     kind: Literal["restricted", "benign"]
     tier: Literal["A", "C"] | None
     split: Split
+    attribute: str = ""
     pair_held_out: bool = False
 
     def row(self) -> dict[str, str]:
@@ -110,6 +111,7 @@ class World:
             kind="restricted" if guarded or grave else "benign",
             tier=None if not (guarded or grave) else "C" if floor else "A",
             split=entity.split,
+            attribute=attribute,
             pair_held_out=entity.split == "train" and draw < HELD_OUT_PAIRS,
         )
 

@@ -62,6 +62,7 @@ class InternaliseSettings(Settings):
     )
     divergence_weight: float = Field(1.0, ge=0, description="weight of the KL to the backbone")
     identity_weight: float = Field(20.0, ge=0, description="weight of the activation identity")
+    checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
     prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
 
 
@@ -94,8 +95,11 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
         lectures.pools,
         settings.batch,
         seed=assignment.seed,
+        every=settings.checkpoint_every,
     )
-    identity = fingerprint([vars(settings), [[e.ids, e.taught] for e in examples]])
+    # How often a checkpoint is written changes no byte of the result.
+    chosen = settings.model_dump(mode="json", exclude={"checkpoint_every"})
+    identity = fingerprint([chosen, blocks, plan.seed, [[e.ids, e.taught] for e in examples]])
 
     def loss(rows: list[int]) -> Any:
         chosen = [examples[row] for row in rows]

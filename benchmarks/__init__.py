@@ -1,0 +1,1 @@
+"""One module a question. Each writes its figures and the machine to ``benchmarks/results/``."""

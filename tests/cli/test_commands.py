@@ -1,0 +1,195 @@
+"""The commands end to end, on a small organism."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from palette.adapters.files import read_adapter
+from palette.evaluation.report import validated
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "palette", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, small) -> Path:
+    """Small runs of the medical and the legal recipe, in one process each."""
+    folder = tmp_path_factory.mktemp("runs")
+    for domain in ("medical", "legal"):
+        call = command("domain", RECIPES / f"{domain}.yaml", "-o", folder / domain, *small, "--json")
+        done = subprocess.run(call, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+        assert done.returncode in (0, 3), done.stderr
+        assert json.loads(done.stdout)["authorised"] == [domain]
+        assert done.stderr == ""
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def test_help_is_instant_and_names_every_command(palette):
+    status, out, _ = palette("--help")
+    assert status == 0
+    names = ("collect", "search", "internalise", "evaluate", "domain", "merge", "inspect", "organism")
+    assert all(name in out for name in names)
+
+
+def test_heavy_libraries_are_imported_inside_commands():
+    heavy = "{'torch', 'transformers', 'peft', 'optuna', 'scipy', 'pydantic'}"
+    code = f"import sys, palette.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_run_leaves_an_adapter_and_reports(runs):
+    report = json.loads((runs / "medical" / "report.json").read_text())
+    assert validated(report) == report
+    assert report["model"]["name"] == "organism/shared"
+    assert set(report["provenance"]["seconds"]) >= {"collect", "search", "internalise"}
+    adapter = read_adapter(runs / "medical")
+    assert adapter.domains == ("medical",)
+    assert adapter.backbone.fingerprint == report["model"]["fingerprint"]
+    assert "<html" in (runs / "medical" / "report.html").read_text()
+
+
+def test_artefacts_hold_no_prompt(runs):
+    rows = json.loads((runs / "medical" / "evaluate" / "outcomes.json").read_text())
+    assert rows
+    assert all("prompt" not in row for row in rows)
+    for path in (runs / "medical").rglob("*.json"):
+        assert "what is the" not in path.read_text()
+
+
+def test_a_second_call_runs_nothing(palette, runs, small):
+    before = contents(runs / "medical")
+    started = time.monotonic()
+    status, out, _ = palette(
+        "internalise", RECIPES / "medical.yaml", "-o", runs / "medical", *small, "--json"
+    )
+    assert status == 0
+    assert json.loads(out)["ran"] == []
+    assert contents(runs / "medical") == before
+    assert time.monotonic() - started < 60
+
+
+def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small, tmp_path):
+    import shutil
+
+    shutil.copytree(runs / "medical", tmp_path / "medical")
+    changed = (*small, "--set", "internalise.steps=3")
+    status, out, _ = palette(
+        "internalise", RECIPES / "medical.yaml", "-o", tmp_path / "medical", *changed, "--json"
+    )
+    assert status == 0
+    assert json.loads(out)["ran"] == ["internalise"]
+    assert contents(tmp_path / "medical") != contents(runs / "medical")
+
+
+def test_quiet_prints_nothing(palette, runs, small):
+    call = ("collect", RECIPES / "medical.yaml", "-o", runs / "medical", *small, "--quiet")
+    assert palette(*call) == (0, "", "")
+
+
+def test_people_get_a_table(palette, runs, small):
+    call = ("domain", RECIPES / "medical.yaml", "-o", runs / "medical", *small)
+    status, out, _ = palette(*call)
+    assert status in (0, 3)
+    assert "authorised for medical" in out
+    assert "restricted" in out
+
+
+def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
+    parts = [runs / "medical" / "adapter_model.safetensors", runs / "legal"]
+    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--json")
+    assert status == 0
+    assert json.loads(out)["domains"] == ["legal", "medical"]
+    status, out, _ = palette(
+        "evaluate", "--model", "organism/shared", "--prompts", "organism",
+        "--authorise", "medical,legal", "--adapter", tmp_path / "both", *small[2:], "--json",
+    )  # fmt: skip
+    report = json.loads(out)
+    assert status == (0 if report["gate"]["passed"] else 3)
+    assert report["authorised"] == ["legal", "medical"]
+    assert (tmp_path / "both" / "report.html").is_file()
+    status, out, _ = palette("inspect", *parts, tmp_path / "both")
+    assert status == 0
+    assert "cosine of ΔW" in out
+    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both")
+    assert status == 0
+    assert "Not certified" in out
+
+
+def test_an_adapter_of_another_backbone(palette, runs, small):
+    status, _, error = palette(
+        "evaluate", "--model", "organism/categorical", "--prompts", "organism",
+        "--authorise", "medical", "--adapter", runs / "medical", *small[2:],
+    )  # fmt: skip
+    assert status == 2
+    assert "an adapter must be mounted on the backbone that it was made for" in error
+
+
+def test_evaluate_without_an_adapter_fails_the_gate(palette, small, tmp_path):
+    status, out, _ = palette(
+        "evaluate", "--model", "organism/shared", "--prompts", "organism", "-o", tmp_path / "bare",
+        "--authorise", "medical", *small[2:], "--json",
+    )  # fmt: skip
+    assert status == 3
+    failed = [rule["name"] for rule in json.loads(out)["gate"]["rules"] if not rule["passed"]]
+    assert "target_refusal.medical" in failed
+
+
+KILLED_AT = {
+    "collect": "collect/stage.json",
+    "search": "search/study.journal",
+    "internalise": "internalise/checkpoint.safetensors",
+    "evaluate": "evaluate/stage.json",
+}
+
+
+@pytest.mark.parametrize("stage", KILLED_AT)
+def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stage):
+    steps = ("--set", "internalise.checkpoint_every=3")
+    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small, *steps)
+    process = subprocess.Popen(call, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    waited = tmp_path / "run" / KILLED_AT[stage]
+    while not waited.is_file() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "report.json").is_file(), "the run must be killed before its end"
+    done = subprocess.run(call, env=ENVIRONMENT, capture_output=True, check=False)
+    assert done.returncode in (0, 3)
+    names = ("adapter_model.safetensors", "adapter_config.json", "evaluate/outcomes.json",
+             "search/front.json", "collect/means.safetensors")  # fmt: skip
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (runs / "medical" / name).read_bytes()
+    reports = [json.loads((f / "report.json").read_text()) for f in (tmp_path / "run", runs / "medical")]
+    for report in reports:
+        del report["provenance"]["seconds"], report["provenance"]["recipe"]
+    assert reports[0] == reports[1]
+
+
+def test_an_interruption_says_how_to_go_on(palette, monkeypatch):
+    import palette.cli.app as app
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "app", interrupted)
+    status, _, error = palette("domain", "x.yaml")
+    assert status == 130
+    assert "goes on where it was" in error
