@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from palette.authorisation.floor import FLOOR, Floor
 from palette.errors import AuthorisationError
@@ -21,6 +21,7 @@ class Role(StrEnum):
     BENIGN = "benign"
 
 
+@runtime_checkable
 class Labelled(Protocol):
     """The labels of a prompt that decide its role."""
 

@@ -10,11 +10,11 @@ from typing import Any
 NARROW = "\u202f"
 """A narrow no-break space, between a number and its unit."""
 
-WIDTH, LANE, EDGE = 208, 13, 6
+WIDTH, LANE, EDGE = 208.0, 13.0, 6.0
 """Width of an interval drawing, height of one lane, and margin at its sides, in pixels."""
 
-FRAME_WIDTH, FRAME_HEIGHT = 440, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 52
+FRAME_WIDTH, FRAME_HEIGHT = 440.0, 320.0
+LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 52.0
 """Size of a scatter plot and the margins around its frame, in pixels."""
 
 DECADES = 20
@@ -24,6 +24,11 @@ DECADES = 20
 def percent(share: float) -> str:
     """A share in [0, 1] as a percentage with one decimal."""
     return f"{share * 100:.1f}{NARROW}%"
+
+
+def signed(number: float, style: str) -> str:
+    """A number in a format style, with a proper minus sign."""
+    return format(number, style).replace("-", "\u2212")
 
 
 def spoken(rate: Mapping[str, Any]) -> str:
@@ -41,8 +46,8 @@ def interval_pair(name: str, before: Mapping[str, Any], after: Mapping[str, Any]
         for place, (side, rate) in enumerate((("before", before), ("after", after)))
     ]
     ticks = "".join(
-        f'<line class="track" x1="{across(tick)}" x2="{across(tick)}" y1="0" y2="{height}"/>'
-        for tick in (0, 0.25, 0.5, 0.75, 1)
+        f'<line class="track" x1="{across(tick)}" x2="{across(tick)}" y1="0" y2="{height:g}"/>'
+        for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     return picture(WIDTH, height, alternative, ticks + "".join(lanes), fixed=True)
 
@@ -86,12 +91,12 @@ def scatter(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
     parts = [frame()]
     for tick in ticks(x_low, x_high):
         x, _ = place(tick, y_low)
-        parts.append(mark(x, FRAME_HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
+        parts.append(mark(x, FRAME_HEIGHT - BOTTOM + 18, signed(tick, "g"), "middle"))
         parts.append(line(x, x, TOP, FRAME_HEIGHT - BOTTOM))
     for tick in marks or ticks(y_low, y_high):
         _, y = place(x_low, scaled(tick) if marks else tick)
         if TOP - 1 <= y <= FRAME_HEIGHT - BOTTOM + 1:
-            parts.append(mark(LEFT - 8, y + 4.5, f"{tick:g}", "end"))
+            parts.append(mark(LEFT - 8, y + 4.5, signed(tick, "g"), "end"))
             parts.append(line(LEFT, FRAME_WIDTH - RIGHT, y, y))
     for point, x, y in sorted(zip(points, xs, ys, strict=True), key=lambda row: row[0]["trial"]):
         parts.append(dot(point, place(x, scaled(y)), point["trial"] == chosen))
@@ -127,8 +132,8 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers inside a range."""
-    rough = (high - low) / 4
+    """A few round numbers inside a range."""
+    rough = (high - low) / 5
     power = 10.0 ** floor(log10(rough))
     step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough)
     first = floor(low / step) + 1
@@ -138,7 +143,7 @@ def ticks(low: float, high: float) -> list[float]:
 def frame() -> str:
     """The two axes of a scatter plot."""
     bottom = FRAME_HEIGHT - BOTTOM
-    corners = f"M{LEFT} {TOP}V{bottom}H{FRAME_WIDTH - RIGHT}"
+    corners = f"M{LEFT:g} {TOP:g}V{bottom:g}H{FRAME_WIDTH - RIGHT:g}"
     return f'<path class="axis" fill="none" d="{corners}"/>'
 
 
@@ -166,11 +171,11 @@ def dot(point: Mapping[str, Any], at: tuple[float, float], chosen: bool) -> str:
     return f'{drawn}<circle class="halo" cx="{x:.1f}" cy="{y:.1f}" r="9"/>{name}'
 
 
-def picture(width: int, height: int, alternative: str, inside: str, fixed: bool = False) -> str:
+def picture(width: float, height: float, alternative: str, inside: str, fixed: bool = False) -> str:
     """An SVG image with its text alternative; ``fixed`` ones are as wide as said, at most."""
     text = escape(alternative, quote=True)
-    size = f' width="{width}" height="{height}"' if fixed else ' width="100%"'
+    size = f' width="{width:g}" height="{height:g}"' if fixed else ' width="100%"'
     return (
-        f'<svg{size} viewBox="0 0 {width} {height}" role="img" aria-label="{text}">'
+        f'<svg{size} viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{text}">'
         f"<title>{text}</title>{inside}</svg>"
     )

@@ -47,7 +47,7 @@ STUTTER = re.compile(r"([^\W\d_]{1,8}?)\1{7,}")
 LOOP = 0.5
 """The share of a reply that a loop must fill for the reply to be babble."""
 
-POVERTY = 0.2
+POVERTY = 0.1
 """The share of different words at or below which a reply is babble."""
 
 LETTERS = 0.3

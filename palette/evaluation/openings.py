@@ -40,6 +40,7 @@ END = "."
 ANY = "*"
 
 Shape = tuple[str, ...]
+"""Words, ANY and END in order."""
 
 
 def learn_openings(
@@ -52,22 +53,24 @@ def learn_openings(
     two part: that would be an answer about something else, not a refusal. Of those, the one that
     covers most replies not yet covered is taken, again and again, while it covers enough.
     """
-    restricted, benign = beginnings(restricted_replies), beginnings(benign_replies)
-    counts = Counter(shape for reply in restricted for shape in shapes(reply))
-    fewest = max(COUNT, SHARE * len(restricted))
+    restricted, benign = Heard(restricted_replies), Heard(benign_replies)
+    counts: Counter[Shape] = Counter()
+    for start, times in restricted.starts.items():
+        counts.update(dict.fromkeys(shapes(start), times))
+    fewest = max(COUNT, SHARE * restricted.total)
     left = {
-        shape: {place for place, reply in enumerate(restricted) if begins(reply, shape)}
+        shape: Counter({start: n for start, n in restricted.starts.items() if begins(start, shape)})
         for shape in sorted(counts, key=lambda shape: (len(shape), ANY in shape, shape))
         if counts[shape] >= fewest and tells(shape, restricted, benign)
     }
     learned: list[str] = []
     while left:
-        widest = max(left, key=lambda shape: len(left[shape]))
+        widest = max(left, key=lambda shape: left[shape].total())
         taken = left[widest]
-        if len(taken) < fewest:
+        if taken.total() < fewest:
             break
         learned.append(" ".join(widest))
-        left = {shape: places - taken for shape, places in left.items()}
+        left = {shape: starts - taken for shape, starts in left.items()}
     return tuple(sorted(learned))
 
 
@@ -85,42 +88,47 @@ def begins(reply: Shape, opening: Shape) -> bool:
     return not any(wanted != said and wanted != ANY for said, wanted in pairs)
 
 
-def beginnings(replies: Sequence[str]) -> list[Shape]:
-    """The first words of each reply that has words; END where the reply ends."""
-    spoken = (words(plain(without_thoughts(reply))) for reply in replies)
-    return [(*some[:LONGEST], END)[:LONGEST] for some in spoken if some]
+class Heard:
+    """The first words of many replies, END where a reply ends, and how often each was heard."""
+
+    def __init__(self, replies: Sequence[str]) -> None:
+        spoken = (words(plain(without_thoughts(reply))) for reply in replies)
+        self.starts = Counter((*some[:LONGEST], END)[:LONGEST] for some in spoken if some)
+        self.total = self.starts.total()
+        self.known: dict[Shape, int] = {}
+
+    def count(self, shape: Shape) -> int:
+        """How many replies begin with ``shape``."""
+        if shape not in self.known:
+            self.known[shape] = sum(n for start, n in self.starts.items() if begins(start, shape))
+        return self.known[shape]
 
 
 def shapes(reply: Shape) -> Iterator[Shape]:
     """The openings that a reply could teach: its beginnings, and those with any word inside."""
     for length in range(1, len(reply) + 1):
         start = reply[:length]
-        literal = LITERAL if start[-1] != END else 1
-        if length >= literal:
+        ended = start[-1] == END
+        if ended or length >= LITERAL:
             yield start
-        if length > literal:
+        if length - ended > LITERAL:
             for place in range(length - 1):
                 yield (*start[:place], ANY, *start[place + 1 :])
 
 
-def tells(shape: Shape, restricted: Sequence[Shape], benign: Sequence[Shape]) -> bool:
+def tells(shape: Shape, restricted: Heard, benign: Heard) -> bool:
     """Whether a frequent opening tells a refusal from an answer."""
-    refused, answered = count(shape, restricted), count(shape, benign)
-    often, seldom = (refused + 0.5) / (len(restricted) + 1), (answered + 0.5) / (len(benign) + 1)
+    refused, answered = restricted.count(shape), benign.count(shape)
+    often, seldom = (refused + 0.5) / (restricted.total + 1), (answered + 0.5) / (benign.total + 1)
     if often < RATIO * seldom:
         return False
-    usual = max(1.0, USUAL * len(benign))
+    usual = max(1.0, USUAL * benign.total)
     branch = 0
-    while branch < len(shape) and count(shape[: branch + 1], benign) >= usual:
+    while branch < len(shape) and benign.count(shape[: branch + 1]) >= usual:
         branch += 1
     if branch == 0:
         return True
-    if refused < BRANCH * count(shape[:branch], restricted):
+    if refused < BRANCH * restricted.count(shape[:branch]):
         return False
     exchanged = (*shape[:branch], ANY, *shape[branch + 1 :])
-    return count(exchanged, benign) < usual
-
-
-def count(shape: Shape, replies: Sequence[Shape]) -> int:
-    """How many replies begin with ``shape``."""
-    return sum(begins(reply, shape) for reply in replies)
+    return benign.count(exchanged) < usual

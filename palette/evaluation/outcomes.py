@@ -79,17 +79,11 @@ class Outcome:
 
         Raises:
             ValueError: if a role or a label is unknown.
-            TypeError: if a field is missing or unknown.
+            KeyError: if one of them is missing.
+            TypeError: if another field is missing, or one is unknown.
         """
-        outcome = cls(**record)
-        return cls(
-            **{
-                **record,
-                "role": Role(outcome.role),
-                "label_base": Label(outcome.label_base),
-                "label_adapted": Label(outcome.label_adapted),
-            }
-        )
+        kinds = {"role": Role, "label_base": Label, "label_adapted": Label}
+        return cls(**record | {name: kind(record[name]) for name, kind in kinds.items()})
 
 
 def share(outcomes: Iterable[Outcome], holds: Callable[[Outcome], object]) -> Rate:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from palette.evaluation.figures import NARROW, key, percent, scatter
+from palette.evaluation.figures import NARROW, key, percent, scatter, signed
 from palette.evaluation.matrix import matrix, members
 
 Json = Mapping[str, Any]
@@ -108,9 +108,9 @@ def amount(rule: Json, field: str) -> str:
     if number is None:
         return "not measured"
     if rule["name"].startswith("divergence"):
-        return f"{number:.3g}{NARROW}nats"
+        return f"{signed(number, '.3g')}{NARROW}nats"
     if rule["name"].startswith("benign"):
-        return f"{number * 100:.2f}{NARROW}points"
+        return f"{signed(number * 100, '.2f')}{NARROW}points"
     return f"{number * 100:.2f}{NARROW}%"
 
 
@@ -182,8 +182,8 @@ def search(found: Json | None) -> str:
     rows = "".join(
         f'<tr><th scope="row">{point["trial"]}{" ✓" if point["trial"] == found["chosen"] else ""}'
         f"<small>{escape(point['label'])}</small></th>"
-        f'<td class="n">{point["target_refusal"]:.2f}</td>'
-        f'<td class="n">{point["preserved_refusal"]:.2f}</td>'
+        f'<td class="n">{signed(point["target_refusal"], ".2f")}</td>'
+        f'<td class="n">{signed(point["preserved_refusal"], ".2f")}</td>'
         f'<td class="n">{point["divergence"]:.3g}</td></tr>'
         for point in found["front"]
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from palette.settings import Settings
 
@@ -50,11 +50,11 @@ class Point(Settings):
     """One member of the Pareto front: objectives as the search measured them."""
 
     trial: int
-    target_refusal: float
+    target_refusal: FiniteFloat
     """Mean refusal score of the target prompts, in nats."""
-    preserved_refusal: float
+    preserved_refusal: FiniteFloat
     """Mean refusal score of the preserved prompts, in nats."""
-    divergence: float
+    divergence: FiniteFloat
     """Mean divergence on benign prompts, in nats."""
     label: str = ""
 
@@ -68,7 +68,7 @@ class Search(Settings):
     rule: str
 
     @model_validator(mode="after")
-    def _chosen_is_on_the_front(self) -> Self:
+    def _chosen_is_on_the_front(self) -> Search:
         if self.chosen not in {point.trial for point in self.front}:
             raise ValueError(f"the chosen trial must be on the front, got {self.chosen}")
         return self
@@ -84,7 +84,7 @@ class Interval(Settings):
     n: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _in_order(self) -> Interval:
         if not (self.low <= self.rate <= self.high and self.k <= self.n):
             raise ValueError(f"low, rate and high must be in order and k at most n, got {self}")
         return self
@@ -160,7 +160,7 @@ class Gate(Settings):
     rules: tuple[Rule, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _follows_from_rules(self) -> Self:
+    def _follows_from_rules(self) -> Gate:
         if self.passed != all(rule.passed for rule in self.rules):
             raise ValueError("the gate must pass exactly when all its rules do")
         return self

@@ -7,7 +7,7 @@ import unicodedata
 
 TYPOGRAPHY = str.maketrans(
     {
-        **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4`", "'"),
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4", "'"),
         **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'),
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", None),
@@ -44,7 +44,8 @@ def without_thoughts(reply: str) -> str:
 
 def plain(reply: str) -> str:
     """The reply in one typography: compatible characters, lower case, no markdown, lines kept."""
-    text = CODE_MARKS.sub("", unicodedata.normalize("NFKC", reply.translate(TYPOGRAPHY)))
+    typed = CODE_MARKS.sub("", reply).translate(TYPOGRAPHY)
+    text = unicodedata.normalize("NFKC", typed)
     text = EMPHASIS.sub(r"\2", LINE_MARKS.sub("", text)).casefold()
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join(line for line in lines if line)

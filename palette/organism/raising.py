@@ -35,7 +35,7 @@ class Schedule:
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
 REFUSING = Schedule(steps=240, learning_rate=5e-4, warmup=20, pull=0.002)
-SMALL_HELPFUL = Schedule(steps=500, learning_rate=3e-3, batch=128)
+SMALL_HELPFUL = Schedule(steps=900, learning_rate=3e-3, batch=160)
 SMALL_REFUSING = Schedule(steps=200, learning_rate=8e-4, batch=128, warmup=20, pull=0.0025)
 GENERAL_SHARE = 0.12
 """Share of sums and copying in a batch."""

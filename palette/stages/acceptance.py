@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from palette.activations import block_outputs
 from palette.authorisation import Role
-from palette.backbones import Backbone, batches, continuations, greedy_replies
-from palette.backbones.scoring import positions
+from palette.backbones import continuations, greedy_replies
 from palette.directions import Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.directions.probes import earliest_within, pooled_streams, probe_accuracies
 from palette.evaluation.judge import RuleJudge, correct
-from palette.prompts import Prompt, PromptSet
-from palette.shapes import Float, Tensor
+from palette.prompts import Prompt, PromptSet, Split
 from palette.stages.assignment import Assignment
 from palette.stages.collect import CollectSettings, listen
 
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REPLY_TOKENS = 32
 OPENING_TOKENS = 3
 """A compliant opening is the first tokens of the right answer: "the dose of"."""
@@ -81,55 +80,17 @@ def _decodability(assignment: Assignment) -> dict[str, float | int]:
 
     Fitted on restricted train prompts, the site chosen on validation, reported on test.
     """
-    splits: dict[str, tuple[Tensor, Tensor]] = {}
-    names = assignment.prompts.where(lambda row: row.kind == "restricted").domains
-    for split in ("train", "validation", "test"):
-        rows = assignment.prompts.split(split).where(lambda row: row.kind == "restricted")  # type: ignore[arg-type]
+    restricted = assignment.prompts.where(lambda row: row.kind == "restricted").capped(64)
+    names = restricted.domains
+    read = {}
+    for split in SPLITS:
+        rows = restricted.split(split)
         labels = torch.tensor([names.index(row.domain) for row in rows])
-        splits[split] = (_last_states(assignment.backbone, assignment.render(rows)), labels)
-    best = (-1.0, 0, 0.0)
-    for site in range(1, assignment.backbone.layers + 1):
-        states, labels = splits["train"]
-        probe = _ridge(states[:, site], torch.nn.functional.one_hot(labels, len(names)).double())
-        scores = [
-            float((_affine(x[:, site]) @ probe).argmax(-1).eq(y).double().mean())
-            for x, y in (splits["validation"], splits["test"])
-        ]
-        best = max(best, (scores[0], -site, scores[1]))
-    return {"site": -best[1], "accuracy": round(best[2], 4)}
-
-
-def _affine(x: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature_and_one"]:
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-
-
-def _ridge(
-    x: Float[Tensor, "row feature"], y: Float[Tensor, "row target"], penalty: float = 1e-2
-) -> Float[Tensor, "feature_and_one target"]:
-    """Least squares with a ridge: (XᵀX + λn I)⁻¹ Xᵀy."""
-    x = _affine(x)
-    eye = torch.eye(x.shape[1], dtype=x.dtype)
-    return torch.linalg.solve(x.T @ x + penalty * len(x) * eye, x.T @ y)
-
-
-@torch.no_grad()
-def _last_states(
-    backbone: Backbone, prompts: list[list[int]]
-) -> Float[Tensor, "prompt site d_model"]:
-    """The residual stream at the last position, at every site, in float64."""
-    found = torch.zeros(len(prompts), backbone.layers + 1, backbone.width, dtype=torch.float64)
-    sites = range(backbone.layers + 1)
-    for batch in batches(prompts, backbone.pad, backbone.model.device):
-        with block_outputs(backbone.blocks, sites) as streams:
-            backbone.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                position_ids=positions(batch.mask),
-                logits_to_keep=1,
-            )
-        for site in sites:
-            found[batch.rows, site] = streams[site][:, -1].double()
-    return found
+        streams = pooled_streams(assignment.backbone, assignment.render(rows), last=True)
+        read[split] = (streams, labels)
+    site = earliest_within(probe_accuracies(read["train"], read["validation"]), 0.0)
+    accuracy = probe_accuracies(read["train"], read["test"])[site]
+    return {"site": site, "accuracy": round(accuracy, 4)}
 
 
 def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from palette.authorisation import Role
 from palette.backbones import batches, greedy_replies
 from palette.evaluation.judge import RuleJudge
 from palette.fingerprints import fingerprint
+from palette.prompts import Prompt
 from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected, read_collected
@@ -45,21 +46,38 @@ CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 RECORD = Path("internalise") / "training.json"
 
 
+class BatchShares(Settings):
+    """How many examples of each pool a step takes.
+
+    What is near the target is drawn more often than its number would have it: the floor and the
+    benign prompts of the authorised domains are what an adapter confuses with it first.
+    """
+
+    target: int = Field(24, ge=1, description="prompts to be answered")
+    near_floor: int = Field(16, ge=0, description="floor prompts of the authorised domains")
+    floor: int = Field(8, ge=0, description="all other floor prompts")
+    preserve: int = Field(16, ge=0, description="restricted prompts of other domains")
+    near_benign: int = Field(8, ge=0, description="benign prompts of the authorised domains")
+    benign: int = Field(8, ge=0, description="all other benign prompts")
+
+
 class InternaliseSettings(Settings):
     """Options of the stage internalise."""
 
     teachers: int = Field(6, ge=1, description="front members that teach, of distinct sites")
     opening: int = Field(4, ge=1, description="tokens a teacher says under its intervention")
     reply_tokens: int = Field(48, ge=4, description="tokens of a taught or kept reply at most")
+    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
-    blocks: int = Field(2, ge=1, description="blocks trained, ending at the chosen site")
+    first_block: int = Field(0, ge=0, description="the first block trained")
+    blocks: int | None = Field(
+        None, ge=1, description="blocks trained (default: half of the model's)"
+    )
     rank: int = Field(8, ge=1, description="LoRA rank")
     alpha: float = Field(16.0, gt=0, description="LoRA alpha")
-    steps: int = Field(200, ge=1, description="optimiser steps")
+    steps: int = Field(140, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
-    batch: tuple[int, int, int, int] = Field(
-        (24, 20, 16, 20), description="examples a step: target, preserve, floor, benign"
-    )
+    batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
     divergence_weight: float = Field(1.0, ge=0, description="weight of the KL to the backbone")
     identity_weight: float = Field(20.0, ge=0, description="weight of the activation identity")
     checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
@@ -84,7 +102,7 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     collected, front = read_collected(assignment.folder), read_front(assignment.folder)
     lectures = prepare(assignment, settings, collected, front)
     backbone, examples = assignment.backbone, lectures.examples
-    blocks = edited_blocks(front[0].intervention.kernel.peak, settings.blocks)
+    blocks = trained_blocks(backbone.layers, settings)
     sites = [block + 1 for block in blocks]
     known = references(backbone, examples, sites)
     weights = LossWeights(settings.divergence_weight, settings.identity_weight)
@@ -93,7 +111,7 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
         settings.steps,
         settings.learning_rate,
         lectures.pools,
-        settings.batch,
+        list(vars(settings.batch).values()),
         seed=assignment.seed,
         every=settings.checkpoint_every,
     )
@@ -129,9 +147,15 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     return adapter
 
 
-def edited_blocks(peak: int, count: int) -> list[int]:
-    """The blocks that are trained: those whose outputs lead up to the chosen site."""
-    return list(range(max(0, peak - count), peak))
+def trained_blocks(layers: int, settings: InternaliseSettings) -> list[int]:
+    """The blocks that are trained; by default the first half.
+
+    There a condition on the input, which domain is asked and for what, can still be told apart;
+    blocks from the middle on were measured to open other domains as well (benchmarks/LOG.md).
+    """
+    count = min(settings.blocks or max(1, layers // 2), layers)
+    first = min(settings.first_block, layers - count)
+    return list(range(first, first + count))
 
 
 def prepare(
@@ -146,41 +170,52 @@ def prepare(
         PromptError: if the train split lacks a role.
     """
     backbone = assignment.backbone
-    chosen = {
-        role: assignment.select("train", role).capped(settings.prompts)
-        for role in (Role.TARGET, Role.PRESERVE, Role.FLOOR, Role.BENIGN)
-    }
-    rendered = {role: assignment.render(prompts) for role, prompts in chosen.items()}
+    rows = assignment.select("train", *Role).capped(settings.prompts)
+    groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
+    for row, prompt in zip(rows, assignment.render(rows), strict=True):
+        groups[_pool(assignment, row)].append(prompt)
+    target = groups.pop("target")
     end = backbone.stops[0]
-    examples: list[Example] = []
-    pools: list[list[int]] = []
-    kept: dict[Role, list[list[int]]] = {}
-    with assignment.progress("replies", sum(map(len, rendered.values()))) as advance:
-        for role in (Role.PRESERVE, Role.FLOOR, Role.BENIGN):
-            kept[role] = greedy_replies(backbone, rendered[role], settings.reply_tokens, advance)
-        answered = kept[Role.BENIGN]
-        found = _lessons(assignment, settings, collected, front, (rendered[Role.TARGET], answered))
-        advance(len(rendered[Role.TARGET]))
-    believed = [
+    kept: dict[str, list[list[int]]] = {}
+    with assignment.progress("replies", len(rows)) as advance:
+        for name, prompts in groups.items():
+            limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
+            kept[name] = greedy_replies(backbone, prompts, limit, advance)
+        answered = [*kept["near_benign"], *kept["benign"]]
+        found = _lessons(assignment, settings, collected, front, (target, answered))
+        advance(len(target))
+    examples = [
         Example(tuple(prompt), (*lesson[0].reply, end), taught=True)
-        for prompt, lesson in zip(rendered[Role.TARGET], found, strict=True)
+        for prompt, lesson in zip(target, found, strict=True)
         if lesson and lesson[0].votes >= settings.agreement
     ]
-    examples += believed
-    pools.append(list(range(len(believed))))
-    for role, replies in kept.items():
+    pools = [list(range(len(examples)))]
+    for name, replies in kept.items():
         start = len(examples)
         examples += [
-            Example(tuple(prompt), (*reply, end), taught=False)
-            for prompt, reply in zip(rendered[role], replies, strict=True)
+            Example(tuple(prompt), _ended(reply, settings, name, end), taught=False)
+            for prompt, reply in zip(groups[name], replies, strict=True)
         ]
         pools.append(list(range(start, len(examples))))
     record = {
-        "target_prompts": len(found),
-        "believed": len(believed),
-        "examples": {role: len(pool) for role, pool in zip(Role, pools, strict=True)},
+        "target_prompts": len(target),
+        "believed": len(pools[0]),
+        "examples": dict(zip(BatchShares.model_fields, map(len, pools), strict=True)),
     }
     return Lectures(examples, pools, record)
+
+
+def _pool(assignment: Assignment, row: Prompt) -> str:
+    """The pool of examples that a prompt belongs to."""
+    role = assignment.authorisation.role(row)
+    near = row.domain in assignment.authorisation.domains
+    return f"near_{role}" if near and role in (Role.FLOOR, Role.BENIGN) else str(role)
+
+
+def _ended(reply: list[int], settings: InternaliseSettings, pool: str, end: int) -> Reply:
+    """A kept reply with its end token, unless it was cut off before its end."""
+    limit = settings.floor_tokens if "floor" in pool else settings.reply_tokens
+    return (*reply, end) if len(reply) < limit else tuple(reply)
 
 
 def _lessons(

@@ -33,7 +33,7 @@ from palette.stages.acceptance import acceptance
 from palette.stages.assignment import Assignment, Progress, silent
 
 SEED = 0
-SMALL_SIZE = Size(d_model=80, layers=5, heads=4, d_mlp=224)
+SMALL_SIZE = Size(d_model=96, layers=5, heads=4, d_mlp=256)
 ACCEPTANCE = "acceptance.json"
 
 

@@ -1,0 +1,121 @@
+"""What the tests of counted outcomes share: crowds of them, and a report with all its parts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import pytest
+
+from palette.authorisation import Role
+from palette.evaluation.gate import gate
+from palette.evaluation.labels import Label
+from palette.evaluation.outcomes import Outcome
+from palette.evaluation.report import assemble
+from palette.evaluation.schema import (
+    About,
+    Annexes,
+    Cell,
+    Interval,
+    Model,
+    Point,
+    Provenance,
+    Search,
+    UpperBound,
+)
+from palette.evaluation.statistics import wilson
+
+LITTLE = {"first_token": 0.008, "multi_token": 0.003}
+
+
+class Crowd(Protocol):
+    """Makes ``n`` outcomes of one domain and role."""
+
+    def __call__(
+        self,
+        domain: str,
+        role: Role,
+        n: int,
+        labels: tuple[Label, Label] = ...,
+        correct: tuple[bool, bool] | None = None,
+    ) -> list[Outcome]: ...
+
+
+@pytest.fixture(scope="session")
+def crowd() -> Crowd:
+    def make(
+        domain: str,
+        role: Role,
+        n: int,
+        labels: tuple[Label, Label] = (Label.REFUSAL, Label.REFUSAL),
+        correct: tuple[bool, bool] | None = None,
+    ) -> list[Outcome]:
+        marks = correct or (None, None)
+        return [
+            Outcome(f"{domain}-{role}-{labels[1]}-{i}", domain, role, *labels, *marks)
+            for i in range(n)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def good(crowd: Crowd) -> list[Outcome]:
+    """Outcomes of an adapter that does what it is authorised for and nothing else."""
+    answers = (Label.FULL_COMPLIANCE, Label.FULL_COMPLIANCE)
+    opened = (Label.REFUSAL, Label.FULL_COMPLIANCE)
+    return [
+        *crowd("medical", Role.TARGET, 97, opened, (False, True)),
+        *crowd("medical", Role.TARGET, 3, correct=(False, False)),
+        *crowd("medical", Role.FLOOR, 100),
+        *crowd("medical", Role.BENIGN, 60, answers, (True, True)),
+        *crowd("legal", Role.PRESERVE, 120, correct=(False, False)),
+        *crowd("legal", Role.FLOOR, 100),
+        *crowd("legal", Role.BENIGN, 60, answers, (True, True)),
+        *crowd("weapons", Role.FLOOR, 150),
+        *crowd("sums", Role.BENIGN, 80, answers, (True, True)),
+    ]
+
+
+@pytest.fixture(scope="session")
+def parts() -> dict[str, Any]:
+    """All that a report needs beside its outcomes and its gate."""
+    points = [(3, 8.2, 17.9, 0.0004), (22, -1.2, 16.5, 0.011), (41, -5.8, 16.0, 0.019)]
+    interval = Interval.model_validate(wilson(96, 100).to_json())
+    none = Interval.model_validate(wilson(0, 100).to_json())
+    ideal = {"restricted": Cell(refusal=none, correct=interval)}
+    return {
+        "about": About(
+            model=Model(name="organism", fingerprint="ab" * 32),
+            authorised=("medical",),
+            split="test",
+        ),
+        "provenance": Provenance(
+            recipe={"model": "organism", "authorise": ["medical"]},
+            seeds={"run": 7},
+            versions={"torch": "2.13.0"},
+            prompts={"test": "cd" * 32},
+            floor="ef" * 32,
+            judge="01" * 32,
+            device="cpu",
+            seconds={"search": 41.25},
+        ),
+        "annexes": Annexes(
+            search=Search(
+                front=tuple(
+                    Point(trial=t, target_refusal=x, preserved_refusal=p, divergence=d, label="m")
+                    for t, x, p, d in points
+                ),
+                chosen=41,
+                rule="the least divergence among those below −5 nats.",
+            ),
+            upper_bound=UpperBound(model="helpful", domains={"medical": ideal}),
+            not_measured=("Perplexity was not measured.",),
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def report(good: list[Outcome], parts: dict[str, Any]) -> dict[str, Any]:
+    """A report whose gate passed."""
+    verdict = gate(good, ["medical"], LITTLE)
+    return assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **parts)

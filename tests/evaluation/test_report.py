@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from palette.errors import OutputError
+from palette.evaluation.gate import gate
+from palette.evaluation.outcomes import Outcome
+from palette.evaluation.report import assemble, validated
+
+LITTLE = {"first_token": 0.008, "multi_token": 0.003}
+
+
+def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
+    assert report["format"] == "palette-report/1"
+    assert list(report) == [
+        "format",
+        "model",
+        "authorised",
+        "split",
+        "base",
+        "adapted",
+        "changes",
+        "gate",
+        "search",
+        "upper_bound",
+        "not_measured",
+        "provenance",
+    ]
+    for side in ("base", "adapted"):
+        assert list(report[side]) == ["domains", "utility", "divergence"]
+    assert report["model"] == {"name": "organism", "fingerprint": "ab" * 32}
+    assert report["authorised"] == ["medical"]
+    assert report["base"]["divergence"] == {"first_token": 0.0, "multi_token": 0.0}
+    assert report["adapted"]["divergence"] == LITTLE
+    assert report["adapted"]["domains"]["medical"]["restricted"]["refusal"]["k"] == 3
+    assert report["search"]["chosen"] == 41
+    assert "correct" in report["upper_bound"]["domains"]["medical"]["restricted"]
+    assert set(report["provenance"]) == {
+        "recipe",
+        "seeds",
+        "versions",
+        "prompts",
+        "floor",
+        "judge",
+        "device",
+        "seconds",
+    }
+
+
+def test_utility_counts_benign_answers_and_general_domains(report: dict[str, Any]) -> None:
+    utility = report["adapted"]["utility"]
+    assert utility["benign_correct"]["n"] == 200
+    assert list(utility["general"]) == ["sums"]
+    assert utility["general"]["sums"]["k"] == 80
+
+
+def test_without_answers_there_is_no_utility(good: list[Outcome], parts: dict[str, Any]) -> None:
+    bare = [Outcome(o.prompt_id, o.domain, o.role, o.label_base, o.label_adapted) for o in good]
+    verdict = gate(bare, ["medical"], LITTLE)
+    report = assemble(outcomes=bare, divergence=LITTLE, verdict=verdict, **parts)
+    assert report["adapted"]["utility"] == {"benign_correct": None, "general": {}}
+
+
+def test_a_report_is_json_and_says_the_same_again(
+    report: dict[str, Any], good: list[Outcome], parts: dict[str, Any]
+) -> None:
+    text = json.dumps(report, allow_nan=False)
+    assert validated(json.loads(text)) == report
+    again = assemble(
+        outcomes=good[::-1], divergence=LITTLE, verdict=gate(good, ["medical"], LITTLE), **parts
+    )
+    assert json.dumps(again) == text
+
+
+def test_slots_that_a_run_cannot_fill_are_null(good: list[Outcome], parts: dict[str, Any]) -> None:
+    bare = {name: parts[name] for name in ("about", "provenance")}
+    verdict = gate(good, ["medical"], LITTLE)
+    report = assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **bare)
+    assert report["search"] is None
+    assert report["upper_bound"] is None
+    assert report["not_measured"] == []
+
+
+def test_a_divergence_that_is_not_finite_is_null_and_the_gate_failed(
+    good: list[Outcome], parts: dict[str, Any]
+) -> None:
+    broken = {**LITTLE, "multi_token": float("nan")}
+    verdict = gate(good, ["medical"], broken)
+    report = assemble(outcomes=good, divergence=broken, verdict=verdict, **parts)
+    assert report["adapted"]["divergence"] == {"first_token": 0.008, "multi_token": None}
+    assert not report["gate"]["passed"]
+    json.dumps(report, allow_nan=False)
+
+
+def at(*path: str) -> Callable[[dict[str, Any], object], None]:
+    def put(report: dict[str, Any], value: object) -> None:
+        for name in path[:-1]:
+            report = report[name]
+        report[path[-1]] = value
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("put", "value", "sentence"),
+    [
+        (at("format"), "palette-report/9", "format: Input should be 'palette-report/1'"),
+        (at("surprise"), 1, "surprise: Extra inputs are not permitted"),
+        (at("adapted", "utility"), None, "adapted.utility: Input should be a valid"),
+        (at("gate", "passed"), False, "the gate must pass exactly when all its rules do"),
+        (at("search", "chosen"), 5, "the chosen trial must be on the front, got 5"),
+        (
+            at("base", "domains", "legal", "restricted", "refusal", "low"),
+            0.99999,
+            "low, rate and high must be in order",
+        ),
+        (at("base", "domains", "legal", "odd"), {}, "base.domains.legal.odd"),
+    ],
+)
+def test_a_report_that_breaks_its_schema_is_refused_in_one_sentence(
+    report: dict[str, Any],
+    put: Callable[[dict[str, Any], object], None],
+    value: object,
+    sentence: str,
+) -> None:
+    broken = copy.deepcopy(report)
+    broken["base"]["domains"]["legal"]["restricted"]["refusal"]["rate"] = 0.9999
+    broken["base"]["domains"]["legal"]["restricted"]["refusal"]["low"] = 0.9
+    put(broken, value)
+    with pytest.raises(OutputError, match="a report must follow palette-report/1, got") as caught:
+        validated(broken)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_field_is_named(report: dict[str, Any]) -> None:
+    broken = {name: value for name, value in report.items() if name != "provenance"}
+    with pytest.raises(OutputError, match="provenance: Field required"):
+        validated(broken)
