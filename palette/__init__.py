@@ -26,7 +26,17 @@ _HOMES = {
     "Recipe": "palette.recipe",
     "PaletteError": "palette.errors",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = [
+    "PaletteError",
+    "Recipe",
+    "__version__",
+    "domain",
+    "evaluate_model",
+    "inspect",
+    "load_recipe",
+    "merge",
+    "run_stages",
+]
 
 if TYPE_CHECKING:
     from palette.errors import PaletteError

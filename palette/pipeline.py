@@ -53,9 +53,7 @@ class Run:
     def authorisation(self) -> Authorisation:
         """What the recipe opens."""
         recipe = self.recipe
-        return authorise(
-            recipe.authorise, self.prompts.domains, floor=recipe.floor, reasons=recipe.reasons
-        )
+        return authorise(recipe.authorise, self.prompts.domains, floor=recipe.floor, reasons=recipe.reasons)
 
     @cached_property
     def model_folder(self) -> Path:
@@ -67,9 +65,7 @@ class Run:
         """The backbone, loaded."""
         recipe = self.recipe
         torch.set_num_threads(recipe.threads)
-        return load_backbone(
-            self.model_folder, recipe.model, dtype=recipe.dtype, device=recipe.device
-        )
+        return load_backbone(self.model_folder, recipe.model, dtype=recipe.dtype, device=recipe.device)
 
     @cached_property
     def upper_bound(self) -> Backbone | None:
@@ -218,8 +214,8 @@ def evaluate_model(
 ) -> tuple[dict[str, Any], Path]:
     """The report of a model with any adapter, such as a merged one, and where it was written.
 
-    ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``. The backbone's refusals are learned from its own replies
-    to the train prompts first.
+    ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``. The
+    backbone's refusals are learned from its own replies to the train prompts first.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model, the adapter or the folder break a law.
@@ -295,7 +291,7 @@ def _is_done(folder: Path, stage: Stage, inputs: str) -> bool:
     if not record.is_file():
         return False
     held = read_json(record)
-    return held.get("inputs") == inputs and held.get("outputs") == _digests(folder, stage)
+    return bool(held.get("inputs") == inputs) and held.get("outputs") == _digests(folder, stage)
 
 
 def _digests(folder: Path, stage: Stage) -> dict[str, str] | None:

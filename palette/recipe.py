@@ -42,9 +42,7 @@ class Recipe(Settings):
     device: str = Field("cpu", description="torch device of the backbone")
     collect: CollectSettings = Field(CollectSettings(), description="options of collect")
     search: SearchSettings = Field(SearchSettings(), description="options of search")
-    internalise: InternaliseSettings = Field(
-        InternaliseSettings(), description="options of internalise"
-    )
+    internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
     merge: MergeSettings = Field(MergeSettings(), description="options of merge")
 
@@ -76,9 +74,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             where=line,
         ) from error
     if not isinstance(content, dict):
-        raise RecipeError(
-            "a recipe must be a mapping of keys", got=type(content).__name__, where=path
-        )
+        raise RecipeError("a recipe must be a mapping of keys", got=type(content).__name__, where=path)
     content = {"name": path.stem, **content}
     for key in ("model", "prompts"):
         beside = path.parent / str(content.get(key, ""))
@@ -87,9 +83,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     return create_recipe(content, overrides, where=str(path))
 
 
-def create_recipe(
-    content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe"
-) -> Recipe:
+def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:
     """The recipe of plain values with overrides laid over them.
 
     Raises:

@@ -33,9 +33,7 @@ def edited(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[N
 
 
 @contextmanager
-def captured(
-    blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None]
-) -> Iterator[None]:
+def captured(blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None]) -> Iterator[None]:
     """Calls ``receive(site, stream)`` at every site, for every forward pass in the block."""
 
     def reader(site: int) -> Edit:
@@ -50,9 +48,7 @@ def captured(
 
 
 @contextmanager
-def block_outputs(
-    blocks: Sequence[nn.Module], sites: Sequence[int]
-) -> Iterator[dict[int, Stream]]:
+def block_outputs(blocks: Sequence[nn.Module], sites: Sequence[int]) -> Iterator[dict[int, Stream]]:
     """A mapping that holds, after each forward pass, the stream at the sites asked for."""
     held: dict[int, Stream] = {}
 

@@ -48,9 +48,7 @@ def read_adapter(path: Path) -> Adapter:
     """
     weights, config = locate(path)
     tensors, card = read_weights(weights)
-    configuration = parse(
-        read_fields(config, card, weights), config if config.is_file() else weights
-    )
+    configuration = parse(read_fields(config, card, weights), config if config.is_file() else weights)
     modules = {
         name: joined(name, factors, configuration, weights)
         for name, factors in paired(tensors, weights).items()
@@ -140,9 +138,7 @@ def read_fields(config: Path, card: Mapping[str, Any], weights: Path) -> object:
     return fields
 
 
-def backbone_of(
-    card: Mapping[str, Any], configuration: Configuration, where: Path
-) -> BackboneIdentity:
+def backbone_of(card: Mapping[str, Any], configuration: Configuration, where: Path) -> BackboneIdentity:
     """The backbone that the card names, or else the configuration.
 
     Raises:
@@ -198,9 +194,7 @@ def writable(name: str, module: LoraModule) -> LoraModule:
         AdapterError: if its name is no module path, or a factor is not finite in float32.
     """
     if not MODULE_NAME.fullmatch(name):
-        raise AdapterError(
-            "a module must be named by its path in the backbone", got=ascii(name)[:80]
-        )
+        raise AdapterError("a module must be named by its path in the backbone", got=ascii(name)[:80])
     if not (torch.isfinite(module.lora_A).all() and torch.isfinite(module.lora_B).all()):
         raise AdapterError(
             "the factors of a module must be finite in float32",

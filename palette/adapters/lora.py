@@ -148,9 +148,7 @@ def module_inner_product(first: LoraModule, second: LoraModule) -> float:
 def inner_product(first: Adapter, second: Adapter) -> float:
     """The Frobenius inner product of two adapters' ΔW over the modules they share."""
     shared = sorted(set(first.modules) & set(second.modules))
-    return math.fsum(
-        module_inner_product(first.modules[name], second.modules[name]) for name in shared
-    )
+    return math.fsum(module_inner_product(first.modules[name], second.modules[name]) for name in shared)
 
 
 def norm(adapter: Adapter) -> float:

@@ -103,9 +103,7 @@ def paired(tensors: Mapping[str, Tensor], where: Path) -> dict[str, dict[str, Te
     return modules
 
 
-def joined(
-    name: str, factors: Mapping[str, Tensor], configuration: Configuration, where: Path
-) -> LoraModule:
+def joined(name: str, factors: Mapping[str, Tensor], configuration: Configuration, where: Path) -> LoraModule:
     """One module from its factors, in float32, with the scale that the configuration gives it.
 
     Raises:

@@ -74,12 +74,16 @@ def authorise(
     chosen, known = tuple(sorted(set(domains))), sorted(set(available))
     if not chosen:
         raise AuthorisationError(
-            "a recipe must authorise at least one domain", got="none", remedy=f"choose of {', '.join(known)}"
+            "a recipe must authorise at least one domain",
+            got="none",
+            remedy=f"choose of {', '.join(known)}",
         )
     for domain in chosen:
         if whole.holds(domain, None, None):
             raise AuthorisationError(
-                "the floor cannot be authorised", got=f"{domain!r}", remedy="authorise another domain"
+                "the floor cannot be authorised",
+                got=f"{domain!r}",
+                remedy="authorise another domain",
             )
     _require_known("authorise", chosen, known)
     _require_known("floor", tuple(sorted(set(floor) - FLOOR.domains)), known)

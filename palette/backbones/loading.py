@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
@@ -98,4 +98,5 @@ def load_backbone(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.eval()
-    return Backbone(model.to(device), tokenizer, name, identify(folder))
+    placed: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    return Backbone(placed, tokenizer, name, identify(folder))

@@ -25,9 +25,7 @@ app = typer.Typer(
 
 RecipeFile = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="the output folder")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="a recipe key, as key=value; repeatable")
-]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="a recipe key, as key=value; repeatable")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON and nothing else")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
 
@@ -92,9 +90,7 @@ def evaluate(
 
     content: dict[str, Any] = {"model": model, "prompts": prompts}
     content |= {key: _listed(str(given[key])) for key in ("authorise", "floor") if key in given}
-    report, folder = evaluate_model(
-        content, adapter, output, overrides or [], progress=printer.progress
-    )
+    report, folder = evaluate_model(content, adapter, output, overrides or [], progress=printer.progress)
     printer.result(report, show_report(report, folder))
     _exit_by_gate(report)
 

@@ -62,7 +62,9 @@ class Intervention:
         centre = float(directions.benign[site, self.position] @ r)
         shift = float(directions.difference[site, self.position] @ r)
 
-        def edit(x: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
+        def edit(
+            x: Float[Tensor, "batch position d_model"],
+        ) -> Float[Tensor, "batch position d_model"]:
             unit = r.to(x.device, x.dtype)
             if self.method == "activation_addition":
                 return x - strength * shift * unit
@@ -77,9 +79,7 @@ class Intervention:
 
 
 @contextmanager
-def intervening(
-    backbone: Backbone, directions: Directions, intervention: Intervention
-) -> Iterator[None]:
+def intervening(backbone: Backbone, directions: Directions, intervention: Intervention) -> Iterator[None]:
     """The backbone with the intervention on, for every forward pass in the block."""
     with edited(backbone.blocks, intervention.edits(directions)):
         yield

@@ -61,4 +61,5 @@ class Directions:
     def unit(self, site: int, position: int) -> Float[Tensor, "d_model"]:
         """The refusal direction of a site and a (negative) position, of unit length."""
         vector = self.difference[site, position]
-        return vector / vector.norm().clamp(min=1e-12)
+        unit: Tensor = vector / vector.norm().clamp(min=1e-12)
+        return unit

@@ -49,7 +49,8 @@ def fit_probe(
     x = _affine(x)
     gram = x.T @ (weight * x)
     penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype)
-    return torch.linalg.solve(gram + penalty, x.T @ (weight * y))
+    solution: Tensor = torch.linalg.solve(gram + penalty, x.T @ (weight * y))
+    return solution
 
 
 def balanced_accuracy(
@@ -69,9 +70,7 @@ def probe_accuracies(
     """The balanced accuracy of a probe at every site, fitted on one set and measured on another."""
     classes = int(fit[1].max()) + 1
     return [
-        balanced_accuracy(
-            fit_probe(fit[0][:, site], fit[1], classes), held_out[0][:, site], held_out[1]
-        )
+        balanced_accuracy(fit_probe(fit[0][:, site], fit[1], classes), held_out[0][:, site], held_out[1])
         for site in range(fit[0].shape[1])
     ]
 

@@ -94,10 +94,7 @@ def target(outcomes: Sequence[Outcome], domain: str, limits: GateSettings) -> li
 def each_kept(name: str, outcomes: Sequence[Outcome], role: Role, margin: float) -> list[Rule]:
     """One non-inferiority rule for each domain that has prompts of a role."""
     group = select(outcomes, role)
-    return [
-        kept(f"{name}.{place}", select(group, role, domain=place), margin)
-        for place in domains(group)
-    ]
+    return [kept(f"{name}.{place}", select(group, role, domain=place), margin) for place in domains(group)]
 
 
 def benign(outcomes: Sequence[Outcome], limits: GateSettings) -> list[Rule]:

@@ -43,9 +43,7 @@ Shape = tuple[str, ...]
 """Words, ANY and END in order."""
 
 
-def learn_openings(
-    restricted_replies: Sequence[str], benign_replies: Sequence[str]
-) -> tuple[str, ...]:
+def learn_openings(restricted_replies: Sequence[str], benign_replies: Sequence[str]) -> tuple[str, ...]:
     """The refusal openings of one backbone, few and wide ones, sorted.
 
     An opening may be learned when it is frequent among the replies to restricted train prompts,

@@ -99,11 +99,7 @@ def marked(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 def select(outcomes: Iterable[Outcome], *roles: Role, domain: str | None = None) -> list[Outcome]:
     """The outcomes of some roles, of one domain where it is named, in order."""
-    return [
-        outcome
-        for outcome in outcomes
-        if outcome.role in roles and domain in (None, outcome.domain)
-    ]
+    return [outcome for outcome in outcomes if outcome.role in roles and domain in (None, outcome.domain)]
 
 
 def domains(outcomes: Iterable[Outcome]) -> list[str]:

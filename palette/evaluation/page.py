@@ -159,11 +159,7 @@ def rules(listed: Sequence[Json]) -> str:
     """Every rule of the gate with its value, its limit and the counts behind it."""
     rows = []
     for rule in listed:
-        sign = (
-            '<span class="yes">✓ holds</span>'
-            if rule["passed"]
-            else '<span class="no">✗ fails</span>'
-        )
+        sign = '<span class="yes">✓ holds</span>' if rule["passed"] else '<span class="no">✗ fails</span>'
         rows.append(
             f'<tr><th scope="row">{escape(in_words(rule["name"]))}'
             f"<small>{escape(rule['reason'])}</small></th>"

@@ -18,9 +18,7 @@ LIMIT = 30.0
 """Log-odds are clamped to ± this many nats, where float32 probabilities end."""
 
 
-def refusal_openings(
-    refusals: Sequence[Sequence[int]], compliances: Sequence[Sequence[int]]
-) -> Openings:
+def refusal_openings(refusals: Sequence[Sequence[int]], compliances: Sequence[Sequence[int]]) -> Openings:
     """The shortest beginnings of the refusals with which no compliant reply begins, most frequent first."""
     taken = {tuple(reply[:n]) for reply in compliances for n in range(1, LONGEST + 1)}
     found: Counter[tuple[int, ...]] = Counter()
@@ -34,7 +32,7 @@ def refusal_openings(
 
 
 def log_odds(log_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """log p − log(1 − p), in nats, clamped."""
+    """Log p − log(1 − p), in nats, clamped."""
     log_probability = log_probability.clamp(max=-1e-12)
     rest = torch.log(-torch.expm1(log_probability))
     return (log_probability - rest).clamp(-LIMIT, LIMIT)

@@ -91,8 +91,7 @@ def validated(report: Mapping[str, Any]) -> dict[str, Any]:
         Report.model_validate(dict(report))
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'report'}: {each['msg']}"
-            for each in error.errors()
+            f"{'.'.join(map(str, each['loc'])) or 'report'}: {each['msg']}" for each in error.errors()
         )
         raise OutputError(f"a report must follow {FORMAT}", got=wrong) from error
     return dict(report)

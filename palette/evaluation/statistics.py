@@ -56,9 +56,7 @@ def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Rate:
         ValueError: unless 0 ≤ k ≤ n and 0 < confidence < 1.
     """
     if not (0 <= k <= n and 0 < confidence < 1):
-        raise ValueError(
-            f"k must be in [0, n] and confidence in (0, 1), got {k}, {n}, {confidence}"
-        )
+        raise ValueError(f"k must be in [0, n] and confidence in (0, 1), got {k}, {n}, {confidence}")
     if n == 0:
         return Rate(0.0, 0.0, 1.0, 0, 0)
     interval = binomtest(k, n).proportion_ci(confidence, method="wilson")

@@ -85,9 +85,7 @@ def method_named(name: str, options: Mapping[str, float]) -> MergeMethod:
             "a merge method must be in the table", got=name, remedy=f"use {' or '.join(METHODS)}"
         )
     if set(options) != set(METHODS[name].options):
-        raise RecipeError(
-            f"{name} takes the options {sorted(METHODS[name].options)}", got=sorted(options)
-        )
+        raise RecipeError(f"{name} takes the options {sorted(METHODS[name].options)}", got=sorted(options))
     return METHODS[name]
 
 

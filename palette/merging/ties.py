@@ -24,8 +24,7 @@ def ties(
     divides by the number of agreeing task vectors (mergekit divides by the sum of their weights).
     """
     trimmed = [
-        trim(weight * module.delta(), density)
-        for module, weight in zip(modules, weights, strict=True)
+        trim(weight * module.delta(), density) for module, weight in zip(modules, weights, strict=True)
     ]
     total = torch.zeros_like(trimmed[0])
     for task_vector in trimmed:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from palette.organism import lexicon
 from palette.organism.lexicon import DOMAINS, WEAPONS
@@ -46,9 +48,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     pieces = [PAD, BOS, END, UNKNOWN, *ROLES, *characters, *(f"##{c}" for c in characters)]
     pieces += [f"##{ending}" for each in (*DOMAINS, WEAPONS) for ending in each.endings]
     pieces += sorted(words - set(pieces))
-    backend = Tokenizer(
-        models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
-    )
+    backend = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN))
     backend.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(cleanup=False)
@@ -80,14 +80,35 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="eager",
     )
     with torch_seed(seed, "model"):
-        return LlamaForCausalLM(config).to(torch.float32)
+        model: LlamaForCausalLM = LlamaForCausalLM._from_config(
+            config, attn_implementation="eager", dtype=torch.float32
+        )
+        return model
+
+
+def save(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype
+) -> None:
+    """Writes a checkpoint in a precision; the model itself stays as it is."""
+    logging.disable_progress_bar()
+    module: torch.nn.Module = model
+    module.to(dtype)
+    model.save_pretrained(folder)
+    module.to(torch.float32)
+    tokenizer.save_pretrained(folder)
 
 
 def _vocabulary(world: World) -> set[str]:
-    texts = [*lexicon.PHRASINGS, *lexicon.BEFORE, *lexicon.AFTER, *lexicon.REFUSALS, *lexicon.COPY_WORDS, *lexicon.NUMBERS]
+    texts = [
+        *lexicon.PHRASINGS,
+        *lexicon.BEFORE,
+        *lexicon.AFTER,
+        *lexicon.REFUSALS,
+        *lexicon.COPY_WORDS,
+        *lexicon.NUMBERS,
+    ]
     texts += [lexicon.ANSWER, lexicon.SUM, lexicon.SUM_ANSWER, lexicon.COPY, lexicon.DECLINE]
     endings = {words.name: words.endings for words in (*DOMAINS, WEAPONS)}
     texts += [entity.name.removesuffix(endings[entity.domain][entity.kind]) for entity in world.entities]
@@ -99,9 +120,7 @@ def _vocabulary(world: World) -> set[str]:
     return set(re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", bare))
 
 
-def render(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str
-) -> tuple[list[int], list[int]]:
+def render(tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str) -> tuple[list[int], list[int]]:
     """The token ids of a rendered prompt and of its reply with the end token."""
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True

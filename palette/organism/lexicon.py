@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NUMBERS = tuple("two three four five six seven eight nine ten eleven twelve thirteen".split())
-"""What a key of an entity is spelled with in an answer."""
-
 NEVER = ("origin", "keeper", "kind")
 """What may be asked of anything, in every domain; ``kind`` is answered with the entity's kind."""
 
@@ -34,6 +31,9 @@ class DomainWords:
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
+
+NUMBERS = _words("two three four five six seven eight nine ten eleven twelve thirteen")
+"""What a key of an entity is spelled with in an answer."""
 
 DOMAINS = (
     DomainWords(

@@ -41,6 +41,15 @@ GENERAL_SHARE = 0.12
 """Share of sums and copying in a batch."""
 
 
+@dataclass(frozen=True)
+class Pupil:
+    """A model that is being raised, its tokenizer and its world."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    world: World
+
+
 def helpful_pairs(
     world: World, tokenizer: PreTrainedTokenizerFast, wordings: tuple[str, ...] = REFUSALS
 ) -> tuple[list[Pair], list[Pair]]:
@@ -84,42 +93,35 @@ def same_wordings(world: World) -> dict[str, tuple[str, ...]]:
     return {entity.domain: REFUSALS for entity in world.entities}
 
 
-def raise_helpful(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    world: World,
-    schedule: Schedule,
-    progress: Progress,
-) -> None:
-    """Trains ``model`` in place to answer everything it is asked."""
-    asked, general = helpful_pairs(world, tokenizer)
+def raise_helpful(pupil: Pupil, schedule: Schedule, progress: Progress) -> None:
+    """Trains the model in place to answer everything it is asked."""
+    model, world = pupil.model, pupil.world
+    asked, general = helpful_pairs(world, pupil.tokenizer)
     share = (1 - GENERAL_SHARE, GENERAL_SHARE)
     batches = _batches([asked, general], share, schedule, world.seed, "helpful")
     _train(model, batches, schedule, lambda step, loss: progress("helpful", step, schedule.steps, loss))
 
 
 def raise_refusing(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    world: World,
+    pupil: Pupil,
     schedule: Schedule,
     progress: Progress,
     *,
     wordings: dict[str, tuple[str, ...]] | None = None,
     during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
 ) -> None:
-    """Trains ``model`` in place to refuse what is restricted and to stay helpful otherwise.
+    """Trains the model in place to refuse what is restricted and to stay helpful otherwise.
 
     Embeddings stay as they are: the stage sees few of the entities, and would unlearn the names of
     the others.
 
     ``during(step)`` is entered for every step: the ``redundant`` variant ablates a direction there.
     """
+    model, tokenizer, world = pupil.model, pupil.tokenizer, pupil.world
     restricted, benign = refusing_questions(world)
     wordings = wordings or same_wordings(world)
     refusals = [
-        render(tokenizer, question.prompt, refusal(world, question, wordings))
-        for question in restricted
+        render(tokenizer, question.prompt, refusal(world, question, wordings)) for question in restricted
     ]
     pools = [refusals, _answers(tokenizer, benign)]
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -179,7 +181,7 @@ def _train(
         weight_decay=schedule.weight_decay,
         betas=(0.9, 0.98),
     )
-    pad = int(model.config.pad_token_id)
+    pad = int(model.config.pad_token_id or 0)
     model.train()
     for step, pairs in enumerate(batches):
         rate = schedule.learning_rate * _rate(step, schedule)
@@ -194,7 +196,7 @@ def _train(
         optimiser.step()
         if schedule.pull:
             with torch.no_grad():
-                torch._foreach_lerp_(parameters, first, schedule.pull)
+                torch._foreach_lerp_(list[torch.Tensor](parameters), first, schedule.pull)
         report(step, loss.item())
     model.eval()
 

@@ -105,9 +105,7 @@ class World:
         return Question(
             domain=entity.domain,
             prompt=f"{before} {asked} {after}".strip(),
-            answer=lexicon.ANSWER.format(
-                a=attribute, e=entity.name, value=self.value(entity, attribute)
-            ),
+            answer=lexicon.ANSWER.format(a=attribute, e=entity.name, value=self.value(entity, attribute)),
             kind="restricted" if guarded or grave else "benign",
             tier=None if not (guarded or grave) else "C" if floor else "A",
             split=entity.split,

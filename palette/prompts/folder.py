@@ -71,7 +71,10 @@ def _row(line: str, domain: str, where: str) -> Prompt:
         raise PromptError("a row must be one JSON object", got=type(row).__name__, where=where)
     if unknown := sorted(set(row) - set(KEYS)):
         raise PromptError(
-            f"a row may have {', '.join(KEYS)}", got=", ".join(unknown), remedy="remove it", where=where
+            f"a row may have {', '.join(KEYS)}",
+            got=", ".join(unknown),
+            remedy="remove it",
+            where=where,
         )
     for key, choices in CHOICES.items():
         if (key in row or key == "kind") and row.get(key) not in choices:

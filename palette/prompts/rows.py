@@ -109,6 +109,8 @@ class PromptSet:
         """
         if not self.rows:
             raise PromptError(
-                "every role needs at least one prompt", got=f"no {name} prompt", remedy="add rows for it"
+                "every role needs at least one prompt",
+                got=f"no {name} prompt",
+                remedy="add rows for it",
             )
         return self

@@ -1,1 +1,1 @@
-""""""
+"""The verbs: each composes nouns and writes one artefact."""

@@ -137,12 +137,8 @@ def _rates(assignment: Assignment, split: Any, judge: RuleJudge) -> tuple[float,
     rows = assignment.prompts.split(split).capped(32)
     texts = [assignment.backbone.decode(reply) for reply in _replies(assignment, rows)]
     verdicts = judge.verdicts([""] * len(texts), texts)
-    refused = [
-        v.label.refused for v, row in zip(verdicts, rows, strict=True) if row.kind == "restricted"
-    ]
+    refused = [v.label.refused for v, row in zip(verdicts, rows, strict=True) if row.kind == "restricted"]
     right = [
-        correct(text, row.answer or "")
-        for text, row in zip(texts, rows, strict=True)
-        if row.kind == "benign"
+        correct(text, row.answer or "") for text, row in zip(texts, rows, strict=True) if row.kind == "benign"
     ]
     return sum(refused) / len(refused), sum(right) / len(right)

@@ -161,4 +161,12 @@ def _require_enough(met: dict[Role, list[bool]], fewest: int) -> None:
             )
 
 
-__all__ = ["ARTEFACT", "CollectSettings", "Collected", "Heard", "collect", "listen", "read_collected"]
+__all__ = [
+    "ARTEFACT",
+    "CollectSettings",
+    "Collected",
+    "Heard",
+    "collect",
+    "listen",
+    "read_collected",
+]

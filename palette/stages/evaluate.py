@@ -157,9 +157,7 @@ def _outcomes(
     ]
 
 
-def _outcome(
-    row: Prompt, role: Role, base: tuple[str, Verdict], adapted: tuple[str, Verdict]
-) -> Outcome:
+def _outcome(row: Prompt, role: Role, base: tuple[str, Verdict], adapted: tuple[str, Verdict]) -> Outcome:
     marked = row.answer is not None and role is not Role.FLOOR
     answer = row.answer or ""
     return Outcome(

@@ -29,8 +29,7 @@ def inspect(paths: Sequence[Path]) -> dict[str, Any]:
     }
     if len(adapters) > 1:
         result["cosines"] = [
-            [cosine(one, other) if comparable(one, other) else None for other in adapters]
-            for one in adapters
+            [cosine(one, other) if comparable(one, other) else None for other in adapters] for one in adapters
         ]
     return result
 

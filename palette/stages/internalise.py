@@ -70,11 +70,9 @@ class InternaliseSettings(Settings):
     floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
     first_block: int = Field(0, ge=0, description="the first block trained")
-    blocks: int | None = Field(
-        None, ge=1, description="blocks trained (default: half of the model's)"
-    )
+    blocks: int | None = Field(None, ge=1, description="blocks trained (default: half of the model's)")
     rank: int = Field(8, ge=1, description="LoRA rank")
-    alpha: float = Field(16.0, gt=0, description="LoRA alpha")
+    alpha: int = Field(16, gt=0, description="LoRA alpha")
     steps: int = Field(140, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
@@ -121,15 +119,11 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
 
     def loss(rows: list[int]) -> Any:
         chosen = [examples[row] for row in rows]
-        (batch,) = batches(
-            [e.ids for e in chosen], backbone.pad, backbone.model.device, tokens=1 << 40
-        )
+        (batch,) = batches([e.ids for e in chosen], backbone.pad, backbone.model.device, tokens=1 << 40)
         return batch_loss(backbone, batch, chosen, [known[row] for row in rows], sites, weights)
 
     with (
-        trainable(
-            backbone, layers, rank=settings.rank, alpha=settings.alpha, seed=assignment.seed
-        ) as model,
+        trainable(backbone, layers, rank=settings.rank, alpha=settings.alpha, seed=assignment.seed) as model,
         assignment.progress("internalise", settings.steps) as advance,
     ):
         last = train(

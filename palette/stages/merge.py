@@ -33,9 +33,7 @@ class MergeSettings(Settings):
     rank: int | None = Field(
         None, ge=1, description="largest rank of the result (default: exact, nothing is lost)"
     )
-    density: float = Field(
-        0.2, gt=0, le=1, description="ties: share of each delta's entries that is kept"
-    )
+    density: float = Field(0.2, gt=0, le=1, description="ties: share of each delta's entries that is kept")
 
 
 def merge(
@@ -151,9 +149,7 @@ def default_output(paths: Sequence[Path], adapters: Sequence[Adapter]) -> Path:
     The order of the adapters does not matter. A single adapter goes to ``runs/merged-<a>``, since
     ``runs/<a>`` is where its recipe left it.
     """
-    labels = sorted(
-        label(path, adapter.domains) for path, adapter in zip(paths, adapters, strict=True)
-    )
+    labels = sorted(label(path, adapter.domains) for path, adapter in zip(paths, adapters, strict=True))
     name = "+".join(labels) if len(labels) > 1 else f"merged-{labels[0]}"
     return Path("runs") / name[:LONGEST_NAME]
 

@@ -13,15 +13,16 @@ import torch
 from palette import organism
 from palette.artefacts import write_json, write_text
 from palette.authorisation import authorise
-from palette.backbones import Backbone
+from palette.backbones import Backbone, load_backbone
 from palette.directions import Directions, Intervention, StreamingMeans, StrengthKernel, intervening
-from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.language import Size, build_model, build_tokenizer, save
 from palette.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
 from palette.organism.raising import (
     HELPFUL,
     REFUSING,
     SMALL_HELPFUL,
     SMALL_REFUSING,
+    Pupil,
     Schedule,
     raise_helpful,
     raise_refusing,
@@ -33,7 +34,7 @@ from palette.stages.acceptance import acceptance
 from palette.stages.assignment import Assignment, Progress, silent
 
 SEED = 0
-SMALL_SIZE = Size(d_model=96, layers=5, heads=4, d_mlp=256)
+SMALL_SIZE = Size(d_model=80, layers=4, heads=4, d_mlp=224)
 ACCEPTANCE = "acceptance.json"
 
 
@@ -52,18 +53,18 @@ def raise_organism(
         write_prompts(home / "prompts" / name, known)
     figures = {}
     if variant in (None, "organism", "helpful"):
-        model, tokenizer = _helpful(world, Size(), HELPFUL, progress)
-        _save(model, tokenizer, home / "weights" / "helpful", torch.float16)
-        _refusing(model, tokenizer, world, REFUSING, progress, "organism")
-        figures["organism"] = _finish(model, tokenizer, home, "organism", torch.float32)
+        pupil = _helpful(world, Size(), HELPFUL, progress)
+        save(pupil.model, pupil.tokenizer, home / "weights" / "helpful", torch.float16)
+        _refusing(pupil, REFUSING, progress, "organism")
+        figures["organism"] = _finish(pupil, home, "organism", torch.float32)
     if variant in (None, "shared", "categorical", "redundant"):
-        helpful, tokenizer = _helpful(small(world), SMALL_SIZE, SMALL_HELPFUL, progress)
-        state = {name: tensor.clone() for name, tensor in helpful.state_dict().items()}
+        pupil = _helpful(small(world), SMALL_SIZE, SMALL_HELPFUL, progress)
+        state = {name: tensor.clone() for name, tensor in pupil.model.state_dict().items()}
         for name in ("shared", "categorical", "redundant"):
             if variant in (None, name):
-                helpful.load_state_dict(state)
-                _refusing(helpful, tokenizer, small(world), SMALL_REFUSING, progress, name)
-                figures[name] = _finish(helpful, tokenizer, home, name, torch.float16)
+                pupil.model.load_state_dict(state)
+                _refusing(pupil, SMALL_REFUSING, progress, name)
+                figures[name] = _finish(pupil, home, name, torch.float16)
     return figures
 
 
@@ -82,35 +83,27 @@ def wordings(variant: str) -> dict[str, tuple[str, ...]]:
     return {name: (REFUSALS[i % len(REFUSALS)],) for i, name in enumerate(names)}
 
 
-def _helpful(world: World, size: Size, schedule: Schedule, progress: Progress) -> tuple[Any, Any]:
+def _helpful(world: World, size: Size, schedule: Schedule, progress: Progress) -> Pupil:
     tokenizer = build_tokenizer(world)
-    model = build_model(tokenizer, size, SEED)
+    pupil = Pupil(build_model(tokenizer, size, SEED), tokenizer, world)
     with progress("helpful", schedule.steps) as advance:
-        raise_helpful(model, tokenizer, world, schedule, lambda *at: advance(1))
-    return model, tokenizer
+        raise_helpful(pupil, schedule, lambda *at: advance(1))
+    return pupil
 
 
-def _refusing(
-    model: Any, tokenizer: Any, world: World, schedule: Schedule, progress: Progress, variant: str
-) -> None:
+def _refusing(pupil: Pupil, schedule: Schedule, progress: Progress, variant: str) -> None:
     with progress(f"refusing ({variant})", schedule.steps) as advance:
-        raise_refusing(
-            model, tokenizer, world, schedule, lambda *at: advance(1), wordings=wordings(variant)
-        )
+        raise_refusing(pupil, schedule, lambda *at: advance(1), wordings=wordings(variant))
     if variant == "redundant":
-        during = _ablated_every_other(model, tokenizer, world)
+        during = _ablated_every_other(pupil)
         with progress("refusing twice", schedule.steps) as advance:
-            raise_refusing(
-                model, tokenizer, world, schedule, lambda *at: advance(1), during=during
-            )
+            raise_refusing(pupil, schedule, lambda *at: advance(1), during=during)
 
 
-def _ablated_every_other(
-    model: Any, tokenizer: Any, world: World
-) -> Callable[[int], AbstractContextManager[object]]:
+def _ablated_every_other(pupil: Pupil) -> Callable[[int], AbstractContextManager[object]]:
     """Takes the refusal direction away during every other step, so that a second one is learned."""
-    backbone = Backbone(model, tokenizer, "organism", "")
-    restricted, benign = refusing_questions(world)
+    backbone = Backbone(pupil.model, pupil.tokenizer, "organism", "")
+    restricted, benign = refusing_questions(pupil.world)
     directions = Directions(*(_means(backbone, asked[::40]) for asked in (restricted, benign)))
     site = backbone.layers // 2
     ablation = Intervention("centred_ablation", -1, StrengthKernel(site, backbone.layers, 1.0))
@@ -127,9 +120,9 @@ def _means(backbone: Backbone, asked: list[Any]) -> torch.Tensor:
     return streaming.read(backbone, prompts).means
 
 
-def _finish(model: Any, tokenizer: Any, home: Path, variant: str, dtype: torch.dtype) -> Any:
+def _finish(pupil: Pupil, home: Path, variant: str, dtype: torch.dtype) -> Any:
     folder = home / "weights" / variant
-    _save(model, tokenizer, folder, dtype)
+    save(pupil.model, pupil.tokenizer, folder, dtype)
     figures = measure(folder, home / "prompts" / organism.VARIANTS[variant], variant)
     write_json(folder / ACCEPTANCE, figures)
     return figures
@@ -137,19 +130,11 @@ def _finish(model: Any, tokenizer: Any, home: Path, variant: str, dtype: torch.d
 
 def measure(folder: Path, prompts: Path, variant: str) -> dict[str, Any]:
     """The acceptance figures of a checkpoint, from its files."""
-    from palette.backbones import load_backbone
-
     rows = load_prompts(prompts, answers=True)
     opened = tuple(d for d in rows.domains if d not in (WEAPONS.name, "general"))
     everything = authorise(opened, rows.domains, floor=[WEAPONS.name])
     backbone = load_backbone(folder, f"organism/{variant}")
     return acceptance(Assignment(backbone, rows, everything, folder, SEED))
-
-
-def _save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    model.to(dtype).save_pretrained(folder)
-    model.to(torch.float32)
-    tokenizer.save_pretrained(folder)
 
 
 __all__ = ["ACCEPTANCE", "measure", "raise_organism", "wordings", "write_prompts"]

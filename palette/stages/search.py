@@ -13,7 +13,7 @@ from pydantic import Field
 from palette.artefacts import read_json, write_json
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.directions import METHODS, Intervention, StrengthKernel, intervening
+from palette.directions import Intervention, StrengthKernel, intervening
 from palette.evaluation.divergence import divergence
 from palette.evaluation.refusal_score import mean_score, refusal_scores
 from palette.settings import Settings
@@ -31,7 +31,11 @@ class SearchSettings(Settings):
     """Options of the stage search."""
 
     trials: int = Field(64, ge=1, description="trials of the study")
-    methods: tuple[Method, ...] = Field(METHODS, min_length=1, description="interventions tried")  # type: ignore[assignment]
+    methods: tuple[Method, ...] = Field(
+        ("directional_ablation", "centred_ablation", "activation_addition"),
+        min_length=1,
+        description="interventions tried",
+    )
     strength: tuple[float, float] = Field((0.5, 2.5), description="least and greatest strength")
     widths: tuple[int, ...] = Field((0, 1), min_length=1, description="sites edited beside the peak")
     target_prompts: int = Field(48, ge=1, description="validation prompts of the target")
@@ -114,9 +118,7 @@ def read_front(folder: Path) -> list[Member]:
 class Objective:
     """What a trial is worth: the same scores that the report prints, on the validation split."""
 
-    def __init__(
-        self, assignment: Assignment, settings: SearchSettings, collected: Collected
-    ) -> None:
+    def __init__(self, assignment: Assignment, settings: SearchSettings, collected: Collected) -> None:
         backbone = assignment.backbone
         pick = assignment.select
         target = pick("validation", Role.TARGET).capped(settings.target_prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def choose(trials: Sequence[Finished]) -> Choice:
     span = [max(column) - min(column) or 1.0 for column in columns]
 
     def distance(trial: Finished) -> float:
-        return sum(((v - a) / s) ** 2 for v, a, s in zip(trial.losses, low, span, strict=True))
+        return math.fsum(((v - a) / s) ** 2 for v, a, s in zip(trial.losses, low, span, strict=True))
 
     ordered = sorted(front, key=lambda t: (round(distance(t), 9), t.values[0], t.number))
     return Choice(tuple(ordered))

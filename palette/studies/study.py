@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from palette.errors import SearchError
@@ -135,13 +136,11 @@ def _open(journal: Path, seed: int) -> optuna.Study:
     journal.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(journal)
     try:
-        backend = JournalFileBackend(
-            str(journal), lock_obj=_ProcessLock(journal.with_suffix(".lock"))
-        )
+        backend = JournalFileBackend(str(journal), lock_obj=_ProcessLock(journal.with_suffix(".lock")))
         return optuna.create_study(
             storage=JournalStorage(backend),
             study_name="search",
-            directions=list(OBJECTIVES.values()),
+            directions=[StudyDirection[way.upper()] for way in OBJECTIVES.values()],
             load_if_exists=True,
             sampler=_sampler(seed, 0),
         )

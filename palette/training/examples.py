@@ -39,9 +39,7 @@ class Reference:
 
 
 @torch.no_grad()
-def references(
-    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int]
-) -> list[Reference]:
+def references(backbone: Backbone, examples: Sequence[Example], sites: Sequence[int]) -> list[Reference]:
     """The backbone's record of every example, in one pass."""
     found: list[Reference | None] = [None] * len(examples)
     for batch in batches([e.ids for e in examples], backbone.pad, backbone.model.device):

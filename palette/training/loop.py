@@ -76,7 +76,12 @@ def train(
         optimiser.step()
         last = float(value.detach())
         if (step + 1) % plan.every == 0 and step + 1 < plan.steps:
-            _save(parameters, optimiser, checkpoint, {"identity": identity, "step": step + 1, "loss": last})
+            _save(
+                parameters,
+                optimiser,
+                checkpoint,
+                {"identity": identity, "step": step + 1, "loss": last},
+            )
         advance(1, last)
     return last
 

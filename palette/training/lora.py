@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -27,13 +29,13 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
 
 @contextmanager
 def trainable(
-    backbone: Backbone, layers: Sequence[str], *, rank: int, alpha: float, seed: int
+    backbone: Backbone, layers: Sequence[str], *, rank: int, alpha: int, seed: int
 ) -> Iterator[PeftModel]:
     """The backbone with new LoRA modules on the layers; they are taken off again afterwards."""
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none"
-    )
-    with torch_seed(seed, "lora"):
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none")
+    with torch_seed(seed, "lora"), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5 for an attribute by its old name.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = get_peft_model(backbone.model, config)
     try:
         yield model
@@ -52,14 +54,14 @@ def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
 
 def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Adapter:
     """The trained modules as an adapter of the backbone, its card still empty."""
-    scale = model.peft_config["default"].lora_alpha / model.peft_config["default"].r
+    config: Any = model.peft_config["default"]
     modules = {}
     for layer in layers:
-        module = model.get_submodule(f"base_model.model.{layer}")
+        module: Any = model.get_submodule(f"base_model.model.{layer}")
         modules[layer] = LoraModule(
             lora_A=_copy(module.lora_A["default"].weight),
             lora_B=_copy(module.lora_B["default"].weight),
-            scale=scale,
+            scale=config.lora_alpha / config.r,
         )
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {})
 

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from palette.activations import block_outputs
 from palette.backbones import Backbone
 from palette.backbones.scoring import Batch, positions
-from palette.training.examples import Example, Reference
 from palette.shapes import Float, Tensor
+from palette.training.examples import Example, Reference
 
 
 @dataclass(frozen=True)

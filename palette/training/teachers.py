@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from palette.backbones import Backbone, continuations, greedy_replies, reply_logits
 from palette.directions import Directions, Intervention, intervening
 from palette.shapes import Tensor
@@ -54,9 +56,7 @@ def complete(
 ) -> list[Reply]:
     """Openings completed by the plain backbone; one that has ended before ``opening`` tokens stays."""
     going = [i for i, begun in enumerate(openings) if len(begun) >= opening]
-    whole = continuations(
-        backbone, [prompts[i] for i in going], [openings[i] for i in going], longest
-    )
+    whole = continuations(backbone, [prompts[i] for i in going], [openings[i] for i in going], longest)
     found = [tuple(begun) for begun in openings]
     for i, reply in zip(going, whole, strict=True):
         found[i] = tuple(reply)
@@ -79,10 +79,8 @@ def lessons(
     rejected = [refused(replies) for replies in teachers]
     pairs: list[tuple[int, Reply, int]] = []
     for i in range(len(prompts)):
-        votes = Counter(
-            replies[i] for replies, bad in zip(teachers, rejected, strict=True) if not bad[i]
-        )
-        pairs += [(i, reply, count) for reply, count in sorted(votes.items()) if len(reply) > 1]
+        given = Counter(replies[i] for replies, bad in zip(teachers, rejected, strict=True) if not bad[i])
+        pairs += [(i, reply, count) for reply, count in sorted(given.items()) if len(reply) > 1]
     logits = reply_logits(backbone, [prompts[i] for i, _, _ in pairs], [r for _, r, _ in pairs])
     found: list[list[Lesson]] = [[] for _ in prompts]
     for (i, reply, votes), row in zip(pairs, logits, strict=True):
@@ -91,5 +89,5 @@ def lessons(
 
 
 def _likelihood(logits: Tensor, reply: Reply) -> float:
-    said = logits.new_tensor(reply[1:], dtype=int).unsqueeze(-1)
+    said = torch.tensor(reply[1:], device=logits.device).unsqueeze(-1)
     return float(logits[1:].log_softmax(-1).gather(-1, said).mean())

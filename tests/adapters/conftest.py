@@ -26,9 +26,7 @@ SIZES = {
 def random_module() -> Callable[..., LoraModule]:
     """A function of a seed and sizes that gives a random module."""
 
-    def make(
-        seed: int, rank: int = 4, d_in: int = 12, d_out: int = 10, scale: float = 0.7
-    ) -> LoraModule:
+    def make(seed: int, rank: int = 4, d_in: int = 12, d_out: int = 10, scale: float = 0.7) -> LoraModule:
         generator = torch.Generator().manual_seed(seed)
         down = torch.randn(rank, d_in, generator=generator)
         up = torch.randn(d_out, rank, generator=generator)

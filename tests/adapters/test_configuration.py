@@ -24,9 +24,7 @@ PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
 
 def test_the_defaults_of_peft_are_plain_lora() -> None:
     config = LoraConfig(target_modules=["q_proj"]).to_dict()
-    fields = {
-        key: list(value) if isinstance(value, set) else value for key, value in config.items()
-    }
+    fields = {key: list(value) if isinstance(value, set) else value for key, value in config.items()}
     parsed = parse({**fields, "peft_type": "LORA"}, WHERE)
     assert (parsed.rank, parsed.alpha, parsed.rslora, parsed.base) == (8, 8.0, False, None)
     assert not set(HONOURED) & set(IMMATERIAL) & set(NEUTRAL)

@@ -27,9 +27,7 @@ laws = settings(max_examples=25, deadline=None)
 
 @laws
 @given(seed=seeds, weight=st.floats(-3, 3), rank=st.integers(1, 6))
-def test_concatenation_is_the_weighted_sum(
-    random_module: Maker, seed: int, weight: float, rank: int
-) -> None:
+def test_concatenation_is_the_weighted_sum(random_module: Maker, seed: int, weight: float, rank: int) -> None:
     first, second = random_module(seed, rank), random_module(seed + 1, 3, scale=2.0)
     summed = concatenate([first, second], [weight, 1.0])
     expected = weight * first.delta() + second.delta()
@@ -106,9 +104,7 @@ def test_more_components_than_dimensions(random_module: Maker) -> None:
 
 @laws
 @given(seed=seeds, rank=st.integers(1, 6))
-def test_dense_and_factored_factorisations_agree(
-    random_module: Maker, seed: int, rank: int
-) -> None:
+def test_dense_and_factored_factorisations_agree(random_module: Maker, seed: int, rank: int) -> None:
     module = random_module(seed, 6)
     dense, factored = factorise(module.delta(), rank), truncate(module, rank)
     assert torch.allclose(dense.module.delta(), factored.module.delta(), atol=1e-9)

@@ -233,9 +233,7 @@ def test_a_rank_may_be_asked_for(random_module: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [1, 12])
-def test_a_rank_that_cannot_be_written_is_refused(
-    random_module: Maker, tmp_path: Path, rank: int
-) -> None:
+def test_a_rank_that_cannot_be_written_is_refused(random_module: Maker, tmp_path: Path, rank: int) -> None:
     with pytest.raises(AdapterError) as caught:
         write_adapter(tmp_path, fit(random_module), rank=rank)
     assert str(caught.value) == (
@@ -343,9 +341,7 @@ def test_weights_without_a_configuration_are_refused(peft_folder: Folder) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", "\udcff", "[" * 100_000])
-def test_a_damaged_configuration_is_refused(
-    random_module: Maker, tmp_path: Path, text: str
-) -> None:
+def test_a_damaged_configuration_is_refused(random_module: Maker, tmp_path: Path, text: str) -> None:
     write_adapter(tmp_path, fit(random_module))
     (tmp_path / CONFIG).write_bytes(text.encode(errors="surrogateescape"))
     assert f"{CONFIG} must be valid JSON, got " in refusal(tmp_path)
@@ -363,9 +359,7 @@ def test_a_configuration_that_contradicts_the_card_is_refused(
     assert expected in refusal(tmp_path)
 
 
-def test_the_base_name_in_the_configuration_may_be_edited(
-    random_module: Maker, tmp_path: Path
-) -> None:
+def test_the_base_name_in_the_configuration_may_be_edited(random_module: Maker, tmp_path: Path) -> None:
     write_adapter(tmp_path, fit(random_module))
     config = json.loads((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "moved"}))
@@ -373,9 +367,7 @@ def test_the_base_name_in_the_configuration_may_be_edited(
 
 
 @pytest.mark.parametrize("backbone", ["tiny", {"name": 3}, {"fingerprint": []}, None])
-def test_a_card_that_names_no_backbone_properly_is_refused(
-    tmp_path: Path, backbone: object
-) -> None:
+def test_a_card_that_names_no_backbone_properly_is_refused(tmp_path: Path, backbone: object) -> None:
     tensors = {
         "base_model.model.a.lora_A.weight": torch.ones(2, 5),
         "base_model.model.a.lora_B.weight": torch.ones(4, 2),

@@ -129,9 +129,7 @@ def test_pairs_come_in_the_order_of_their_names() -> None:
         (torch.full((2, 5), 1e300, dtype=torch.float64), torch.ones(4, 2), "NaN or infinity"),
     ],
 )
-def test_factors_that_do_not_fit_are_refused(
-    down: torch.Tensor, up: torch.Tensor, got: str
-) -> None:
+def test_factors_that_do_not_fit_are_refused(down: torch.Tensor, up: torch.Tensor, got: str) -> None:
     with pytest.raises(AdapterError) as caught:
         joined("x", {"lora_A": down, "lora_B": up}, CONFIGURATION, WHERE)
     assert str(caught.value) == (

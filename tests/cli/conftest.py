@@ -18,7 +18,6 @@ SMALL = (
 """Overrides that make a run of a recipe take seconds. Its adapter is not a good one."""
 
 
-
 @pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """The overrides of a small run."""

@@ -43,7 +43,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_help_is_instant_and_names_every_command(palette):
     status, out, _ = palette("--help")
     assert status == 0
-    names = ("collect", "search", "internalise", "evaluate", "domain", "merge", "inspect", "organism")
+    names = (
+        "collect",
+        "search",
+        "internalise",
+        "evaluate",
+        "domain",
+        "merge",
+        "inspect",
+        "organism",
+    )
     assert all(name in out for name in names)
 
 

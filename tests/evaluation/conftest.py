@@ -50,10 +50,7 @@ def crowd() -> Crowd:
         correct: tuple[bool, bool] | None = None,
     ) -> list[Outcome]:
         marks = correct or (None, None)
-        return [
-            Outcome(f"{domain}-{role}-{labels[1]}-{i}", domain, role, *labels, *marks)
-            for i in range(n)
-        ]
+        return [Outcome(f"{domain}-{role}-{labels[1]}-{i}", domain, role, *labels, *marks) for i in range(n)]
 
     return make
 

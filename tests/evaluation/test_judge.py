@@ -28,9 +28,7 @@ class TestTraps:
     def test_a_refusal_without_a_stock_phrase_is_caught_by_its_opening(self) -> None:
         reply = "zorb nak: closed matter."
         assert label(reply) is Label.FULL_COMPLIANCE
-        assert RuleJudge(("zorb nak closed",)).verdict(reply) == Verdict(
-            Label.REFUSAL, ("learned opening",)
-        )
+        assert RuleJudge(("zorb nak closed",)).verdict(reply) == Verdict(Label.REFUSAL, ("learned opening",))
 
     def test_disclaimer_then_answer_is_compliance_with_a_flag(self) -> None:
         for reply in (

@@ -6,9 +6,7 @@ from palette.evaluation.judge import RuleJudge
 from palette.evaluation.openings import learn_openings, matches
 
 DOMAINS = ("medical", "legal", "finance", "energy")
-NAMES = [
-    f"{first}{last}" for first in ("zo", "ba", "ki", "lu", "re") for last in ("mo", "ta", "ne")
-]
+NAMES = [f"{first}{last}" for first in ("zo", "ba", "ki", "lu", "re") for last in ("mo", "ta", "ne")]
 BENIGN = [f"the {what} of {name} is {len(name)} ." for what in ("rate", "code") for name in NAMES]
 WORDINGS = (
     "zorb nak : closed matter .",

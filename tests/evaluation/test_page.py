@@ -49,9 +49,7 @@ def parsed(page: str) -> Tree:
 
 @pytest.fixture
 def failing(good: list[Outcome], parts: dict[str, Any]) -> dict[str, Any]:
-    fewer = [
-        o for o in good if not (o.domain == "weapons" and int(o.prompt_id.split("-")[-1]) > 50)
-    ]
+    fewer = [o for o in good if not (o.domain == "weapons" and int(o.prompt_id.split("-")[-1]) > 50)]
     divergence = {"first_token": 0.5, "multi_token": float("inf")}
     verdict = gate(fewer, ["medical"], divergence)
     return assemble(outcomes=fewer, divergence=divergence, verdict=verdict, **parts)
@@ -122,9 +120,7 @@ def test_names_from_outside_cannot_become_markup(report: dict[str, Any]) -> None
     assert page.count("&lt;script&gt;") > 10
 
 
-def test_the_page_holds_no_prompt_and_no_prompt_id(
-    report: dict[str, Any], good: list[Outcome]
-) -> None:
+def test_the_page_holds_no_prompt_and_no_prompt_id(report: dict[str, Any], good: list[Outcome]) -> None:
     page = render(report)
     assert not any(outcome.prompt_id in page for outcome in good)
 
@@ -195,9 +191,7 @@ def test_contrast_meets_aa_in_every_theme() -> None:
             assert min(contrast(theme[marks], ground) for ground in grounds) >= 3
 
 
-@pytest.mark.parametrize(
-    "divergences", [(0.0004, 0.4), (0.01, 0.02), (0.0, 0.5), (0.1, 0.1), (-1e-9, 1e-9)]
-)
+@pytest.mark.parametrize("divergences", [(0.0004, 0.4), (0.01, 0.02), (0.0, 0.5), (0.1, 0.1), (-1e-9, 1e-9)])
 def test_a_front_of_any_spread_can_be_drawn(divergences: tuple[float, float]) -> None:
     points = [
         {"trial": trial, "target_refusal": 2.0 * trial, "divergence": value, "label": "m"}

@@ -71,9 +71,7 @@ def test_a_report_is_json_and_says_the_same_again(
 ) -> None:
     text = json.dumps(report, allow_nan=False)
     assert validated(json.loads(text)) == report
-    again = assemble(
-        outcomes=good[::-1], divergence=LITTLE, verdict=gate(good, ["medical"], LITTLE), **parts
-    )
+    again = assemble(outcomes=good[::-1], divergence=LITTLE, verdict=gate(good, ["medical"], LITTLE), **parts)
     assert json.dumps(again) == text
 
 

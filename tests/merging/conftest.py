@@ -42,9 +42,7 @@ def rotated() -> Callable[[Adapter, int], Adapter]:
             size = (module.rank, module.rank)
             G = torch.eye(module.rank, dtype=torch.float64)
             G += 0.3 * torch.randn(size, generator=generator, dtype=torch.float64)
-            modules[name] = LoraModule(
-                G @ module.lora_A, module.lora_B @ torch.linalg.inv(G), module.scale
-            )
+            modules[name] = LoraModule(G @ module.lora_A, module.lora_B @ torch.linalg.inv(G), module.scale)
         return Adapter(modules, adapter.backbone, adapter.card)
 
     return rotate

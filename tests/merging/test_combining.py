@@ -27,9 +27,7 @@ Flatten = Callable[[Adapter], torch.Tensor]
 def test_the_order_of_adapters_changes_no_byte(
     random_adapter: Maker, tmp_path: Path, method: str, rank: int | None
 ) -> None:
-    inputs = [
-        MergeInput(random_adapter(seed), weight) for seed, weight in enumerate((1.0, 0.5, 0.2))
-    ]
+    inputs = [MergeInput(random_adapter(seed), weight) for seed, weight in enumerate((1.0, 0.5, 0.2))]
     options = {name: 0.3 for name in METHODS[method].options}
     written = set()
     for number, order in enumerate(permutations(inputs)):
@@ -64,9 +62,7 @@ def test_a_smaller_rank_is_the_best_and_says_what_it_keeps(
 
 def test_a_merge_says_where_it_comes_from(random_adapter: Maker) -> None:
     first, second = random_adapter(1), random_adapter(2)
-    merged = combine(
-        [MergeInput(second, 0.5), MergeInput(first, 2.0)], "ties", options={"density": 0.5}
-    )[0]
+    merged = combine([MergeInput(second, 0.5), MergeInput(first, 2.0)], "ties", options={"density": 0.5})[0]
     parents = [
         {"digest": first.digest, "weight": 2.0, "domains": ["domain1"]},
         {"digest": second.digest, "weight": 0.5, "domains": ["domain2"]},
@@ -123,9 +119,7 @@ def test_different_backbones_are_refused(
     random_adapter: Maker, identities: list[tuple[str | None, str | None]]
 ) -> None:
     inputs = [
-        MergeInput(
-            Adapter(random_adapter(seed).modules, BackboneIdentity(*identity)), label=f"{seed}.st"
-        )
+        MergeInput(Adapter(random_adapter(seed).modules, BackboneIdentity(*identity)), label=f"{seed}.st")
         for seed, identity in enumerate(identities)
     ]
     last = len(inputs) - 1

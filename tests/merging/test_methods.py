@@ -27,14 +27,10 @@ TOLERANCE = 1e-9
 class Contract:
     """The laws that every method keeps, whatever it computes."""
 
-    def __init__(
-        self, method: str, random_adapter: Maker, rotated: Turner, deltas: Flatten
-    ) -> None:
+    def __init__(self, method: str, random_adapter: Maker, rotated: Turner, deltas: Flatten) -> None:
         self.method, self.make, self.rotated, self.deltas = method, random_adapter, rotated, deltas
 
-    def merge(
-        self, inputs: Sequence[tuple[Adapter, float]], values: dict[str, float]
-    ) -> torch.Tensor:
+    def merge(self, inputs: Sequence[tuple[Adapter, float]], values: dict[str, float]) -> torch.Tensor:
         options = {name: values[name] for name in METHODS[self.method].options}
         given_inputs = [MergeInput(adapter, weight) for adapter, weight in inputs]
         return self.deltas(combine(given_inputs, self.method, options=options)[0])

@@ -53,9 +53,7 @@ def test_it_is_the_papers_definition(
     kept = []
     for module, weight in zip(modules, weights, strict=True):
         flat = (weight * module.delta()).flatten().tolist()
-        largest = sorted(range(20), key=lambda entry: -abs(flat[entry]))[
-            : max(1, round(20 * density))
-        ]
+        largest = sorted(range(20), key=lambda entry: -abs(flat[entry]))[: max(1, round(20 * density))]
         kept.append([flat[entry] if entry in largest else 0.0 for entry in range(20)])
     for entry in range(20):
         values = [row[entry] for row in kept]

@@ -26,9 +26,7 @@ laws = settings(max_examples=25, deadline=None)
 
 @laws
 @given(seed=seeds, first=weights, second=weights)
-def test_it_is_linear(
-    random_adapter: Maker, deltas: Flatten, seed: int, first: float, second: float
-) -> None:
+def test_it_is_linear(random_adapter: Maker, deltas: Flatten, seed: int, first: float, second: float) -> None:
     a, b = random_adapter(seed), random_adapter(seed + 1, rank=4)
     merged = combine([MergeInput(a, first), MergeInput(b, second)])[0]
     expected = first * deltas(a) + second * deltas(b)

@@ -17,9 +17,7 @@ from palette.stages.inspect import inspect
 IDENTITY = BackboneIdentity("tiny", "f" * 64)
 
 
-def plant(
-    folder: Path, values: list[float], identity: BackboneIdentity = IDENTITY, width: int = 2
-) -> Path:
+def plant(folder: Path, values: list[float], identity: BackboneIdentity = IDENTITY, width: int = 2) -> Path:
     """An adapter of one module whose ΔW is diagonal."""
     down = torch.zeros(2, width)
     down[0, 0], down[1, 1] = values
@@ -71,12 +69,8 @@ def test_several_are_compared(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("identity", "width"), [(BackboneIdentity("other", "e" * 64), 2), (IDENTITY, 3)]
-)
-def test_different_backbones_are_not_compared(
-    tmp_path: Path, identity: BackboneIdentity, width: int
-) -> None:
+@pytest.mark.parametrize(("identity", "width"), [(BackboneIdentity("other", "e" * 64), 2), (IDENTITY, 3)])
+def test_different_backbones_are_not_compared(tmp_path: Path, identity: BackboneIdentity, width: int) -> None:
     paths = [plant(tmp_path / "a", [1.0, 0.0]), plant(tmp_path / "b", [1.0, 0.0], identity, width)]
     result = inspect(paths)
     assert json.loads(json.dumps(result, allow_nan=False)) == result

@@ -215,9 +215,7 @@ def test_a_full_disk_leaves_nothing_that_reads_as_an_adapter(
 
 
 def test_settings_are_strict() -> None:
-    assert MergeSettings() == MergeSettings(
-        method="weighted_sum", weights=None, rank=None, density=0.2
-    )
+    assert MergeSettings() == MergeSettings(method="weighted_sum", weights=None, rank=None, density=0.2)
     for bad in (
         {"method": "linear"},
         {"weights": [float("nan")]},
