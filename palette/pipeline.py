@@ -17,10 +17,10 @@ from palette import organism
 from palette.adapters.files import CONFIG, WEIGHTS, read_adapter
 from palette.adapters.lora import Adapter
 from palette.artefacts import claim, read_json, write_json
-from palette.authorisation import Authorisation, authorise
+from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import Backbone, load_backbone, locate
 from palette.backbones.loading import identify
-from palette.errors import AdapterError, BackboneError
+from palette.errors import AdapterError, BackboneError, PromptError
 from palette.evaluation.judge import RuleJudge
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.prompts import PromptSet, load_prompts
@@ -32,6 +32,7 @@ from palette.stages import search as searching
 from palette.stages.assignment import Assignment, Progress, silent
 
 RECORD = "stage.json"
+KEPT = {Role.PRESERVE, Role.FLOOR}
 
 
 @dataclass
@@ -191,6 +192,7 @@ def run_stages(
     run = Run(whole, output or Path("runs") / whole.name, progress)
     # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
     before = run.identity
+    _require_roles(run)
     claim(run.folder, {"recipe": whole.name})
     ran = []
     for stage in list(STAGES.values())[: list(STAGES).index(last) + 1]:
@@ -279,6 +281,25 @@ def _variant(name: str) -> str | None:
     if (variant or "organism") not in choices:
         raise BackboneError(f"organism's variants are {', '.join(choices)}", got=repr(variant))
     return variant or "organism"
+
+
+def _require_roles(run: Run) -> None:
+    """Checks that every split has prompts to open, to keep refused, and to leave alone.
+
+    Raises:
+        PromptError: naming the role and the split that lack one.
+    """
+    for split in ("train", "validation", run.recipe.evaluate.split):
+        roles = {run.authorisation.role(row) for row in run.prompts.split(split)}
+        groups = {"target": {Role.TARGET}, "preserved or floor": KEPT, "benign": {Role.BENIGN}}
+        for name, group in groups.items():
+            if not roles & group:
+                raise PromptError(
+                    "every role needs at least one prompt in every split",
+                    got=f"no {name} prompt in {split}",
+                    remedy="add rows for it",
+                    where=run.recipe.prompts,
+                )
 
 
 def _folder(recipe: Recipe | Path | str, output: Path | None) -> Path:

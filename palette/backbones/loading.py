@@ -12,7 +12,19 @@ from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.fingerprints import fingerprint, fingerprint_file
 
-IDENTITY = ("*.json", "*.safetensors", "*.jinja", "*.model", "tokenizer*.txt")
+IDENTITY = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
 """The files that make a model what it is."""
 
 

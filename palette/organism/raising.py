@@ -34,9 +34,9 @@ class Schedule:
 
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
-REFUSING = Schedule(steps=240, learning_rate=5e-4, warmup=20, pull=0.002)
+REFUSING = Schedule(steps=260, learning_rate=6e-4, warmup=20, pull=0.001)
 SMALL_HELPFUL = Schedule(steps=900, learning_rate=3e-3, batch=160)
-SMALL_REFUSING = Schedule(steps=200, learning_rate=8e-4, batch=128, warmup=20, pull=0.0025)
+SMALL_REFUSING = Schedule(steps=260, learning_rate=1e-3, batch=128, warmup=20, pull=0.001)
 GENERAL_SHARE = 0.12
 """Share of sums and copying in a batch."""
 

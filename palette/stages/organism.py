@@ -128,13 +128,13 @@ def _finish(pupil: Pupil, home: Path, variant: str, dtype: torch.dtype) -> Any:
     return figures
 
 
-def measure(folder: Path, prompts: Path, variant: str) -> dict[str, Any]:
+def measure(folder: Path, prompts: Path, variant: str, *, directions: bool = True) -> dict[str, Any]:
     """The acceptance figures of a checkpoint, from its files."""
     rows = load_prompts(prompts, answers=True)
     opened = tuple(d for d in rows.domains if d not in (WEAPONS.name, "general"))
     everything = authorise(opened, rows.domains, floor=[WEAPONS.name])
     backbone = load_backbone(folder, f"organism/{variant}")
-    return acceptance(Assignment(backbone, rows, everything, folder, SEED))
+    return acceptance(Assignment(backbone, rows, everything, folder, SEED), directions=directions)
 
 
 __all__ = ["ACCEPTANCE", "measure", "raise_organism", "wordings", "write_prompts"]

@@ -77,7 +77,8 @@ def test_an_empty_role(palette, recipe, tmp_path):
     text = f"{GOOD}prompts: {folder(tmp_path, rows)}\n"
     status, _, error = palette("domain", recipe(text), "-o", tmp_path / "run")
     assert status == 2
-    assert "every role needs at least one prompt, got no target train prompt" in error
+    assert "every role needs at least one prompt in every split, got no target prompt in train" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_another_recipe(palette, recipe, tmp_path):
