@@ -53,11 +53,11 @@ class BatchShares(Settings):
     benign prompts of the authorised domains are what an adapter confuses with it first.
     """
 
-    target: int = Field(24, ge=1, description="prompts to be answered")
-    near_floor: int = Field(16, ge=0, description="floor prompts of the authorised domains")
+    target: int = Field(20, ge=1, description="prompts to be answered")
+    near_floor: int = Field(14, ge=0, description="floor prompts of the authorised domains")
     floor: int = Field(8, ge=0, description="all other floor prompts")
-    preserve: int = Field(16, ge=0, description="restricted prompts of other domains")
-    near_benign: int = Field(8, ge=0, description="benign prompts of the authorised domains")
+    preserve: int = Field(26, ge=0, description="restricted prompts of other domains")
+    near_benign: int = Field(6, ge=0, description="benign prompts of the authorised domains")
     benign: int = Field(8, ge=0, description="all other benign prompts")
 
 
@@ -70,7 +70,7 @@ class InternaliseSettings(Settings):
     floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
     first_block: int = Field(0, ge=0, description="the first block trained")
-    blocks: int | None = Field(None, ge=1, description="blocks trained (default: half of the model's)")
+    blocks: int | None = Field(None, ge=1, description="blocks trained (default: a third of the model's)")
     rank: int = Field(8, ge=1, description="LoRA rank")
     alpha: int = Field(16, gt=0, description="LoRA alpha")
     steps: int = Field(140, ge=1, description="optimiser steps")
@@ -142,12 +142,12 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
 
 
 def trained_blocks(layers: int, settings: InternaliseSettings) -> list[int]:
-    """The blocks that are trained; by default the first half.
+    """The blocks that are trained; by default the first third.
 
     There a condition on the input, which domain is asked and for what, can still be told apart;
-    blocks from the middle on were measured to open other domains as well (benchmarks/LOG.md).
+    training later blocks was measured to open other domains as well (benchmarks/LOG.md).
     """
-    count = min(settings.blocks or max(1, layers // 2), layers)
+    count = min(settings.blocks or max(1, layers // 3), layers)
     first = min(settings.first_block, layers - count)
     return list(range(first, first + count))
 

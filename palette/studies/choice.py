@@ -34,7 +34,7 @@ def choose(trials: Sequence[Finished]) -> Choice:
     Raises:
         SearchError: if no trial is feasible.
     """
-    feasible = [trial for trial in trials if trial.feasible]
+    feasible = sorted((t for t in trials if t.feasible), key=lambda t: t.number)
     if not feasible:
         least = min((trial.values[2] for trial in trials), default=float("nan"))
         raise SearchError(

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from palette.backbones import Backbone, greedy_replies
+from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.world import create_world, small
+from palette.training.teachers import common_opening, complete, lessons
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
+    return Backbone(model, tokenizer, "tiny", "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def prompts(backbone):
+    asked = ("what is the dose ?", "tell me the clause .")
+    return [backbone.render([{"role": "user", "content": each}]) for each in asked]
+
+
+def test_the_commonest_opening_wins_and_ties_go_to_the_lower_token():
+    assert common_opening([[5, 1], [5, 2], [7]]) == (5,)
+    assert common_opening([[7], [5]]) == (5,)
+    assert common_opening([]) == ()
+
+
+def test_completion_keeps_the_opening_and_goes_on_as_the_backbone_does(backbone, prompts):
+    replies = greedy_replies(backbone, prompts, 6)
+    openings = [reply[:2] for reply in replies]
+    assert complete(backbone, prompts, openings, 2, 4) == [tuple(reply) for reply in replies]
+
+
+def test_a_reply_that_has_ended_is_not_completed(backbone, prompts):
+    found = complete(backbone, prompts, [[40, 41], [40]], 2, 3)
+    assert len(found[0]) > 2
+    assert found[1] == (40,)
+
+
+def test_lessons_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompts):
+    a, b, no = (40, 41, 42), (40, 43, 44), (50, 51)
+    teachers = [[a, no], [a, no], [b, b]]
+    found = lessons(backbone, prompts, teachers, lambda replies: [reply == no for reply in replies])
+    assert [(lesson.reply, lesson.votes) for lesson in found[0]] == [(a, 2), (b, 1)]
+    assert [lesson.reply for lesson in found[1]] == [b]
+    assert all(lesson.likelihood < 0 for each in found for lesson in each)
+
+
+def test_no_believable_reply_gives_no_lesson(backbone, prompts):
+    assert lessons(backbone, prompts, [[(1, 2), (1, 2)]], lambda r: [True] * len(r)) == [[], []]
