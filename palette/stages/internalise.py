@@ -76,7 +76,7 @@ class InternaliseSettings(Settings):
     steps: int = Field(140, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
-    divergence_weight: float = Field(1.0, ge=0, description="weight of the KL to the backbone")
+    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone")
     identity_weight: float = Field(20.0, ge=0, description="weight of the activation identity")
     checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
     prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
