@@ -176,8 +176,8 @@ def _is_done(folder: Path, stage: Stage, inputs: str) -> bool:
     record = folder / stage.name / RECORD
     if not record.is_file():
         return False
-    held = read_json(record)
-    return bool(held.get("inputs") == inputs) and held.get("outputs") == _digests(folder, stage)
+    held, digests = read_json(record), _digests(folder, stage)
+    return digests is not None and held.get("inputs") == inputs and held.get("outputs") == digests
 
 
 def _digests(folder: Path, stage: Stage) -> dict[str, str] | None:

@@ -58,7 +58,7 @@ def next_token_logits(
 @torch.no_grad()
 def reply_logits(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
-) -> list[Float[Tensor, "token vocabulary"]]:
+) -> list[Float[Tensor, "_token vocabulary"]]:
     """For each prompt, the logits with which the model would say each token of the reply, teacher-forced."""
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]

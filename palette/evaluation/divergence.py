@@ -8,7 +8,7 @@ import torch
 
 from palette.shapes import Float, Tensor
 
-Logits = Float[Tensor, "token vocabulary"]
+Logits = Float[Tensor, "_token vocabulary"]
 
 
 def kl(base: Float[Tensor, "*token vocabulary"], changed: Float[Tensor, "*token vocabulary"]) -> Tensor:
