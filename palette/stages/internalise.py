@@ -14,6 +14,7 @@ from palette.adapters.lora import Adapter
 from palette.artefacts import write_json
 from palette.authorisation import Role
 from palette.backbones import batches, greedy_replies
+from palette.errors import SearchError
 from palette.evaluation.judge import RuleJudge
 from palette.fingerprints import fingerprint
 from palette.prompts import Prompt
@@ -36,10 +37,12 @@ from palette.training import (
 from palette.training.teachers import (
     Lesson,
     Reply,
+    believed,
     common_opening,
     complete,
     intervened_replies,
     lessons,
+    opening_of,
 )
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
@@ -69,6 +72,9 @@ class InternaliseSettings(Settings):
     reply_tokens: int = Field(48, ge=4, description="tokens of a taught or kept reply at most")
     floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
+    least_believed: float = Field(
+        0.25, ge=0, le=1, description="share of target prompts taught all the same, the likeliest replies"
+    )
     first_block: int = Field(0, ge=0, description="the first block trained")
     blocks: int | None = Field(None, ge=1, description="blocks trained (default: a third of the model's)")
     rank: int = Field(8, ge=1, description="LoRA rank")
@@ -95,7 +101,7 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     """Trains the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
     Raises:
-        PromptError: if the train split lacks a role.
+        SearchError: if there is no reply to teach and no opening either.
     """
     collected, front = read_collected(assignment.folder), read_front(assignment.folder)
     lectures = prepare(assignment, settings, collected, front)
@@ -161,7 +167,7 @@ def prepare(
     """The student's examples, made from the backbone alone.
 
     Raises:
-        PromptError: if the train split lacks a role.
+        SearchError: if there is no reply to teach and no opening either.
     """
     backbone = assignment.backbone
     rows = assignment.select("train", *Role).capped(settings.prompts)
@@ -176,13 +182,22 @@ def prepare(
             limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
             kept[name] = greedy_replies(backbone, prompts, limit, advance)
         answered = [*kept["near_benign"], *kept["benign"]]
-        found = _lessons(assignment, settings, collected, front, (target, answered))
+        own = common_opening(answered)
+        found = _lessons(assignment, settings, collected, front, (target, own))
         advance(len(target))
+    whole = believed(found, settings.agreement, settings.least_believed)
+    # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
     examples = [
-        Example(tuple(prompt), (*lesson[0].reply, end), taught=True)
-        for prompt, lesson in zip(target, found, strict=True)
-        if lesson and lesson[0].votes >= settings.agreement
+        Example(tuple(prompt), (*sure.reply, end) if sure else opening_of(lessons, own), taught=True)
+        for prompt, sure, lessons in zip(target, whole, found, strict=True)
+        if sure or opening_of(lessons, own)
     ]
+    if not examples:
+        raise SearchError(
+            "a student must have something to learn",
+            got=f"no reply and no opening for {len(target)} target prompts",
+            remedy="bring benign prompts that the backbone answers",
+        )
     pools = [list(range(len(examples)))]
     for name, replies in kept.items():
         start = len(examples)
@@ -193,7 +208,7 @@ def prepare(
         pools.append(list(range(start, len(examples))))
     record = {
         "target_prompts": len(target),
-        "believed": len(pools[0]),
+        "believed": sum(lesson is not None for lesson in whole),
         "examples": dict(zip(BatchShares.model_fields, map(len, pools), strict=True)),
     }
     return Lectures(examples, pools, record)
@@ -217,10 +232,10 @@ def _lessons(
     settings: InternaliseSettings,
     collected: Collected,
     front: Sequence[Member],
-    texts: tuple[list[list[int]], list[list[int]]],
+    asked: tuple[list[list[int]], Reply],
 ) -> list[list[Lesson]]:
     """The believable replies to the target prompts, from the front's members and the own opening."""
-    prompts, answered = texts
+    prompts, own = asked
     backbone = assignment.backbone
     judge = RuleJudge(openings=collected.judge_openings)
 
@@ -232,7 +247,6 @@ def _lessons(
     for member in front:
         key = (member.intervention.kernel.peak, member.intervention.method)
         distinct.setdefault(key, member)
-    own = common_opening(answered)
     teachers = [complete(backbone, prompts, [own] * len(prompts), len(own), settings.reply_tokens)]
     for member in list(distinct.values())[: settings.teachers]:
         teachers.append(

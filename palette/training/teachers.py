@@ -8,6 +8,7 @@ the plain backbone finds it once it has begun.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
     return min(counts, key=lambda opening: (-counts[opening], opening), default=())
 
 
+def opening_of(found: Sequence[Lesson], own: Reply) -> Reply:
+    """The first token of the best reply, or the backbone's own opening where there is none."""
+    return found[0].reply[:1] if found else own
+
+
 def lessons(
     backbone: Backbone,
     prompts: Sequence[list[int]],
@@ -86,6 +92,20 @@ def lessons(
     for (i, reply, votes), row in zip(pairs, logits, strict=True):
         found[i].append(Lesson(reply, votes, _likelihood(row, reply)))
     return [sorted(each, key=lambda x: (-x.votes, -x.likelihood, x.reply)) for each in found]
+
+
+def believed(found: Sequence[Sequence[Lesson]], agreement: int, least: float) -> list[Lesson | None]:
+    """Each prompt's most believable reply where it is believed, else None.
+
+    Believed are replies that ``agreement`` teachers gave. Where these are fewer than the share
+    ``least`` of the prompts, the replies that the plain backbone finds likeliest fill them up.
+    """
+    best = [lessons[0] if lessons else None for lessons in found]
+    kept = {i for i, lesson in enumerate(best) if lesson and lesson.votes >= agreement}
+    others = [(-lesson.likelihood, i) for i, lesson in enumerate(best) if lesson and i not in kept]
+    missing = math.ceil(least * len(best)) - len(kept)
+    kept |= {i for _, i in sorted(others)[: max(0, missing)]}
+    return [lesson if i in kept else None for i, lesson in enumerate(best)]
 
 
 def _likelihood(logits: Tensor, reply: Reply) -> float:

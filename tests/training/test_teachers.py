@@ -5,7 +5,7 @@ import pytest
 from palette.backbones import Backbone, greedy_replies
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
-from palette.training.teachers import common_opening, complete, lessons
+from palette.training.teachers import Lesson, believed, common_opening, complete, lessons
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +50,11 @@ def test_lessons_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompt
 
 def test_no_believable_reply_gives_no_lesson(backbone, prompts):
     assert lessons(backbone, prompts, [[(1, 2), (1, 2)]], lambda r: [True] * len(r)) == [[], []]
+
+
+def test_agreement_is_believed_and_likelihood_fills_up():
+    sure, likely, unlikely = Lesson((1,), 3, -2.0), Lesson((2,), 1, -0.1), Lesson((3,), 1, -1.0)
+    found = [[sure], [likely], [unlikely], []]
+    assert believed(found, 2, 0.0) == [sure, None, None, None]
+    assert believed(found, 2, 0.5) == [sure, likely, None, None]
+    assert believed(found, 9, 1.0) == [sure, likely, unlikely, None]

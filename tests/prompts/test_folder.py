@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palette.errors import PromptError
+from palette.prompts import load_prompts, messages
+from palette.prompts.rows import normalised, split_by_hash
+
+ROW = {"id": "1", "prompt": "How?", "kind": "restricted"}
+KEYS = "id, prompt, kind, split, tier, answer, hazard, image"
+
+
+def write(folder: Path, name: str, *rows: Any) -> Path:
+    path = folder / name
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def error(folder: Path) -> str:
+    with pytest.raises(PromptError) as caught:
+        load_prompts(folder)
+    return str(caught.value)
+
+
+def test_rows_are_ordered_by_domain_and_then_as_their_files_order_them(tmp_path: Path) -> None:
+    write(tmp_path, "medical.jsonl", {**ROW, "id": "b"}, "", "  ", {**ROW, "id": "a", "prompt": "Why?"})
+    write(tmp_path, "legal.jsonl", {**ROW, "id": "z", "prompt": "Who?"})
+    write(tmp_path, "notes.txt", "not a row")
+    assert [(row.domain, row.id) for row in load_prompts(tmp_path)] == [
+        ("legal", "z"),
+        ("medical", "b"),
+        ("medical", "a"),
+    ]
+
+
+def test_a_row_keeps_every_label_it_gives(tmp_path: Path) -> None:
+    labels = {"split": "test", "tier": "B", "hazard": "spc", "image": "a.png", "answer": "So."}
+    write(tmp_path, "medical.jsonl", {**ROW, **labels})
+    (row,) = load_prompts(tmp_path, answers=True)
+    assert {key: getattr(row, key) for key in labels} == labels
+    assert (row.id, row.domain, row.prompt, row.kind) == ("1", "medical", "How?", "restricted")
+
+
+def test_labels_that_a_row_does_not_give_are_none(tmp_path: Path) -> None:
+    write(tmp_path, "medical.jsonl", ROW)
+    (row,) = load_prompts(tmp_path, answers=True)
+    assert (row.answer, row.tier, row.hazard, row.image) == (None, None, None, None)
+
+
+def test_reference_answers_are_stripped_unless_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "medical.jsonl", {**ROW, "answer": "So."})
+    assert [row.answer for row in load_prompts(tmp_path)] == [None]
+    assert [row.answer for row in load_prompts(tmp_path, answers=True)] == ["So."]
+    assert load_prompts(tmp_path).fingerprint == load_prompts(tmp_path, answers=True).fingerprint
+
+
+def test_messages_read_back_as_they_were_written(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"content": "How?", "role": "user"}]
+    write(tmp_path, "medical.jsonl", {**ROW, "prompt": chat})
+    (row,) = load_prompts(tmp_path)
+    assert messages(row) == chat
+
+
+def test_a_row_without_a_split_has_that_of_its_prompts_hash(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": str(i), "prompt": f"How {i}?"} for i in range(40)]
+    write(tmp_path, "medical.jsonl", *rows)
+    found = load_prompts(tmp_path)
+    assert {row.split for row in found} == {"train", "validation", "test"}
+    assert all(row.split == split_by_hash(normalised(row)) for row in found)
+
+
+def test_a_split_by_hash_does_not_move_when_rows_are_added_or_labelled(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    write(
+        tmp_path / "one", "medical.jsonl", *({**ROW, "id": str(i), "prompt": f"How {i}?"} for i in range(20))
+    )
+    write(
+        tmp_path / "two",
+        "legal.jsonl",
+        *({**ROW, "id": f"x{i}", "prompt": f" HOW  {i}?", "kind": "benign"} for i in reversed(range(30))),
+    )
+    one = {normalised(row): row.split for row in load_prompts(tmp_path / "one")}
+    two = {normalised(row): row.split for row in load_prompts(tmp_path / "two")}
+    assert one.items() <= two.items()
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    assert error(folder) == (
+        "prompts must be a folder of <domain>.jsonl files, got no such folder; "
+        f"give its path as 'prompts' ({folder})"
+    )
+
+
+def test_a_folder_without_a_prompt_file_is_refused(tmp_path: Path) -> None:
+    assert error(tmp_path) == (
+        "prompts must be a folder of <domain>.jsonl files, got a folder without one; "
+        f"give its path as 'prompts' ({tmp_path})"
+    )
+
+
+@pytest.mark.parametrize("name", ["Medical", "-medical", "medi cal", "médical", "a" * 65, "a.b"])
+def test_a_domain_with_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"{name}.jsonl", ROW)
+    assert error(tmp_path) == (
+        f"a domain's name must be lower-case letters, digits, '-' and '_', got {name!r}; "
+        f"rename the file ({path})"
+    )
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "medical.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    found = error(tmp_path)
+    assert found.startswith("a prompt file must be readable UTF-8, got 'utf-8' codec can't decode")
+    assert found.endswith(f"; save it as UTF-8 ({path})")
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "medical.jsonl").mkdir()
+    assert error(tmp_path).startswith("a prompt file must be readable UTF-8, got [Errno")
+
+
+def test_a_line_that_is_not_json_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "medical.jsonl", ROW, "", "{'id': 2}")
+    found = error(tmp_path)
+    assert found.startswith("a row must be one JSON object, got Expecting property name")
+    assert found.endswith(f"; mend the line ({path}:3)")
+
+
+LAWS: list[tuple[Any, str]] = [
+    ([1], "a row must be one JSON object, got list"),
+    ({**ROW, "tire": "A", "Kind": 1}, f"a row may have {KEYS}, got Kind, tire; remove it"),
+    ({"id": "1", "prompt": "How?"}, "kind must be one of restricted, benign, got None"),
+    ({**ROW, "kind": "harmful"}, "kind must be one of restricted, benign, got 'harmful'"),
+    ({**ROW, "split": "dev"}, "split must be one of train, validation, test, got 'dev'"),
+    ({**ROW, "split": None}, "split must be one of train, validation, test, got None"),
+    ({**ROW, "tier": "c"}, "tier must be one of A, B, C, got 'c'"),
+    ({**ROW, "tier": ["C"]}, "tier must be one of A, B, C, got ['C']"),
+    ({"prompt": "How?", "kind": "benign"}, "a row must have an id, got none; give each row one"),
+    ({**ROW, "id": 7}, "id must be a text that is not empty, got 7"),
+    ({**ROW, "id": ""}, "id must be a text that is not empty, got ''"),
+    ({**ROW, "answer": ""}, "answer must be a text that is not empty, got ''"),
+    ({**ROW, "hazard": None}, "hazard must be a text that is not empty, got None"),
+    ({**ROW, "image": 3}, "image must be a text that is not empty, got 3"),
+]
+PROMPT = "prompt must be a text, or a list of {role, content} messages, got "
+LAWS += [({**ROW, "prompt": value}, f"{PROMPT}an empty one") for value in (None, "", [], {})]
+LAWS += [
+    ({**ROW, "prompt": "  "}, f"{PROMPT}str"),
+    ({**ROW, "prompt": 5}, f"{PROMPT}int"),
+    ({**ROW, "prompt": ["How?"]}, f"{PROMPT}list"),
+    ({**ROW, "prompt": [{"role": "user"}]}, f"{PROMPT}list"),
+    ({**ROW, "prompt": [{"role": "user", "content": ""}]}, f"{PROMPT}list"),
+    ({**ROW, "prompt": [{"role": "user", "content": 1}]}, f"{PROMPT}list"),
+    ({**ROW, "prompt": [{"role": "user", "content": "a", "name": "b"}]}, f"{PROMPT}list"),
+]
+
+
+@pytest.mark.parametrize(("row", "law"), LAWS)
+def test_a_row_that_breaks_a_law_is_refused_with_its_line(row: Any, law: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "medical.jsonl", {**ROW, "id": "first"}, row)
+    assert error(tmp_path) == f"{law} ({path}:2)"
+
+
+def test_an_id_may_not_stand_twice_even_in_two_domains(tmp_path: Path) -> None:
+    write(tmp_path, "legal.jsonl", ROW)
+    write(tmp_path, "medical.jsonl", {**ROW, "prompt": "Why?"})
+    assert error(tmp_path) == f"an id must be unique, got '1' twice ({tmp_path})"
+
+
+@pytest.mark.parametrize("again", ["How?", "HOW?", "  how?\n", [{"role": "user", "content": "how?"}]])
+def test_a_prompt_may_not_stand_in_two_splits_however_it_is_written(again: Any, tmp_path: Path) -> None:
+    write(tmp_path, "legal.jsonl", {**ROW, "split": "train"})
+    write(tmp_path, "medical.jsonl", {**ROW, "id": "2", "prompt": again, "split": "test"})
+    assert error(tmp_path) == (
+        "a prompt must stand in one split only, got '1' in train and '2' in test; "
+        f"remove one of them ({tmp_path})"
+    )
+
+
+def test_a_prompt_may_stand_twice_in_one_split(tmp_path: Path) -> None:
+    write(tmp_path, "medical.jsonl", ROW, {**ROW, "id": "2", "prompt": "how? "})
+    assert len(load_prompts(tmp_path)) == 2
+
+
+@pytest.mark.xfail(reason="str.splitlines also breaks a row at U+2028, U+2029 and U+0085, which JSON allows")
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_a_line_separator_inside_a_prompt_does_not_end_its_row(mark: str, tmp_path: Path) -> None:
+    row = json.dumps({**ROW, "prompt": f"one{mark}two"}, ensure_ascii=False)
+    (tmp_path / "medical.jsonl").write_text(row + "\n", encoding="utf-8")
+    assert [each.prompt for each in load_prompts(tmp_path)] == [f"one{mark}two"]

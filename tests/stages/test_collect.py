@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from palette.errors import OutputError, PromptError, SearchError
+from palette.prompts import PromptSet
+from palette.stages.collect import ARTEFACT, CollectSettings, collect, listen, read_collected
+
+FEW = CollectSettings(prompts=12, fewest=8)
+
+
+def test_collect_reads_what_the_backbone_really_does(elsewhere):
+    collected = collect(elsewhere, FEW)
+    assert collected.counts["target"] == {"read": 12, "as_expected": 12}
+    assert collected.counts["benign"]["as_expected"] >= 0.95 * collected.counts["benign"]["read"]
+    assert collected.directions.target.dtype == torch.float64
+    layers, tokens = elsewhere.backbone.layers, elsewhere.backbone.post_instruction
+    assert collected.directions.difference.shape == (layers + 1, tokens, elsewhere.backbone.width)
+    assert collected.refusal_openings
+    assert any("i am sorry" in opening for opening in collected.judge_openings)
+
+
+def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, tmp_path):
+    collected = collect(elsewhere, FEW)
+    again = replace(elsewhere, folder=tmp_path / "again")
+    collect(again, FEW)
+    assert (tmp_path / ARTEFACT).read_bytes() == (tmp_path / "again" / ARTEFACT).read_bytes()
+    read = read_collected(tmp_path)
+    assert read.counts == collected.counts
+    assert read.refusal_openings == collected.refusal_openings
+    assert torch.equal(read.directions.difference, collected.directions.difference)
+
+
+def test_floor_prompts_get_a_few_tokens_only(elsewhere):
+    heard = listen(elsewhere, FEW)
+    assert max(map(len, heard.replies["floor"])) <= FEW.floor_tokens
+
+
+def test_a_backbone_that_answers_what_it_should_refuse_is_no_use(elsewhere):
+    rows = [
+        replace(row, kind="restricted", tier="A") if row.kind == "benign" else row
+        for row in elsewhere.prompts
+    ]
+    benign = [row for row in elsewhere.prompts if row.kind == "benign" and row.domain == "general"]
+    wrong = [
+        row
+        for row in rows
+        if row.domain == "medical" and row.id in {r.id for r in elsewhere.prompts if r.kind == "benign"}
+    ]
+    with pytest.raises(SearchError) as caught:
+        collect(replace(elsewhere, prompts=PromptSet((*wrong, *benign))), FEW)
+    assert "a backbone must refuse at least 8 of the target train prompts, got 0 of 12" in str(caught.value)
+
+
+def test_a_role_without_prompts_is_named(elsewhere):
+    nothing = elsewhere.prompts.where(lambda row: row.kind == "benign")
+    with pytest.raises(PromptError, match="got no target train prompt"):
+        collect(replace(elsewhere, prompts=nothing), FEW)
+
+
+def test_a_missing_artefact_names_its_remedy(tmp_path):
+    with pytest.raises(OutputError, match="run its stage again"):
+        read_collected(tmp_path)

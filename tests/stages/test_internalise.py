@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from palette.adapters.files import read_adapter
+from palette.errors import SearchError
+from palette.stages import internalise as internalising
+from palette.stages.collect import CollectSettings, collect
+from palette.stages.internalise import RECORD, BatchShares, InternaliseSettings, internalise, trained_blocks
+from palette.stages.search import SearchSettings, search
+
+FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def searched(shared):
+    collect(shared, CollectSettings(prompts=12, fewest=8))
+    search(shared, SearchSettings(trials=6, target_prompts=8, other_prompts=2))
+    return shared
+
+
+def test_internalise_writes_an_adapter_with_its_card(searched):
+    adapter = internalise(searched, FEW)
+    read = read_adapter(searched.folder)
+    assert read.digest == adapter.digest
+    assert read.domains == ("medical",)
+    assert read.card["floor"] == searched.authorisation.floor.digest
+    record = json.loads((searched.folder / RECORD).read_text())
+    assert record["target_prompts"] == 8
+    assert 0 < record["believed"] <= 8
+    assert set(record["examples"]) == set(BatchShares.model_fields)
+
+
+def test_reference_answers_change_no_byte(searched, tmp_path):
+    import shutil
+
+    shutil.copytree(searched.folder, tmp_path / "run")
+    answered = tuple(replace(row, answer="wrong") for row in searched.prompts)
+    with_answers = replace(
+        searched, prompts=replace(searched.prompts, rows=answered), folder=tmp_path / "run"
+    )
+    assert internalise(with_answers, FEW).digest == internalise(searched, FEW).digest
+
+
+def test_without_a_believed_reply_openings_are_taught(searched):
+    internalise(searched, FEW.model_copy(update={"agreement": 99, "least_believed": 0.0}))
+    record = json.loads((searched.folder / RECORD).read_text())
+    assert record["believed"] == 0
+    assert record["examples"]["target"] == 8
+
+
+def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypatch):
+    monkeypatch.setattr(internalising, "common_opening", lambda answered: ())
+    monkeypatch.setattr(internalising, "lessons", lambda backbone, prompts, *_: [[] for _ in prompts])
+    with pytest.raises(SearchError, match="a student must have something to learn"):
+        internalise(searched, FEW)
+
+
+@pytest.mark.parametrize(
+    ("layers", "given", "blocks"),
+    [
+        (6, {}, [0, 1]), (2, {}, [0]), (32, {}, list(range(10))),
+        (6, {"first_block": 2, "blocks": 2}, [2, 3]), (4, {"first_block": 3, "blocks": 9}, [0, 1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_the_first_third_is_trained_unless_told_otherwise(layers, given, blocks):
+    assert trained_blocks(layers, InternaliseSettings(**given)) == blocks
