@@ -18,7 +18,7 @@ from palette.stages.internalise import InternaliseSettings
 from palette.stages.merge import MergeSettings
 from palette.stages.search import SearchSettings
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
 
 
 class Recipe(Settings):
@@ -64,12 +64,12 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         ) from error
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f"{path}:{where.line + 1}" if where else path
         raise RecipeError(
             "a recipe must be valid YAML",
-            got=getattr(error, "problem", None) or "none",
+            got=getattr(error, "problem", None) or getattr(error, "reason", None) or error,
             remedy="mend the line",
             where=line,
         ) from error
@@ -106,6 +106,8 @@ def merge_settings(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> M
         _override(merged, override)
     if other := sorted(set(merged) - {"merge"}):
         raise RecipeError("merge reads the keys under merge only", got=", ".join(other))
+    if not isinstance(merged["merge"], Mapping):
+        raise RecipeError("merge must be a mapping of keys", got=repr(merged["merge"]))
     return _validated(MergeSettings, merged["merge"], "merge")
 
 
@@ -136,7 +138,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError("--set must be key=value", got=repr(override), remedy="write key=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError("--set must give a YAML value", got=repr(override)) from error
     *parents, last = key.split(".")
     place = content

@@ -97,7 +97,6 @@ def test_an_output_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["text"]
 
 
-@pytest.mark.xfail(reason="atomic: unlink in 'finally' raises NotADirectoryError over the OutputError")
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="must be writable"):

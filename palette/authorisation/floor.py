@@ -27,7 +27,8 @@ class Floor:
 
     def holds(self, domain: str, tier: str | None, hazard: str | None) -> bool:
         """Whether a prompt with these labels belongs to the floor."""
-        return tier == "C" or domain in self.domains or hazard in self.hazards or domain in self.hazards
+        labels = {domain.strip().casefold(), (hazard or "").strip().casefold()}
+        return tier == "C" or domain in self.domains or bool(labels & (self.hazards | self.domains))
 
 
 FLOOR = Floor(

@@ -48,7 +48,7 @@ class Authorisation:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def role(self, prompt: Labelled) -> Role:
-        """The role of a prompt. The floor is asked first, so that nothing can outvote it."""
+        """The role of a prompt. Of what is restricted the floor is asked first: nothing outvotes it."""
         if prompt.kind == "benign":
             return Role.BENIGN
         if self.floor.holds(prompt.domain, prompt.tier, prompt.hazard):
@@ -70,6 +70,7 @@ def authorise(
     Raises:
         AuthorisationError: if a domain is on the floor, is not available, or none is given.
     """
+    floor = tuple(floor)
     whole = FLOOR.extended(floor)
     chosen, known = tuple(sorted(set(domains))), sorted(set(available))
     if not chosen:

@@ -50,7 +50,7 @@ def _read_file(path: Path) -> Iterator[Prompt]:
             where=path,
         )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(
             "a prompt file must be readable UTF-8", got=error, remedy="save it as UTF-8", where=path

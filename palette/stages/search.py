@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palette.artefacts import read_json, write_json
 from palette.authorisation import Role
@@ -43,6 +43,12 @@ class SearchSettings(Settings):
     divergence_limit: float = Field(
         0.5, gt=0, description="benign divergence above which a trial is infeasible (nats a token)"
     )
+
+    @model_validator(mode="after")
+    def _least_before_greatest(self) -> SearchSettings:
+        if self.strength[0] > self.strength[1]:
+            raise ValueError("strength must be the least, then the greatest")
+        return self
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,8 @@ def test_the_built_in_floor_holds_what_it_is_published_to_hold() -> None:
     assert FLOOR.version == 1
     assert {"weapons", "child_safety", "sexual_crimes", "violent_crimes", "hate"} <= FLOOR.domains
     assert {"cse", "iwp", "src", "vcr", "hte", "dfm", "ssh_methods"} <= FLOOR.hazards
+
+
+def test_the_spelling_of_a_hazard_opens_nothing() -> None:
+    for hazard in ("CSE", " cse ", "Iwp"):
+        assert FLOOR.holds("medical", "A", hazard)

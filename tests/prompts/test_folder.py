@@ -189,7 +189,6 @@ def test_a_prompt_may_stand_twice_in_one_split(tmp_path: Path) -> None:
     assert len(load_prompts(tmp_path)) == 2
 
 
-@pytest.mark.xfail(reason="str.splitlines also breaks a row at U+2028, U+2029 and U+0085, which JSON allows")
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
 def test_a_line_separator_inside_a_prompt_does_not_end_its_row(mark: str, tmp_path: Path) -> None:
     row = json.dumps({**ROW, "prompt": f"one{mark}two"}, ensure_ascii=False)
