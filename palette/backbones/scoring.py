@@ -49,7 +49,7 @@ def next_token_logits(
     """The logits of the token after each prompt."""
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     for batch in batches(prompts, backbone.pad, backbone.model.device):
-        logits = _forward(backbone, batch, 1)[:, -1].float()
+        logits = forward(backbone, batch, 1)[:, -1].float()
         for line, row in enumerate(batch.rows):
             found[row] = logits[line]
     return torch.stack(found)
@@ -64,14 +64,15 @@ def reply_logits(
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     for batch in batches(whole, backbone.pad, backbone.model.device):
         longest = max(len(replies[row]) for row in batch.rows)
-        logits = _forward(backbone, batch, longest + 1).float()
+        logits = forward(backbone, batch, longest + 1).float()
         for line, row in enumerate(batch.rows):
             # Cloned, so that one kept row does not keep its whole batch in memory.
             found[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
     return found
 
 
-def _forward(backbone: Backbone, batch: Batch, keep: int) -> Float[Tensor, "batch kept vocabulary"]:
+def forward(backbone: Backbone, batch: Batch, keep: int = 1) -> Float[Tensor, "batch kept vocabulary"]:
+    """The logits of a batch's last ``keep`` positions; 0 keeps all."""
     logits: Tensor = backbone.model(
         input_ids=batch.ids,
         attention_mask=batch.mask,

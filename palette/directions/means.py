@@ -9,7 +9,7 @@ import torch
 
 from palette.activations import captured
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import positions
+from palette.backbones.scoring import forward
 from palette.shapes import Float, Tensor
 
 
@@ -35,13 +35,7 @@ class StreamingMeans:
         """Runs the backbone over the prompts once and adds every site; returns itself."""
         for batch in batches(prompts, backbone.pad, backbone.model.device):
             with captured(backbone.blocks, self.add):
-                backbone.model(
-                    input_ids=batch.ids,
-                    attention_mask=batch.mask,
-                    position_ids=positions(batch.mask),
-                    logits_to_keep=1,
-                    use_cache=False,
-                )
+                forward(backbone, batch)
             self.count += len(batch.rows)
         return self
 

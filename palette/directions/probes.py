@@ -8,7 +8,7 @@ import torch
 
 from palette.activations import captured
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import positions
+from palette.backbones.scoring import forward
 from palette.shapes import Float, Int, Tensor
 
 RIDGE = 1e-2
@@ -30,13 +30,7 @@ def pooled_streams(
             found[rows, site] = pooled.cpu()
 
         with captured(backbone.blocks, receive):
-            backbone.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                position_ids=positions(batch.mask),
-                logits_to_keep=1,
-                use_cache=False,
-            )
+            forward(backbone, batch)
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 
 from palette.activations import block_outputs
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import positions
+from palette.backbones.scoring import forward
 from palette.shapes import Float, Tensor
 
 
@@ -44,12 +44,7 @@ def references(backbone: Backbone, examples: Sequence[Example], sites: Sequence[
     found: list[Reference | None] = [None] * len(examples)
     for batch in batches([e.ids for e in examples], backbone.pad, backbone.model.device):
         with block_outputs(backbone.blocks, sites) as streams:
-            logits = backbone.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                position_ids=positions(batch.mask),
-                use_cache=False,
-            ).logits.float()
+            logits = forward(backbone, batch, 0).float()
         for line, row in enumerate(batch.rows):
             example = examples[row]
             whole, reply = len(example.ids), len(example.reply)

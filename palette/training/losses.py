@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from palette.activations import block_outputs
 from palette.backbones import Backbone
-from palette.backbones.scoring import Batch, positions
+from palette.backbones.scoring import Batch, forward
 from palette.shapes import Float, Tensor
 from palette.training.examples import Example, Reference
 
@@ -40,13 +40,7 @@ def batch_loss(
     """
     longest = max(len(examples[row].reply) for row in batch.rows)
     with block_outputs(backbone.blocks, sites) as streams:
-        logits = backbone.model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=positions(batch.mask),
-            logits_to_keep=longest + 1,
-            use_cache=False,
-        ).logits.float()
+        logits = forward(backbone, batch, longest + 1).float()
     taught, kept, moved = [], [], []
     for line, row in enumerate(batch.rows):
         example, reference = examples[row], known[row]
