@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from palette.backbones import load_backbone, locate
+from palette.backbones.loading import identify
+from palette.errors import BackboneError
+from palette.organism.language import Size, build_model, build_tokenizer, save
+from palette.organism.world import create_world, small
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tokenizer = build_tokenizer(small(create_world(0)))
+    save(build_model(tokenizer, Size(16, 2, 2, 16), 0), tokenizer, tmp_path, torch.float32)
+    return tmp_path
+
+
+def message(call) -> str:
+    with pytest.raises(BackboneError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    assert "a model folder must hold a config.json, got none" in message(lambda: locate(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./none", "justaword", "a/b/c"])
+def test_a_name_that_is_neither_folder_nor_hub_name_is_refused(name):
+    assert "model must be 'organism', a local folder or a hub name" in message(lambda: locate(name))
+
+
+def test_a_hub_name_that_cannot_be_fetched_is_one_sentence():
+    assert "that can be fetched, got 'nobody/nothing'" in message(lambda: locate("nobody/nothing"))
+
+
+def test_damaged_weights_are_refused(folder):
+    (folder / "model.safetensors").write_bytes(b"\0" * 20)
+    assert "must hold a causal language model and its tokenizer" in message(lambda: load_backbone(folder))
+
+
+def test_a_model_without_a_chat_template_is_refused(folder):
+    (folder / "chat_template.jinja").unlink()
+    assert "a backbone must be a chat model" in message(lambda: load_backbone(folder))
+
+
+def test_the_fingerprint_follows_the_model_and_nothing_else(folder):
+    before = identify(folder)
+    (folder / "acceptance.json").write_text("{}")
+    assert identify(folder) == before == load_backbone(folder).fingerprint
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    assert identify(folder) != before
+
+
+def test_a_backbone_is_frozen_and_knows_its_parts(folder):
+    backbone = load_backbone(folder)
+    assert not backbone.model.training
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+    assert (backbone.layers, backbone.width, len(backbone.blocks)) == (2, 16, 2)
+    assert backbone.post_instruction == 2

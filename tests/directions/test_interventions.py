@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palette.backbones import Backbone
+from palette.directions import METHODS, Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.directions.probes import earliest_within, fit_probe, probe_accuracies
+from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.world import create_world, small
+
+GENERATOR = torch.Generator().manual_seed(0)
+DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))
+X = torch.randn(2, 3, 16, generator=GENERATOR)
+R = DIRECTIONS.unit(2, -1).float()
+IDS = torch.tensor([[1, 5, 90, 91, 2, 6]])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
+    return Backbone(model, tokenizer, "tiny", "")
+
+
+def edit(method: str, strength: float):
+    return Intervention(method, -1, StrengthKernel(2, 0, strength)).edits(DIRECTIONS)[2]
+
+
+def off_direction(x):
+    return x - (x @ R).unsqueeze(-1) * R
+
+
+def touches_the_direction_only(change) -> bool:
+    return bool(torch.allclose(off_direction(change(X)), off_direction(X), atol=1e-5))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_moves_along_the_direction_only_and_linearly_in_strength(method):
+    assert touches_the_direction_only(edit(method, 1.3))
+    moved = [edit(method, strength)(X) - X for strength in (0.5, 1.0)]
+    assert torch.allclose(2 * moved[0], moved[1], atol=1e-5)
+
+
+def test_the_contract_catches_an_edit_that_moves_elsewhere():
+    assert not touches_the_direction_only(lambda x: x * 0.9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_strength_nought_is_the_backbone_bit_for_bit(backbone, method):
+    before = backbone.model(IDS).logits
+    with intervening(backbone, DIRECTIONS, Intervention(method, -1, StrengthKernel(2, 1, 0.0))):
+        assert torch.equal(backbone.model(IDS).logits, before)
+    with intervening(backbone, DIRECTIONS, Intervention(method, -1, StrengthKernel(2, 1, 2.0))):
+        assert not torch.allclose(backbone.model(IDS).logits, before)
+    assert torch.equal(backbone.model(IDS).logits, before)
+
+
+def test_ablation_takes_the_component_away_and_twice_is_once():
+    once = edit("directional_ablation", 1.0)(X)
+    assert torch.allclose(once @ R, torch.zeros(2, 3), atol=1e-5)
+    assert torch.allclose(edit("directional_ablation", 1.0)(once), once, atol=1e-5)
+
+
+def test_centred_ablation_moves_the_component_to_the_benign_mean():
+    centre = float(DIRECTIONS.benign[2, -1].float() @ R)
+    assert torch.allclose(edit("centred_ablation", 1.0)(X) @ R, torch.full((2, 3), centre), atol=1e-5)
+
+
+def test_addition_moves_the_target_mean_onto_the_benign_one():
+    target = DIRECTIONS.target[2, -1].float().reshape(1, 1, 16)
+    moved = edit("activation_addition", 1.0)(target)
+    assert torch.allclose(moved, DIRECTIONS.benign[2, -1].float().reshape(1, 1, 16), atol=1e-5)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="method must be one of"):
+        Intervention("magic", -1, StrengthKernel(1, 0, 1.0)).edits(DIRECTIONS)
+
+
+@given(st.integers(1, 9), st.integers(0, 4), st.floats(0.1, 3), st.integers(0, 12))
+def test_the_kernel_peaks_and_falls_to_nought(peak, width, strength, site):
+    kernel = StrengthKernel(peak, width, strength)
+    assert kernel.at(peak) == strength
+    assert 0 <= kernel.at(site) <= strength
+    assert (kernel.at(site) == 0) == (abs(site - peak) > width)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 6))
+def test_streaming_means_are_the_naive_ones_however_they_are_fed(backbone_rows):
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
+    backbone = Backbone(model, tokenizer, "tiny", "")
+    prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
+    streaming = StreamingMeans(3, 2, 16)
+    for start in range(0, 6, backbone_rows):
+        streaming.read(backbone, prompts[start : start + backbone_rows])
+    assert streaming.count == 6
+    naive = torch.zeros(2, 2, 16, dtype=torch.float64)
+    for prompt in prompts:
+        states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        naive += torch.stack([state[0, -2:].double() for state in states[:2]]) / 6
+    assert torch.allclose(streaming.means[:2], naive, atol=1e-6)
+
+
+def test_a_probe_reads_what_is_there_and_finds_the_earliest_site():
+    labels = torch.arange(60) % 2
+    noise = torch.randn(60, 3, 4, generator=GENERATOR, dtype=torch.float64)
+    noise[:, 1:, 0] += 20 * labels.unsqueeze(1).double()
+    accuracies = probe_accuracies((noise, labels), (noise, labels))
+    assert accuracies[1:] == [1.0, 1.0]
+    assert accuracies[0] < 0.9
+    assert earliest_within(accuracies) == 1
+    assert fit_probe(noise[:, 1], labels, 2).shape == (5, 2)
