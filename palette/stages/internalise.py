@@ -79,11 +79,11 @@ class InternaliseSettings(Settings):
     blocks: int | None = Field(None, ge=1, description="blocks trained (default: a third of the model's)")
     rank: int = Field(8, ge=1, description="LoRA rank")
     alpha: int = Field(16, gt=0, description="LoRA alpha")
-    steps: int = Field(140, ge=1, description="optimiser steps")
+    steps: int = Field(160, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone")
-    identity_weight: float = Field(20.0, ge=0, description="weight of the activation identity")
+    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity")
     checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
     prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
 

@@ -19,8 +19,8 @@ from palette.training.examples import Example, Reference
 class LossWeights:
     """How much each term counts beside the cross-entropy of the taught replies."""
 
-    divergence: float = 1.0
-    identity: float = 20.0
+    divergence: float = 10.0
+    identity: float = 100.0
 
 
 def batch_loss(
