@@ -14,7 +14,7 @@ from palette.backbones import load_backbone
 from palette.backbones.generation import greedy_replies
 from palette.prompts import load_prompts, messages
 
-REPEATS = 5
+REPEATS = 2
 
 
 def main() -> None:
