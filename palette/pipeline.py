@@ -44,6 +44,8 @@ def _evaluate(run: Run) -> dict[str, Any]:
             recipe=run.recipe.model_dump(mode="json"),
             seconds=_seconds(run),
             front=searching.read_front(run.folder),
+            audit=read_json(run.folder / searching.ARTEFACT)["audit"],
+            separation=collected.separations.get("difference"),
             upper_bound=run.upper_bound,
         ),
     )
@@ -109,12 +111,17 @@ def run_stages(
     claim(run.folder, {"recipe": whole.name})
     ran = []
     for stage in list(STAGES.values())[: list(STAGES).index(last) + 1]:
-        inputs = fingerprint([before, stage.name, getattr(whole, stage.name).model_dump(mode="json")])
+        settings = getattr(whole, stage.name)
+        inputs = fingerprint([before, stage.name, settings.model_dump(mode="json")])
+        # What these inputs share with inputs that extend or re-read them: work is kept across those.
+        basis = fingerprint(
+            [before, stage.name, settings.model_dump(mode="json", exclude=set(settings.free))]
+        )
         if stage.name == "evaluate":
             answers = [row.answer for row in run.prompts]
             inputs = fingerprint([inputs, answers])
         if not _is_done(run.folder, stage, inputs):
-            _run(run, stage, inputs)
+            _run(run, stage, inputs, basis)
             ran.append(stage.name)
         before = fingerprint([before, read_json(run.folder / stage.name / RECORD)["outputs"]])
     return ran
@@ -187,18 +194,19 @@ def _digests(folder: Path, stage: Stage) -> dict[str, str] | None:
     return {name: fingerprint_file(path) for name, path in paths.items()}
 
 
-def _run(run: Run, stage: Stage, inputs: str) -> None:
-    """Runs a stage. What an interrupted run of the same inputs left is gone on with, else removed."""
+def _run(run: Run, stage: Stage, inputs: str, basis: str) -> None:
+    """Runs a stage. What a run on the same basis left is gone on with, anything else is removed."""
     record = run.folder / stage.name / RECORD
-    if not record.is_file() or read_json(record).get("inputs") != inputs:
+    if not record.is_file() or read_json(record).get("basis") != basis:
         shutil.rmtree(record.parent, ignore_errors=True)
-        write_json(record, {"inputs": inputs, "outputs": None})
+    write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
     started = time.monotonic()
     stage.run(run)
     write_json(
         record,
         {
             "inputs": inputs,
+            "basis": basis,
             "outputs": _digests(run.folder, stage),
             "seconds": round(time.monotonic() - started, 3),
         },

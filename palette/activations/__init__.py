@@ -1,5 +1,20 @@
-"""Reading and editing the residual stream inside a ``with``: sites, hooks, capture."""
+"""Reading and editing the residual stream inside a ``with``: sites, hooks, capture, skipping."""
 
-from palette.activations.hooks import Edit, block_outputs, captured, edited
+from palette.activations.edits import Edits, Place, RankOneEdit, applied, first_block, stacked
+from palette.activations.hooks import Edit, Stream, block_outputs, captured, edited
+from palette.activations.skipping import skipped
 
-__all__ = ["Edit", "block_outputs", "captured", "edited"]
+__all__ = [
+    "Edit",
+    "Edits",
+    "Place",
+    "RankOneEdit",
+    "Stream",
+    "applied",
+    "block_outputs",
+    "captured",
+    "edited",
+    "first_block",
+    "skipped",
+    "stacked",
+]

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from palette.backbones.writers import find_writers
 from palette.errors import BackboneError
 
 PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
@@ -46,6 +48,20 @@ class Backbone:
                 where=self.name,
             )
         return list(lists[0])
+
+    @cached_property
+    def writers(self) -> list[list[nn.Module]]:
+        """The linear modules of each block that write to the residual stream.
+
+        Raises:
+            BackboneError: if a block writes in another way too.
+        """
+        ids = torch.tensor([self.render([{"role": "user", "content": PROBES[0]}])])
+        names = find_writers(self.model, self.blocks, self.width, ids.to(self.model.device))
+        return [
+            [block.get_submodule(name) for name in each]
+            for block, each in zip(self.blocks, names, strict=True)
+        ]
 
     @property
     def layers(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import DynamicCache
 
 from palette.backbones.backbone import Backbone
 from palette.shapes import Float, Int, Tensor
@@ -71,14 +72,41 @@ def reply_logits(
     return found
 
 
-def forward(backbone: Backbone, batch: Batch, keep: int = 1) -> Float[Tensor, "batch kept vocabulary"]:
-    """The logits of a batch's last ``keep`` positions; 0 keeps all."""
+Cache = DynamicCache
+KeysValues = Sequence[tuple[Float[Tensor, "batch head past d_head"], Float[Tensor, "batch head past d_head"]]]
+"""The attention keys and values of tokens that were run before, layer by layer."""
+
+
+def cache_of(known: KeysValues) -> Cache:
+    """A cache that holds the keys and values of every layer, to be gone on from."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(known):
+        cache.update(keys, values, layer)
+    return cache
+
+
+def held_by(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+    """The keys and values that a cache holds, layer by layer; null ones for layers that were not run."""
+    none = torch.empty(0)
+    layers = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
+    return [(none if k is None else k, none if v is None else v) for k, v in layers]
+
+
+def forward(
+    backbone: Backbone, batch: Batch, keep: int = 1, cache: Cache | None = None
+) -> Float[Tensor, "batch kept vocabulary"]:
+    """The logits of a batch's last ``keep`` positions; 0 keeps all.
+
+    With a ``cache`` the batch goes on from what it holds, and its own keys and values are added.
+    """
+    past = cache.get_seq_length() if cache is not None else 0
     logits: Tensor = backbone.model(
         input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=positions(batch.mask),
+        attention_mask=torch.cat([batch.mask.new_ones(len(batch.mask), past), batch.mask], dim=1),
+        position_ids=positions(batch.mask) + past,
+        past_key_values=cache,
         logits_to_keep=keep,
-        use_cache=False,
+        use_cache=cache is not None,
     ).logits
     return logits
 

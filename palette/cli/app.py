@@ -46,7 +46,24 @@ def _stage(name: str, text: str) -> Callable[..., None]:
 
 
 collect = _stage("collect", "Read the backbone's refusals and its residual stream.")
-search = _stage("search", "Search the intervention that relaxes refusals and moves little else.")
+
+
+@app.command()
+def search(
+    recipe: RecipeFile,
+    choose: Annotated[
+        int | None, typer.Option(help="take this trial of the front instead of the rule's")
+    ] = None,
+    output: Output = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search the intervention that relaxes refusals and moves little else."""
+    chosen = [] if choose is None else [f"search.choose={choose}"]
+    run("search", recipe, output, [*(overrides or []), *chosen], printer=_printer(as_json, quiet))
+
+
 internalise = _stage("internalise", "Train the adapter that behaves so without intervention.")
 domain = _stage("domain", "Run collect, search, internalise and evaluate, as far as not done.")
 

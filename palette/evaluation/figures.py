@@ -115,6 +115,37 @@ def scatter(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
     return picture(FRAME_WIDTH, FRAME_HEIGHT, alternative, "".join(parts))
 
 
+def heat_map(values: Sequence[Sequence[float]]) -> str:
+    """A value for every site, across, and position, downwards: the larger, the darker."""
+    largest = max((abs(value) for row in values for value in row), default=0.0) or 1.0
+    positions = len(values[0])
+    width = (FRAME_WIDTH - LEFT - RIGHT) / len(values)
+    height = 26.0
+    parts = []
+    for site, row in enumerate(values):
+        for place, value in enumerate(row):
+            x, y = LEFT + site * width, TOP + place * height
+            share = abs(value) / largest
+            parts.append(
+                f'<rect class="heat" x="{x:.1f}" y="{y:.1f}" width="{width - 1:.1f}" '
+                f'height="{height - 1:g}" fill-opacity="{share:.2f}"/>'
+            )
+            if width >= 26:
+                style = "on-heat" if share > 0.6 else ""
+                text = signed(value, ".1f")
+                parts.append(mark(x + width / 2, y + height / 2 + 4.5, text, "middle", style))
+    bottom = TOP + positions * height
+    stride = max(1, len(values) // 12)
+    for site in range(0, len(values), stride):
+        parts.append(mark(LEFT + (site + 0.5) * width, bottom + 18, str(site), "middle"))
+    for place in range(positions):
+        y = TOP + (place + 0.5) * height + 4.5
+        parts.append(mark(LEFT - 8, y, signed(place - positions, "d"), "end"))
+    parts.append(mark((LEFT + FRAME_WIDTH - RIGHT) / 2, bottom + 40, "site", "middle"))
+    alternative = f"{len(values)} sites by {positions} positions; the largest value is {largest:.1f}"
+    return picture(FRAME_WIDTH, bottom + 48, alternative, "".join(parts))
+
+
 def divergence_scale(values: Sequence[float]) -> tuple[Any, list[float]]:
     """How divergences are scaled, and the marks of a logarithmic axis (none for a linear one)."""
     smallest, largest = min(values), max(values)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from palette.evaluation.figures import NARROW, key, percent, scatter, signed
+from palette.evaluation.figures import NARROW, heat_map, key, percent, scatter, signed
 from palette.evaluation.matrix import matrix, members
 
 Json = Mapping[str, Any]
@@ -193,7 +193,31 @@ def search(found: Json | None) -> str:
         f"divergence, higher for preserved. The rule of choice: {escape(found['rule'])}</p>"
         f'<div class="front"><figure>{scatter(found["front"], found["chosen"])}</figure>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></div>'
-        "</section>"
+        f"{audited(found)}{separation(found)}</section>"
+    )
+
+
+def audited(found: Json) -> str:
+    """What whole replies say of the scores; nothing where none were generated."""
+    if not found["audited"]:
+        return ""
+    tau = found["rank_correlation"]
+    said = "is not defined, since one of the two never varies" if tau is None else f"is {signed(tau, '.2f')}"
+    return (
+        f"<p>{found['audited']} trials, members of the front and a random sample, were also asked for "
+        "whole replies. The rank correlation (Kendall's tau-b) of their scores with the share of "
+        f"whole replies judged refusals {said}.</p>"
+    )
+
+
+def separation(found: Json) -> str:
+    """Where in the model target and benign prompts are apart; nothing where it was not measured."""
+    if not found["separation"]:
+        return ""
+    return (
+        "<h3>Where refusal is told apart</h3><p>Standard deviations (d-prime) between target and benign "
+        "prompts along the difference in means, by site and position after the instruction.</p>"
+        f"<figure>{heat_map(found['separation'])}</figure>"
     )
 
 

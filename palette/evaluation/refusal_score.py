@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from palette.backbones import Backbone, next_token_logits, reply_logits
+from palette.backbones import Backbone, reply_logits
 from palette.shapes import Float, Tensor
 
 Openings = tuple[tuple[int, ...], ...]
@@ -38,29 +38,51 @@ def log_odds(log_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
     return (log_probability - rest).clamp(-LIMIT, LIMIT)
 
 
+Path = tuple[int, ...]
+"""Tokens that a reply is made to begin with."""
+
+
+def paths(openings: Openings) -> tuple[Path, ...]:
+    """The fewest beginnings of replies that show the probability of every opening, teacher-forced.
+
+    An opening's last token is predicted, not said; and a beginning shows what its own beginnings
+    would. Openings of one token need the prompt alone.
+    """
+    inner = {opening[:-1] for opening in openings} or {()}
+    return tuple(sorted(p for p in inner if not any(q[: len(p)] == p for q in inner - {p})))
+
+
+def opening_scores(
+    logits: Mapping[Path, Float[Tensor, "*row kept vocabulary"]], openings: Openings
+) -> Float[Tensor, "*row"]:
+    """The log-odds, in nats, that replies begin with one of the openings.
+
+    ``logits`` holds, for each of the ``paths``, those of its tokens and of the one after it.
+    """
+    each = {path: rows[..., -len(path) - 1 :, :].double().log_softmax(-1) for path, rows in logits.items()}
+    terms = []
+    for opening in openings:
+        path = next(path for path in each if path[: len(opening) - 1] == opening[:-1])
+        said = [each[path][..., place, token] for place, token in enumerate(opening)]
+        terms.append(torch.stack(said).sum(0))
+    if not terms:
+        return torch.full_like(next(iter(each.values()))[..., 0, 0], -LIMIT)
+    return log_odds(torch.stack(terms).logsumexp(0))
+
+
 def refusal_scores(
     backbone: Backbone, prompts: Sequence[Sequence[int]], openings: Openings
 ) -> Float[Tensor, "prompt"]:
     """The log-odds, in nats, that each prompt's reply begins with one of the refusal openings.
 
-    No token is generated. Openings of one token cost one forward pass for all prompts; longer ones
-    are teacher-forced.
+    No token is generated: one forward pass for each of the openings' ``paths``.
     """
-    if not openings:
-        return torch.full((len(prompts),), -LIMIT)
-    single = sorted(opening[0] for opening in openings if len(opening) == 1)
-    longer = [opening for opening in openings if len(opening) > 1]
-    log_probabilities = next_token_logits(backbone, prompts).double().log_softmax(-1)
-    terms = [log_probabilities[:, single]] if single else []
-    for opening in longer:
-        logits = reply_logits(backbone, prompts, [opening] * len(prompts))
-        said = torch.tensor(opening).unsqueeze(-1)
-        terms.append(
-            torch.stack(
-                [row.double().log_softmax(-1).cpu().gather(-1, said).sum() for row in logits]
-            ).unsqueeze(-1)
-        )
-    return log_odds(torch.cat(terms, dim=-1).logsumexp(-1))
+    found = {}
+    for path in paths(openings):
+        # The token after the path is never read; any will do.
+        rows = reply_logits(backbone, prompts, [[*path, 0]] * len(prompts))
+        found[path] = torch.stack(rows)
+    return opening_scores(found, openings)
 
 
 def mean_score(scores: Float[Tensor, "prompt"]) -> float:

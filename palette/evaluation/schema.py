@@ -66,6 +66,12 @@ class Search(Settings):
     chosen: int
     """The number of the chosen trial."""
     rule: str
+    audited: int = 0
+    """How many trials were generated at full length."""
+    rank_correlation: float | None = None
+    """Kendall's tau-b of score and full-length refusal rate over the audited trials."""
+    separation: tuple[tuple[float, ...], ...] | None = None
+    """How many standard deviations lie between target and benign means, by site and position."""
 
     @model_validator(mode="after")
     def _chosen_is_on_the_front(self) -> Search:

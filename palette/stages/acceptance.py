@@ -10,7 +10,7 @@ import torch
 
 from palette.authorisation import Role
 from palette.backbones import continuations, greedy_replies
-from palette.directions import Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
 from palette.directions.probes import earliest_within, pooled_streams, probe_accuracies
 from palette.evaluation.judge import RuleJudge, correct
 from palette.prompts import Prompt, PromptSet, Split
@@ -109,12 +109,12 @@ def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any
     train = assignment.prompts.split("train").capped(64)
     parts = {kind: train.where(lambda row, k=kind: row.kind == k) for kind in ("restricted", "benign")}  # type: ignore[misc]
     means = [
-        StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width)
+        StreamingMoments(backbone.layers + 1, backbone.post_instruction, backbone.width)
         .read(backbone, assignment.render(parts[kind]))
         .means
         for kind in ("restricted", "benign")
     ]
-    directions = Directions(*means)
+    directions = Directions(means[0], means[1])
     found: dict[str, Any] = {}
     for method in ("directional_ablation", "centred_ablation"):
         tried = []

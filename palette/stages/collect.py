@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field
 
 from palette.artefacts import read_tensors, write_tensors
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.directions import Directions, StreamingMeans
+from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.judge import RuleJudge
 from palette.evaluation.openings import learn_openings
@@ -19,6 +21,7 @@ from palette.evaluation.refusal_score import Openings, refusal_openings
 from palette.settings import Settings
 from palette.stages.assignment import Assignment
 
+Row = TypeVar("Row")
 ARTEFACT = Path("collect") / "means.safetensors"
 
 
@@ -29,6 +32,12 @@ class CollectSettings(Settings):
     reply_tokens: int = Field(32, ge=4, description="tokens generated to see how a prompt is met")
     floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     fewest: int = Field(16, ge=1, description="prompts a mean needs at least")
+    filter: bool = Field(
+        True, description="read only prompts that the backbone meets as expected; off, all are read"
+    )
+    covariance_gib: float = Field(
+        1.0, ge=0, description="memory for the covariance; above it no direction is whitened"
+    )
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,16 @@ class Collected:
     """Word prefixes with which the backbone's refusals begin, for the rule judge."""
     counts: dict[str, dict[str, int]]
     """For each role: prompts read, and prompts that the backbone met as the role expects."""
+    separations: dict[str, list[list[float]]]
+    """For each candidate direction d-prime at every site and position; none without a covariance."""
 
 
 @dataclass(frozen=True)
 class Heard:
     """The train prompts of each role, rendered, with the backbone's replies and a judge of them."""
 
+    domains: list[str]
+    """Where each benign prompt comes from."""
     prompts: dict[Role, list[list[int]]]
     replies: dict[Role, list[list[int]]]
     judge: RuleJudge
@@ -56,6 +69,10 @@ class Heard:
     def met(self, role: Role) -> list[bool]:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
         return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
+
+    def kept(self, role: Role, settings: CollectSettings) -> list[bool]:
+        """Which prompts the moments are taken of."""
+        return self.met(role) if settings.filter else [True] * len(self.refused[role])
 
 
 def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
@@ -81,44 +98,76 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
         role: [verdict.label.refused for verdict in judge.verdicts([""] * len(found), found)]
         for role, found in texts.items()
     }
-    return Heard(rendered, replies, judge, refused)
+    domains = [prompt.domain for prompt in chosen[Role.BENIGN]]
+    return Heard(domains, rendered, replies, judge, refused)
 
 
 def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
     """Reads the train split once and writes ``collect/means.safetensors``.
 
     Only prompts that the backbone really refuses (restricted) or really answers (benign) enter the
-    means: difference in means over the block inputs, float64 (arXiv 2605.24154).
+    moments of the block inputs, in float64 (arXiv 2605.24154), and so the candidate directions.
 
     Raises:
         PromptError: if a role has no prompt.
         SearchError: if the backbone refuses too few target prompts or answers too few benign ones.
     """
-    backbone = assignment.backbone
     heard = listen(assignment, settings)
     met = {role: heard.met(role) for role in Role}
-    _require_enough(met, settings.fewest)
-    means = {
-        role: StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width).read(
-            backbone, _kept(heard.prompts[role], met[role])
-        )
-        for role in (Role.TARGET, Role.BENIGN)
-    }
+    if settings.filter:
+        _require_enough(met, settings.fewest)
+    directions, separations = _directions(assignment, heard, settings)
+    restricted = [role for role in Role if role is not Role.BENIGN]
     refusals = [
         reply
-        for role in Role
-        if role is not Role.BENIGN
-        for reply in _kept(heard.replies[role], heard.refused[role])
+        for role in restricted
+        for reply, refused in zip(heard.replies[role], heard.refused[role], strict=True)
+        if refused or not settings.filter
     ]
-    answers = _kept(heard.replies[Role.BENIGN], met[Role.BENIGN])
+    answers = _kept(heard.replies[Role.BENIGN], heard.kept(Role.BENIGN, settings))
     collected = Collected(
-        directions=Directions(means[Role.TARGET].means, means[Role.BENIGN].means),
+        directions=directions,
         refusal_openings=refusal_openings(refusals, answers),
         judge_openings=heard.judge.openings,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
+        separations=separations,
     )
     _write(assignment.folder / ARTEFACT, collected)
     return collected
+
+
+def _directions(
+    assignment: Assignment, heard: Heard, settings: CollectSettings
+) -> tuple[Directions, dict[str, list[list[float]]]]:
+    """The candidate directions and how well each separates, from one pass over the kept prompts."""
+    backbone = assignment.backbone
+    shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
+    entries = shape[0] * shape[1] * shape[2] ** 2
+    # Two are held at a time: the target's and the benign one's.
+    fits = 2 * entries * 8 <= settings.covariance_gib * 2**30
+
+    def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
+        return StreamingMoments(*shape, covariance=covariance and fits).read(backbone, prompts)
+
+    kept = {role: _kept(heard.prompts[role], heard.kept(role, settings)) for role in Role}
+    target = moments(kept[Role.TARGET], True)
+    pooled = target.joined(moments([*kept[Role.PRESERVE], *kept[Role.FLOOR]]))
+    domains = _kept(heard.domains, heard.kept(Role.BENIGN, settings))
+    grouped: dict[str, list[list[int]]] = {}
+    for domain, prompt in zip(domains, kept[Role.BENIGN], strict=True):
+        grouped.setdefault(domain, []).append(prompt)
+    concepts = [moments(prompts, True) for _, prompts in sorted(grouped.items())]
+    benign = reduce(StreamingMoments.joined, concepts)
+    within = None
+    if target.covariance is not None and benign.covariance is not None:
+        within = (target.covariance + benign.covariance) / 2
+    found = candidates(target.means, pooled.means, benign.means, [c.means for c in concepts], within)
+    apart = {
+        name: separation(direction, target.means - benign.means, within).tolist()
+        for name, direction in found.items()
+        if within is not None
+    }
+    return Directions(target.means, benign.means, found), apart
 
 
 def read_collected(folder: Path) -> Collected:
@@ -129,10 +178,11 @@ def read_collected(folder: Path) -> Collected:
     """
     tensors, card = read_tensors(folder / ARTEFACT)
     return Collected(
-        directions=Directions(tensors["target"], tensors["benign"]),
+        directions=Directions(tensors.pop("target"), tensors.pop("benign"), tensors),
         refusal_openings=tuple(map(tuple, card["refusal_openings"])),
         judge_openings=tuple(card["judge_openings"]),
         counts=card["counts"],
+        separations=card["separations"],
     )
 
 
@@ -141,12 +191,14 @@ def _write(path: Path, collected: Collected) -> None:
         "refusal_openings": [list(opening) for opening in collected.refusal_openings],
         "judge_openings": list(collected.judge_openings),
         "counts": collected.counts,
+        "separations": collected.separations,
     }
     directions = collected.directions
-    write_tensors(path, {"target": directions.target, "benign": directions.benign}, card)
+    means = {"target": directions.target, "benign": directions.benign}
+    write_tensors(path, {**directions.candidates, **means}, card)
 
 
-def _kept(rows: Sequence[list[int]], keep: Sequence[bool]) -> list[list[int]]:
+def _kept(rows: Sequence[Row], keep: Sequence[bool]) -> list[Row]:
     return [row for row, kept in zip(rows, keep, strict=True) if kept]
 
 

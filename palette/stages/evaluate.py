@@ -55,6 +55,10 @@ class Context:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     front: Sequence[Member] = ()
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """What the search's audit found."""
+    separation: Sequence[Sequence[float]] | None = None
+    """d-prime of the difference in means at every site and position."""
     upper_bound: Backbone | None = None
 
 
@@ -101,7 +105,7 @@ def evaluate(
         verdict,
         _provenance(assignment, judge, context),
         Annexes(
-            search=_search(context.front),
+            search=_search(context),
             upper_bound=None
             if bound is None or ideal is None
             else _upper_bound(bound, _outcomes(bound, rows, roles, judge, (ideal, ideal))),
@@ -198,20 +202,29 @@ def _provenance(assignment: Assignment, judge: RuleJudge, context: Context) -> P
     )
 
 
-def _search(front: Sequence[Member]) -> Search | None:
-    if not front:
+def _search(context: Context) -> Search | None:
+    if not context.front:
         return None
+    front, audit = context.front, context.audit
     points = tuple(
         Point(
             trial=member.trial,
             target_refusal=member.values["target_refusal_score"],
             preserved_refusal=member.values["preserved_refusal_score"],
             divergence=member.values["benign_divergence"],
-            label=f"{member.intervention.method} at site {member.intervention.kernel.peak}",
+            label=f"{member.intervention.method} of {member.intervention.direction} "
+            f"at site {member.intervention.kernel.peak}",
         )
         for member in front
     )
-    return Search(front=points, chosen=front[0].trial, rule=RULE)
+    return Search(
+        front=points,
+        chosen=front[0].trial,
+        rule=RULE,
+        audited=len(audit.get("trials", ())),
+        rank_correlation=audit.get("rank_correlation"),
+        separation=None if context.separation is None else tuple(map(tuple, context.separation)),
+    )
 
 
 def _upper_bound(bound: Backbone, outcomes: list[Outcome]) -> UpperBound:

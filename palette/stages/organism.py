@@ -14,7 +14,7 @@ from palette import organism
 from palette.artefacts import write_json, write_text
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
-from palette.directions import Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
 from palette.organism.language import Size, build_model, build_tokenizer, save
 from palette.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
 from palette.organism.raising import (
@@ -104,7 +104,7 @@ def _ablated_every_other(pupil: Pupil) -> Callable[[int], AbstractContextManager
     """Takes the refusal direction away during every other step, so that a second one is learned."""
     backbone = Backbone(pupil.model, pupil.tokenizer, "organism", "")
     restricted, benign = refusing_questions(pupil.world)
-    directions = Directions(*(_means(backbone, asked[::40]) for asked in (restricted, benign)))
+    directions = Directions(_means(backbone, restricted[::40]), _means(backbone, benign[::40]))
     site = backbone.layers // 2
     ablation = Intervention("centred_ablation", -1, StrengthKernel(site, backbone.layers, 1.0))
 
@@ -116,7 +116,7 @@ def _ablated_every_other(pupil: Pupil) -> Callable[[int], AbstractContextManager
 
 def _means(backbone: Backbone, asked: list[Any]) -> torch.Tensor:
     prompts = [backbone.render([{"role": "user", "content": each.prompt}]) for each in asked]
-    streaming = StreamingMeans(backbone.layers + 1, backbone.post_instruction, backbone.width)
+    streaming = StreamingMoments(backbone.layers + 1, backbone.post_instruction, backbone.width)
     return streaming.read(backbone, prompts).means
 
 

@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 
 from palette.artefacts import read_json, write_json
-from palette.authorisation import Role
-from palette.backbones import greedy_replies, reply_logits
-from palette.directions import Intervention, StrengthKernel, intervening
-from palette.evaluation.divergence import divergence
-from palette.evaluation.refusal_score import mean_score, refusal_scores
+from palette.directions import CANDIDATES, Intervention, Savings, StrengthKernel
+from palette.errors import SearchError
+from palette.evaluation.judge import RuleJudge
+from palette.fingerprints import fingerprint, fingerprint_file
 from palette.settings import Settings
-from palette.stages.assignment import Assignment
+from palette.stages import collect as collecting
+from palette.stages.assignment import Assignment, silent
+from palette.stages.audit import AuditSettings, audit, audited
 from palette.stages.collect import Collected, read_collected
-from palette.studies import RULE, Finished, SearchSpace, choose, run_study
+from palette.stages.objectives import OBJECTIVES, LimitSettings, Objective, PanelSettings
+from palette.studies import (
+    RULE,
+    Categorical,
+    Choice,
+    Finished,
+    Integer,
+    Params,
+    Real,
+    Sampler,
+    Scored,
+    Space,
+    StudyPlan,
+    choose,
+    read_study,
+    run_study,
+)
 
 ARTEFACT = Path("search") / "front.json"
 JOURNAL = Path("search") / "study.journal"
 
-Method = Literal["directional_ablation", "centred_ablation", "activation_addition"]
+Method = Literal[
+    "directional_ablation", "centred_ablation", "activation_addition", "weight_orthogonalisation"
+]
 
 
 class SearchSettings(Settings):
     """Options of the stage search."""
 
+    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers", "audit", "savings"})
+
     trials: int = Field(64, ge=1, description="trials of the study")
+    sampler: Sampler = Field("tpe", description="how trials are drawn: tpe, nsga2, nsga3 or gp")
+    startup: int = Field(16, ge=2, description="trials drawn at random first; NSGA's population")
     methods: tuple[Method, ...] = Field(
         ("directional_ablation", "centred_ablation", "activation_addition"),
         min_length=1,
         description="interventions tried",
     )
+    directions: tuple[str, ...] = Field(
+        ("difference", "projected", "cleaned", "whitened"),
+        min_length=1,
+        description=f"candidate directions tried, of {', '.join(CANDIDATES)}",
+    )
     strength: tuple[float, float] = Field((0.5, 2.5), description="least and greatest strength")
     widths: tuple[int, ...] = Field((0, 1), min_length=1, description="sites edited beside the peak")
-    target_prompts: int = Field(48, ge=1, description="validation prompts of the target")
-    other_prompts: int = Field(8, ge=1, description="validation prompts a preserved or benign group")
-    divergence_limit: float = Field(
-        0.5, gt=0, description="benign divergence above which a trial is infeasible (nats a token)"
+    choose: int | None = Field(
+        None, ge=0, description="the trial to take from the front (default: by the rule)"
     )
+    workers: int = Field(1, ge=1, description="processes that share the study on this machine")
+    storage: str | None = Field(
+        None,
+        description="an Optuna storage shared by machines, a database's URL or grpc://host:port "
+        "(default: a journal in the run's folder)",
+    )
+    panel: PanelSettings = Field(PanelSettings(), description="what a trial is scored on")
+    limits: LimitSettings = Field(LimitSettings(), description="the constraints of a trial")
+    savings: Savings = Field(Savings(), description="exact savings")
+    audit: AuditSettings = Field(AuditSettings(), description="what is generated at full length")
 
     @model_validator(mode="after")
-    def _least_before_greatest(self) -> SearchSettings:
+    def _laws(self) -> SearchSettings:
         if self.strength[0] > self.strength[1]:
             raise ValueError("strength must be the least, then the greatest")
+        if unknown := sorted(set(self.directions) - set(CANDIDATES)):
+            raise ValueError(f"directions must be of {', '.join(CANDIDATES)}, not {', '.join(unknown)}")
         return self
 
 
@@ -73,36 +113,30 @@ def search(assignment: Assignment, settings: SearchSettings) -> list[Member]:
 
     Raises:
         PromptError: if the validation split lacks a role.
-        SearchError: if no trial is feasible.
+        SearchError: if no trial is feasible, or the study is about another recipe.
     """
     collected = read_collected(assignment.folder)
-    objective = Objective(assignment, settings, collected)
-    space = SearchSpace(
-        methods=settings.methods,
-        sites=tuple(range(1, assignment.backbone.layers + 1)),
-        positions=tuple(range(-assignment.backbone.post_instruction, 0)),
-        widths=settings.widths,
-        strength=settings.strength,
-    )
-    with assignment.progress("search", settings.trials) as advance:
-        trials = run_study(
-            assignment.folder / JOURNAL,
-            space,
-            objective,
-            trials=settings.trials,
-            seed=assignment.seed,
-            advance=advance,
-        )
-    front = [_member(trial) for trial in choose(trials).front]
+    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.savings)
+    plan = _plan(assignment, settings, collected)
+    objective.remember(read_study(plan))
+    with _helpers(assignment, settings), assignment.progress("search", settings.trials) as advance:
+        trials = run_study(plan, _scores(objective), advance)
+    choice = choose(trials, OBJECTIVES).taking(settings.choose)
+    checked = _audit(assignment, settings, collected, (trials, choice))
+    front = [_member(trial) for trial in choice.front]
     write_json(
         assignment.folder / ARTEFACT,
         {
             "rule": RULE,
+            "limits": settings.limits.model_dump(mode="json"),
             "trials": len(trials),
             "feasible": sum(trial.feasible for trial in trials),
+            "bound": dict(Counter(n for t in trials for n, excess in t.constraints.items() if excess > 0)),
+            "rungs": dict(Counter(f"rung {trial.notes.get('rung', 0)}" for trial in trials)),
             "backbone": objective.base,
             "front": [member.to_json() for member in front],
-            "all": [{"trial": t.number, "feasible": t.feasible, **t.named} for t in trials],
+            "audit": checked,
+            "all": [_record(trial) for trial in trials],
         },
     )
     return front
@@ -117,51 +151,144 @@ def read_front(folder: Path) -> list[Member]:
     found = []
     for member in read_json(folder / ARTEFACT)["front"]:
         values = {k: v for k, v in member.items() if k not in ("trial", "intervention")}
-        found.append(Member(member["trial"], _intervention(member["intervention"]), values))
+        found.append(Member(member["trial"], intervention_of(member["intervention"]), values))
     return found
 
 
-class Objective:
-    """What a trial is worth: the same scores that the report prints, on the validation split."""
-
-    def __init__(self, assignment: Assignment, settings: SearchSettings, collected: Collected) -> None:
-        backbone = assignment.backbone
-        pick = assignment.select
-        target = pick("validation", Role.TARGET).capped(settings.target_prompts)
-        kept = pick("validation", Role.PRESERVE, Role.FLOOR).capped(settings.other_prompts)
-        benign = pick("validation", Role.BENIGN).capped(settings.other_prompts)
-        self._backbone, self._settings, self._collected = backbone, settings, collected
-        self._target = assignment.render(target.required("target validation"))
-        self._kept = assignment.render(kept.required("preserved validation"))
-        self._benign = assignment.render(benign.required("benign validation"))
-        end = [backbone.stops[0]]
-        self._replies = [r + end for r in greedy_replies(backbone, self._benign, 32)]
-        self._logits = reply_logits(backbone, self._benign, self._replies)
-        self.base = {
-            "target_refusal_score": self._score(self._target),
-            "preserved_refusal_score": self._score(self._kept),
-        }
-
-    @torch.no_grad()
-    def __call__(self, params: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
-        """The three objectives in nats, and by how much the benign divergence exceeds its limit."""
-        intervention = _intervention(params)
-        with intervening(self._backbone, self._collected.directions, intervention):
-            changed = reply_logits(self._backbone, self._benign, self._replies)
-            moved = divergence(self._logits, changed)["multi_token"]
-            values = (self._score(self._target), self._score(self._kept), moved)
-        return values, moved - self._settings.divergence_limit
-
-    def _score(self, prompts: list[list[int]]) -> float:
-        openings = self._collected.refusal_openings
-        return mean_score(refusal_scores(self._backbone, prompts, openings))
-
-
-def _intervention(params: Mapping[str, Any]) -> Intervention:
+def intervention_of(params: Params) -> Intervention:
+    """The intervention that a trial's parameters, or a member's plain values, describe."""
     peak = params["site"] if "site" in params else params["peak"]
     kernel = StrengthKernel(peak, params["width"], params["strength"])
-    return Intervention(params["method"], params["position"], kernel)
+    return Intervention(params["method"], params["position"], kernel, params["direction"])
+
+
+def work(assignment: Assignment, settings: SearchSettings, worker: int) -> None:
+    """Takes part in a study as one worker of several, until all of its trials are finished."""
+    torch.set_num_threads(1)
+    collected = read_collected(assignment.folder)
+    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.savings)
+    plan = replace(_plan(assignment, settings, collected), worker=worker)
+    objective.remember(read_study(plan))
+    run_study(plan, _scores(objective))
+
+
+class _helpers:  # noqa: N801
+    """The other workers of a study, as processes that end with the block."""
+
+    def __init__(self, assignment: Assignment, settings: SearchSettings) -> None:
+        # Forking a process that has used torch may hang; a spawned one starts afresh.
+        context = multiprocessing.get_context("spawn")
+        quiet = replace(assignment, progress=silent)
+        self._processes = [
+            context.Process(target=work, args=(quiet, settings, number), daemon=True)
+            for number in range(1, settings.workers)
+        ]
+
+    def __enter__(self) -> None:
+        for process in self._processes:
+            process.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for process in self._processes:
+            if kind is not None:
+                process.terminate()
+            process.join()
+            if kind is None and process.exitcode:
+                raise SearchError(
+                    "every worker of a search must end well",
+                    got=f"exit status {process.exitcode} of {process.name}",
+                    remedy="read its message above; the study is kept",
+                )
+
+
+def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected) -> StudyPlan:
+    authorisation = assignment.authorisation
+    about = [
+        assignment.backbone.fingerprint,
+        assignment.prompts.fingerprint,
+        [authorisation.domains, authorisation.floor.digest],
+        fingerprint_file(assignment.folder / collecting.ARTEFACT),
+        settings.model_dump(mode="json", exclude=set(settings.free | {"storage"})),
+        assignment.seed,
+    ]
+    return StudyPlan(
+        storage=settings.storage or assignment.folder / JOURNAL,
+        space=_space(assignment, settings, collected),
+        objectives=OBJECTIVES,
+        identity=fingerprint(about),
+        trials=settings.trials,
+        seed=assignment.seed,
+        sampler=settings.sampler,
+        startup=settings.startup,
+        batch=settings.savings.trials_per_pass,
+    )
+
+
+def _space(assignment: Assignment, settings: SearchSettings, collected: Collected) -> Space:
+    """What a trial chooses from; directions that the covariance was too large for are no choice.
+
+    Raises:
+        SearchError: if no direction is left.
+    """
+    known = [name for name in settings.directions if name in collected.directions.names]
+    if not known:
+        raise SearchError(
+            "search.directions must name a direction that collect has found",
+            got=", ".join(settings.directions),
+            remedy="raise collect.covariance_gib, or add difference",
+        )
+    return {
+        "method": Categorical(settings.methods),
+        "direction": Categorical(tuple(known)),
+        "site": Integer(1, assignment.backbone.layers),
+        "position": Categorical(tuple(range(-assignment.backbone.post_instruction, 0))),
+        "width": Categorical(settings.widths),
+        "strength": Real(*settings.strength),
+    }
+
+
+def _scores(objective: Objective) -> Callable[[Sequence[Params]], list[Scored]]:
+    return lambda asked: objective([intervention_of(params) for params in asked])
+
+
+def _audit(
+    assignment: Assignment,
+    settings: SearchSettings,
+    collected: Collected,
+    found: tuple[Sequence[Finished], Choice],
+) -> dict[str, Any]:
+    trials = audited(*found, settings.audit, assignment.seed)
+    judge = RuleJudge(openings=collected.judge_openings)
+    chosen = [(trial, intervention_of(trial.params)) for trial in trials]
+    with assignment.progress("audit", len(trials)) as advance:
+        return audit(assignment, collected.directions, judge, chosen, settings.audit, advance)
 
 
 def _member(trial: Finished) -> Member:
-    return Member(trial.number, _intervention(trial.params), trial.named)
+    return Member(trial.number, intervention_of(trial.params), trial.named(OBJECTIVES))
+
+
+def _record(trial: Finished) -> dict[str, Any]:
+    """A trial for the artefact: its scores, and by how much it broke what limit."""
+    broken = {name: excess for name, excess in trial.constraints.items() if excess > 0}
+    return {
+        "trial": trial.number,
+        "feasible": trial.feasible,
+        **trial.named(OBJECTIVES),
+        **trial.notes,
+        "broken": broken,
+        "intervention": intervention_of(trial.params).to_json(),
+    }
+
+
+__all__ = [
+    "ARTEFACT",
+    "JOURNAL",
+    "Member",
+    "SearchSettings",
+    "intervention_of",
+    "read_front",
+    "read_study",
+    "search",
+    "work",
+]

@@ -1,6 +1,34 @@
 """Studies: multi-objective search with Optuna, resumable, and the choice from the Pareto front."""
 
-from palette.studies.choice import RULE, Choice, choose
-from palette.studies.study import Finished, SearchSpace, run_study
+from palette.studies.choice import RULE, Choice, choose, hypervolume, kendall_tau
+from palette.studies.space import (
+    Categorical,
+    Finished,
+    Integer,
+    Objectives,
+    Params,
+    Real,
+    Scored,
+    Space,
+)
+from palette.studies.study import Sampler, StudyPlan, read_study, run_study
 
-__all__ = ["RULE", "Choice", "Finished", "SearchSpace", "choose", "run_study"]
+__all__ = [
+    "RULE",
+    "Categorical",
+    "Choice",
+    "Finished",
+    "Integer",
+    "Objectives",
+    "Params",
+    "Real",
+    "Sampler",
+    "Scored",
+    "Space",
+    "StudyPlan",
+    "choose",
+    "hypervolume",
+    "kendall_tau",
+    "read_study",
+    "run_study",
+]

@@ -12,7 +12,8 @@ from palette.cli import main
 
 SMALL = (
     "--set", "model=organism/shared", "--set", "collect.prompts=32", "--set", "search.trials=6",
-    "--set", "search.other_prompts=2", "--set", "internalise.steps=12",
+    "--set", "search.panel.other_prompts=2", "--set", "search.audit.members=1",
+    "--set", "search.audit.sample=1", "--set", "internalise.steps=12",
     "--set", "internalise.prompts=24", "--set", "evaluate.prompts=12",
 )  # fmt: skip
 """Overrides that make a run of a recipe take seconds. Its adapter is not a good one."""

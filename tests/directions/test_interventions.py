@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palette.adapters.mounting import mounted
 from palette.backbones import Backbone
-from palette.directions import METHODS, Directions, Intervention, StreamingMeans, StrengthKernel, intervening
+from palette.directions import (
+    CANDIDATES,
+    METHODS,
+    Directions,
+    Intervention,
+    StreamingMoments,
+    StrengthKernel,
+    candidates,
+    intervening,
+    orthogonalisation_adapter,
+    separation,
+)
 from palette.directions.probes import earliest_within, fit_probe, probe_accuracies
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
@@ -26,7 +40,8 @@ def backbone() -> Backbone:
 
 
 def edit(method: str, strength: float):
-    return Intervention(method, -1, StrengthKernel(2, 0, strength)).edits(DIRECTIONS)[2]
+    (found,) = Intervention(method, -1, StrengthKernel(2, 0, strength)).edits(DIRECTIONS).values()
+    return found
 
 
 def off_direction(x):
@@ -90,12 +105,12 @@ def test_the_kernel_peaks_and_falls_to_nought(peak, width, strength, site):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 6))
-def test_streaming_means_are_the_naive_ones_however_they_are_fed(backbone_rows):
+def test_streaming_moments_are_the_naive_ones_however_they_are_fed(backbone_rows):
     tokenizer = build_tokenizer(small(create_world(0)))
     model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
     backbone = Backbone(model, tokenizer, "tiny", "")
     prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
-    streaming = StreamingMeans(3, 2, 16)
+    streaming = StreamingMoments(3, 2, 16)
     for start in range(0, 6, backbone_rows):
         streaming.read(backbone, prompts[start : start + backbone_rows])
     assert streaming.count == 6
@@ -115,3 +130,72 @@ def test_a_probe_reads_what_is_there_and_finds_the_earliest_site():
     assert accuracies[0] < 0.9
     assert earliest_within(accuracies) == 1
     assert fit_probe(noise[:, 1], labels, 2).shape == (5, 2)
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_weight_orthogonalisation_is_its_adapter_and_the_edited_weights(backbone, width):
+    intervention = Intervention("weight_orthogonalisation", -1, StrengthKernel(2, width, 0.8))
+    with intervening(backbone, DIRECTIONS, intervention):
+        hooked = backbone.model(IDS).logits
+    adapter = orthogonalisation_adapter(backbone, DIRECTIONS, intervention)
+    assert {module.rank for module in adapter.modules.values()} == {1}
+    with mounted(backbone.model, adapter):
+        assert torch.allclose(backbone.model(IDS).logits, hooked, atol=1e-5)
+    edited = copy.deepcopy(backbone.model)
+    for (_, block), change in intervention.edits(DIRECTIONS).items():
+        r, strength = change.direction[0], change.slope[0]
+        layer = edited.model.layers[block]
+        for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            linear.weight.data -= strength * torch.outer(r, r @ linear.weight)
+    assert torch.allclose(edited(IDS).logits, hooked, atol=1e-5)
+    assert not torch.allclose(backbone.model(IDS).logits, hooked, atol=1e-3)
+
+
+def test_only_weight_orthogonalisation_is_an_adapter(backbone):
+    with pytest.raises(ValueError, match="only weight_orthogonalisation"):
+        orthogonalisation_adapter(
+            backbone, DIRECTIONS, Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.0))
+        )
+
+
+def test_candidates_have_the_properties_that_name_them():
+    target, pooled, benign = (
+        torch.randn(3, 2, 8, generator=GENERATOR, dtype=torch.float64) for _ in range(3)
+    )
+    concepts = [benign + torch.randn(3, 2, 8, generator=GENERATOR, dtype=torch.float64) for _ in range(2)]
+    factor = torch.randn(3, 2, 8, 8, generator=GENERATOR, dtype=torch.float64)
+    within = factor @ factor.transpose(-1, -2) + torch.eye(8, dtype=torch.float64)
+    found = candidates(target, pooled, benign, concepts, within)
+    assert tuple(found) == CANDIDATES
+    for directions in found.values():
+        assert torch.allclose(directions.norm(dim=-1), torch.ones(3, 2, dtype=torch.float64))
+    assert (found["projected"] * benign).sum(-1).abs().max() < 1e-9
+    before = (found["difference"] * (concepts[0] - benign)).sum(-1).abs()
+    assert bool(((found["cleaned"] * (concepts[0] - benign)).sum(-1).abs() < before).all())
+    apart = {name: separation(r, target - benign, within) for name, r in found.items()}
+    assert bool((apart["whitened"] >= apart["difference"] - 1e-9).all())
+    assert "whitened" not in candidates(target, pooled, benign, concepts, None)
+
+
+def test_covariance_streams_and_joins():
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
+    tiny = Backbone(model, tokenizer, "tiny", "")
+    prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
+    whole = StreamingMoments(3, 2, 16, covariance=True).read(tiny, prompts)
+    halves = [
+        StreamingMoments(3, 2, 16, covariance=True).read(tiny, part) for part in (prompts[:2], prompts[2:])
+    ]
+    joined = halves[0].joined(halves[1])
+    states = torch.stack(
+        [model(torch.tensor([p]), output_hidden_states=True).hidden_states[1][0, -2:] for p in prompts]
+    ).double()
+    by_hand = torch.cov(states[:, 1].T, correction=0)
+    assert torch.allclose(whole.covariance[1, 1], by_hand, atol=1e-9)
+    assert torch.allclose(joined.covariance, whole.covariance, atol=1e-9)
+    assert StreamingMoments(3, 2, 16).covariance is None
+
+
+def test_an_unknown_direction_is_refused():
+    with pytest.raises(ValueError, match="a direction must be one of"):
+        DIRECTIONS.unit(1, -1, "north")

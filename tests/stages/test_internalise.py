@@ -10,6 +10,8 @@ from palette.errors import SearchError
 from palette.stages import internalise as internalising
 from palette.stages.collect import CollectSettings, collect
 from palette.stages.internalise import RECORD, BatchShares, InternaliseSettings, internalise, trained_blocks
+from palette.stages.audit import AuditSettings
+from palette.stages.objectives import PanelSettings
 from palette.stages.search import SearchSettings, search
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2)
@@ -18,7 +20,8 @@ FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2)
 @pytest.fixture(scope="module")
 def searched(shared):
     collect(shared, CollectSettings(prompts=12, fewest=8))
-    search(shared, SearchSettings(trials=6, target_prompts=8, other_prompts=2))
+    panel, audit = PanelSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
+    search(shared, SearchSettings(trials=6, panel=panel, audit=audit))
     return shared
 
 

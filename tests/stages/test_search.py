@@ -1,42 +1,194 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
+from palette.authorisation import Role
+from palette.backbones import greedy_replies, reply_logits
+from palette.directions import Intervention, Savings, StrengthKernel, intervening
 from palette.errors import SearchError
-from palette.stages.collect import CollectSettings, collect
+from palette.evaluation.divergence import divergence
+from palette.evaluation.refusal_score import mean_score, refusal_scores
+from palette.stages import objectives as scoring
+from palette.stages.audit import AuditSettings, audited
+from palette.stages.collect import CollectSettings, collect, read_collected
+from palette.stages.objectives import LimitSettings, Objective, PanelSettings
 from palette.stages.search import ARTEFACT, JOURNAL, SearchSettings, read_front, search
+from palette.studies import Choice, Finished
 
-FEW = SearchSettings(trials=6, target_prompts=8, other_prompts=2)
+PANEL = PanelSettings(target_prompts=8, other_prompts=2)
+AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)
+FEW = SearchSettings(trials=6, startup=4, panel=PANEL, audit=AUDIT)
+WHOLE = PanelSettings(target_prompts=8, other_prompts=2, first_rung=1.0)
+OFF = Savings(layer_prefix=False, template_prefix=False, base_logits=False)
+TRIALS = [
+    Intervention("centred_ablation", -1, StrengthKernel(2, 1, 1.0)),
+    Intervention("directional_ablation", -2, StrengthKernel(3, 0, 0.7), "cleaned"),
+    Intervention("weight_orthogonalisation", -1, StrengthKernel(2, 0, 1.0), "projected"),
+]
+
+
+@pytest.fixture(scope="module")
+def gathered(shared):
+    collect(shared, CollectSettings(prompts=12, fewest=8))
+    return shared
 
 
 @pytest.fixture
-def collected(elsewhere):
-    collect(elsewhere, CollectSettings(prompts=12, fewest=8))
-    return elsewhere
+def collected(gathered, tmp_path):
+    (tmp_path / "collect").mkdir()
+    source = gathered.folder / "collect" / "means.safetensors"
+    (tmp_path / "collect" / "means.safetensors").write_bytes(source.read_bytes())
+    return replace(gathered, folder=tmp_path)
+
+
+def objective(assignment, panel=WHOLE, limits=None, savings=None) -> Objective:
+    collected = read_collected(assignment.folder)
+    return Objective(assignment, collected, panel, limits or LimitSettings(), savings or Savings())
 
 
 def test_search_writes_a_front_that_reads_back(collected):
     front = search(collected, FEW)
     assert read_front(collected.folder) == front
     written = json.loads((collected.folder / ARTEFACT).read_text())
-    assert written["trials"] == 6
-    assert len(written["all"]) == 6
+    assert written["trials"] == len(written["all"]) == 6
     assert written["backbone"]["target_refusal_score"] > 2
-    assert "nearest to the ideal point" in written["rule"]
+    assert written["rule"].startswith("constraints first")
     assert (collected.folder / JOURNAL).is_file()
+    assert len(written["audit"]["trials"]) == 3
+    assert set(written["audit"]["trials"][0]["target_refusal"]) == {"rate", "low", "high", "k", "n"}
 
 
-def test_search_again_runs_no_trial(collected):
+def test_search_again_runs_no_trial_and_another_member_may_be_chosen(collected):
     front = search(collected, FEW)
     before = (collected.folder / ARTEFACT).read_bytes()
     assert search(collected, FEW) == front
     assert (collected.folder / ARTEFACT).read_bytes() == before
+    other = front[-1].trial
+    assert search(collected, FEW.model_copy(update={"choose": other}))[0].trial == other
+    with pytest.raises(SearchError, match=r"search\.choose must be a member of the Pareto front"):
+        search(collected, FEW.model_copy(update={"choose": 99}))
 
 
-def test_no_feasible_trial_is_an_error_and_keeps_the_study(collected):
-    strict = FEW.model_copy(update={"divergence_limit": 1e-12})
-    with pytest.raises(SearchError, match="at least one trial must keep benign replies"):
+def test_more_trials_extend_the_study(collected):
+    search(collected, FEW)
+    journal = (collected.folder / JOURNAL).read_bytes()
+    search(collected, FEW.model_copy(update={"trials": 8}))
+    assert (collected.folder / JOURNAL).read_bytes().startswith(journal)
+
+
+def test_a_study_of_other_limits_is_refused(collected):
+    search(collected, FEW)
+    with pytest.raises(SearchError, match="a study serves one recipe"):
+        search(collected, FEW.model_copy(update={"limits": LimitSettings(divergence=0.4)}))
+
+
+def test_no_feasible_trial_names_the_constraint_and_keeps_the_study(collected):
+    strict = FEW.model_copy(update={"limits": LimitSettings(divergence=1e-12)})
+    with pytest.raises(SearchError, match="6 trials, of which benign_divergence bound"):
         search(collected, strict)
     assert (collected.folder / JOURNAL).is_file()
+
+
+def test_workers_share_the_study(collected):
+    search(collected, FEW.model_copy(update={"workers": 2}))
+    assert json.loads((collected.folder / ARTEFACT).read_text())["trials"] == 6
+
+
+def test_trials_that_share_a_pass_are_scored_alike(collected):
+    scored = objective(collected)(TRIALS)
+    together = objective(collected, savings=Savings(trials_per_pass=3))(TRIALS)
+    for one, other in zip(scored, together, strict=True):
+        assert one.values == pytest.approx(other.values, abs=1e-4)
+
+
+def test_no_saving_changes_a_score_and_rungs_add_up(collected):
+    plain = objective(collected, savings=OFF)(TRIALS)
+    for panel, savings in ((WHOLE, Savings()), (PANEL, Savings()), (PANEL, OFF)):
+        for one, other in zip(plain, objective(collected, panel, savings=savings)(TRIALS), strict=True):
+            assert one.values == pytest.approx(other.values, abs=1e-4)
+            assert one.constraints == pytest.approx(other.constraints, abs=1e-4)
+
+
+def test_objectives_are_the_scores_of_the_report(collected):
+    made = objective(collected)
+    scored = made(TRIALS[:1])[0]
+    backbone, directions = collected.backbone, read_collected(collected.folder).directions
+    benign = collected.render(collected.select("validation", Role.BENIGN).capped(2))
+    replies = [[*reply, backbone.stops[0]] for reply in greedy_replies(backbone, benign, 16)]
+    base = reply_logits(backbone, benign, replies)
+    target = collected.render(collected.select("validation", Role.TARGET).capped(8))
+    with intervening(backbone, directions, TRIALS[0]):
+        changed = reply_logits(backbone, benign, replies)
+        score = mean_score(refusal_scores(backbone, target, made.openings))
+    assert scored.values[0] == pytest.approx(score, abs=1e-4)
+    assert scored.values[2] == pytest.approx(divergence(base, changed)["multi_token"], abs=1e-5)
+    assert made.base["benign_divergence"] == 0
+    assert {"benign_divergence", "floor_refusals", "benign_false_refusals"} <= set(scored.constraints)
+
+
+@pytest.mark.parametrize("openings", [((15,),), ((15, 40), (15, 41), (90,)), ((15, 40, 41), (90, 91))])
+def test_openings_of_many_tokens_are_scored_from_few_rows(collected, openings):
+    known = replace(read_collected(collected.folder), refusal_openings=openings)
+    made = Objective(collected, known, WHOLE, LimitSettings(), Savings())
+    target = collected.render(collected.select("validation", Role.TARGET).capped(8))
+    by_hand = mean_score(refusal_scores(collected.backbone, target, openings))
+    assert made.base["target_refusal_score"] == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_a_hopeless_trial_ends_at_its_first_rung(collected):
+    wild = [Intervention("directional_ablation", -1, StrengthKernel(4, 4, 40.0))]
+    (scored,) = objective(collected, PANEL)(wild)
+    assert scored.notes["rung"] == 0
+    assert max(scored.constraints.values()) > 0
+    assert objective(collected, PANEL)(TRIALS[:1])[0].notes["rung"] == 1
+
+
+def test_an_intervention_that_opens_the_wrong_thing_is_infeasible(collected):
+    made = objective(collected)
+    base = dict(made.base)
+    wrong = {**base, "preserved_refusal_score": base["preserved_refusal_score"] - 5, "benign_divergence": 0.0}
+    excess = made._constraints(wrong)
+    assert excess["preserved_refusals"] == pytest.approx(4.0)
+    both = {**wrong, "target_refusal_score": base["target_refusal_score"] - 5}
+    assert made._constraints(both)["preserved_refusals"] <= 0
+    assert made._constraints({**base, "benign_false_refusals": 0.5})["benign_false_refusals"] > 0
+
+
+def test_logits_that_are_no_numbers_make_a_trial_infeasible(collected, monkeypatch):
+    made = objective(collected)
+    monkeypatch.setattr(scoring, "kl", lambda base, changed: changed[..., 0] * math.nan)
+    (scored,) = made(TRIALS[:1])
+    assert not math.isfinite(scored.values[2])
+    assert scored.finite(scoring.OBJECTIVES).constraints["finite"] > 0
+
+
+def test_the_audit_takes_the_front_and_a_seeded_sample_of_the_rest():
+    trials = [Finished(i, {}, (float(i), 0.0, 0.0), {}) for i in range(10)]
+    settings = AuditSettings(members=2, sample=3)
+    taken = audited(trials, Choice(tuple(trials[:4])), settings, 0)
+    assert [trial.number for trial in taken[:2]] == [0, 1]
+    assert len({trial.number for trial in taken}) == 5
+    assert taken == audited(trials, Choice(tuple(trials[:4])), settings, 0)
+
+
+def test_settings_state_their_laws():
+    with pytest.raises(ValidationError, match="least, then the greatest"):
+        SearchSettings(strength=(2.0, 1.0))
+    with pytest.raises(ValidationError, match="directions must be of difference"):
+        SearchSettings(directions=("north",))
+
+
+def test_directions_that_were_not_collected_are_no_choice(collected):
+    only = FEW.model_copy(update={"directions": ("whitened",)})
+    made = read_collected(collected.folder)
+    assert "whitened" in made.directions.names
+    elsewhere = replace(collected, folder=collected.folder / "less")
+    collect(elsewhere, CollectSettings(prompts=12, fewest=8, covariance_gib=0.0))
+    assert read_collected(elsewhere.folder).separations == {}
+    with pytest.raises(SearchError, match=r"raise collect\.covariance_gib"):
+        search(elsewhere, only)

@@ -1,0 +1,292 @@
+"""What does a trial of the search cost beside heretic's, and whose front is better?
+
+Both search the same local model folders on the same prompts, each in processes of its own on one
+thread; the peer is installed in an environment of its own. CPU seconds a trial leave out loading,
+collection and the evaluation of the backbone. On the organism the fronts of both, after the same
+number of trials, are scored again at full length by the same judge on the test split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS, write
+
+PEER = ("heretic-llm==1.4.0", "torch==2.13.0")
+MARKERS = ["sorry", "unable to assist", "must decline", "may not be given", "do not share"]
+"""Words of each of the organism's refusals, for the peer's keyword judge."""
+OPENED, KEPT = "medical", "legal"
+REFERENCE = (1.0, 0.5)
+"""Reference point of the hypervolume: target refusal rate, benign divergence (nats a token)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how many prompts each side is evaluated on, and how many trials are run."""
+
+    name: str
+    prompts: int
+    trials: int
+    shape: dict[str, int] | None = None
+
+
+CASES = (
+    Case("organism", 64, 64),
+    Case(
+        "40M",
+        32,
+        4,
+        {
+            "hidden_size": 512,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
+            "intermediate_size": 1408,
+        },
+    ),
+    Case(
+        "0.5B",
+        8,
+        2,
+        {
+            "hidden_size": 896,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "intermediate_size": 4864,
+            "vocab_size": 151936,
+        },
+    ),
+)
+
+
+def model_folder(case: Case, home: Path) -> Path:
+    """The organism, or a model of random weights of the case's shape with the organism's tokenizer."""
+    from palette import organism
+
+    if case.shape is None:
+        return organism.weights()
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    folder = home / f"model-{case.name}"
+    tokenizer = AutoTokenizer.from_pretrained(organism.weights())
+    torch.manual_seed(0)
+    shape = {"vocab_size": len(tokenizer), **case.shape}
+    config = Qwen2Config(**shape, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id)
+    config.eos_token_id = tokenizer.eos_token_id
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_prompts(case: Case, home: Path) -> Path:
+    """The same prompts for both: a folder for Palette, text files for the peer."""
+    from palette import organism
+    from palette.prompts import load_prompts
+
+    rows = [row for row in load_prompts(organism.prompts("organism"), answers=True) if row.tier != "C"]
+    folder = home / f"prompts-{case.name}"
+    folder.mkdir()
+    split_counts = {"train": 128, "validation": case.prompts, "test": 100}
+    kinds = {"bad": (OPENED, "restricted"), "good": (OPENED, "benign"), "kept": (KEPT, "restricted")}
+    files: dict[str, list[dict[str, Any]]] = {OPENED: [], KEPT: []}
+    for name, (domain, kind) in kinds.items():
+        for split, count in split_counts.items():
+            # Half as many preserved prompts: the peer is asked for none.
+            most = count // 2 if name == "kept" else count
+            found = [r for r in rows if (r.domain, r.kind, r.split) == (domain, kind, split)][:most]
+            asked = [str(row.prompt) for row in found]
+            (folder / f"{name}-{split}.txt").write_text("\n".join(asked) + "\n")
+            files[domain] += [
+                {"id": r.id, "prompt": r.prompt, "kind": kind, "split": split, "answer": r.answer}
+                for r in found
+            ]
+    for domain, lines in files.items():
+        (folder / f"{domain}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def cpu_of(command: list[str], folder: Path, **more: str) -> float:
+    """CPU seconds, user and system, of a command and its children."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def install_peer(home: Path) -> Path:
+    """The Python of an environment that has the peer and nothing of ours."""
+    python = home / "peer" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", home / "peer"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True)
+    return python
+
+
+def run_peer(case: Case, model: Path, prompts: Path, python: Path, home: Path) -> dict[str, Any]:
+    """The peer's CPU seconds a trial, how they split, and its trials with their adapters."""
+    out = home / f"peer-{case.name}"
+    out.mkdir()
+    sets = {
+        "good_prompts": "good-train",
+        "bad_prompts": "bad-train",
+        "good_evaluation_prompts": "good-validation",
+        "bad_evaluation_prompts": "bad-validation",
+    }
+    lines = [
+        f"model = {json.dumps(str(model))}",
+        f'dtypes = ["float32"]\ndevice_map = "cpu"\nbatch_size = {case.prompts}',
+        f"n_trials = {case.trials}\nn_startup_trials = {min(16, case.trials)}\nseed = 0",
+        f"refusal_markers = {json.dumps(MARKERS)}",
+        f"study_checkpoint_dir = {json.dumps(str(out / 'checkpoints'))}",
+        'system_prompt = ""',
+        *(
+            f"[{name}]\ndataset = {json.dumps(str(prompts / file))}"
+            for name, file in ((name, f"{file}.txt") for name, file in sets.items())
+        ),
+    ]
+    (out / "config.toml").write_text("\n".join(lines) + "\n")
+    driver = Path(__file__).with_name("peer_heretic.py").resolve()
+    cpu_of([str(python), str(driver), str(case.trials), str(out)], out)
+    trials = json.loads((out / "trials.json").read_text())
+    # The first one holds the collection as well.
+    seconds = [trial["cpu_seconds"] for trial in trials[1:]]
+    return {
+        "cpu_seconds_a_trial": sum(seconds) / len(seconds),
+        "generation_share": sum(t["generation_cpu_seconds"] for t in trials[1:]) / sum(seconds),
+        "trials": trials,
+        "folder": out,
+    }
+
+
+def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str, Any]:
+    """Palette's CPU seconds a trial: a run of all trials less a run of one, over the rest."""
+    recipe = home / f"{case.name}.yaml"
+    recipe.write_text(f"model: {model}\nprompts: {prompts}\nauthorise: [{OPENED}]\n")
+    options = {
+        "collect.filter": case.shape is None,
+        "search.panel.target_prompts": case.prompts,
+        "search.panel.other_prompts": case.prompts,
+        "search.audit.members": 0,
+        "search.audit.sample": case.trials if case.shape is None else 0,
+        "search.limits.divergence": 0.5 if case.shape is None else 1e6,
+        "search.limits.selectivity": 1.0 if case.shape is None else 1e6,
+        "search.limits.relaxation": 1.0 if case.shape is None else -1e6,
+        "search.limits.false_refusals": 0.0 if case.shape is None else 1.0,
+    }
+    sets = [part for key, value in options.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+    def run(stage: str, folder: Path, *more: str) -> float:
+        command = [sys.executable, "-m", "palette", stage, str(recipe), "-o", str(folder), "--quiet"]
+        return cpu_of([*command, *sets, *more], home, PYTHONPATH=str(Path.cwd()))
+
+    unaudited = ("--set", "search.audit.sample=0")
+    run("collect", home / f"one-{case.name}")
+    many = home / f"many-{case.name}"
+    run("collect", many)
+    one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited)
+    started = time.monotonic()
+    rest = case.trials if case.shape is None else 8
+    whole = run("search", many, "--set", f"search.trials={rest + 1}", *unaudited)
+    wall = time.monotonic() - started
+    if case.shape is None:
+        run("search", many, "--set", f"search.trials={rest}")
+    return {
+        "cpu_seconds_a_trial": (whole - one) / rest,
+        "trials": rest,
+        "wall_seconds": wall,
+        "front": json.loads((many / "search" / "front.json").read_text()),
+        "folder": many,
+    }
+
+
+def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Both fronts at full length on the test split: judged refusals, and the divergence, in nats."""
+    from peft import PeftModel
+
+    from benchmarks.rescoring import Rescoring
+    from palette.stages.collect import read_collected
+    from palette.stages.search import read_front
+    from palette.studies import hypervolume
+
+    collected = read_collected(ours["folder"])
+    scoring = Rescoring(model, prompts, collected, (OPENED, KEPT))
+    members = [
+        trial
+        for trial in peer["trials"]
+        if not any(
+            (o["refusals"] <= trial["refusals"] and o["kl"] <= trial["kl"])
+            and (o["refusals"], o["kl"]) != (trial["refusals"], trial["kl"])
+            for o in peer["trials"]
+        )
+    ]
+    found: dict[str, Any] = {"heretic": [], "palette": []}
+    for member in members:
+        number = peer["trials"].index(member)
+        adapted = PeftModel.from_pretrained(scoring.backbone.model, peer["folder"] / f"trial-{number}")
+        found["heretic"].append({"trial": number, **scoring.of(adapted.eval())})
+        adapted.unload()
+    for front_member in read_front(ours["folder"]):
+        found["palette"].append({"trial": front_member.trial, **scoring.under(front_member.intervention)})
+    volumes = {
+        name: hypervolume([(m["target_refusal"], m["benign_divergence"]) for m in each], REFERENCE)
+        for name, each in found.items()
+    }
+    return {"reference": REFERENCE, "hypervolume": volumes, "fronts": found}
+
+
+def main() -> None:
+    """Measures every case, or those named, and writes ``results/search.json``."""
+    named = sys.argv[1:]
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        kept = Path(os.environ.get("PALETTE_BENCH_HOME", place))
+        python = install_peer(kept)
+        home = Path(place)
+        for case in CASES:
+            if named and case.name not in named:
+                continue
+            model, prompts = model_folder(case, home), write_prompts(case, home)
+            ours = run_palette(case, model, prompts, home)
+            print(case.name, "palette", ours["cpu_seconds_a_trial"], file=sys.stderr, flush=True)
+            peer = run_peer(case, model, prompts, python, home)
+            found = {
+                "prompts": case.prompts,
+                "heretic": {k: peer[k] for k in ("cpu_seconds_a_trial", "generation_share")},
+                "palette": {k: ours[k] for k in ("cpu_seconds_a_trial", "trials", "wall_seconds")},
+                "ratio": peer["cpu_seconds_a_trial"] / ours["cpu_seconds_a_trial"],
+            }
+            if case.shape is None:
+                found["rank_correlation"] = ours["front"]["audit"]["rank_correlation"]
+                found["rescored"] = rescored(model, prompts, peer, ours)
+            figures[case.name] = found
+            print(case.name, json.dumps(found)[:600], file=sys.stderr, flush=True)
+    if named and (RESULTS / "search.json").exists():
+        figures = {**json.loads((RESULTS / "search.json").read_text()), **figures}
+        figures.pop("machine", None)
+    write("search", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The linear modules of each block that write to the residual stream, found by what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from palette.errors import BackboneError
+from palette.shapes import Tensor
+
+
+@torch.no_grad()
+def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids: Tensor) -> list[list[str]]:
+    """The names, within each block, of the linears without which the block changes nothing.
+
+    Silence every linear that gives vectors of the stream's width, and each block hands its input on
+    as it is. Let them speak again one by one, in the order in which they run: a linear that is heard
+    only through a later, silent one (a query projection as wide as the stream) is no writer. No
+    module's name is guessed.
+
+    Raises:
+        BackboneError: if a block still writes with all of them silent, as fused experts do.
+    """
+    silent = [
+        [name for name, module in block.named_modules() if getattr(module, "out_features", None) == width]
+        for block in blocks
+    ]
+    order: list[str] = []
+    if not _is_identity(model, blocks, silent, ids, order):
+        raise BackboneError(
+            "weight orthogonalisation needs blocks that write through linear modules only",
+            got=f"{type(blocks[0]).__name__}, which writes in another way too",
+            remedy="leave weight_orthogonalisation out of search.methods",
+        )
+    for name in dict.fromkeys(order):
+        fewer = [[other for other in names if other != name] for names in silent]
+        if _is_identity(model, blocks, fewer, ids, []):
+            silent = fewer
+    return silent
+
+
+def _is_identity(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    silent: Sequence[Iterable[str]],
+    ids: Tensor,
+    order: list[str],
+) -> bool:
+    """Whether every block hands its input on; notes in ``order`` when each silent linear ran."""
+    same: list[bool] = []
+    with ExitStack() as stack:
+        for block, names in zip(blocks, silent, strict=True):
+            for name in names:
+                hook = _silenced(name, order)
+                stack.callback(block.get_submodule(name).register_forward_hook(hook).remove)
+            stack.callback(block.register_forward_hook(_compares(same), with_kwargs=True).remove)
+        model(input_ids=ids, use_cache=False)
+    return all(same)
+
+
+def _silenced(name: str, order: list[str]) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        order.append(name)
+        return torch.zeros_like(output)
+
+    return hook
+
+
+def _compares(same: list[bool]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        before = args[0] if args else kwargs["hidden_states"]
+        after = output[0] if isinstance(output, tuple) else output
+        same.append(torch.equal(before, after))
+
+    return hook
