@@ -74,6 +74,7 @@ def test_keys_lists_every_key_once() -> None:
     leaves = []
     stack = [("", create_recipe(LEAST).model_dump())]
     settings = {"collect", "search", "internalise", "internalise.batch", "evaluate", "evaluate.gate", "merge"}
+    settings |= {"search.panel", "search.limits", "search.savings", "search.audit"}
     while stack:
         prefix, values = stack.pop()
         for key, value in values.items():

@@ -140,7 +140,7 @@ def heat_map(values: Sequence[Sequence[float]]) -> str:
         parts.append(mark(LEFT + (site + 0.5) * width, bottom + 18, str(site), "middle"))
     for place in range(positions):
         y = TOP + (place + 0.5) * height + 4.5
-        parts.append(mark(LEFT - 8, y, signed(place - positions, "d"), "end"))
+        parts.append(mark(LEFT - 8, y, signed(float(place - positions), ".0f"), "end"))
     parts.append(mark((LEFT + FRAME_WIDTH - RIGHT) / 2, bottom + 40, "site", "middle"))
     alternative = f"{len(values)} sites by {positions} positions; the largest value is {largest:.1f}"
     return picture(FRAME_WIDTH, bottom + 48, alternative, "".join(parts))

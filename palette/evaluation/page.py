@@ -199,9 +199,9 @@ def search(found: Json | None) -> str:
 
 def audited(found: Json) -> str:
     """What whole replies say of the scores; nothing where none were generated."""
-    if not found["audited"]:
+    if not found.get("audited"):
         return ""
-    tau = found["rank_correlation"]
+    tau = found.get("rank_correlation")
     said = "is not defined, since one of the two never varies" if tau is None else f"is {signed(tau, '.2f')}"
     return (
         f"<p>{found['audited']} trials, members of the front and a random sample, were also asked for "
@@ -212,7 +212,7 @@ def audited(found: Json) -> str:
 
 def separation(found: Json) -> str:
     """Where in the model target and benign prompts are apart; nothing where it was not measured."""
-    if not found["separation"]:
+    if not found.get("separation"):
         return ""
     return (
         "<h3>Where refusal is told apart</h3><p>Standard deviations (d-prime) between target and benign "

@@ -255,8 +255,9 @@ class Objective:
     def _constraints(self, summary: Mapping[str, float]) -> dict[str, float]:
         """By how much each limit is exceeded; satisfied where that is not positive.
 
-        An intervention that relaxes nothing is no answer, however little it moves. One that takes more from preserved or floor prompts than from the target opens the
-        wrong thing, whatever the nats are worth on this backbone.
+        An intervention that relaxes nothing is no answer, however little it moves. One that takes more
+        from preserved or floor prompts than from the target opens the wrong thing, whatever the nats
+        are worth on this backbone.
         """
         fall = {
             name: self.base[name] - summary[name]

@@ -8,9 +8,9 @@ import pytest
 from palette.adapters.files import read_adapter
 from palette.errors import SearchError
 from palette.stages import internalise as internalising
+from palette.stages.audit import AuditSettings
 from palette.stages.collect import CollectSettings, collect
 from palette.stages.internalise import RECORD, BatchShares, InternaliseSettings, internalise, trained_blocks
-from palette.stages.audit import AuditSettings
 from palette.stages.objectives import PanelSettings
 from palette.stages.search import SearchSettings, search
 

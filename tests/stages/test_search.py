@@ -24,6 +24,7 @@ PANEL = PanelSettings(target_prompts=8, other_prompts=2)
 AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)
 FEW = SearchSettings(trials=6, startup=4, panel=PANEL, audit=AUDIT)
 WHOLE = PanelSettings(target_prompts=8, other_prompts=2, first_rung=1.0)
+GENEROUS = LimitSettings(relaxation=-1e6, divergence=1e6, selectivity=1e6)
 OFF = Savings(layer_prefix=False, template_prefix=False, base_logits=False)
 TRIALS = [
     Intervention("centred_ablation", -1, StrengthKernel(2, 1, 1.0)),
@@ -107,11 +108,28 @@ def test_trials_that_share_a_pass_are_scored_alike(collected):
 
 
 def test_no_saving_changes_a_score_and_rungs_add_up(collected):
-    plain = objective(collected, savings=OFF)(TRIALS)
-    for panel, savings in ((WHOLE, Savings()), (PANEL, Savings()), (PANEL, OFF)):
-        for one, other in zip(plain, objective(collected, panel, savings=savings)(TRIALS), strict=True):
+    plain = objective(collected, limits=GENEROUS, savings=OFF)(TRIALS)
+    to_the_end = PANEL.model_copy(update={"dominating": len(TRIALS)})
+    for panel, savings in ((WHOLE, Savings()), (to_the_end, Savings()), (to_the_end, OFF)):
+        for one, other in zip(plain, objective(collected, panel, GENEROUS, savings)(TRIALS), strict=True):
             assert one.values == pytest.approx(other.values, abs=1e-4)
-            assert one.constraints == pytest.approx(other.constraints, abs=1e-4)
+            known = {name: other.constraints[name] for name in one.constraints}
+            assert one.constraints == pytest.approx(known, abs=1e-4)
+
+
+def test_a_hopeless_trial_and_a_dominated_one_end_at_their_first_rung(collected):
+    made = objective(collected, PANEL, GENEROUS)
+    idle = Intervention("directional_ablation", -1, StrengthKernel(2, 0, 0.0))
+    first, second = (made([TRIALS[0]])[0] for _ in range(2))
+    assert (first.notes["rung"], second.notes["rung"]) == (1, 1)
+    worse = objective(collected, PANEL)([idle])[0]
+    assert worse.notes["rung"] == 0
+    assert worse.constraints["target_refusals"] > 0
+    dominated = replace(first, notes={"first_rung": [first.notes["first_rung"][0] - 1, 99.0, 0.0]})
+    made.remember([Finished(0, {}, dominated.values, {}, dominated.notes)])
+    ended = made([TRIALS[0]])[0]
+    assert ended.notes["rung"] == 0
+    assert ended.constraints["first_rung"] > 0
 
 
 def test_objectives_are_the_scores_of_the_report(collected):
