@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,15 +37,18 @@ class Case:
     name: str
     prompts: int
     trials: int
+    own: int
+    """The peer's trials, which all cost the same, and ours, which may end early."""
     shape: dict[str, int] | None = None
 
 
 CASES = (
-    Case("organism", 64, 64),
+    Case("organism", 64, 64, 64),
     Case(
         "40M",
         32,
         4,
+        64,
         {
             "hidden_size": 512,
             "num_hidden_layers": 12,
@@ -57,6 +61,7 @@ CASES = (
         "0.5B",
         8,
         2,
+        32,
         {
             "hidden_size": 896,
             "num_hidden_layers": 24,
@@ -76,16 +81,18 @@ def model_folder(case: Case, home: Path) -> Path:
     if case.shape is None:
         return organism.weights()
     import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
+    # Of any other family, transformers would read the organism's tokenizer as that family's own.
     folder = home / f"model-{case.name}"
-    tokenizer = AutoTokenizer.from_pretrained(organism.weights())
+    shipped = organism.weights()
+    own = json.loads((shipped / "config.json").read_text())
+    special = {name: own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id", "vocab_size")}
     torch.manual_seed(0)
-    shape = {"vocab_size": len(tokenizer), **case.shape}
-    config = Qwen2Config(**shape, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id)
-    config.eos_token_id = tokenizer.eos_token_id
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(**{**special, **case.shape}, tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for file in [*shipped.glob("tokenizer*"), *shipped.glob("*.jinja")]:
+        shutil.copy(file, folder)
     return folder
 
 
@@ -102,8 +109,8 @@ def write_prompts(case: Case, home: Path) -> Path:
     files: dict[str, list[dict[str, Any]]] = {OPENED: [], KEPT: []}
     for name, (domain, kind) in kinds.items():
         for split, count in split_counts.items():
-            # Half as many preserved prompts: the peer is asked for none.
-            most = count // 2 if name == "kept" else count
+            # A quarter as many preserved prompts: the peer is asked for none.
+            most = count // 4 if name == "kept" else count
             found = [r for r in rows if (r.domain, r.kind, r.split) == (domain, kind, split)][:most]
             asked = [str(row.prompt) for row in found]
             (folder / f"{name}-{split}.txt").write_text("\n".join(asked) + "\n")
@@ -207,7 +214,7 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     run("collect", many)
     one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited)
     started = time.monotonic()
-    rest = case.trials if case.shape is None else 8
+    rest = case.own
     whole = run("search", many, "--set", f"search.trials={rest + 1}", *unaudited)
     wall = time.monotonic() - started
     if case.shape is None:

@@ -2,7 +2,7 @@
 
 from palette.activations.edits import Edits, Place, RankOneEdit, applied, first_block, stacked
 from palette.activations.hooks import Edit, Stream, block_outputs, captured, edited
-from palette.activations.skipping import skipped
+from palette.activations.skipping import narrowed, positionwise, skipped
 
 __all__ = [
     "Edit",
@@ -15,6 +15,8 @@ __all__ = [
     "captured",
     "edited",
     "first_block",
+    "narrowed",
+    "positionwise",
     "skipped",
     "stacked",
 ]

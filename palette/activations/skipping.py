@@ -1,4 +1,4 @@
-"""Blocks that are not run because what they would give is known: the layer-prefix cache."""
+"""What is not run: blocks whose output is known (the layer-prefix cache), positions that nobody reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from palette.activations.hooks import Stream
+from palette.backbones import Backbone
 
 
 @contextmanager
@@ -26,6 +29,63 @@ def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> I
     finally:
         for block in known:
             block.__dict__.pop("forward", None)
+
+
+@contextmanager
+def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
+    """The modules, which must work on each position apart, run at the last ``keep`` positions only.
+
+    They give zero at the others. ``keep`` of 0 keeps all.
+    """
+    known = list(modules) if keep else []
+    try:
+        for module in known:
+            module.forward = _at_last(module.forward, keep)
+        yield
+    finally:
+        for module in known:
+            module.__dict__.pop("forward", None)
+
+
+@torch.no_grad()
+def positionwise(backbone: Backbone) -> list[nn.Module]:
+    """The parts of the last block that the last position's logits need at that position only.
+
+    That is its feed-forward. None, where the model itself says otherwise.
+    """
+    found = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
+    ids = torch.tensor([backbone.render([{"role": "user", "content": "0"}])]).to(backbone.model.device)
+    whole = backbone.model(input_ids=ids, logits_to_keep=1).logits
+    with narrowed(found, 1):
+        narrow = backbone.model(input_ids=ids, logits_to_keep=1).logits
+    rounding = 30 * torch.finfo(whole.dtype).eps * float(whole.abs().max())
+    return found if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
+
+
+@torch.no_grad()
+def is_positionwise(module: nn.Module, width: int) -> bool:
+    """Whether a module with matrices maps each position's vector apart from all others.
+
+    A norm does too, but costs nothing, and attention may read what it gives at every position.
+    """
+    parameter = next((each for each in module.parameters() if each.dim() > 1), None)
+    if parameter is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(2, 4, width, generator=generator).to(parameter.device, parameter.dtype)
+    try:
+        whole, last = module(probe), module(probe[:, -1:])
+        return bool(whole.shape == probe.shape and torch.allclose(whole[:, -1:], last, rtol=1e-3, atol=1e-5))
+    except Exception:  # What needs more than a stream may fail in any way.
+        return False
+
+
+def _at_last(forward: Callable[[Stream], Stream], keep: int) -> Callable[[Stream], Stream]:
+    def narrow(stream: Stream) -> Stream:
+        given = forward(stream[:, -keep:])
+        return pad(given, (0, 0, stream.shape[1] - given.shape[1], 0))
+
+    return narrow
 
 
 def _gives(stream: Any) -> Callable[..., Any]:

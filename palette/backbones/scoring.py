@@ -73,8 +73,8 @@ def reply_logits(
 
 
 Cache = DynamicCache
-KeysValues = Sequence[tuple[Float[Tensor, "batch head past d_head"], Float[Tensor, "batch head past d_head"]]]
-"""The attention keys and values of tokens that were run before, layer by layer."""
+KeysValues = Sequence[tuple[Float[Tensor, "batch _head past _d"], Float[Tensor, "batch _head past _d"]]]
+"""The attention keys and values of tokens that were run before, layer by layer; layers may differ."""
 
 
 def cache_of(known: KeysValues) -> Cache:
@@ -93,17 +93,24 @@ def held_by(cache: Cache) -> list[tuple[Tensor, Tensor]]:
 
 
 def forward(
-    backbone: Backbone, batch: Batch, keep: int = 1, cache: Cache | None = None
+    backbone: Backbone,
+    batch: Batch,
+    keep: int = 1,
+    cache: Cache | None = None,
+    before: Int[Tensor, "batch past"] | None = None,
 ) -> Float[Tensor, "batch kept vocabulary"]:
     """The logits of a batch's last ``keep`` positions; 0 keeps all.
 
     With a ``cache`` the batch goes on from what it holds, and its own keys and values are added.
+    ``before`` is the mask of the tokens that it holds, if some of them are padding.
     """
-    past = cache.get_seq_length() if cache is not None else 0
+    if before is None:
+        past = cache.get_seq_length() if cache is not None else 0
+        before = batch.mask.new_ones(len(batch.mask), past)
     logits: Tensor = backbone.model(
         input_ids=batch.ids,
-        attention_mask=torch.cat([batch.mask.new_ones(len(batch.mask), past), batch.mask], dim=1),
-        position_ids=positions(batch.mask) + past,
+        attention_mask=torch.cat([before, batch.mask], dim=1),
+        position_ids=positions(batch.mask) + before.sum(1, keepdim=True),
         past_key_values=cache,
         logits_to_keep=keep,
         use_cache=cache is not None,

@@ -3,20 +3,24 @@
 Every saving is exact: what is not computed is known already.
 
 - layer prefix: below the first edited block the stream is the backbone's, kept from its first run;
-- template prefix: tokens that all rows begin with are run once a trial, as a batch of one;
+- template prefix: tokens that all prompts begin with are run once a trial, as a batch of one;
+- prompts: a prompt is run once for all its replies, which go on from its keys and values;
+- last block: what works on each position apart is run at those only whose logits are read;
 - several trials share one forward pass, every row with its own trial's parameters.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from pydantic import Field
 
-from palette.activations import Edits, captured, first_block, skipped, stacked
+from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped, stacked
 from palette.backbones import Backbone
 from palette.backbones.scoring import (
     BATCH_TOKENS,
@@ -30,7 +34,7 @@ from palette.backbones.scoring import (
 )
 from palette.directions.interventions import editing
 from palette.settings import Settings
-from palette.shapes import Float, Tensor
+from palette.shapes import Float, Int, Tensor
 
 CPU_TOKENS = 512
 """Tokens of a pass on a CPU: what it works on stays in the cache, and rows of one length meet."""
@@ -38,34 +42,62 @@ CPU_TOKENS = 512
 LEAST_PREFIX = 4
 """A shared template prefix shorter than this costs more to run apart than it saves."""
 
+Tokens = tuple[int, ...]
+
 
 class Savings(Settings):
     """The exact savings of a trial; each can be switched off, and changes no score."""
 
     layer_prefix: bool = Field(True, description="run only the blocks from the first edited one")
     template_prefix: bool = Field(True, description="run what all prompts begin with once a trial")
+    prompts: bool = Field(True, description="run a prompt once for all replies that it is scored on")
+    last_block: bool = Field(True, description="run the last feed-forward only where logits are read")
     trials_per_pass: int = Field(1, ge=1, description="trials that share one forward pass")
     base_logits: bool = Field(True, description="keep the backbone's own logits instead of running it")
     cache_gib: float = Field(2.0, gt=0, description="memory for kept streams; fewer sites if it is short")
 
 
-@dataclass
-class Part:
-    """Rows that are run together, and the backbone's own streams for them by site."""
+@dataclass(frozen=True)
+class Pass:
+    """A batch, how many of its last logits are read, and the backbone's own streams by site."""
 
     batch: Batch
-    keep: int
+    keep: int = 1
     streams: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class Part:
+    """Prompts that are run together, and the replies that go on from them, where they are run apart."""
+
+    prompts: Pass
+    lines: dict[int, int]
+    """For each row of the panel the line of its prompt."""
+    tails: tuple[tuple[tuple[int, ...], Pass], ...] = ()
+    """Replies of about one length, each with the row of the panel that it belongs to."""
+
+
+@dataclass(frozen=True)
+class Going:
+    """How a pass goes: under which trials, and from which block on."""
+
+    each: Sequence[Edits]
+    first: int = 0
+    keeping: bool = False
+    """Whether the streams are kept."""
+
+
+KEEPING = Going([{}], keeping=True)
+"""A run of the backbone itself."""
+
+
+@dataclass(frozen=True)
 class Swept:
-    """What one pass gave: the trials and rows it was about, and their logits."""
+    """What some rows of the panel gave under some trials."""
 
     trials: list[int]
-    rows: list[int]
-    logits: Float[Tensor, "trial row kept vocabulary"]
-    """The last n are those with which a row's reply of n tokens is said; n is 1 for no reply."""
+    logits: dict[int, Float[Tensor, "trial _token vocabulary"]]
+    """For each row those with which its reply's tokens are said; without a reply, the next token's."""
 
 
 class Panel:
@@ -79,117 +111,139 @@ class Panel:
         savings: Savings,
     ) -> None:
         self._backbone, self._savings = backbone, savings
-        # A reply's last token predicts nothing that is asked for.
-        whole = [[*prompt, *reply[:-1]] for prompt, reply in zip(prompts, replies, strict=True)]
-        self.kept = [max(1, len(reply)) for reply in replies]
         self._prefix = shared_prefix(prompts) if savings.template_prefix else []
-        self._parts = list(self._divide([row[len(self._prefix) :] for row in whole]))
-        self._head = Part(Batch([0], self._ids([self._prefix]), self._ids([[1] * len(self._prefix)])), 1)
+        self._cut = [tuple(prompt[len(self._prefix) :]) for prompt in prompts]
+        # A reply's last token predicts nothing that is asked for.
+        self._said = [tuple(reply[:-1]) for reply in replies]
+        self._parts = list(self._divide())
+        self._head = Pass(Batch([0], self._ids([self._prefix]), self._ids([[1] * len(self._prefix)])))
         self._sites = self._cached_sites()
+        self._alone = positionwise(backbone) if savings.last_block else []
 
     @torch.no_grad()
     def sweep(self, trials: Sequence[Edits]) -> Iterator[Swept]:
-        """The logits of every trial on every row, pass by pass."""
+        """The logits of every trial on every row, part by part."""
         size = self._savings.trials_per_pass
         for start in range(0, len(trials), size):
             numbers = list(range(start, min(start + size, len(trials))))
             each = [trials[number] for number in numbers]
-            past = self._past(each)
+            going = Going(each, self._first(each))
+            past = self._past(going)
             for part in self._parts:
-                logits = self._run(part, each, past)
-                rows = len(part.batch.rows)
-                yield Swept(numbers, part.batch.rows, logits.unflatten(0, (len(each), rows)))
+                if going.first and not part.prompts.streams:
+                    self._run(part, KEEPING, self._base_past if self._prefix else None)
+                yield Swept(numbers, self._run(part, going, past))
 
-    def _divide(self, suffixes: list[list[int]]) -> Iterator[Part]:
-        """Rows with and without a reply apart, so that few logits are computed that nobody reads."""
-        for replied in (False, True):
-            chosen = [row for row, kept in enumerate(self.kept) if (kept > 1) == replied]
-            keep = max((self.kept[row] for row in chosen), default=1)
-            device = self._backbone.model.device
-            whole = CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS
-            tokens = max(1, whole // self._savings.trials_per_pass)
-            cut = [suffixes[row] for row in chosen]
-            for batch in batches(cut, self._backbone.pad, device, tokens):
-                yield Part(Batch([chosen[row] for row in batch.rows], batch.ids, batch.mask), keep)
+    def _divide(self) -> Iterator[Part]:
+        """Rows as whole sequences, those with and without a reply apart, and prompts of several rows."""
+        asked: dict[Tokens, list[int]] = {}
+        for row, prompt in enumerate(self._cut):
+            asked.setdefault(prompt, []).append(row)
+        shared = [rows for rows in asked.values() if len(rows) > 1 and self._savings.prompts]
+        apart = set(range(len(self._cut))).difference(*shared)
+        yield from self._whole([row for row in sorted(apart) if not self._said[row]])
+        yield from self._whole([row for row in sorted(apart) if self._said[row]])
+        yield from self._shared(shared)
 
-    def _run(self, part: Part, each: Sequence[Edits], past: KeysValues | None) -> Tensor:
-        """Logits of a part under several trials at once, trial by trial."""
-        count, rows = len(each), len(part.batch.rows)
-        edits = stacked(each, rows)
+    def _whole(self, chosen: list[int]) -> Iterator[Part]:
+        """Rows, each as one sequence."""
+        for batch in self._batches([self._cut[row] + self._said[row] for row in chosen]):
+            lines = {chosen[i]: line for line, i in enumerate(batch.rows)}
+            yield Part(Pass(batch, 1 + max(len(self._said[row]) for row in lines)), lines)
+
+    def _shared(self, chosen: list[list[int]]) -> Iterator[Part]:
+        """Prompts, each once for all of its rows, and behind a batch of prompts all of their replies."""
+        for batch in self._batches([self._cut[rows[0]] for rows in chosen]):
+            lines = {row: line for line, i in enumerate(batch.rows) for row in chosen[i]}
+            tails = []
+            for rows in _alike({row: len(self._said[row]) for row in lines if self._said[row]}):
+                (tail,) = self._batches([self._said[row] for row in rows], sys.maxsize)
+                tails.append((tuple(rows[i] for i in tail.rows), Pass(tail, tail.ids.shape[1])))
+            yield Part(Pass(batch), lines, tuple(tails))
+
+    def _batches(self, rows: Sequence[Tokens], tokens: int | None = None) -> Iterator[Batch]:
+        device = self._backbone.model.device
+        whole = CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS
+        return batches(rows, self._backbone.pad, device, tokens or whole // self._savings.trials_per_pass)
+
+    def _run(self, part: Part, going: Going, past: KeysValues | None) -> dict[int, Tensor]:
+        """Logits of a part's rows under several trials at once."""
+        count, lines = len(going.each), len(part.prompts.batch.rows)
         cache = None
-        if past is not None:
-            cache = cache_of([(k.repeat_interleave(rows, 0), v.repeat_interleave(rows, 0)) for k, v in past])
-        return self._forward(part, count, edits, self._start(part, edits, count), cache).float()
+        if past is not None or part.tails:
+            cache = cache_of([_repeated(pair, lines) for pair in past or ()])
+        known = self._forward(part.prompts, going, cache).unflatten(0, (count, lines))
+        found = {row: known[:, line] for row, line in part.lines.items()}
+        held = [] if cache is None else held_by(cache)
+        for rows, tail in part.tails:
+            parents = [t * lines + part.lines[row] for t in range(count) for row in rows]
+            mask = part.prompts.batch.mask.repeat(count, 1)[parents]
+            mask = torch.cat([mask.new_ones(len(mask), len(self._prefix)), mask], dim=1)
+            gone_on = _lines_of(held, parents, going.first, mask)
+            said = self._forward(tail, going, gone_on, mask).unflatten(0, (count, -1))
+            for line, row in enumerate(rows):
+                own = said[:, line, -len(self._said[row]) :]
+                found[row] = torch.cat([found[row][:, -1:], own], dim=1)
+        return {row: logits[:, -1 - len(self._said[row]) :] for row, logits in found.items()}
 
-    def _start(self, part: Part, edits: Edits, count: int) -> tuple[int, Tensor | None]:
-        """The first block to run, and the stream that it is given for ``count`` trials."""
-        known = [site for site in self._sites if site <= first_block(edits)] if edits else []
-        if not known:
-            return 0, None
-        if not part.streams:
-            self._keep_streams(part)
-        return known[-1], part.streams[known[-1]].repeat(count, 1, 1)
-
-    def _keep_streams(self, part: Part) -> None:
-        """Runs a part once without edits and keeps its streams."""
-
-        def receive(site: int, stream: Tensor) -> None:
-            if site in self._sites:
-                part.streams[site] = stream
-
-        cache = cache_of([]) if part is self._head else None
-        if part is not self._head and self._prefix:
-            rows = len(part.batch.rows)
-            cache = cache_of(
-                [(k.repeat_interleave(rows, 0), v.repeat_interleave(rows, 0)) for k, v in self._base_past]
-            )
-        with captured(self._backbone.blocks, receive):
-            self._forward(part, 1, {}, (0, None), cache)
+    def _first(self, each: Sequence[Edits]) -> int:
+        """The first block to run: that of the last kept site before any edit."""
+        edits = stacked(each, 1)
+        return max((site for site in self._sites if edits and site <= first_block(edits)), default=0)
 
     @cached_property
     def _base_past(self) -> KeysValues:
-        """Keys and values of the shared prefix by the backbone itself."""
+        """Keys and values of the shared prefix by the backbone itself, which keeps its streams."""
         cache = cache_of([])
-        self._forward(self._head, 1, {}, (0, None), cache)
+        self._forward(self._head, KEEPING, cache)
         return held_by(cache)
 
-    def _past(self, each: Sequence[Edits]) -> KeysValues | None:
-        """Keys and values of the shared prefix under each trial; below the first edit, the backbone's."""
+    def _past(self, going: Going) -> KeysValues | None:
+        """Keys and values of the shared prefix under each trial; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        count, edits = len(each), stacked(each, 1)
-        first, stream = self._start(self._head, edits, count)
+        known = [_repeated(pair, len(going.each)) for pair in self._base_past]
         cache = cache_of([])
-        self._forward(self._head, count, edits, (first, stream), cache)
-        known = [(k.expand(count, -1, -1, -1), v.expand(count, -1, -1, -1)) for k, v in self._base_past]
-        return known[:first] + held_by(cache)[first:]
+        self._forward(self._head, going, cache)
+        return known[: going.first] + held_by(cache)[going.first :]
 
     def _forward(
-        self,
-        part: Part,
-        count: int,
-        edits: Edits,
-        start: tuple[int, Tensor | None],
-        cache: Cache | None,
-    ) -> Tensor:
-        batch = part.batch
+        self, what: Pass, going: Going, cache: Cache | None, before: Tensor | None = None
+    ) -> Float[Tensor, "row kept vocabulary"]:
+        """The last logits of a pass, all lines of one trial before those of the next."""
+        count, batch = len(going.each), what.batch
         repeated = Batch(batch.rows, batch.ids.repeat(count, 1), batch.mask.repeat(count, 1))
+        edits = stacked(going.each, len(batch.rows))
+        stream = what.streams[going.first].repeat(count, 1, 1) if going.first else None
+        blocks = self._backbone.blocks
+
+        def receive(site: int, stream: Tensor) -> None:
+            if site in self._sites:
+                what.streams[site] = stream
+
+        keeping = captured(blocks, receive) if going.keeping else nullcontext()
         # The edits first: to find the writers, the model may have to be run as it is.
-        with editing(self._backbone, edits), skipped(self._backbone.blocks, *start):
-            return forward(self._backbone, repeated, part.keep, cache)
+        with (
+            editing(self._backbone, edits),
+            skipped(blocks, going.first, stream),
+            narrowed(self._alone, what.keep),
+            keeping,
+        ):
+            return forward(self._backbone, repeated, what.keep, cache, before).float()
 
     def _cached_sites(self) -> list[int]:
         """The sites whose streams are kept: all, or evenly fewer where memory is short."""
         if not self._savings.layer_prefix:
             return []
         backbone = self._backbone
-        tokens = sum(part.batch.ids.numel() for part in self._parts) + len(self._prefix)
+        passes = [p for part in self._parts for p in (part.prompts, *(tail for _, tail in part.tails))]
+        tokens = sum(each.batch.ids.numel() for each in passes) + len(self._prefix)
         size = tokens * backbone.width * next(backbone.model.parameters()).element_size()
         fitting = int(self._savings.cache_gib * 2**30 / max(1, size))
         stride = -(-backbone.layers // max(1, fitting))
         return list(range(stride, backbone.layers + 1, stride)) if fitting else []
 
-    def _ids(self, rows: list[list[int]]) -> Tensor:
+    def _ids(self, rows: list[list[int]]) -> Int[Tensor, "row position"]:
         return torch.tensor(rows, device=self._backbone.model.device, dtype=torch.long)
 
 
@@ -200,3 +254,29 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     while count < longest and len({prompt[count] for prompt in prompts}) == 1:
         count += 1
     return list(prompts[0][:count]) if count >= LEAST_PREFIX else []
+
+
+def _repeated(pair: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    keys, values = pair
+    return keys.repeat_interleave(count, 0), values.repeat_interleave(count, 0)
+
+
+def _lines_of(
+    held: Sequence[tuple[Tensor, Tensor]], lines: list[int], first: int, mask: Int[Tensor, "line past"]
+) -> Cache:
+    """A cache with these lines; layers below the first one run hold as many keys, which nobody reads."""
+    unread = mask.new_zeros(1, 1, 1, 1, dtype=torch.float).expand(len(lines), 1, mask.shape[1], 1)
+    known = [(keys[lines], values[lines]) for keys, values in held[first:]]
+    return cache_of([(unread, unread)] * first + known)
+
+
+def _alike(lengths: dict[int, int]) -> Iterator[list[int]]:
+    """The rows in groups, none more than half as long again as another of its group."""
+    group: list[int] = []
+    for row in sorted(lengths, key=lambda row: -lengths[row]):
+        if group and lengths[group[0]] > 1.5 * lengths[row]:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group

@@ -58,7 +58,7 @@ class PanelSettings(Settings):
 
     target_prompts: int = Field(48, ge=1, description="prompts of the target")
     other_prompts: int = Field(8, ge=1, description="prompts a preserved, floor or benign group")
-    reply_tokens: int = Field(16, ge=1, description="tokens of a benign reply that are compared")
+    reply_tokens: int = Field(8, ge=1, description="tokens of a benign reply that are compared")
     first_rung: float = Field(
         0.25, gt=0, le=1, description="share of the prompts that a trial is scored on first"
     )
@@ -101,31 +101,29 @@ class Rung:
         prompts = [objective.prompts[row.role][row.number] for row in self.rows]
         replies = [objective.reply(row) for row in self.rows]
         self._panel = Panel(objective.backbone, prompts, replies, objective.savings)
-        self._kept = self._panel.kept
         self._base = self._backbones_own() if objective.savings.base_logits else None
 
     def measure(self, trials: Sequence[Edits], measured: Sequence[Measured]) -> None:
         """Adds what this rung's prompts say of each trial."""
         base = self._backbones_own() if self._base is None else self._base
         for swept in self._panel.sweep(trials):
-            replies = [line for line, index in enumerate(swept.rows) if index in base]
+            replies = [row for row in swept.logits if row in base]
             for place, trial in enumerate(swept.trials):
-                said = [swept.logits[place, line, -self._kept[swept.rows[line]] :] for line in replies]
-                if said:
-                    own = torch.cat([base[swept.rows[line]] for line in replies])
-                    measured[trial].divergences.append(kl(own, torch.cat(said)))
-                for line, index in enumerate(swept.rows):
-                    self._note(measured[trial], self.rows[index], swept.logits[place, line], index)
+                if replies:
+                    own = torch.cat([base[row] for row in replies])
+                    said = torch.cat([swept.logits[row][place] for row in replies])
+                    measured[trial].divergences.append(kl(own, said))
+                for row, logits in swept.logits.items():
+                    self._note(measured[trial], self.rows[row], logits[place])
         for found in measured:
             self._score(found)
 
-    def _note(self, found: Measured, row: Row, logits: Tensor, index: int) -> None:
+    def _note(self, found: Measured, row: Row, logits: Tensor) -> None:
         """Keeps the logits by which a prompt's refusal is scored."""
         if row.path == REPLY and self._objective.paths != ((),):
             return
         path = self._objective.paths[max(0, row.path)]
-        start = len(logits) - self._kept[index]
-        found.logits[row.role].setdefault(path, {})[row.number] = logits[start : start + len(path) + 1]
+        found.logits[row.role].setdefault(path, {})[row.number] = logits[: len(path) + 1]
 
     def _score(self, found: Measured) -> None:
         """Turns the kept logits into scores, all prompts of a role at once."""
@@ -140,10 +138,10 @@ class Rung:
     def _backbones_own(self) -> dict[int, Tensor]:
         """The backbone's own logits of every benign reply, by row."""
         return {
-            index: swept.logits[0, line, -self._kept[index] :].clone()
+            row: logits[0].clone()
             for swept in self._panel.sweep([{}])
-            for line, index in enumerate(swept.rows)
-            if self.rows[index].path == REPLY
+            for row, logits in swept.logits.items()
+            if self.rows[row].path == REPLY
         }
 
 

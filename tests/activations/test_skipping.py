@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from palette.activations import captured, skipped
+from palette.activations import captured, narrowed, positionwise, skipped
+from palette.activations.skipping import is_positionwise
+from palette.backbones import Backbone
+from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.world import create_world, small
 
 
 def test_skipped_blocks_give_what_is_known_and_are_themselves_again_after_an_error():
@@ -35,3 +39,55 @@ def test_without_a_stream_nothing_is_skipped():
     before = block(x)
     with skipped([block], 1, None):
         assert torch.equal(block(x), before)
+
+
+def test_a_narrowed_module_gives_the_same_at_the_last_positions_and_is_itself_again_after_an_error():
+    module = nn.Linear(4, 4)
+    x = torch.randn(2, 5, 4)
+    before = module(x)
+    with narrowed([module], 2):
+        assert torch.allclose(module(x)[:, -2:], before[:, -2:])
+        assert not module(x)[:, :-2].any()
+        assert torch.allclose(module(x[:, -1:]), before[:, -1:])
+    with narrowed([module], 0):
+        assert torch.equal(module(x), before)
+    with pytest.raises(RuntimeError), narrowed([module], 2):
+        raise RuntimeError
+    assert torch.equal(module(x), before)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
+    return Backbone(model, tokenizer, "tiny", "")
+
+
+class Mixing(nn.Module):
+    """Looks like a feed-forward, but a position's output depends on the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.linear(x.mean(1, keepdim=True).expand_as(x))
+
+
+def test_what_works_on_positions_apart_is_told_from_what_mixes_them():
+    assert is_positionwise(nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)), 8)
+    assert not is_positionwise(Mixing(), 8)
+    assert not is_positionwise(nn.LayerNorm(8), 8)
+    assert not is_positionwise(nn.Linear(8, 12), 8)
+    assert not is_positionwise(nn.MultiheadAttention(8, 2), 8)
+
+
+def test_the_organisms_feed_forward_is_found(backbone):
+    assert positionwise(backbone) == [backbone.blocks[-1].mlp]
+
+
+def test_a_part_that_the_last_logits_need_elsewhere_is_refused(backbone, monkeypatch):
+    # A projection of keys as wide as the stream, held by the block itself, would be such a part.
+    block = backbone.blocks[-1]
+    monkeypatch.setattr(block, "children", lambda: iter([block.self_attn.k_proj]))
+    assert positionwise(backbone) == []

@@ -18,19 +18,29 @@ GENERATOR = torch.Generator().manual_seed(0)
 DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))
 HEAD = [1, 5, 7, 8, 9]
 PROMPTS = [[*HEAD, 90, 91, 2, 6], [*HEAD, 93, 2, 6], [*HEAD, 94, 95, 96, 2, 6], [*HEAD, 97, 2, 6]]
-REPLIES = [[], [40, 41, 42], [43], [44, 45, 46]]
+PROMPTS += [PROMPTS[1], PROMPTS[1], PROMPTS[0]]
+REPLIES = [[], [40, 41, 42], [43], [44, 45, 46], [47, 48], [], [49, 50, 51, 52]]
 TRIALS = [
     Intervention(method, position, StrengthKernel(peak, width, 0.4 + 0.3 * peak))
     for (method, position), (peak, width) in zip(
         itertools.product(METHODS, (-2, -1)), itertools.cycle([(1, 0), (2, 1), (3, 0)]), strict=False
     )
 ]
-NOTHING = {"layer_prefix": False, "template_prefix": False, "trials_per_pass": 1}
+NOTHING = {
+    "layer_prefix": False,
+    "template_prefix": False,
+    "prompts": False,
+    "last_block": False,
+    "trials_per_pass": 1,
+}
 SAVINGS = [
     Savings(**NOTHING),
     Savings(**{**NOTHING, "layer_prefix": True}),
     Savings(**{**NOTHING, "template_prefix": True}),
+    Savings(**{**NOTHING, "prompts": True}),
+    Savings(**{**NOTHING, "last_block": True}),
     Savings(**{**NOTHING, "trials_per_pass": 3}),
+    Savings(**{**NOTHING, "prompts": True, "layer_prefix": True, "trials_per_pass": 3}),
     Savings(trials_per_pass=5),
     Savings(cache_gib=5e-6),
 ]
@@ -53,8 +63,8 @@ def swept(backbone: Backbone, savings: Savings, trials: list[Intervention]) -> l
     found: list[list[torch.Tensor]] = [[torch.empty(0)] * len(PROMPTS) for _ in trials]
     for part in panel.sweep([trial.edits(DIRECTIONS) for trial in trials]):
         for t, trial in enumerate(part.trials):
-            for r, row in enumerate(part.rows):
-                found[trial][row] = part.logits[t, r, -panel.kept[row] :]
+            for row, logits in part.logits.items():
+                found[trial][row] = logits[t]
     return found
 
 

@@ -137,7 +137,8 @@ def test_objectives_are_the_scores_of_the_report(collected):
     scored = made(TRIALS[:1])[0]
     backbone, directions = collected.backbone, read_collected(collected.folder).directions
     benign = collected.render(collected.select("validation", Role.BENIGN).capped(2))
-    replies = [[*reply, backbone.stops[0]] for reply in greedy_replies(backbone, benign, 16)]
+    said = greedy_replies(backbone, benign, 8)
+    replies = [[*reply, backbone.stops[0]] if len(reply) < 8 else reply for reply in said]
     base = reply_logits(backbone, benign, replies)
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
     with intervening(backbone, directions, TRIALS[0]):
