@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,46 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     }
 
 
+def peak_memory(home: Path) -> dict[str, float]:
+    """MiB that a collection of so many prompts takes at its peak, on the organism."""
+    from palette import organism
+    from palette.prompts import load_prompts
+
+    rows = list(load_prompts(organism.prompts("organism"), answers=True))
+
+    def lines(domain: str, kind: str, split: str, count: int) -> Iterator[str]:
+        asked = [r.prompt for r in rows if (r.domain, r.kind, r.split) == (domain, kind, split)]
+        for i in range(count):
+            name = f"{domain}-{kind}-{split}-{i}"
+            yield json.dumps({"id": name, "prompt": asked[i % len(asked)], "kind": kind, "split": split})
+
+    # The last argument is ours alone.
+    code = (
+        "import resource, sys; from palette.cli import main\npeak = sys.argv.pop()\ntry: main()\n"
+        "finally: open(peak, 'w').write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+    )
+    found = {}
+    for count in (200, 2000):
+        folder = home / f"memory-{count}"
+        folder.mkdir()
+        for domain in (OPENED, KEPT):
+            most = {"train": count // 2 if domain == OPENED else 8, "validation": 8, "test": 8}
+            written = [
+                line
+                for kind in ("restricted", "benign")
+                for split, many in most.items()
+                for line in lines(domain, kind, split, many)
+            ]
+            (folder / f"{domain}.jsonl").write_text("\n".join(written) + "\n")
+        recipe = home / f"memory-{count}.yaml"
+        recipe.write_text(f"prompts: {folder}\nauthorise: [{OPENED}]\ncollect: {{prompts: {count}}}\n")
+        peak = home / f"peak-{count}"
+        arguments = ["collect", str(recipe), "-o", str(home / f"memory-run-{count}"), "--quiet"]
+        cpu_of([sys.executable, "-c", code, *arguments, str(peak)], home, PYTHONPATH=str(Path.cwd()))
+        found[str(count)] = int(peak.read_text()) / 1024
+    return found
+
+
 def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """Both fronts at full length on the test split: judged refusals, and the divergence, in nats."""
     from peft import PeftModel
@@ -289,6 +330,8 @@ def main() -> None:
                 found["rescored"] = rescored(model, prompts, peer, ours)
             figures[case.name] = found
             print(case.name, json.dumps(found)[:600], file=sys.stderr, flush=True)
+        figures["collection_peak_mib"] = peak_memory(home)
+        print("memory", figures["collection_peak_mib"], file=sys.stderr, flush=True)
     if named and (RESULTS / "search.json").exists():
         figures = {**json.loads((RESULTS / "search.json").read_text()), **figures}
         figures.pop("machine", None)

@@ -11,8 +11,8 @@ from transformers import DynamicCache
 from palette.backbones.backbone import Backbone
 from palette.shapes import Float, Int, Tensor
 
-BATCH_TOKENS = 8192
-"""How many tokens, padding among them, a batch holds at most."""
+BATCH_TOKENS, CPU_TOKENS = 8192, 2048
+"""How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Batch:
 
 
 def batches(
-    sequences: Sequence[Sequence[int]], pad: int, device: torch.device, tokens: int = BATCH_TOKENS
+    sequences: Sequence[Sequence[int]], pad: int, device: torch.device, tokens: int | None = None
 ) -> Iterator[Batch]:
     """Batches of token sequences, longest first, so that the largest batch is met at once."""
+    tokens = tokens or (CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS)
     order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     start = 0
     while start < len(order):

@@ -36,8 +36,8 @@ from palette.directions.interventions import editing
 from palette.settings import Settings
 from palette.shapes import Float, Int, Tensor
 
-CPU_TOKENS = 512
-"""Tokens of a pass on a CPU: what it works on stays in the cache, and rows of one length meet."""
+PASS_TOKENS = 512
+"""Tokens of a pass on a CPU, fewer than of other batches: trials meet the same rows again and again."""
 
 LEAST_PREFIX = 4
 """A shared template prefix shorter than this costs more to run apart than it saves."""
@@ -163,7 +163,7 @@ class Panel:
 
     def _batches(self, rows: Sequence[Tokens], tokens: int | None = None) -> Iterator[Batch]:
         device = self._backbone.model.device
-        whole = CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS
+        whole = PASS_TOKENS if device.type == "cpu" else BATCH_TOKENS
         return batches(rows, self._backbone.pad, device, tokens or whole // self._savings.trials_per_pass)
 
     def _run(self, part: Part, going: Going, past: KeysValues | None) -> dict[int, Tensor]:
