@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from palette.backbones import Thinking
 from palette.errors import RecipeError
 from palette.settings import Settings
 from palette.stages.collect import CollectSettings
@@ -40,6 +41,10 @@ class Recipe(Settings):
         "float32", description="precision of the backbone"
     )
     device: str = Field("cpu", description="torch device of the backbone")
+    thinking: Thinking = Field(
+        "closed",
+        description="closed: replies begin behind a closed thinking block; open: as the template has it",
+    )
     collect: CollectSettings = Field(CollectSettings(), description="options of collect")
     search: SearchSettings = Field(SearchSettings(), description="options of search")
     internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")

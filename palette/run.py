@@ -54,7 +54,13 @@ class Run:
         """The backbone, loaded."""
         recipe = self.recipe
         torch.set_num_threads(recipe.threads)
-        return load_backbone(self.model_folder, recipe.model, dtype=recipe.dtype, device=recipe.device)
+        return load_backbone(
+            self.model_folder,
+            recipe.model,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            thinking=recipe.thinking,
+        )
 
     @cached_property
     def upper_bound(self) -> Backbone | None:
@@ -73,7 +79,7 @@ class Run:
                 identify(self.model_folder),
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
-                [recipe.seed, recipe.dtype, recipe.device, recipe.threads],
+                [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
             ]
         )
 

@@ -1,6 +1,6 @@
 """Backbones: loading a chat model, rendering prompts for it, and generating replies with it."""
 
-from palette.backbones.backbone import Backbone
+from palette.backbones.backbone import Backbone, Thinking
 from palette.backbones.generation import continuations, greedy_replies
 from palette.backbones.loading import load_backbone, locate
 from palette.backbones.scoring import Batch, batches, next_token_logits, reply_logits
@@ -8,6 +8,7 @@ from palette.backbones.scoring import Batch, batches, next_token_logits, reply_l
 __all__ = [
     "Backbone",
     "Batch",
+    "Thinking",
     "batches",
     "continuations",
     "greedy_replies",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,15 @@ PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
 """Messages of nothing in common, from whose renderings the shared last tokens are read."""
 
 
+Thinking = Literal["closed", "open"]
+"""Whether a reply begins behind a thinking block that is already closed, or as the template has it."""
+
+NO_THINKING = {"enable_thinking": False, "thinking": False}
+"""What chat templates call the switch; a template without one reads neither."""
+
+OPENED, CLOSED = "<think>", "</think>"
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A model that is never edited in place, its tokenizer, and its identity."""
@@ -25,6 +34,7 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     name: str
     fingerprint: str
+    thinking: Thinking = "closed"
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -93,10 +103,24 @@ class Backbone:
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
-        rendered: Any = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        return [*self._templated(messages, tokenize=True)["input_ids"], *self._closing]
+
+    @cached_property
+    def _closing(self) -> list[int]:
+        """What closes the thinking block that some templates open whatever they are told."""
+        if self.thinking == "open":
+            return []
+        text = str(self._templated([{"role": "user", "content": PROBES[0]}], tokenize=False))
+        if text.rfind(OPENED) <= text.rfind(CLOSED):
+            return []
+        return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
+
+    def _templated(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
+        """A conversation as the chat template has it, up to where the reply begins."""
+        switches: Any = NO_THINKING if self.thinking == "closed" else {}
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
         )
-        return list(rendered["input_ids"])
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, without special tokens."""

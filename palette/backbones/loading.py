@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from palette.backbones.backbone import Backbone
+from palette.backbones.backbone import Backbone, Thinking
 from palette.errors import BackboneError
 from palette.fingerprints import fingerprint, fingerprint_file
 
@@ -73,7 +73,12 @@ def identify(folder: Path) -> str:
 
 
 def load_backbone(
-    folder: Path, name: str | None = None, *, dtype: str = "float32", device: str = "cpu"
+    folder: Path,
+    name: str | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    thinking: Thinking = "closed",
 ) -> Backbone:
     """The frozen model of a folder, in evaluation mode, with a left-padding tokenizer.
 
@@ -111,4 +116,4 @@ def load_backbone(
     model.requires_grad_(False)
     model.eval()
     placed: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
-    return Backbone(placed, tokenizer, name, identify(folder))
+    return Backbone(placed, tokenizer, name, identify(folder), thinking)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from palette.artefacts import read_json, write_json
 from palette.directions import CANDIDATES, Intervention, Savings, StrengthKernel
@@ -38,6 +38,7 @@ from palette.studies import (
     choose,
     read_study,
     run_study,
+    shown,
 )
 
 ARTEFACT = Path("search") / "front.json"
@@ -81,6 +82,11 @@ class SearchSettings(Settings):
     limits: LimitSettings = Field(LimitSettings(), description="the constraints of a trial")
     savings: Savings = Field(Savings(), description="exact savings")
     audit: AuditSettings = Field(AuditSettings(), description="what is generated at full length")
+
+    @field_serializer("storage")
+    def _without_password(self, storage: str | None) -> str | None:
+        # The report carries the recipe, and people pass reports on.
+        return None if storage is None else shown(storage)
 
     @model_validator(mode="after")
     def _laws(self) -> SearchSettings:

@@ -11,6 +11,7 @@ from palette.studies.space import (
     Scored,
     Space,
 )
+from palette.studies.storage import shown
 from palette.studies.study import Sampler, StudyPlan, read_study, run_study
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "kendall_tau",
     "read_study",
     "run_study",
+    "shown",
 ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,3 +62,31 @@ def test_a_backbone_is_frozen_and_knows_its_parts(folder):
     assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
     assert (backbone.layers, backbone.width, len(backbone.blocks)) == (2, 16, 2)
     assert backbone.post_instruction == 2
+
+
+QWEN = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+ALWAYS = "<think>\n"
+
+
+def with_ending(folder, ending: str) -> None:
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + ending)
+
+
+def said(backbone, thinking) -> str:
+    ids = replace(backbone, thinking=thinking).render([{"role": "user", "content": "why?"}])
+    return backbone.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("ending", [QWEN, ALWAYS])
+def test_a_thinking_block_is_closed_before_the_reply_unless_it_may_stay_open(folder, ending):
+    plain = load_backbone(folder)
+    with_ending(folder, ending)
+    backbone = load_backbone(folder)
+    assert len(said(backbone, "closed")) > len(said(backbone, "open")) >= len(said(plain, "closed"))
+    assert replace(backbone, thinking="closed").post_instruction > plain.post_instruction
+
+
+def test_a_template_without_thinking_is_rendered_alike(folder):
+    backbone = load_backbone(folder)
+    assert said(backbone, "closed") == said(backbone, "open")

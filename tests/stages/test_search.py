@@ -211,3 +211,9 @@ def test_directions_that_were_not_collected_are_no_choice(collected):
     assert read_collected(elsewhere.folder).separations == {}
     with pytest.raises(SearchError, match=r"raise collect\.covariance_gib"):
         search(elsewhere, only)
+
+
+def test_a_storage_keeps_its_password_to_itself():
+    settings = SearchSettings(storage="postgresql://user:secret@host/db")
+    assert "secret" not in settings.model_dump_json()
+    assert settings.storage == "postgresql://user:secret@host/db"
