@@ -197,6 +197,7 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
         "search.panel.target_prompts": case.prompts,
         "search.panel.other_prompts": case.prompts,
         "search.audit.members": 0,
+        "search.audit.prompts": case.prompts,
         "search.audit.sample": case.trials if case.shape is None else 0,
         "search.limits.divergence": 0.5 if case.shape is None else 1e6,
         "search.limits.selectivity": 1.0 if case.shape is None else 1e6,
@@ -212,7 +213,7 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     unaudited = ("--set", "search.audit.sample=0")
     run("collect", home / f"one-{case.name}")
     many = home / f"many-{case.name}"
-    run("collect", many)
+    shutil.copytree(home / f"one-{case.name}", many)
     one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited)
     started = time.monotonic()
     rest = case.own

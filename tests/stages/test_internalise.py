@@ -7,10 +7,11 @@ import pytest
 
 from palette.adapters.files import read_adapter
 from palette.errors import SearchError
-from palette.stages import internalise as internalising
+from palette.stages import lectures as lecturing
 from palette.stages.audit import AuditSettings
 from palette.stages.collect import CollectSettings, collect
-from palette.stages.internalise import RECORD, BatchShares, InternaliseSettings, internalise, trained_blocks
+from palette.stages.internalise import RECORD, InternaliseSettings, internalise, trained_blocks
+from palette.stages.lectures import BatchShares
 from palette.stages.objectives import PanelSettings
 from palette.stages.search import SearchSettings, search
 
@@ -56,8 +57,8 @@ def test_without_a_believed_reply_openings_are_taught(searched):
 
 
 def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypatch):
-    monkeypatch.setattr(internalising, "common_opening", lambda answered: ())
-    monkeypatch.setattr(internalising, "lessons", lambda backbone, prompts, *_: [[] for _ in prompts])
+    monkeypatch.setattr(lecturing, "common_opening", lambda answered: ())
+    monkeypatch.setattr(lecturing, "lessons", lambda backbone, prompts, *_: [[] for _ in prompts])
     with pytest.raises(SearchError, match="a student must have something to learn"):
         internalise(searched, FEW)
 
