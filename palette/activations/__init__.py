@@ -2,7 +2,7 @@
 
 from palette.activations.edits import Edits, Place, RankOneEdit, applied, first_block, stacked
 from palette.activations.hooks import Edit, Stream, block_outputs, captured, edited
-from palette.activations.skipping import narrowed, positionwise, skipped
+from palette.activations.skipping import narrowed, positionwise, run_block, skipped
 
 __all__ = [
     "Edit",
@@ -17,6 +17,7 @@ __all__ = [
     "first_block",
     "narrowed",
     "positionwise",
+    "run_block",
     "skipped",
     "stacked",
 ]

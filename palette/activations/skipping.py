@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from palette.activations.hooks import Stream
+from palette.activations.hooks import Stream, edited
 from palette.backbones import Backbone
+from palette.backbones.scoring import Batch, forward
 
 
 @contextmanager
@@ -45,6 +46,36 @@ def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
     finally:
         for module in known:
             module.__dict__.pop("forward", None)
+
+
+def run_block(backbone: Backbone, batch: Batch, index: int, stream: Stream) -> Stream:
+    """What one block gives for ``stream``, its input for the batch; no other block is run.
+
+    The library's own forward prepares masks and positions; it ends where the block has spoken.
+    """
+
+    def stop(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        raise _Reached(output[0] if isinstance(output, tuple) else output)
+
+    block = backbone.blocks[index]
+    handle = block.register_forward_hook(stop)
+    try:
+        # Site 0 is what the embedding gives, so that the first block needs no skipping.
+        with edited(backbone.blocks, {index: lambda x: stream}), skipped(backbone.blocks, index, stream):
+            forward(backbone, batch)
+    except _Reached as reached:
+        return reached.stream
+    finally:
+        handle.remove()
+    raise RuntimeError(f"block {index} must be run, got a forward pass without it")
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: how a pass ends early
+    """Ends a forward pass at a block's output."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
 
 
 @torch.no_grad()

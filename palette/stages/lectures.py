@@ -17,7 +17,7 @@ from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
 from palette.stages.search import Member
-from palette.training import Example
+from palette.training import BatchShares, Example
 from palette.training.teachers import (
     Lesson,
     Reply,
@@ -28,21 +28,6 @@ from palette.training.teachers import (
     lessons,
     opening_of,
 )
-
-
-class BatchShares(Settings):
-    """How many examples of each pool a step takes.
-
-    What is near the target is drawn more often than its number would have it: the floor and the
-    benign prompts of the authorised domains are what an adapter confuses with it first.
-    """
-
-    target: int = Field(20, ge=1, description="prompts to be answered")
-    near_floor: int = Field(14, ge=0, description="floor prompts of the authorised domains")
-    floor: int = Field(8, ge=0, description="all other floor prompts")
-    preserve: int = Field(26, ge=0, description="restricted prompts of other domains")
-    near_benign: int = Field(6, ge=0, description="benign prompts of the authorised domains")
-    benign: int = Field(8, ge=0, description="all other benign prompts")
 
 
 class LectureSettings(Settings):
@@ -64,7 +49,7 @@ class Lectures:
     """What the student is given: examples, and which of them belong to which role."""
 
     examples: list[Example]
-    pools: list[list[int]]
+    pools: dict[str, list[int]]
     record: dict[str, Any]
 
 
@@ -108,18 +93,18 @@ def prepare(
             got=f"no reply and no opening for {len(target)} target prompts",
             remedy="bring benign prompts that the backbone answers",
         )
-    pools = [list(range(len(examples)))]
+    pools = {"target": list(range(len(examples)))}
     for name, replies in kept.items():
         start = len(examples)
         examples += [
             Example(tuple(prompt), _ended(reply, settings, name, end), taught=False)
             for prompt, reply in zip(groups[name], replies, strict=True)
         ]
-        pools.append(list(range(start, len(examples))))
+        pools[name] = list(range(start, len(examples)))
     record = {
         "target_prompts": len(target),
         "believed": sum(lesson is not None for lesson in whole),
-        "examples": dict(zip(BatchShares.model_fields, map(len, pools), strict=True)),
+        "examples": {name: len(pool) for name, pool in pools.items()},
     }
     return Lectures(examples, pools, record)
 

@@ -10,10 +10,11 @@ from palette.errors import SearchError
 from palette.stages import lectures as lecturing
 from palette.stages.audit import AuditSettings
 from palette.stages.collect import CollectSettings, collect
-from palette.stages.internalise import RECORD, InternaliseSettings, internalise, trained_blocks
-from palette.stages.lectures import BatchShares
+from palette.stages.internalise import RECORD, InternaliseSettings, internalise
 from palette.stages.objectives import PanelSettings
 from palette.stages.search import SearchSettings, search
+from palette.training import BatchShares
+from palette.training.distillation import trained_blocks
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2)
 

@@ -11,18 +11,8 @@ from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
-from palette.training import (
-    Example,
-    LossWeights,
-    Plan,
-    batch_loss,
-    lora_layers,
-    lora_parameters,
-    read_out,
-    references,
-    train,
-    trainable,
-)
+from palette.training import Example, LossWeights, Plan, batch_loss, references, train
+from palette.training.lora import lora_layers, lora_parameters, read_out, trainable
 
 SITES = [1, 2]
 

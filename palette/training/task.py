@@ -1,0 +1,96 @@
+"""What every internalisation method is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from palette.activations import RankOneEdit
+from palette.adapters.lora import Adapter
+from palette.backbones import Backbone
+from palette.directions import Directions, Intervention
+from palette.settings import Settings
+from palette.training.examples import Example
+
+Method = Literal["distil", "palette", "activation", "closed_form"]
+
+
+class BatchShares(Settings):
+    """How many examples of each pool a step takes.
+
+    What is near the target is drawn more often than its number would have it: the floor and the
+    benign prompts of the authorised domains are what an adapter confuses with it first.
+    """
+
+    target: int = Field(20, ge=1, description="prompts to be answered")
+    near_floor: int = Field(14, ge=0, description="floor prompts of the authorised domains")
+    floor: int = Field(8, ge=0, description="all other floor prompts")
+    preserve: int = Field(26, ge=0, description="restricted prompts of other domains")
+    near_benign: int = Field(6, ge=0, description="benign prompts of the authorised domains")
+    benign: int = Field(8, ge=0, description="all other benign prompts")
+
+
+class TrainingSettings(Settings):
+    """How an adapter is made of the lectures."""
+
+    method: Method = Field("distil", description="distil, palette, activation or closed_form")
+    first_block: int = Field(0, ge=0, description="the first block trained (distil)")
+    blocks: int | None = Field(
+        None, ge=1, description="blocks trained (distil; default: a third of the model's)"
+    )
+    rank: int = Field(8, ge=1, description="LoRA rank")
+    alpha: int = Field(16, gt=0, description="LoRA alpha")
+    steps: int = Field(160, ge=1, description="optimiser steps")
+    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
+    batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
+    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
+    identity_weight: float = Field(
+        100.0, ge=0, description="weight of the activation identity (distil, activation)"
+    )
+    amplification: float = Field(
+        2.5, ge=0, description="strength s of the steering, away on target, up elsewhere (palette)"
+    )
+    null_energy: float = Field(
+        0.01, gt=0, le=1, description="energy of kept inputs that may be written on (closed_form)"
+    )
+    checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One adapter to be made: of which backbone, from which examples, with which intervention."""
+
+    backbone: Backbone
+    directions: Directions
+    intervention: Intervention
+    """The member of the search's front that was chosen."""
+    examples: Sequence[Example]
+    pools: Mapping[str, Sequence[int]]
+    """The examples of each pool, in the order of ``BatchShares``."""
+    settings: TrainingSettings
+    checkpoint: Path
+    identity: str
+    """The fingerprint of all that the result depends on; a checkpoint of another is not taken up."""
+    seed: int = 0
+    advance: Callable[[int], None] = lambda count: None
+
+    @property
+    def edit(self) -> RankOneEdit:
+        """What the intervention does at its peak, to the stream or to what a block writes to it."""
+        peak, edits = self.intervention.kernel.peak, self.intervention.edits(self.directions)
+        return edits["stream", peak] if ("stream", peak) in edits else edits["writers", peak - 1]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method gives: an adapter without a card, and what is to be known of it."""
+
+    adapter: Adapter
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+__all__ = ["BatchShares", "Learned", "Method", "Task", "TrainingSettings"]
