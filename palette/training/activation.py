@@ -41,11 +41,11 @@ def palette(task: Task) -> Learned:
 
 
 def activation(task: Task) -> Learned:
-    """The repaired form: the chosen intervention's own edit on target prompts, its length included.
+    """The repaired form: the edit centred on the benign mean on target prompts, its length included.
 
     On all others the identity, so that adapters add up.
     """
-    edit, weight = task.edit, task.settings.identity_weight
+    edit, weight = task.edit, task.settings.block_identity_weight
 
     def term(said: Tensor, own: Tensor, taught: bool) -> Tensor:
         if not taught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from palette.activations import RankOneEdit
 from palette.adapters.lora import Adapter
 from palette.backbones import Backbone
-from palette.directions import Directions, Intervention
+from palette.directions import Directions, Intervention, StrengthKernel
 from palette.settings import Settings
 from palette.training.examples import Example
 
@@ -48,11 +48,12 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
-    identity_weight: float = Field(
-        100.0, ge=0, description="weight of the activation identity (distil, activation)"
+    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
+    block_identity_weight: float = Field(
+        3.0, ge=0, description="weight of the activation identity of the one block (activation)"
     )
     amplification: float = Field(
-        2.5, ge=0, description="strength s of the steering, away on target, up elsewhere (palette)"
+        2.5, ge=0, description="strength s of the steering that is taught (palette, activation, closed_form)"
     )
     null_energy: float = Field(
         0.01, gt=0, le=1, description="energy of kept inputs that may be written on (closed_form)"
@@ -80,9 +81,16 @@ class Task:
 
     @property
     def edit(self) -> RankOneEdit:
-        """What the intervention does at its peak, to the stream or to what a block writes to it."""
-        peak, edits = self.intervention.kernel.peak, self.intervention.edits(self.directions)
-        return edits["stream", peak] if ("stream", peak) in edits else edits["writers", peak - 1]
+        """What target prompts' streams are to become at the intervention's peak: centred, and flipped.
+
+        The place and the direction are the search's; the strength is ``amplification``, beyond 1, for
+        a student that has to be told apart reaches a part of its target only (arXiv 2605.24154 uses
+        2.5, uncentred).
+        """
+        chosen = self.intervention
+        kernel = StrengthKernel(chosen.kernel.peak, 0, self.settings.amplification)
+        centred = replace(chosen, method="centred_ablation", kernel=kernel)
+        return centred.edits(self.directions)["stream", kernel.peak]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ from palette.training.closed_form import null_space
 from palette.training.task import Method
 
 SETTINGS = TrainingSettings(
-    steps=30, rank=4, blocks=1, learning_rate=1e-2, checkpoint_every=10, identity_weight=1.0, null_energy=0.05
+    steps=30,
+    rank=4,
+    blocks=1,
+    learning_rate=1e-2,
+    checkpoint_every=10,
+    block_identity_weight=1.0,
+    null_energy=0.05,
 )
 INTERVENTION = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.5))
 
