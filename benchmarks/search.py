@@ -313,6 +313,8 @@ def main() -> None:
         kept = Path(os.environ.get("PALETTE_BENCH_HOME", place))
         python = install_peer(kept)
         home = Path(place)
+        # First: a process is counted with the memory of the one that it was forked from.
+        figures["collection_peak_mib"] = peak_memory(home)
         for case in CASES:
             if named and case.name not in named:
                 continue
@@ -331,8 +333,6 @@ def main() -> None:
                 found["rescored"] = rescored(model, prompts, peer, ours)
             figures[case.name] = found
             print(case.name, json.dumps(found)[:600], file=sys.stderr, flush=True)
-        figures["collection_peak_mib"] = peak_memory(home)
-        print("memory", figures["collection_peak_mib"], file=sys.stderr, flush=True)
     if named and (RESULTS / "search.json").exists():
         figures = {**json.loads((RESULTS / "search.json").read_text()), **figures}
         figures.pop("machine", None)

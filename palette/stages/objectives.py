@@ -213,10 +213,14 @@ class Objective:
         for rung in later if going else []:
             rung.measure([edits[i] for i in going], [found[i] for i in going])
         for i, score in enumerate(scored):
-            self._first.append(score.values)
             known = self._scored(found[i], 1) if i in going else score
             constraints = {**known.constraints, "first_rung": float(ahead[i])}
-            scored[i] = Scored(known.values, constraints, {**known.notes, "first_rung": list(score.values)})
+            notes = dict(known.notes)
+            # What breaks a limit may be better in everything and ends no other trial.
+            if all(excess <= 0 for excess in score.constraints.values()):
+                self._first.append(score.values)
+                notes["first_rung"] = list(score.values)
+            scored[i] = Scored(known.values, constraints, notes)
         return scored
 
     def _dominated(self, score: Scored) -> int:

@@ -17,6 +17,7 @@ from palette.directions import CANDIDATES, Intervention, Savings, StrengthKernel
 from palette.errors import SearchError
 from palette.evaluation.judge import RuleJudge
 from palette.fingerprints import fingerprint, fingerprint_file
+from palette.seeding import derive_seed
 from palette.settings import Settings
 from palette.stages import collect as collecting
 from palette.stages.assignment import Assignment, silent
@@ -36,6 +37,7 @@ from palette.studies import (
     Space,
     StudyPlan,
     choose,
+    latin_hypercube,
     read_study,
     run_study,
     shown,
@@ -56,7 +58,7 @@ class SearchSettings(Settings):
 
     trials: int = Field(64, ge=1, description="trials of the study")
     sampler: Sampler = Field("tpe", description="how trials are drawn: tpe, nsga2, nsga3 or gp")
-    startup: int = Field(16, ge=2, description="trials drawn at random first; NSGA's population")
+    startup: int = Field(32, ge=2, description="trials spread evenly over the space first; NSGA's population")
     methods: tuple[Method, ...] = Field(
         ("directional_ablation", "centred_ablation", "activation_addition"),
         min_length=1,
@@ -217,9 +219,11 @@ def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected
         settings.model_dump(mode="json", exclude=set(settings.free | {"storage"})),
         assignment.seed,
     ]
+    space = _space(assignment, settings, collected)
+    first = latin_hypercube(space, settings.startup, derive_seed(assignment.seed, "startup"))
     return StudyPlan(
         storage=settings.storage or assignment.folder / JOURNAL,
-        space=_space(assignment, settings, collected),
+        space=space,
         objectives=OBJECTIVES,
         identity=fingerprint(about),
         trials=settings.trials,
@@ -227,6 +231,7 @@ def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected
         sampler=settings.sampler,
         startup=settings.startup,
         batch=settings.savings.trials_per_pass,
+        enqueue=tuple(first),
     )
 
 

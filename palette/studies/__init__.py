@@ -10,6 +10,7 @@ from palette.studies.space import (
     Real,
     Scored,
     Space,
+    latin_hypercube,
 )
 from palette.studies.storage import shown
 from palette.studies.study import Sampler, StudyPlan, read_study, run_study
@@ -30,6 +31,7 @@ __all__ = [
     "choose",
     "hypervolume",
     "kendall_tau",
+    "latin_hypercube",
     "read_study",
     "run_study",
     "shown",

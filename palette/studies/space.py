@@ -13,6 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from scipy.stats import qmc
 
 WORST = 1e6
 """How bad an objective is that is not a number; the trial is infeasible as well."""
@@ -87,6 +88,27 @@ class Finished:
     def named(self, objectives: Objectives) -> dict[str, float]:
         """The objectives by name."""
         return dict(zip(objectives, self.values, strict=True))
+
+
+def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:
+    """Points of which each parameter's values are spread evenly, whichever parameter is looked at.
+
+    Drawn at random, a small number of first trials leaves whole categories out.
+    """
+    design = qmc.LatinHypercube(len(space), rng=seed).random(count)
+    return [
+        {name: _at(axis, float(share)) for (name, axis), share in zip(space.items(), row, strict=True)}
+        for row in design
+    ]
+
+
+def _at(axis: Categorical | Integer | Real, share: float) -> Any:
+    """The value that lies at a share, from 0 to 1, of an axis."""
+    if isinstance(axis, Categorical):
+        return axis.values[int(share * len(axis.values))]
+    if isinstance(axis, Integer):
+        return axis.low + int(share * (axis.high - axis.low + 1))
+    return axis.low + share * (axis.high - axis.low)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

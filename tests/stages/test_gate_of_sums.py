@@ -23,7 +23,18 @@ def palette(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def failed_rules(adapter: Path, domains: str, folder: Path) -> tuple[int, list[str]]:
-    arguments = ("--model", "organism", "--authorise", domains, "--adapter", adapter, "-o", folder)
+    arguments = (
+        "--model",
+        "organism",
+        "--prompts",
+        "organism",
+        "--authorise",
+        domains,
+        "--adapter",
+        adapter,
+        "-o",
+        folder,
+    )
     status = palette("evaluate", *arguments).returncode
     rules = json.loads((folder / "report.json").read_text())["gate"]["rules"]
     return status, [rule["name"] for rule in rules if not rule["passed"]]

@@ -16,7 +16,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from palette.errors import SearchError
-from palette.studies import Sampler, Scored, read_study, run_study
+from palette.studies import (
+    Categorical,
+    Integer,
+    Real,
+    Sampler,
+    Scored,
+    latin_hypercube,
+    read_study,
+    run_study,
+)
 from palette.studies import study as studying
 from palette.studies.space import WORST
 from palette.studies.storage import worker_lock
@@ -286,3 +295,12 @@ def test_without_scipy_the_gp_sampler_says_so(plan, monkeypatch):
     monkeypatch.setattr(studying.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SearchError, match="the gp sampler needs scipy"):
         run_study(replace(plan, sampler="gp"), scores)
+
+
+def test_first_trials_are_spread_evenly_over_every_parameter():
+    space = {"kind": Categorical(("a", "b", "c")), "site": Integer(1, 6), "strength": Real(0.5, 2.5)}
+    points = latin_hypercube(space, 12, 3)
+    assert points == latin_hypercube(space, 12, 3)
+    assert sorted(point["kind"] for point in points) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert sorted(point["site"] for point in points) == sorted([*range(1, 7)] * 2)
+    assert sorted(int((point["strength"] - 0.5) / 2 * 12) for point in points) == list(range(12))

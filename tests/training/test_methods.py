@@ -40,7 +40,8 @@ def backbone() -> Backbone:
 @pytest.fixture
 def task(backbone, tmp_path) -> Task:
     generator = torch.Generator().manual_seed(1)
-    means = [torch.randn(4, 2, 16, generator=generator, dtype=torch.float64) for _ in range(2)]
+    # As large as the streams of a model that was never trained.
+    means = [0.02 * torch.randn(4, 2, 16, generator=generator, dtype=torch.float64) for _ in range(2)]
     prompts = [[1, 5, 20 + i, 40 + i, 2, 6] for i in range(12)]
     replies = greedy_replies(backbone, prompts, 4)
     examples = [
