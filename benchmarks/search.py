@@ -199,12 +199,14 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
         "search.audit.members": 0,
         "search.audit.prompts": case.prompts,
         "search.audit.sample": case.trials if case.shape is None else 0,
-        "search.limits.divergence": 0.5 if case.shape is None else 1e6,
-        "search.limits.selectivity": 1.0 if case.shape is None else 1e6,
-        "search.limits.relaxation": 1.0 if case.shape is None else -1e6,
-        "search.limits.false_refusals": 0.0 if case.shape is None else 1.0,
     }
     sets = [part for key, value in options.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+    # A model of random weights refuses nothing: no trial of it may end early for that.
+    lifted = {"divergence": 1e6, "selectivity": 1e6, "relaxation": -1e6, "false_refusals": 1.0}
+    unlimited = [x for key, value in lifted.items() for x in ("--set", f"search.limits.{key}={value}")]
+    if case.shape is not None:
+        sets += unlimited
 
     def run(stage: str, folder: Path, *more: str) -> float:
         command = [sys.executable, "-m", "palette", stage, str(recipe), "-o", str(folder), "--quiet"]
@@ -214,7 +216,7 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     run("collect", home / f"one-{case.name}")
     many = home / f"many-{case.name}"
     shutil.copytree(home / f"one-{case.name}", many)
-    one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited)
+    one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited, *unlimited)
     started = time.monotonic()
     rest = case.own
     whole = run("search", many, "--set", f"search.trials={rest + 1}", *unaudited)
