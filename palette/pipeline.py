@@ -46,6 +46,7 @@ def _evaluate(run: Run) -> dict[str, Any]:
             front=searching.read_front(run.folder),
             audit=read_json(run.folder / searching.ARTEFACT)["audit"],
             separation=collected.separations.get("difference"),
+            collected=collected.counts,
             upper_bound=run.upper_bound,
         ),
     )

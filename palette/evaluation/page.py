@@ -193,7 +193,22 @@ def search(found: Json | None) -> str:
         f"divergence, higher for preserved. The rule of choice: {escape(found['rule'])}</p>"
         f'<div class="front"><figure>{scatter(found["front"], found["chosen"])}</figure>'
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></div>'
-        f"{audited(found)}{separation(found)}</section>"
+        f"{collected(found)}{audited(found)}{separation(found)}</section>"
+    )
+
+
+def collected(found: Json) -> str:
+    """Which prompts the directions were taken of; nothing where that is not known."""
+    counts = found.get("collected")
+    if not counts:
+        return ""
+    each = (
+        f"{count['as_expected']} of {count['read']} {escape(role)} prompts"
+        for role, count in sorted(counts.items())
+    )
+    return (
+        "<p>Directions were taken of train prompts that the backbone met as expected, refused or, "
+        f"if benign, answered: {listed([*each])}.</p>"
     )
 
 

@@ -66,6 +66,8 @@ class Search(Settings):
     chosen: int
     """The number of the chosen trial."""
     rule: str
+    collected: dict[str, dict[str, int]] | None = None
+    """For each role the train prompts read, and those that the backbone met as the role expects."""
     audited: int = 0
     """How many trials were generated at full length."""
     rank_correlation: float | None = None

@@ -58,6 +58,7 @@ class Context:
     audit: Mapping[str, Any] = field(default_factory=dict)
     """What the search's audit found."""
     separation: Sequence[Sequence[float]] | None = None
+    collected: Mapping[str, Mapping[str, int]] | None = None
     """d-prime of the difference in means at every site and position."""
     upper_bound: Backbone | None = None
 
@@ -223,6 +224,7 @@ def _search(context: Context) -> Search | None:
         rule=RULE,
         audited=len(audit.get("trials", ())),
         rank_correlation=audit.get("rank_correlation"),
+        collected=None if context.collected is None else {k: dict(v) for k, v in context.collected.items()},
         separation=None if context.separation is None else tuple(map(tuple, context.separation)),
     )
 

@@ -104,6 +104,10 @@ def parts() -> dict[str, Any]:
                 ),
                 chosen=41,
                 rule="the least divergence among those below −5 nats.",
+                collected={
+                    "target": {"read": 128, "as_expected": 126},
+                    "benign": {"read": 64, "as_expected": 64},
+                },
                 audited=16,
                 rank_correlation=0.84375,
                 separation=((0.5, 0.25), (3.0, 1.5), (6.25, 2.0)),

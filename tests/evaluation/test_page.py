@@ -143,13 +143,15 @@ def test_missing_annexes_leave_no_hole(report: dict[str, Any]) -> None:
 
 def test_the_search_shows_its_audit_and_where_refusal_is_told_apart(report: dict[str, Any]) -> None:
     page = render(report)
+    assert "64 of 64 benign prompts and 126 of 128 target prompts" in page
     assert "16 trials" in page
     assert "judged refusals is 0.84." in page
     assert "3 sites by 2 positions; the largest value is 6.2" in page
     bare = copy.deepcopy(report)
-    for name in ("audited", "rank_correlation", "separation"):
+    for name in ("collected", "audited", "rank_correlation", "separation"):
         del bare["search"][name]
     assert "Kendall" not in render(bare)
+    assert "as expected" not in render(bare)
     assert "told apart" not in render(bare)
     constant = copy.deepcopy(report)
     del constant["search"]["rank_correlation"]
