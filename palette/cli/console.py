@@ -31,8 +31,11 @@ class Printer:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        disable = self.quiet or not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=disable) as bar:
+        if self.quiet or not console.is_terminal:
+            # Not a disabled bar: older versions of rich end that with an empty line.
+            yield lambda count: None
+            return
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
 
