@@ -311,6 +311,9 @@ def main() -> None:
     """Measures every case, or those named, and writes ``results/search.json``."""
     named = sys.argv[1:]
     figures: dict[str, Any] = {}
+    if named and (RESULTS / "search.json").exists():
+        figures = json.loads((RESULTS / "search.json").read_text())
+        figures.pop("machine", None)
     with tempfile.TemporaryDirectory() as place:
         kept = Path(os.environ.get("PALETTE_BENCH_HOME", place))
         python = install_peer(kept)
@@ -335,10 +338,8 @@ def main() -> None:
                 found["rescored"] = rescored(model, prompts, peer, ours)
             figures[case.name] = found
             print(case.name, json.dumps(found)[:600], file=sys.stderr, flush=True)
-    if named and (RESULTS / "search.json").exists():
-        figures = {**json.loads((RESULTS / "search.json").read_text()), **figures}
-        figures.pop("machine", None)
-    write("search", figures)
+            # After each case, so that a kill loses only what was not measured.
+            write("search", figures)
 
 
 if __name__ == "__main__":
