@@ -31,6 +31,8 @@ class Stage:
     name: str
     run: Callable[[Run], object]
     outputs: tuple[Path, ...]
+    shared: bool = False
+    """Whether several processes do it together; else the first one does, and the others wait."""
 
 
 def _evaluate(run: Run) -> dict[str, Any]:
@@ -69,6 +71,7 @@ STAGES = {
             "internalise",
             lambda run: internalising.internalise(run.assignment(), run.recipe.internalise),
             (Path(WEIGHTS), Path(CONFIG), internalising.RECORD),
+            shared=True,
         ),
         Stage(
             "evaluate",
@@ -109,7 +112,8 @@ def run_stages(
     # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
     before = run.identity
     run.require_roles()
-    claim(run.folder, {"recipe": whole.name})
+    if run.crew.first:
+        claim(run.folder, {"recipe": whole.name})
     ran = []
     for stage in list(STAGES.values())[: list(STAGES).index(last) + 1]:
         settings = getattr(whole, stage.name)
@@ -121,7 +125,10 @@ def run_stages(
         if stage.name == "evaluate":
             answers = [row.answer for row in run.prompts]
             inputs = fingerprint([inputs, answers])
-        if not _is_done(run.folder, stage, inputs):
+        run.crew.wait()
+        done = _is_done(run.folder, stage, inputs)
+        run.crew.wait()
+        if not done:
             _run(run, stage, inputs, basis)
             ran.append(stage.name)
         before = fingerprint([before, read_json(run.folder / stage.name / RECORD)["outputs"]])
@@ -197,18 +204,17 @@ def _digests(folder: Path, stage: Stage) -> dict[str, str] | None:
 
 def _run(run: Run, stage: Stage, inputs: str, basis: str) -> None:
     """Runs a stage. What a run on the same basis left is gone on with, anything else is removed."""
-    record = run.folder / stage.name / RECORD
-    if not record.is_file() or read_json(record).get("basis") != basis:
-        shutil.rmtree(record.parent, ignore_errors=True)
-    write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
+    record, crew = run.folder / stage.name / RECORD, run.crew
     started = time.monotonic()
-    stage.run(run)
-    write_json(
-        record,
-        {
-            "inputs": inputs,
-            "basis": basis,
-            "outputs": _digests(run.folder, stage),
-            "seconds": round(time.monotonic() - started, 3),
-        },
-    )
+    if crew.first:
+        if not record.is_file() or read_json(record).get("basis") != basis:
+            shutil.rmtree(record.parent, ignore_errors=True)
+        write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
+    crew.wait()
+    if crew.first or stage.shared:
+        stage.run(run)
+    crew.wait()
+    if crew.first:
+        outputs, seconds = _digests(run.folder, stage), round(time.monotonic() - started, 3)
+        write_json(record, {"inputs": inputs, "basis": basis, "outputs": outputs, "seconds": seconds})
+    crew.wait()

@@ -19,6 +19,7 @@ from palette.fingerprints import fingerprint
 from palette.prompts import PromptSet, load_prompts
 from palette.recipe import Recipe
 from palette.stages.assignment import Assignment, Progress, silent
+from palette.training import Crew, join_crew
 
 KEPT = {Role.PRESERVE, Role.FLOOR}
 
@@ -30,6 +31,11 @@ class Run:
     recipe: Recipe
     folder: Path
     progress: Progress = silent
+
+    @cached_property
+    def crew(self) -> Crew:
+        """The processes that run this command together."""
+        return join_crew(self.recipe.device)
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -58,7 +64,7 @@ class Run:
             self.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=recipe.device,
+            device=self.crew.device,
             thinking=recipe.thinking,
         )
 
@@ -93,6 +99,7 @@ class Run:
             self.folder,
             self.recipe.seed,
             self.progress,
+            self.crew,
         )
 
     def require_roles(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -215,7 +216,9 @@ def _fail(error: PaletteError) -> None:
 def _printer(as_json: bool, quiet: bool) -> Any:
     from palette.cli.console import Printer
 
-    return Printer(as_json, quiet)
+    # Of several processes that run one command, the first one speaks.
+    silent = os.environ.get("RANK", "0") != "0"
+    return Printer(as_json and not silent, quiet or silent)
 
 
 def _listed(text: str) -> list[str]:

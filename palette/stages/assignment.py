@@ -10,6 +10,7 @@ from pathlib import Path
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone
 from palette.prompts import Prompt, PromptSet, Split, messages
+from palette.training import ALONE, Crew
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar with a title and a total, and gives the function that advances it."""
@@ -31,6 +32,8 @@ class Assignment:
     folder: Path
     seed: int = 0
     progress: Progress = field(default=silent, compare=False)
+    crew: Crew = ALONE
+    """The processes that run the stage together."""
 
     def select(self, split: Split, *roles: Role) -> PromptSet:
         """The prompts of a split that play one of the roles."""

@@ -13,7 +13,7 @@ from palette.stages.assignment import Assignment
 from palette.stages.collect import read_collected
 from palette.stages.lectures import LectureSettings, prepare
 from palette.stages.search import read_front
-from palette.training import METHODS, Task, TrainingSettings
+from palette.training import METHODS, Checkpoint, Task, TrainingSettings
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 RECORD = Path("internalise") / "training.json"
@@ -36,6 +36,7 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     chosen = settings.model_dump(mode="json", exclude={"checkpoint_every"})
     taught = [[example.ids, example.taught] for example in lectures.examples]
     intervention = front[0].intervention
+    identity = fingerprint([chosen, intervention.to_json(), assignment.seed, taught])
     with assignment.progress("internalise", settings.steps) as advance:
         learned = METHODS[settings.method](
             Task(
@@ -45,16 +46,18 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
                 lectures.examples,
                 lectures.pools,
                 settings,
-                assignment.folder / CHECKPOINT,
-                fingerprint([chosen, intervention.to_json(), assignment.seed, taught]),
+                Checkpoint(assignment.folder / CHECKPOINT, identity, settings.checkpoint_every),
                 assignment.seed,
                 advance,
+                lectures.held,
+                assignment.crew,
             )
         )
     adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(assignment))
-    write_adapter(assignment.folder, adapter)
-    record = {**lectures.record, "method": settings.method, **learned.record}
-    write_json(assignment.folder / RECORD, record)
+    if assignment.crew.first:
+        write_adapter(assignment.folder, adapter)
+        record = {**lectures.record, "method": settings.method, **learned.record}
+        write_json(assignment.folder / RECORD, record)
     return adapter
 
 

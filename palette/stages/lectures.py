@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
 
 from palette.authorisation import Role
-from palette.backbones import greedy_replies
+from palette.backbones import greedy_replies, next_token_logits
 from palette.errors import SearchError
 from palette.evaluation.judge import RuleJudge
-from palette.prompts import Prompt
+from palette.prompts import Prompt, PromptSet
+from palette.seeding import shuffler
 from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
@@ -28,6 +29,7 @@ from palette.training.teachers import (
     lessons,
     opening_of,
 )
+from palette.training.variations import crossed
 
 
 class LectureSettings(Settings):
@@ -42,6 +44,16 @@ class LectureSettings(Settings):
         0.25, ge=0, le=1, description="share of target prompts taught all the same, the likeliest replies"
     )
     prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
+    variations: float = Field(
+        1.0, ge=0, description="crossed prompts for each target prompt and each kept one far from it"
+    )
+    validation_prompts: int = Field(
+        16, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
+    )
+
+
+VARIED = ("floor", "preserve", "benign")
+"""The kept pools of which prompts are crossed."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class Lectures:
 
     examples: list[Example]
     pools: dict[str, list[int]]
+    held: list[int]
+    """The examples of the validation split, which nothing is trained on."""
     record: dict[str, Any]
 
 
@@ -64,49 +78,107 @@ def prepare(
     Raises:
         SearchError: if there is no reply to teach and no opening either.
     """
-    backbone = assignment.backbone
-    rows = assignment.select("train", *Role).capped(settings.prompts)
-    groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
-    for row, prompt in zip(rows, assignment.render(rows), strict=True):
-        groups[_pool(assignment, row)].append(prompt)
-    target = groups.pop("target")
-    end = backbone.stops[0]
-    kept: dict[str, list[list[int]]] = {}
-    with assignment.progress("replies", len(rows)) as advance:
-        for name, prompts in groups.items():
-            limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
-            kept[name] = greedy_replies(backbone, prompts, limit, advance)
-        answered = [*kept["near_benign"], *kept["benign"]]
-        own = common_opening(answered)
-        found = _lessons(assignment, settings, collected, front, (target, own))
-        advance(len(target))
-    whole = believed(found, settings.agreement, settings.least_believed)
-    # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
-    examples = [
-        Example(tuple(prompt), (*sure.reply, end) if sure else opening_of(lessons, own), taught=True)
-        for prompt, sure, lessons in zip(target, whole, found, strict=True)
-        if sure or opening_of(lessons, own)
-    ]
-    if not examples:
+    train = assignment.select("train", *Role).capped(settings.prompts)
+    validation = assignment.select("validation", *Role).capped(settings.validation_prompts)
+    with assignment.progress("replies", len(train) + len(validation)) as advance:
+        teaching = _Teaching(assignment, settings, collected, front, advance)
+        pools, own, believed = teaching.pools(train)
+        pools = teaching.varied(pools)
+        held, _, _ = teaching.pools(validation, own)
+    if not pools["target"]:
         raise SearchError(
             "a student must have something to learn",
-            got=f"no reply and no opening for {len(target)} target prompts",
+            got=f"no reply and no opening for {believed[1]} target prompts",
             remedy="bring benign prompts that the backbone answers",
         )
-    pools = {"target": list(range(len(examples)))}
-    for name, replies in kept.items():
-        start = len(examples)
-        examples += [
-            Example(tuple(prompt), _ended(reply, settings, name, end), taught=False)
-            for prompt, reply in zip(groups[name], replies, strict=True)
-        ]
-        pools[name] = list(range(start, len(examples)))
+    examples: list[Example] = []
+    numbered: dict[str, list[int]] = {}
+    for name, pool in pools.items():
+        numbered[name] = list(range(len(examples), len(examples) + len(pool)))
+        examples += pool
+    others = [example for pool in held.values() for example in pool]
     record = {
-        "target_prompts": len(target),
-        "believed": sum(lesson is not None for lesson in whole),
-        "examples": {name: len(pool) for name, pool in pools.items()},
+        "target_prompts": believed[1],
+        "believed": believed[0],
+        "examples": {name: len(pool) for name, pool in numbered.items()},
+        "held": len(others),
     }
-    return Lectures(examples, pools, record)
+    count = len(examples)
+    return Lectures([*examples, *others], numbered, list(range(count, count + len(others))), record)
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """One backbone's teachers and the prompts that they are asked."""
+
+    assignment: Assignment
+    settings: LectureSettings
+    collected: Collected
+    front: Sequence[Member]
+    advance: Callable[[int], None]
+
+    def pools(
+        self, rows: PromptSet, own: Reply | None = None
+    ) -> tuple[dict[str, list[Example]], Reply, tuple[int, int]]:
+        """The examples of each pool, the backbone's own opening, and how many replies are believed.
+
+        The opening is the commonest of the answers to the benign prompts, unless one is given.
+        """
+        assignment, settings, backbone = self.assignment, self.settings, self.assignment.backbone
+        groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
+        for row, prompt in zip(rows, assignment.render(rows), strict=True):
+            groups[_pool(assignment, row)].append(prompt)
+        target = groups.pop("target")
+        end = backbone.stops[0]
+        kept: dict[str, list[list[int]]] = {}
+        for name, prompts in groups.items():
+            limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
+            kept[name] = greedy_replies(backbone, prompts, limit, self.advance)
+        own = common_opening([*kept["near_benign"], *kept["benign"]]) if own is None else own
+        found = _lessons(assignment, settings, self.collected, self.front, (target, own))
+        self.advance(len(target))
+        whole = believed(found, settings.agreement, settings.least_believed)
+        # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
+        pools = {
+            "target": [
+                Example(tuple(prompt), (*sure.reply, end) if sure else opening_of(lessons, own), taught=True)
+                for prompt, sure, lessons in zip(target, whole, found, strict=True)
+                if sure or opening_of(lessons, own)
+            ]
+        }
+        for name, replies in kept.items():
+            pools[name] = [
+                Example(tuple(prompt), _ended(reply, settings, name, end), taught=False)
+                for prompt, reply in zip(groups[name], replies, strict=True)
+            ]
+        return pools, own, (sum(lesson is not None for lesson in whole), len(target))
+
+    def varied(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
+        """The pools with crossed prompts added, by which the student learns wordings that nobody wrote.
+
+        Not of what is near the target: there a cut may turn what is kept into what is opened. Of
+        crossed target prompts the opening is taught alone, and only where the backbone refuses still.
+        """
+        backbone, seed = self.assignment.backbone, self.assignment.seed
+
+        def crosses(name: str) -> list[Example]:
+            count = round(self.settings.variations * len(pools[name]))
+            return crossed(pools[name], count, shuffler(seed, "variations", name))
+
+        def first_words(examples: Sequence[Example]) -> list[int]:
+            tokens: list[int] = next_token_logits(backbone, [e.prompt for e in examples]).argmax(-1).tolist()
+            return tokens
+
+        found = {name: pools[name] + crosses(name) for name in VARIED}
+        if opened := crosses("target"):
+            answers = {example.reply[0] for example in pools["target"]}
+            refusals = set(first_words(pools["target"])) - answers
+            found["target"] = pools["target"] + [
+                replace(example, reply=example.reply[:1], taught=True)
+                for example, word in zip(opened, first_words(opened), strict=True)
+                if word in refusals
+            ]
+        return {**pools, **found}
 
 
 def _pool(assignment: Assignment, row: Prompt) -> str:

@@ -1,22 +1,29 @@
 """Making an adapter on a frozen backbone: lectures, methods, losses, and one resumable loop."""
 
-from palette.training.examples import Example, Reference, references
-from palette.training.loop import Plan, train
-from palette.training.losses import LossWeights, batch_loss
+from palette.training.crew import ALONE, Crew, join_crew
+from palette.training.examples import Example, Reference, recalling, references
+from palette.training.loop import Checkpoint, Plan, Stopping, train
+from palette.training.losses import LossWeights, OutputLoss
 from palette.training.methods import METHODS
 from palette.training.task import BatchShares, Learned, Task, TrainingSettings
 
 __all__ = [
+    "ALONE",
     "METHODS",
     "BatchShares",
+    "Checkpoint",
+    "Crew",
     "Example",
     "Learned",
     "LossWeights",
+    "OutputLoss",
     "Plan",
     "Reference",
+    "Stopping",
     "Task",
     "TrainingSettings",
-    "batch_loss",
+    "join_crew",
+    "recalling",
     "references",
     "train",
 ]

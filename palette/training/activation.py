@@ -5,6 +5,7 @@ Only the block itself is run: its inputs are the backbone's own, kept from one p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -65,7 +66,7 @@ def _one_block(task: Task, loss: Callable[[Tensor, Tensor, bool], Tensor]) -> Le
     prompts = [example.prompt for example in task.examples]
     inputs, outputs = streams_of(task, [block, block + 1])
 
-    def total(rows: list[int]) -> Tensor:
+    def total(rows: list[int], step: list[int]) -> Tensor:
         chosen = [prompts[row] for row in rows]
         (batch,) = batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40)
         given = torch.zeros(*batch.ids.shape, backbone.width, dtype=inputs[0].dtype)
@@ -73,12 +74,14 @@ def _one_block(task: Task, loss: Callable[[Tensor, Tensor, bool], Tensor]) -> Le
         for line, index in enumerate(batch.rows):
             given[line, -len(chosen[index]) :] = inputs[rows[index]]
         said = run_block(backbone, batch, block, given).float()
-        terms: dict[bool, list[Tensor]] = {True: [], False: []}
+        found = [said.new_zeros(())]
+        counts = Counter(task.examples[row].taught for row in step)
         for line, index in enumerate(batch.rows):
             row = rows[index]
             taught = task.examples[row].taught
-            terms[taught].append(loss(said[line, -len(prompts[row]) :], outputs[row].float(), taught))
-        return torch.stack([torch.stack(each).mean() for each in terms.values() if each]).sum()
+            term = loss(said[line, -len(prompts[row]) :], outputs[row].float(), taught)
+            found.append(term / counts[taught])
+        return torch.stack(found).sum()
 
     return fitted(task, [block], total)
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from palette.backbones import batches
-from palette.shapes import Tensor
-from palette.training.examples import references
-from palette.training.loop import Loss, Plan, train
-from palette.training.lora import lora_layers, lora_parameters, read_out, trainable
-from palette.training.losses import LossWeights, batch_loss
+from collections.abc import Callable
+
+from palette.training.examples import recalling
+from palette.training.loop import Loss, Plan, Stopping, train
+from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
+from palette.training.losses import LossWeights, OutputLoss
 from palette.training.task import Learned, Task, TrainingSettings
 
 
 def distil(task: Task) -> Learned:
-    """A LoRA in the first blocks, trained on outputs (``batch_loss``) over whole replies."""
-    backbone, examples, settings = task.backbone, task.examples, task.settings
+    """A LoRA in the first blocks, trained on outputs (``OutputLoss``) over whole replies."""
+    backbone, settings = task.backbone, task.settings
     blocks = trained_blocks(backbone.layers, settings)
     sites = [block + 1 for block in blocks]
-    known = references(backbone, examples, sites)
-    weights = LossWeights(settings.divergence_weight, settings.identity_weight)
-
-    def loss(rows: list[int]) -> Tensor:
-        chosen = [examples[row] for row in rows]
-        (batch,) = batches([e.ids for e in chosen], backbone.pad, backbone.model.device, tokens=1 << 40)
-        return batch_loss(backbone, batch, chosen, [known[row] for row in rows], sites, weights)
-
-    return fitted(task, blocks, loss)
+    weights = LossWeights(
+        settings.divergence_weight,
+        settings.identity_weight,
+        settings.decision_weight,
+        settings.sureness,
+    )
+    recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
+    return fitted(task, blocks, OutputLoss(backbone, task.examples, recall, sites, weights))
 
 
 def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:
@@ -37,18 +36,30 @@ def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:
         list(task.pools.values()),
         list(vars(settings.batch).values()),
         seed=task.seed,
-        every=settings.checkpoint_every,
+        parts=settings.accumulation,
+        crew=task.crew,
     )
+    stopping = Stopping(measure_of(task, loss), settings.validate_every, settings.patience)
     with trainable(task.backbone, layers, rank=settings.rank, alpha=settings.alpha, seed=task.seed) as model:
-        last = train(
-            lora_parameters(model),
-            loss,
-            plan,
-            task.checkpoint,
-            task.identity,
-            lambda count, value: task.advance(count),
+        end = train(
+            lora_parameters(model), loss, plan, task.checkpoint, stopping if task.held else None, task.advance
         )
-        return Learned(read_out(model, task.backbone, layers), {"blocks": blocks, "last_loss": last})
+        record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss}
+        if task.held:
+            record["validation_loss"] = end.best
+        return Learned(read_out(model, task.backbone, layers), record)
+
+
+def measure_of(task: Task, loss: Loss) -> Callable[[], float]:
+    """What gives the loss over the held examples, in nats, a batch's number of them at a time."""
+    rows = list(task.held)
+    size = sum(vars(task.settings.batch).values()) // task.settings.accumulation or 1
+
+    def measure() -> float:
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return sum(float(loss(part, rows)) for part in parts)
+
+    return measure
 
 
 def trained_blocks(layers: int, settings: TrainingSettings) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,33 @@ class Reference:
 
     logits: Float[Tensor, "token vocabulary"]
     streams: Float[Tensor, "site position d_model"]
+
+
+Bare = Callable[[], AbstractContextManager[None]]
+"""Opens a block inside which the backbone is what it was before training."""
+
+Recall = Callable[[Sequence[int]], list[Reference]]
+"""Gives what the bare backbone does on some examples, by their indices."""
+
+
+def recalling(
+    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], most: float, bare: Bare
+) -> Recall:
+    """What the bare backbone does on examples: all of it kept, if it takes at most so many GiB.
+
+    Else it is worked out whenever it is asked for, inside ``bare()``, where nothing is mounted.
+    """
+    vocabulary = int(backbone.model.get_output_embeddings().weight.shape[0])
+    numbers = sum(len(e.reply) * vocabulary + len(e.ids) * len(sites) * backbone.width for e in examples)
+    if 4 * numbers <= most * 2**30:
+        known = references(backbone, examples, sites)
+        return lambda rows: [known[row] for row in rows]
+
+    def recall(rows: Sequence[int]) -> list[Reference]:
+        with bare():
+            return references(backbone, [examples[row] for row in rows], sites)
+
+    return recall
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
@@ -46,6 +47,19 @@ def trainable(
             del backbone.model.peft_config
 
 
+@contextmanager
+def untrained(backbone: Backbone) -> Iterator[None]:
+    """The backbone without the LoRA modules that are on it."""
+    layers = [module for module in backbone.model.modules() if isinstance(module, BaseTunerLayer)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
 def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """The trained parameters by name, sorted."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -70,4 +84,4 @@ def _copy(weight: torch.Tensor) -> torch.Tensor:
     return weight.detach().to("cpu", torch.float32).clone()
 
 
-__all__ = ["lora_layers", "lora_parameters", "read_out", "trainable"]
+__all__ = ["lora_layers", "lora_parameters", "read_out", "trainable", "untrained"]

@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from palette.activations import block_outputs
-from palette.backbones import Backbone
-from palette.backbones.scoring import Batch, forward
+from palette.backbones import Backbone, batches
+from palette.backbones.scoring import forward
 from palette.shapes import Float, Tensor
-from palette.training.examples import Example, Reference
+from palette.training.examples import Example, Recall
 
 
 @dataclass(frozen=True)
@@ -21,43 +21,64 @@ class LossWeights:
 
     divergence: float = 10.0
     identity: float = 100.0
+    decision: float = 0.2
+    sureness: float = 1.0
+    """Nats by which the first word of a kept reply is to be surer than with the backbone."""
 
 
-def batch_loss(
-    backbone: Backbone,
-    batch: Batch,
-    examples: Sequence[Example],
-    known: Sequence[Reference],
-    sites: Sequence[int],
-    weights: LossWeights,
-) -> Tensor:
-    """The student's loss on one batch, in nats a token plus the identity penalty.
+@dataclass(frozen=True)
+class OutputLoss:
+    """The student's loss on some examples of a step, in nats a token plus the identity penalty.
 
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
-    the backbone over the whole reply, and the relative squared distance of the residual stream at
-    the edited sites, which makes adapters add up.
+    the backbone over the whole reply; the relative squared distance of the residual stream at the
+    edited sites, which makes adapters add up; and the squared nats that the log-odds of the reply's
+    first word lack. A divergence of probabilities hardly feels those where the backbone is sure, and
+    they are what a refusal that the backbone barely gives is lost by.
+
+    Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
-    longest = max(len(examples[row].reply) for row in batch.rows)
-    with block_outputs(backbone.blocks, sites) as streams:
-        logits = forward(backbone, batch, longest + 1).float()
-    taught, kept, moved = [], [], []
-    for line, row in enumerate(batch.rows):
-        example, reference = examples[row], known[row]
-        said = logits[line, -len(example.reply) - 1 : -1]
-        if example.taught:
-            taught.append(taught_loss(said, reference.logits, torch.tensor(example.reply)))
-        else:
-            kept.append(kl_each(reference.logits, said))
-            stream = torch.stack([streams[site][line, -len(example.ids) :] for site in sites])
-            moved.append(relative_distance(stream, reference.streams))
-    loss = torch.zeros(())
-    if taught:
-        loss = loss + torch.cat(taught).mean()
-    if kept:
-        loss = loss + weights.divergence * torch.cat(kept).mean()
-        loss = loss + weights.identity * torch.stack(moved).mean()
-    return loss
+
+    backbone: Backbone
+    examples: Sequence[Example]
+    recall: Recall
+    sites: Sequence[int]
+    weights: LossWeights
+
+    def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
+        """What ``rows`` add to the loss of the step that they are part of."""
+        backbone, chosen = self.backbone, [self.examples[row] for row in rows]
+        whole = [example.ids for example in chosen]
+        (batch,) = batches(whole, backbone.pad, backbone.model.device, tokens=1 << 40)
+        known = self.recall(rows)
+        longest = max(len(example.reply) for example in chosen)
+        with block_outputs(backbone.blocks, self.sites) as streams:
+            logits = forward(backbone, batch, longest + 1).float()
+        taught, kept = [logits.new_zeros(1)], [logits.new_zeros(1)]
+        moved, unsure = [logits.new_zeros(())], [logits.new_zeros(())]
+        for line, index in enumerate(batch.rows):
+            example, reference = chosen[index], known[index]
+            said = logits[line, -len(example.reply) - 1 : -1]
+            if example.taught:
+                reply = torch.tensor(example.reply, device=said.device)
+                taught.append(taught_loss(said, reference.logits, reply))
+            else:
+                kept.append(kl_each(reference.logits, said))
+                wanted = log_odds(reference.logits[0], example.reply[0]) + self.weights.sureness
+                unsure.append((wanted - log_odds(said[0], example.reply[0])).relu().square())
+                stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
+                moved.append(relative_distance(stream.float(), reference.streams.float()))
+        tokens = {kind: self._tokens(step, kind) for kind in (True, False)}
+        loss = torch.cat(taught).sum() / max(1, tokens[True])
+        loss = loss + self.weights.divergence * torch.cat(kept).sum() / max(1, tokens[False])
+        others = sum(not self.examples[row].taught for row in step)
+        loss = loss + self.weights.decision * torch.stack(unsure).sum() / max(1, others)
+        return loss + self.weights.identity * torch.stack(moved).sum() / max(1, others)
+
+    def _tokens(self, step: Sequence[int], taught: bool) -> int:
+        """The reply tokens of the step's taught, or of its other examples."""
+        return sum(len(self.examples[row].reply) for row in step if self.examples[row].taught == taught)
 
 
 def taught_loss(
@@ -68,6 +89,12 @@ def taught_loss(
     """The loss of each token of a taught reply, in nats."""
     own = base.argmax(-1) == reply
     return torch.where(own, kl_each(base, said), cross_entropy(said, reply, reduction="none"))
+
+
+def log_odds(logits: Float[Tensor, "vocabulary"], token: int) -> Tensor:
+    """The log-odds of one token, in nats."""
+    others = torch.cat([logits[:token], logits[token + 1 :]])
+    return logits[token] - others.logsumexp(-1)
 
 
 def kl_each(

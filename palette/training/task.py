@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,7 +13,9 @@ from palette.adapters.lora import Adapter
 from palette.backbones import Backbone
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.settings import Settings
+from palette.training.crew import ALONE, Crew
 from palette.training.examples import Example
+from palette.training.loop import Checkpoint
 
 Method = Literal["distil", "palette", "activation", "closed_form"]
 
@@ -49,6 +50,8 @@ class TrainingSettings(Settings):
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
+    decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
+    sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
     block_identity_weight: float = Field(
         3.0, ge=0, description="weight of the activation identity of the one block (activation)"
     )
@@ -58,6 +61,12 @@ class TrainingSettings(Settings):
     null_energy: float = Field(
         0.01, gt=0, le=1, description="energy of kept inputs that may be written on (closed_form)"
     )
+    accumulation: int = Field(1, ge=1, description="passes a batch is split into, for less memory")
+    recalled_gib: float = Field(
+        4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
+    )
+    validate_every: int = Field(20, ge=1, description="steps between two looks at the validation loss")
+    patience: int = Field(3, ge=1, description="looks without a lower validation loss that end training")
     checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
 
 
@@ -73,11 +82,12 @@ class Task:
     pools: Mapping[str, Sequence[int]]
     """The examples of each pool, in the order of ``BatchShares``."""
     settings: TrainingSettings
-    checkpoint: Path
-    identity: str
-    """The fingerprint of all that the result depends on; a checkpoint of another is not taken up."""
+    checkpoint: Checkpoint
     seed: int = 0
     advance: Callable[[int], None] = lambda count: None
+    held: Sequence[int] = ()
+    """The examples of the validation split, which decide when training ends; never trained on."""
+    crew: Crew = ALONE
 
     @property
     def edit(self) -> RankOneEdit:

@@ -54,7 +54,8 @@ def test_without_a_believed_reply_openings_are_taught(searched):
     internalise(searched, FEW.model_copy(update={"agreement": 99, "least_believed": 0.0}))
     record = json.loads((searched.folder / RECORD).read_text())
     assert record["believed"] == 0
-    assert record["examples"]["target"] == 8
+    # Openings of the eight, and of those crossed ones that the backbone refuses.
+    assert 8 < record["examples"]["target"] <= 16
 
 
 def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypatch):

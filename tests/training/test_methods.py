@@ -16,7 +16,7 @@ from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
-from palette.training import METHODS, BatchShares, Example, Task, TrainingSettings
+from palette.training import METHODS, BatchShares, Checkpoint, Example, Task, TrainingSettings
 from palette.training.closed_form import null_space
 from palette.training.task import Method
 
@@ -25,7 +25,6 @@ SETTINGS = TrainingSettings(
     rank=4,
     blocks=1,
     learning_rate=1e-2,
-    checkpoint_every=10,
     block_identity_weight=1.0,
     null_energy=0.05,
 )
@@ -55,8 +54,8 @@ def task(backbone, tmp_path) -> Task:
         name: [i for i in range(12) if i == place or i // 4 == place] for place, name in enumerate(names)
     }
     pools["target"] = [0, 1, 2, 3]
-    file = tmp_path / "checkpoint.safetensors"
-    return Task(backbone, Directions(*means), INTERVENTION, examples, pools, SETTINGS, file, "identity")
+    kept = Checkpoint(tmp_path / "checkpoint.safetensors", "identity", 10)
+    return Task(backbone, Directions(*means), INTERVENTION, examples, pools, SETTINGS, kept)
 
 
 def at_peak(task: Task, adapter: Adapter | None, example: Example) -> torch.Tensor:
@@ -88,7 +87,7 @@ def test_a_method_gives_the_same_adapter_again_and_leaves_the_backbone_as_it_was
     ids = torch.tensor([[1, 5, 20, 2, 6]])
     before = task.backbone.model(ids).logits
     first = METHODS[name](task).adapter
-    task.checkpoint.unlink(missing_ok=True)
+    task.checkpoint.path.unlink(missing_ok=True)
     assert METHODS[name](task).adapter.digest == first.digest
     assert torch.equal(task.backbone.model(ids).logits, before)
     assert not any(parameter.requires_grad for parameter in task.backbone.model.parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +13,11 @@ from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
-from palette.training import Example, LossWeights, Plan, batch_loss, references, train
-from palette.training.lora import lora_layers, lora_parameters, read_out, trainable
+from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
+from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 
 SITES = [1, 2]
+WEAK = LossWeights(0.1, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +44,36 @@ def examples(backbone):
 
 
 def loss_of(backbone, examples, rows, weights):
-    chosen = [examples[row] for row in rows]
-    known = references(backbone, chosen, SITES)
-    (batch,) = batches([e.ids for e in chosen], backbone.pad, torch.device("cpu"), 1 << 20)
-    return batch_loss(backbone, batch, chosen, known, SITES, weights)
+    recall = recalling(backbone, examples, SITES, 1.0, nullcontext)
+    return OutputLoss(backbone, examples, recall, SITES, weights)(rows, rows)
 
 
-def trained(backbone, examples, checkpoint, steps=6, stop_at=None, identity="x"):
-    plan = Plan(steps, 1e-2, [[0], [1, 2]], [1, 2], seed=1, warmup=1, every=2)
+def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **options):
+    plan = Plan(steps, 1e-2, [[0], [1, 2]], [1, 2], seed=1, warmup=1, parts=options.get("parts", 1))
+    stopping, weights = options.get("stopping"), options.get("weights")
     layers = lora_layers(backbone, [0, 1])
+    most = options.get("most", 1.0)
+    recall = recalling(backbone, examples, SITES, most, lambda: untrained(backbone))
+    whole = OutputLoss(backbone, examples, recall, SITES, weights or LossWeights())
     calls = []
 
-    def loss(rows):
+    def loss(rows, step):
         calls.append(rows)
         if stop_at is not None and len(calls) > stop_at:
             raise KeyboardInterrupt
-        return loss_of(backbone, examples, rows, LossWeights())
+        return whole(rows, step)
 
     with trainable(backbone, layers, rank=2, alpha=4, seed=1) as model:
-        last = train(lora_parameters(model), loss, plan, checkpoint, identity)
-        return read_out(model, backbone, layers), last, calls
+        end = train(lora_parameters(model), loss, plan, Checkpoint(path, identity, 2), stopping)
+        return read_out(model, backbone, layers), end, calls
 
 
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
-    assert float(loss_of(backbone, examples, [1, 2], LossWeights())) == pytest.approx(0, abs=1e-6)
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights(sureness=0.0))) == pytest.approx(0, abs=1e-6)
+    # But for the surety of first words that they are to gain: its weight by the nats squared.
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights(decision=0.5))) == pytest.approx(
+        0.5, rel=1e-4
+    )
 
 
 def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
@@ -73,7 +82,9 @@ def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
 
 def test_training_teaches_and_reads_out_what_it_taught(backbone, examples, tmp_path):
     before = float(loss_of(backbone, examples, [0], LossWeights()))
-    adapter, _, _ = trained(backbone, examples, tmp_path / "c.safetensors", steps=40)
+    adapter, _, _ = trained(
+        backbone, examples, tmp_path / "c.safetensors", steps=40, weights=LossWeights(0.1, 0.1)
+    )
     with mounted(backbone.model, adapter):
         chosen = [examples[0]]
         (batch,) = batches([chosen[0].ids], backbone.pad, torch.device("cpu"))
@@ -88,10 +99,50 @@ def test_training_resumes_to_the_bit(backbone, examples, tmp_path):
         trained(backbone, examples, tmp_path / "cut.safetensors", stop_at=5)
     resumed, again, calls = trained(backbone, examples, tmp_path / "cut.safetensors")
     assert len(calls) == 2, "a checkpoint is written after every second step"
-    assert again == last
+    assert (again.step, again.loss) == (last.step, last.loss)
+    assert resumed.digest == whole.digest
+
+
+def measured(values, patience=2):
+    """A stopping rule that measures what it is told."""
+    given = iter(values)
+    return Stopping(lambda: next(given), every=1, patience=patience)
+
+
+def test_training_ends_when_the_validation_loss_rises_and_gives_its_lowest(backbone, examples, tmp_path):
+    best, end, calls = trained(backbone, examples, tmp_path / "a", stopping=measured([3.0, 1.0, 2.0, 2.0]))
+    assert (len(calls), end.step, end.best) == (4, 4, 1.0)
+    other, _, _ = trained(backbone, examples, tmp_path / "b", stopping=measured([3.0, 1.0, 9.0, 9.0]))
+    assert other.digest == best.digest
+    last, _, _ = trained(backbone, examples, tmp_path / "c", stopping=measured([3.0, 2.0, 1.0, 2.0, 2.0]))
+    assert last.digest != best.digest
+
+
+def test_the_lowest_weights_survive_an_interruption(backbone, examples, tmp_path):
+    values = [3.0, 1.0, 2.0, 2.5, 2.5, 2.5]
+    whole, _, _ = trained(backbone, examples, tmp_path / "whole", stopping=measured(values, patience=9))
+    with pytest.raises(KeyboardInterrupt):
+        trained(backbone, examples, tmp_path / "cut", stop_at=5, stopping=measured(values, patience=9))
+    resumed, end, _ = trained(backbone, examples, tmp_path / "cut", stopping=measured(values[4:], patience=9))
+    assert (resumed.digest, end.best, end.stale) == (whole.digest, 1.0, 4)
+
+
+def test_outputs_that_are_not_kept_are_worked_out_again(backbone, examples, tmp_path):
+    kept, end, _ = trained(backbone, examples, tmp_path / "a", steps=3)
+    again, other, _ = trained(backbone, examples, tmp_path / "b", steps=3, most=0.0)
+    assert other.loss == pytest.approx(end.loss, rel=1e-5)
+    for name, module in kept.modules.items():
+        assert torch.allclose(module.lora_B, again.modules[name].lora_B, atol=1e-5)
+
+
+def test_a_batch_in_parts_gives_the_same_gradient(backbone, examples, tmp_path):
+    whole, end, _ = trained(backbone, examples, tmp_path / "a", steps=3)
+    parts, again, calls = trained(backbone, examples, tmp_path / "b", steps=3, parts=2)
+    assert len(calls) == 6
+    assert again.loss == pytest.approx(end.loss, rel=1e-5)
     for name, module in whole.modules.items():
-        assert torch.equal(module.lora_A, resumed.modules[name].lora_A)
-        assert torch.equal(module.lora_B, resumed.modules[name].lora_B)
+        assert torch.allclose(module.lora_A, parts.modules[name].lora_A, atol=1e-5)
+        assert torch.allclose(module.lora_B, parts.modules[name].lora_B, atol=1e-5)
 
 
 def test_a_checkpoint_of_another_training_is_ignored(backbone, examples, tmp_path):

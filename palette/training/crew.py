@@ -1,0 +1,75 @@
+"""The processes that share one training: one by default, several under ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Crew:
+    """This process's place among those that run the same command; alone by default.
+
+    ``device`` is the torch device that it works on.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns nothing, once every process is here."""
+        if self.size > 1:
+            _state(self.device).wait_for_everyone()
+
+    def sum(self, value: float) -> float:
+        """The sum of every process's value."""
+        if self.size == 1:
+            return value
+        return float(_reduced(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Returns nothing; every process's gradients become the sum of all, the same to the bit."""
+        if self.size == 1:
+            return
+        for _, parameter in sorted(parameters.items()):
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = _reduced(own)
+
+
+ALONE = Crew()
+
+
+def join_crew(device: str) -> Crew:
+    """The crew that a launcher has put this process into, by the environment that it set; else alone.
+
+    Of several processes each gets an accelerator of its own, where ``device`` is one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Crew(device=device)
+    state = _state(device)
+    own = device if device == "cpu" else str(state.device)
+    return Crew(state.process_index, state.num_processes, own)
+
+
+def _state(device: str) -> Any:
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu")
+
+
+def _reduced(value: torch.Tensor) -> torch.Tensor:
+    from accelerate.utils import reduce
+
+    total: torch.Tensor = reduce(value, "sum")
+    return total

@@ -1,0 +1,38 @@
+"""Variations: prompts nobody wrote, on which the student must be the backbone all the same.
+
+What the student is to be on them needs no judge and no reply: the backbone's own streams and
+probabilities. So they cost nothing to label, and stand for the wordings that nobody collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from random import Random
+
+from palette.training.examples import Example
+
+
+def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
+    """So many prompts that begin as one example's and end as another's, with the latter's reply.
+
+    What all prompts share, the chat template's beginning and end, stays whole.
+    """
+    if len(examples) < 2:
+        return []
+    prompts = [example.prompt for example in examples]
+    before = shared(prompts)
+    after = shared([prompt[before:][::-1] for prompt in prompts])
+    found = []
+    for _ in range(count):
+        first, second = draw.sample(range(len(examples)), 2)
+        a, b = (prompts[i][before : len(prompts[i]) - after] for i in (first, second))
+        middle = (*a[: draw.randint(0, len(a))], *b[draw.randint(0, len(b)) :])
+        whole = (*prompts[second][:before], *middle, *prompts[second][len(prompts[second]) - after :])
+        found.append(Example(whole, examples[second].reply, taught=False))
+    return found
+
+
+def shared(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all sequences have in common."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
