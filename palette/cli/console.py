@@ -56,15 +56,10 @@ def show_report(report: dict[str, Any], folder: object) -> Callable[[Console], N
     """Prints a report: the verdict, then refusal and correctness before and after."""
 
     def show(console: Console) -> None:
-        gate = report["gate"]
-        failed = [rule for rule in gate["rules"] if not rule["passed"]]
-        verdict = "[green]gate passed[/]" if gate["passed"] else "[red]gate failed[/]"
         console.print(
-            f"[bold]{report['model']['name']}[/] authorised for "
-            f"[bold]{', '.join(report['authorised'])}[/]: {verdict} on the {report['split']} split"
+            f"[bold]{report['model']['name']}[/] authorised for [bold]{', '.join(report['authorised'])}[/]:"
         )
-        for rule in failed:
-            console.print(f"  [red]{rule['name']}[/]: {rule['reason']}", highlight=False)
+        show_verdict(console, report["gate"], f"on the {report['split']} split")
         table = Table("domain", "prompts", "refused before", "after", "correct before", "after")
         for domain, kinds in report["adapted"]["domains"].items():
             for kind, after in kinds.items():
@@ -85,6 +80,15 @@ def show_report(report: dict[str, Any], folder: object) -> Callable[[Console], N
     return show
 
 
+def show_verdict(console: Console, gate: dict[str, Any], where: str) -> None:
+    """Prints the gate's verdict, and every rule that does not hold."""
+    verdict = "[green]gate passed[/]" if gate["passed"] else "[red]gate failed[/]"
+    console.print(f"{verdict} {where}")
+    for rule in gate["rules"]:
+        if not rule["passed"]:
+            console.print(f"  [red]{rule['name']}[/]: {rule['reason']}", highlight=False)
+
+
 def show_merge(result: dict[str, Any]) -> Callable[[Console], None]:
     """Prints a merge: what went in, the rank, the retained energy, and what to do next."""
 
@@ -97,10 +101,14 @@ def show_merge(result: dict[str, Any]) -> Callable[[Console], None]:
             highlight=False,
         )
         console.print(f"written to {result['output']}", soft_wrap=True, highlight=False)
+        if result["gate"] is not None:
+            show_verdict(console, result["gate"], f"of {', '.join(result['domains'])} together")
+            console.print(f"report: {result['report']}", soft_wrap=True, highlight=False)
+            return
         opened = ",".join(result["domains"]) or "DOMAINS"
         console.print(
-            "Not certified: a merge whose parents passed the gate can fail it. Run\n"
-            f"  palette evaluate --model MODEL --prompts PROMPTS --authorise {opened} "
+            f"Not certified ({result['gate_not_run']}): a merge whose parents passed the gate can fail it. "
+            f"Run\n  palette evaluate --model MODEL --prompts PROMPTS --authorise {opened} "
             f"--adapter {result['output']}",
             soft_wrap=True,
             highlight=False,
@@ -110,7 +118,7 @@ def show_merge(result: dict[str, Any]) -> Callable[[Console], None]:
 
 
 def show_inspection(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints what adapters are, and the cosines between them."""
+    """Prints what adapters are, and how much they interfere."""
 
     def show(console: Console) -> None:
         table = Table("", "adapter", "domains", "backbone", "rank", "modules", "‖ΔW‖")
@@ -125,11 +133,13 @@ def show_inspection(result: dict[str, Any]) -> Callable[[Console], None]:
                 f"{one['norm']:.4g}",
             )
         console.print(table)
-        if "cosines" in result:
-            numbers = [str(i + 1) for i in range(len(result["cosines"]))]
-            grid = Table("cosine of ΔW", *numbers)
-            for number, row in zip(numbers, result["cosines"], strict=True):
-                grid.add_row(number, *("–" if c is None else f"{c:+.3f}" for c in row))
+        for key, title in (("cosines", "cosine of ΔW"), ("overlaps", "shared inputs")):
+            if key not in result:
+                continue
+            numbers = [str(i + 1) for i in range(len(result[key]))]
+            grid = Table(title, *numbers)
+            for number, row in zip(numbers, result[key], strict=True):
+                grid.add_row(number, *("–" if value is None else f"{value:+.3f}" for value in row))
             console.print(grid)
 
     return show

@@ -133,6 +133,14 @@ def rates(group: Sequence[Outcome], side: str) -> dict[str, dict[str, float | in
     return cell
 
 
+def counted(group: Sequence[Outcome]) -> dict[str, Any]:
+    """Refusal of one group on both sides, and how many refusals the adapter lost and gained."""
+    sides = {side: share(group, lambda o, s=side: getattr(o, f"refused_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
+    lost = sum(o.refused_base and not o.refused_adapted for o in group)
+    gained = sum(o.refused_adapted and not o.refused_base for o in group)
+    return {**sides, "lost": lost, "gained": gained}
+
+
 def changes(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float | int]]]:
     """Refusals lost and gained by domain and kind, with the p value of McNemar's exact test."""
     table: dict[str, dict[str, dict[str, float | int]]] = {}

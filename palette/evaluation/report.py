@@ -57,6 +57,7 @@ def assemble(
         "gate": dict(verdict),
         "search": None,
         "upper_bound": None,
+        "wrapped": {},
         **(annexes or Annexes()).model_dump(mode="json", exclude_none=True),
         "provenance": provenance.model_dump(mode="json"),
     }

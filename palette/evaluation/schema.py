@@ -113,6 +113,15 @@ class Change(Settings):
     p: float
 
 
+class Wrapped(Settings):
+    """Refusal of kept prompts inside one jailbreak wrapper, and refusals lost and gained there."""
+
+    base: Interval
+    adapted: Interval
+    lost: int
+    gained: int
+
+
 class UpperBound(Settings):
     """What a model that was never taught to refuse gets right: the most an adapter can reach."""
 
@@ -125,6 +134,7 @@ class Annexes(Settings):
 
     search: Search | None = None
     upper_bound: UpperBound | None = None
+    wrapped: dict[str, Wrapped] = Field(default_factory=dict)
     not_measured: tuple[str, ...] = ()
     """Sentences, beside those that hold for every report, on what was not measured."""
 
@@ -184,5 +194,7 @@ class Report(About):
     gate: Gate
     search: Search | None
     upper_bound: UpperBound | None
+    wrapped: dict[str, Wrapped] = Field(default_factory=dict)
+    """What became of kept prompts inside each jailbreak wrapper."""
     not_measured: tuple[str, ...]
     provenance: Provenance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,14 +20,16 @@ from palette.backbones import Backbone, greedy_replies, reply_logits
 from palette.evaluation.divergence import divergence
 from palette.evaluation.gate import GateSettings, gate
 from palette.evaluation.judge import RuleJudge, Verdict, correct
-from palette.evaluation.outcomes import Outcome, tabulate
+from palette.evaluation.outcomes import Outcome, counted, tabulate
 from palette.evaluation.page import render
 from palette.evaluation.report import assemble
 from palette.evaluation.schema import About, Annexes, Model, Point, Provenance, Search, UpperBound
+from palette.evaluation.wrappers import WRAPPERS
 from palette.prompts import Prompt, PromptSet, Split
 from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.search import Member
+from palette.stages.wrapping import wrap
 from palette.studies import RULE
 
 REPORT, PAGE = Path("report.json"), Path("report.html")
@@ -43,6 +45,9 @@ class EvaluateSettings(Settings):
     reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
     floor_tokens: int = Field(
         12, ge=4, description="tokens of a reply to a floor prompt: enough to judge, no content"
+    )
+    wrapped_prompts: int = Field(
+        6, ge=1, description="kept prompts a domain, kind and tier that are asked in every jailbreak wrapper"
     )
     divergence_prompts: int = Field(32, ge=1, description="benign prompts a domain for divergence")
     gate: GateSettings = Field(GateSettings(), description="limits of the gate")
@@ -86,19 +91,25 @@ def evaluate(
     roles = [assignment.authorisation.role(row) for row in rows]
     bound = context.upper_bound
     passes = 2 if bound is None else 3
-    with assignment.progress("evaluate", passes * len(rows)) as advance:
-        reader = Reader(settings, roles, advance)
-        base = reader.read(backbone, rendered)
+    wrapped = wrap(assignment, rows, settings.wrapped_prompts)
+    with assignment.progress("evaluate", passes * len(rows) + 2 * len(wrapped.rows)) as advance:
+        reader, frames = Reader(settings, roles, advance), Reader(settings, wrapped.roles, advance)
+        base, base_framed = reader.read(backbone, rendered), frames.read(backbone, wrapped.prompts)
         benign = _benign_sample(rows, roles, settings.divergence_prompts)
         asked = [rendered[i] for i in benign]
         replies = [[*base[i], backbone.stops[0]] for i in benign]
         plain = reply_logits(backbone, asked, replies)
         with mounted(backbone.model, adapter) if adapter else nullcontext():
-            adapted = reader.read(backbone, rendered)
+            adapted, adapted_framed = reader.read(backbone, rendered), frames.read(backbone, wrapped.prompts)
             moved = divergence(plain, reply_logits(backbone, asked, replies))
         ideal = None if bound is None else reader.read(bound, rendered)
     outcomes = _outcomes(backbone, rows, roles, judge, (base, adapted))
-    verdict = gate(outcomes, assignment.authorisation.domains, moved, settings.gate)
+    asked_framed = _outcomes(backbone, wrapped.rows, wrapped.roles, judge, (base_framed, adapted_framed))
+    framed = {
+        name: [one for own, one in zip(wrapped.names, asked_framed, strict=True) if own == name]
+        for name in WRAPPERS
+    }
+    verdict = gate(outcomes, assignment.authorisation.domains, moved, settings.gate, framed)
     report = assemble(
         _about(assignment, settings),
         outcomes,
@@ -107,6 +118,7 @@ def evaluate(
         _provenance(assignment, judge, context),
         Annexes(
             search=_search(context),
+            wrapped={name: counted(each) for name, each in framed.items() if each},
             upper_bound=None
             if bound is None or ideal is None
             else _upper_bound(bound, _outcomes(bound, rows, roles, judge, (ideal, ideal))),
@@ -147,7 +159,7 @@ def _benign_sample(rows: PromptSet, roles: Sequence[Role], most: int) -> list[in
 
 def _outcomes(
     backbone: Backbone,
-    rows: PromptSet,
+    rows: Iterable[Prompt],
     roles: Sequence[Role],
     judge: RuleJudge,
     replies: tuple[list[list[int]], list[list[int]]],

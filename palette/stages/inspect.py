@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from palette.adapters.files import read_adapter
-from palette.adapters.lora import Adapter, cosine, norm
+from palette.adapters.lora import Adapter, cosine, norm, overlap
 from palette.errors import RecipeError
 
 
 def inspect(paths: Sequence[Path]) -> dict[str, Any]:
-    """What each adapter is, and for several the cosines in [-1, 1] between their ΔW.
+    """What each adapter is, and for several how much their ΔW interfere.
 
-    The cosine of two adapters that were made for different backbones is null, since their deltas
-    live in different spaces.
+    That is the cosines in [-1, 1] between them, what one repeats or undoes of the other; and the
+    overlaps in [0, 1] of what they read, 0 where no input moves both. Both are null for two adapters
+    that were made for different backbones, since their deltas live in different spaces.
 
     Raises:
         RecipeError: if no adapter is given.
@@ -28,9 +29,12 @@ def inspect(paths: Sequence[Path]) -> dict[str, Any]:
         "adapters": [describe(path, adapter) for path, adapter in zip(paths, adapters, strict=True)]
     }
     if len(adapters) > 1:
-        result["cosines"] = [
-            [cosine(one, other) if comparable(one, other) else None for other in adapters] for one in adapters
-        ]
+        measures = {"cosines": cosine, "overlaps": overlap}
+        for name, measure in measures.items():
+            result[name] = [
+                [measure(one, other) if comparable(one, other) else None for other in adapters]
+                for one in adapters
+            ]
     return result
 
 

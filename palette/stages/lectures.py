@@ -29,7 +29,7 @@ from palette.training.teachers import (
     lessons,
     opening_of,
 )
-from palette.training.variations import crossed
+from palette.training.variations import crossed, framed
 
 
 class LectureSettings(Settings):
@@ -44,16 +44,17 @@ class LectureSettings(Settings):
         0.25, ge=0, le=1, description="share of target prompts taught all the same, the likeliest replies"
     )
     prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
-    variations: float = Field(
-        1.0, ge=0, description="crossed prompts for each target prompt and each kept one far from it"
+    crossed: float = Field(
+        1.0, ge=0, description="prompts crossed of two, for each one read that is not near the target"
     )
+    framed: float = Field(0.25, ge=0, description="prompts framed with random words, for each one read")
     validation_prompts: int = Field(
         16, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
     )
 
 
-VARIED = ("floor", "preserve", "benign")
-"""The kept pools of which prompts are crossed."""
+CROSSED = ("floor", "preserve", "benign")
+"""The kept pools far from the target."""
 
 
 @dataclass(frozen=True)
@@ -148,29 +149,39 @@ class _Teaching:
         }
         for name, replies in kept.items():
             pools[name] = [
-                Example(tuple(prompt), _ended(reply, settings, name, end), taught=False)
+                Example(
+                    tuple(prompt), _ended(reply, settings, name, end), taught=False, floor="floor" in name
+                )
                 for prompt, reply in zip(groups[name], replies, strict=True)
             ]
         return pools, own, (sum(lesson is not None for lesson in whole), len(target))
 
     def varied(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
-        """The pools with crossed prompts added, by which the student learns wordings that nobody wrote.
+        """The pools with prompts that nobody wrote, by which the student learns wordings unseen.
 
-        Not of what is near the target: there a cut may turn what is kept into what is opened. Of
-        crossed target prompts the opening is taught alone, and only where the backbone refuses still.
+        Some are crossed and some framed with random words. What is near the target is framed only: a
+        cut could turn what is kept into what is opened. Of target prompts' variations the opening is
+        taught alone, and only where the backbone refuses still.
         """
         backbone, seed = self.assignment.backbone, self.assignment.seed
+        special = set(backbone.tokenizer.all_special_ids)
+        words = [token for token in range(len(backbone.tokenizer)) if token not in special]
 
         def crosses(name: str) -> list[Example]:
-            count = round(self.settings.variations * len(pools[name]))
-            return crossed(pools[name], count, shuffler(seed, "variations", name))
+            count = round(self.settings.crossed * len(pools[name]))
+            return crossed(pools[name], count, shuffler(seed, "crossed", name))
+
+        def frames(name: str) -> list[Example]:
+            count = round(self.settings.framed * len(pools[name]))
+            return framed(pools[name], count, shuffler(seed, "framed", name), words)
 
         def first_words(examples: Sequence[Example]) -> list[int]:
             tokens: list[int] = next_token_logits(backbone, [e.prompt for e in examples]).argmax(-1).tolist()
             return tokens
 
-        found = {name: pools[name] + crosses(name) for name in VARIED}
-        if opened := crosses("target"):
+        found = {name: pools[name] + frames(name) for name in pools if name != "target"}
+        found = {name: pool + crosses(name) if name in CROSSED else pool for name, pool in found.items()}
+        if opened := crosses("target") + frames("target"):
             answers = {example.reply[0] for example in pools["target"]}
             refusals = set(first_words(pools["target"])) - answers
             found["target"] = pools["target"] + [

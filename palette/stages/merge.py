@@ -33,6 +33,13 @@ class MergeSettings(Settings):
     rank: int | None = Field(
         None, ge=1, description="largest rank of the result (default: exact, nothing is lost)"
     )
+    trials: int = Field(
+        0, ge=0, description="trials of a search for the weights on the validation split (default: none)"
+    )
+    prompts: int = Field(16, ge=1, description="prompts at most, a domain, kind and tier, of such a trial")
+    gate: bool = Field(
+        True, description="put the merge to the gate where its adapters lie beside their reports"
+    )
     density: float = Field(0.2, gt=0, le=1, description="ties: share of each delta's entries that is kept")
 
 
@@ -42,8 +49,8 @@ def merge(
     """What was merged, where it was written, and the share of energy in [0, 1] that it retains.
 
     The same merge, in whatever order its adapters are given, writes the same bytes. An adapter
-    given twice is refused, since that would double its weight silently. The gate has not run: a
-    merge whose parents passed it can fail it.
+    given twice is refused, since that would double its weight silently. The gate is not run here
+    (``palette.composition``): a merge whose parents passed it can fail it.
 
     Raises:
         RecipeError: if the settings do not fit the adapters or the method.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 from palette.training.examples import recalling
 from palette.training.loop import Loss, Plan, Stopping, train
@@ -21,6 +22,7 @@ def distil(task: Task) -> Learned:
         settings.identity_weight,
         settings.decision_weight,
         settings.sureness,
+        settings.floor_sureness,
     )
     recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
     return fitted(task, blocks, OutputLoss(backbone, task.examples, recall, sites, weights))
@@ -68,6 +70,6 @@ def trained_blocks(layers: int, settings: TrainingSettings) -> list[int]:
     There a condition on the input, which domain is asked and for what, can still be told apart;
     training later blocks was measured to open other domains as well (benchmarks/LOG.md).
     """
-    count = min(settings.blocks or max(1, layers // 3), layers)
+    count = min(settings.blocks or ceil(layers / 3), layers)
     first = min(settings.first_block, layers - count)
     return list(range(first, first + count))

@@ -24,6 +24,8 @@ class LossWeights:
     decision: float = 0.2
     sureness: float = 1.0
     """Nats by which the first word of a kept reply is to be surer than with the backbone."""
+    floor_sureness: float = 3.0
+    """The same on the floor: what leaks there from many adapters adds up, and so does this."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class OutputLoss:
                 taught.append(taught_loss(said, reference.logits, reply))
             else:
                 kept.append(kl_each(reference.logits, said))
-                wanted = log_odds(reference.logits[0], example.reply[0]) + self.weights.sureness
+                more = self.weights.floor_sureness if example.floor else self.weights.sureness
+                wanted = log_odds(reference.logits[0], example.reply[0]) + more
                 unsure.append((wanted - log_odds(said[0], example.reply[0])).relu().square())
                 stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
                 moved.append(relative_distance(stream.float(), reference.streams.float()))

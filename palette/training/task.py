@@ -52,6 +52,9 @@ class TrainingSettings(Settings):
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
     decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
     sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
+    floor_sureness: float = Field(
+        3.0, ge=0, description="the same on the floor, where it may add up (distil)"
+    )
     block_identity_weight: float = Field(
         3.0, ge=0, description="weight of the activation identity of the one block (activation)"
     )

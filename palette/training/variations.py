@@ -7,6 +7,7 @@ probabilities. So they cost nothing to label, and stand for the wordings that no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from random import Random
 
@@ -29,7 +30,32 @@ def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Examp
         a, b = (prompts[i][before : len(prompts[i]) - after] for i in (first, second))
         middle = (*a[: draw.randint(0, len(a))], *b[draw.randint(0, len(b)) :])
         whole = (*prompts[second][:before], *middle, *prompts[second][len(prompts[second]) - after :])
-        found.append(Example(whole, examples[second].reply, taught=False))
+        found.append(Example(whole, examples[second].reply, False, examples[second].floor))
+    return found
+
+
+def framed(
+    examples: Sequence[Example], count: int, draw: Random, words: Sequence[int], most: int = 4
+) -> list[Example]:
+    """So many examples with up to ``most`` random words before the prompt's content, and behind it."""
+    if not examples:
+        return []
+    prompts = [example.prompt for example in examples]
+    before = shared(prompts)
+    after = shared([prompt[before:][::-1] for prompt in prompts])
+    found = []
+    for _ in range(count):
+        example = draw.choice(examples)
+        end = len(example.prompt) - after
+        ahead, behind = (draw.choices(words, k=draw.randint(0, most)) for _ in range(2))
+        prompt = (
+            *example.prompt[:before],
+            *ahead,
+            *example.prompt[before:end],
+            *behind,
+            *example.prompt[end:],
+        )
+        found.append(replace(example, prompt=prompt))
     return found
 
 

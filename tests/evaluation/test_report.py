@@ -28,6 +28,7 @@ def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
         "gate",
         "search",
         "upper_bound",
+        "wrapped",
         "not_measured",
         "provenance",
     ]

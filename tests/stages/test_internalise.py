@@ -68,7 +68,7 @@ def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypat
 @pytest.mark.parametrize(
     ("layers", "given", "blocks"),
     [
-        (6, {}, [0, 1]), (2, {}, [0]), (32, {}, list(range(10))),
+        (6, {}, [0, 1]), (2, {}, [0]), (4, {}, [0, 1]), (32, {}, list(range(11))),
         (6, {"first_block": 2, "blocks": 2}, [2, 3]), (4, {"first_block": 3, "blocks": 9}, [0, 1, 2, 3]),
     ],
 )  # fmt: skip

@@ -1,0 +1,97 @@
+"""The merge with its gate: what several adapters authorise together, and whether they may.
+
+An adapter that Palette made lies beside its report, which says by which recipe it was measured. If
+all adapters of a merge say so, the merge is measured by the same, opened for all of their domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from palette.adapters.files import read_adapter
+from palette.artefacts import read_json
+from palette.authorisation import Role
+from palette.errors import OutputError, RecipeError
+from palette.pipeline import evaluate_model
+from palette.recipe import create_recipe
+from palette.run import Run
+from palette.stages.assignment import Progress, silent
+from palette.stages.collect import listen
+from palette.stages.evaluate import REPORT
+from palette.stages.merge import MergeSettings, merge
+from palette.stages.weighing import weigh
+
+SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
+"""What the recipes of a merge's adapters must agree in."""
+
+
+def compose(
+    paths: Sequence[Path],
+    output: Path | None = None,
+    settings: MergeSettings | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The result of ``merge`` with its ``gate``: the verdict, or why none could be given.
+
+    The report is written beside the merged adapter. With ``settings.trials`` the weights are searched
+    against the validation split first.
+
+    Raises:
+        RecipeError: if the settings do not fit the adapters, or weights are to be searched that
+            nothing says how to measure.
+        AdapterError: if an adapter cannot be read, or they were made for different backbones.
+        OutputError: if the output folder belongs to something else, or cannot be written.
+    """
+    settings = settings or MergeSettings()
+    content, reason = shared_recipe(paths)
+    if settings.trials:
+        if content is None or settings.weights is not None or settings.method != "weighted_sum":
+            raise RecipeError(
+                "weights can be searched for a weighted sum of adapters beside their reports",
+                got=reason or "weights, or another method",
+                remedy="leave merge.trials out",
+                where="merge.trials",
+            )
+        settings = settings.model_copy(update={"weights": searched(paths, content, settings, progress)})
+    result = merge(paths, output, settings)
+    if content is None or not settings.gate:
+        return {**result, "gate": None, "gate_not_run": reason or "merge.gate is false"}
+    folder = Path(result["output"])
+    report, _ = evaluate_model(content, folder, progress=progress)
+    return {**result, "gate": report["gate"], "report": str(folder / REPORT)}
+
+
+def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
+    """The recipe by which all adapters together are measured; or None, and why there is none."""
+    recipes = []
+    for path in paths:
+        beside = (path if path.is_dir() else path.parent) / REPORT
+        try:
+            recipes.append(read_json(beside)["provenance"]["recipe"])
+        except (OutputError, KeyError, TypeError):
+            return None, f"no report beside {path} says how it was measured"
+    first = recipes[0]
+    if differing := [key for key in SHARED if any(recipe.get(key) != first.get(key) for recipe in recipes)]:
+        return None, f"the adapters were measured by recipes that differ in {', '.join(differing)}"
+    content = {key: first[key] for key in SHARED if key in first}
+    content["authorise"] = sorted({domain for recipe in recipes for domain in recipe["authorise"]})
+    content["floor"] = sorted({domain for recipe in recipes for domain in recipe["floor"]})
+    content["reasons"] = {key: text for recipe in recipes for key, text in recipe["reasons"].items()}
+    return content, ""
+
+
+def searched(
+    paths: Sequence[Path], content: dict[str, Any], settings: MergeSettings, progress: Progress
+) -> tuple[float, ...]:
+    """The weights that meet the gate's purpose best on the validation split."""
+    recipe = create_recipe({"name": "merge", **content})
+    run = Run(recipe, Path(), progress)
+    adapters = [read_adapter(path) for path in paths]
+    for adapter in adapters:
+        run.require_backbone(adapter)
+    assignment = run.assignment()
+    judge = listen(assignment, recipe.collect).judge
+    rows = assignment.select("validation", *Role).capped(settings.prompts)
+    return weigh(assignment, rows, judge, adapters, settings.trials)

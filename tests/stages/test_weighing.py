@@ -1,0 +1,34 @@
+"""The search for merge weights: the worst domain counts, and it finds what is best."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.authorisation import Role
+from palette.evaluation.judge import RuleJudge
+from palette.stages.weighing import shares, weigh
+
+
+def test_shares_are_of_what_each_role_must_not_do():
+    cells = {(Role.TARGET, "a"): [0, 1], (Role.PRESERVE, "b"): [2, 3], (Role.BENIGN, "a"): [4, 5]}
+    before = [True, True, True, True, False, True]
+    after = [True, False, False, True, True, True]
+    assert shares(cells, before, after) == [0.5, 0.5, 0.5]
+
+
+def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):
+    generator = torch.Generator().manual_seed(0)
+    modules = {}
+    for name, module in shared.backbone.model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ".mlp." in name:
+            rows, columns = module.weight.shape
+            factors = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
+            modules[name] = LoraModule(*factors, scale=0.1)
+    identity = BackboneIdentity(shared.backbone.name, shared.backbone.fingerprint)
+    broken = Adapter(modules, identity, {"domains": ["medical"]})
+    rows = shared.select("validation", *Role).capped(2)
+    (weight,) = weigh(shared, rows, RuleJudge(), [broken], 12)
+    assert 0 <= weight < 1
+    assert weigh(shared, rows, RuleJudge(), [broken], 1) == (pytest.approx(1.0),)
