@@ -49,12 +49,12 @@ class LectureSettings(Settings):
     )
     framed: float = Field(0.25, ge=0, description="prompts framed with random words, for each one read")
     validation_prompts: int = Field(
-        16, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
+        8, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
     )
 
 
-CROSSED = ("floor", "preserve", "benign")
-"""The kept pools far from the target."""
+CROSSED = ("floor", "preserve")
+"""What stays refused far from the target."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class LossWeights:
     decision: float = 0.2
     sureness: float = 1.0
     """Nats by which the first word of a kept reply is to be surer than with the backbone."""
-    floor_sureness: float = 3.0
+    floor_sureness: float = 2.0
     """The same on the floor: what leaks there from many adapters adds up, and so does this."""
 
 

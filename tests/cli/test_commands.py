@@ -123,8 +123,12 @@ def test_people_get_a_table(palette, runs, small):
 def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     parts = [runs / "medical" / "adapter_model.safetensors", runs / "legal"]
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--json")
-    assert status == 0
-    assert json.loads(out)["domains"] == ["legal", "medical"]
+    merged = json.loads(out)
+    assert merged["domains"] == ["legal", "medical"]
+    # The adapters lie beside their reports, so the merge is put to the gate by the same recipe.
+    assert status == (0 if merged["gate"]["passed"] else 3)
+    gated = json.loads((tmp_path / "both" / "report.json").read_text())
+    assert (gated["gate"], gated["authorised"]) == (merged["gate"], ["legal", "medical"])
     status, out, _ = palette(
         "evaluate", "--model", "organism/shared", "--prompts", "organism",
         "--authorise", "medical,legal", "--adapter", tmp_path / "both", *small[2:], "--json",
@@ -136,9 +140,22 @@ def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     status, out, _ = palette("inspect", *parts, tmp_path / "both")
     assert status == 0
     assert "cosine of ΔW" in out
-    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both")
+    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--set", "merge.gate=false")
     assert status == 0
     assert "Not certified" in out
+    searched = ("--set", "merge.trials=3", "--set", "merge.prompts=2", "--set", "merge.gate=false", "--json")
+    status, out, _ = palette("merge", *parts, "-o", tmp_path / "searched", *searched)
+    assert status == 0
+    assert all(0 <= weight <= 1.5 for weight in json.loads(out)["weights"])
+    shutil.copytree(runs / "legal", tmp_path / "bare")
+    (tmp_path / "bare" / "report.json").unlink()
+    given = [parts[0], tmp_path / "bare"]
+    status, out, _ = palette("merge", *given, "-o", tmp_path / "other", "--json")
+    assert status == 0
+    assert "no report beside" in json.loads(out)["gate_not_run"]
+    status, _, error = palette("merge", *given, "-o", tmp_path / "other", "--set", "merge.trials=3")
+    assert status == 2
+    assert "weights can be searched for a weighted sum of adapters beside their reports" in error
 
 
 def test_an_adapter_of_another_backbone(palette, runs, small):
@@ -202,3 +219,20 @@ def test_an_interruption_says_how_to_go_on(palette, monkeypatch):
     status, _, error = palette("domain", "x.yaml")
     assert status == 130
     assert "goes on where it was" in error
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(runs, small, tmp_path):
+    """``torchrun`` splits every batch; the sum of gradients is the same but for rounding."""
+    call = ("internalise", RECIPES / "medical.yaml", "-o", tmp_path / "medical", *small)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--no-python"]
+    done = subprocess.run(
+        [*launcher, *command(*call)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("internalise:") == 1, "the first process alone speaks"
+    alone, together = read_adapter(runs / "medical"), read_adapter(tmp_path / "medical")
+    assert alone.digest != together.digest
+    for name, module in alone.modules.items():
+        other = together.modules[name]
+        assert float((module.delta() - other.delta()).norm() / module.delta().norm()) < 1e-4
