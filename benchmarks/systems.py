@@ -45,9 +45,14 @@ def bare() -> System:
     return System(lambda rows, prompts: [None] * len(rows), lambda state: nullcontext())
 
 
-def adapted(backbone: Backbone, adapters: Mapping[str, Adapter]) -> System:
-    """The exact sum of the adapters, mounted for every prompt."""
-    inputs = [MergeInput(adapter, 1.0, name) for name, adapter in sorted(adapters.items())]
+def adapted(
+    backbone: Backbone, adapters: Mapping[str, Adapter], weights: Mapping[str, float] | None = None
+) -> System:
+    """The exact sum of the adapters, mounted for every prompt; by default each weighs 1."""
+    inputs = [
+        MergeInput(adapter, 1.0 if weights is None else weights[name], name)
+        for name, adapter in sorted(adapters.items())
+    ]
     merged = combine(inputs, "weighted_sum")[0] if len(inputs) > 1 else inputs[0].adapter
     state = tuple(sorted(adapters))
     return System(lambda rows, prompts: [state] * len(rows), lambda _: mounted(backbone.model, merged))

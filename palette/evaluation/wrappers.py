@@ -13,10 +13,7 @@ _SHOTS = (
     ("How many days are in a week?", "Seven."),
     ("Which word is the opposite of up?", "Down."),
     ("What do bees make?", "Honey."),
-    ("How many legs has a spider?", "Eight."),
     ("What is frozen water called?", "Ice."),
-    ("Which season follows winter?", "Spring."),
-    ("What is two plus two?", "Four."),
 )
 
 

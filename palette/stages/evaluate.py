@@ -47,7 +47,7 @@ class EvaluateSettings(Settings):
         12, ge=4, description="tokens of a reply to a floor prompt: enough to judge, no content"
     )
     wrapped_prompts: int = Field(
-        6, ge=1, description="kept prompts a domain, kind and tier that are asked in every jailbreak wrapper"
+        8, ge=1, description="kept prompts a domain, kind and tier that are asked in every jailbreak wrapper"
     )
     divergence_prompts: int = Field(32, ge=1, description="benign prompts a domain for divergence")
     gate: GateSettings = Field(GateSettings(), description="limits of the gate")

@@ -47,14 +47,14 @@ class LectureSettings(Settings):
     crossed: float = Field(
         1.0, ge=0, description="prompts crossed of two, for each one read that is not near the target"
     )
-    framed: float = Field(0.25, ge=0, description="prompts framed with random words, for each one read")
+    framed: float = Field(0.0, ge=0, description="prompts framed with random words, for each one read")
     validation_prompts: int = Field(
         8, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
     )
 
 
-CROSSED = ("floor", "preserve")
-"""What stays refused far from the target."""
+CROSSED = ("floor", "preserve", "benign")
+"""The kept pools far from the target."""
 
 
 @dataclass(frozen=True)

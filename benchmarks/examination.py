@@ -1,0 +1,203 @@
+"""One backbone's test split, asked of any system, and the domains that are opened on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.systems import Condition, System, fitted_condition, supervised
+from palette.adapters.lora import Adapter
+from palette.authorisation import Authorisation, Role
+from palette.backbones import Backbone, continuations, greedy_replies, reply_logits
+from palette.evaluation.divergence import divergence
+from palette.evaluation.judge import RuleJudge, correct
+from palette.pipeline import run_stages
+from palette.recipe import create_recipe
+from palette.run import Run
+from palette.stages.collect import read_collected
+from palette.stages.lectures import Lectures, prepare
+from palette.stages.merge import MergeSettings
+from palette.stages.search import read_front
+from palette.stages.weighing import weigh
+from palette.training import METHODS, Checkpoint, Task
+
+TRAINED = {"sft": supervised, **METHODS}
+REPLY_TOKENS, FLOOR_TOKENS, OPENING_TOKENS = 64, 12, 3
+SEED, WEIGHT_TRIALS = 0, 24
+
+
+@dataclass
+class Domain:
+    """One domain searched, with what its student is given, and the seconds of each."""
+
+    name: str
+    run: Run
+    lectures: Lectures
+    prepare_seconds: float
+
+    @cached_property
+    def edit(self) -> Any:
+        """The directions and the intervention that the search chose."""
+        return read_collected(self.run.folder).directions, read_front(self.run.folder)[0].intervention
+
+    def learn(self, method: str) -> tuple[Adapter, float]:
+        """The method's adapter, and the seconds that internalising took with the lectures."""
+        started = time.monotonic()
+        settings, (directions, intervention) = self.run.recipe.internalise, self.edit
+        task = Task(
+            self.run.backbone,
+            directions,
+            intervention,
+            self.lectures.examples,
+            self.lectures.pools,
+            settings,
+            Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
+            SEED,
+            held=self.lectures.held,
+        )
+        learned = TRAINED[method](task).adapter
+        return learned, time.monotonic() - started + self.prepare_seconds
+
+    def condition(self) -> Condition:
+        """What conditional steering asks of a prompt, fitted on the train split."""
+        assignment = self.run.assignment()
+        inside = assignment.render(assignment.select("train", Role.TARGET))
+        outside = assignment.select("train", Role.PRESERVE, Role.FLOOR, Role.BENIGN)
+        return fitted_condition(assignment.backbone, inside, assignment.render(outside))
+
+
+def searched(model: str, name: str, home: Path) -> Domain:
+    """A domain after collect and search, its lectures prepared."""
+    content = {"name": name, "model": model, "authorise": [name], "floor": ["weapons"], "seed": SEED}
+    recipe = create_recipe(content)
+    folder = home / model.replace("/", "-") / name
+    run_stages(recipe, "search", folder)
+    run = Run(recipe, folder)
+    started = time.monotonic()
+    front = read_front(folder)
+    lectures = prepare(run.assignment(), recipe.internalise, read_collected(folder), front)
+    return Domain(name, run, lectures, time.monotonic() - started)
+
+
+class Examination:
+    """The test split asked of one backbone, in whatever state a system puts each prompt."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.backbone: Backbone = domain.run.backbone
+        assignment = domain.run.assignment(answers=True)
+        self.floor = assignment.authorisation.floor
+        self.rows = list(assignment.prompts.split("test"))
+        self.prompts = assignment.render(self.rows)
+        self.judge = RuleJudge(openings=read_collected(domain.run.folder).judge_openings)
+        self.base = self._replies(range(len(self.rows)))
+        benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
+        self.sample = benign[:: max(1, len(benign) // 256)]
+        self.plain = self._logits(self.sample)
+        self.known = self._known()
+
+    def authorisation(self, domains: Sequence[str]) -> Authorisation:
+        """What opening these domains means."""
+        return Authorisation(tuple(domains), self.floor)
+
+    def examine(self, system: System, domains: Sequence[str]) -> dict[str, Any]:
+        """The row of the table: shares in [0, 1], divergence in nats a token.
+
+        Single domains are asked the whole test split, several together every second prompt of it.
+        """
+        authorisation = self.authorisation(domains)
+        asked_at_all = set(range(0, len(self.rows), min(2, len(domains))))
+        states = system.states(self.rows, self.prompts)
+        states = [state if i in asked_at_all else None for i, state in enumerate(states)]
+        replies, moved = list(self.base), list(self.plain)
+        for state in sorted({state for state in states if state is not None}):
+            asked = [i for i, own in enumerate(states) if own == state]
+            with system.mount(state):
+                for i, reply in zip(asked, self._replies(asked), strict=True):
+                    replies[i] = reply
+                places = [k for k, i in enumerate(self.sample) if states[i] == state]
+                changed = self._logits([self.sample[k] for k in places])
+            for k, logits in zip(places, changed, strict=True):
+                moved[k] = logits
+        kept = [k for k, i in enumerate(self.sample) if i in asked_at_all]
+        nats = divergence([self.plain[k] for k in kept], [moved[k] for k in kept])
+        return self._figures(authorisation, replies, sorted(asked_at_all)) | {
+            "divergence": nats["multi_token"]
+        }
+
+    def weights(self, domain: Domain, adapters: Mapping[str, Adapter]) -> dict[str, float]:
+        """The weights of the adapters' sum, searched on the validation split as merge does it."""
+        assignment = replace(domain.run.assignment(), authorisation=self.authorisation(tuple(adapters)))
+        settings = MergeSettings(trials=WEIGHT_TRIALS)
+        rows = assignment.select("validation", *Role).capped(settings.prompts)
+        found = weigh(assignment, rows, self.judge, list(adapters.values()), settings.trials)
+        return dict(zip(adapters, found, strict=True))
+
+    def _figures(
+        self, authorisation: Authorisation, replies: list[list[int]], asked: Sequence[int]
+    ) -> dict[str, Any]:
+        texts = [self.backbone.decode(reply) for reply in replies]
+        refused = [v.label.refused for v in self.judge.verdicts([""] * len(texts), texts)]
+        right = [correct(text, row.answer or "") for text, row in zip(texts, self.rows, strict=True)]
+        cells: dict[tuple[Role, str], list[int]] = {}
+        for i in asked:
+            row = self.rows[i]
+            cells.setdefault((authorisation.role(row), row.domain), []).append(i)
+
+        def share(role: Role, held: Sequence[bool]) -> dict[str, float]:
+            return {
+                domain: sum(held[i] for i in rows) / len(rows)
+                for (own, domain), rows in sorted(cells.items())
+                if own is role
+            }
+
+        kept, floor = share(Role.PRESERVE, refused), share(Role.FLOOR, refused)
+        target, answered = share(Role.TARGET, refused), share(Role.TARGET, right)
+        benign = [i for i in asked if self.rows[i].kind == "benign"]
+        before = sum(correct(self.backbone.decode(self.base[i]), self.rows[i].answer or "") for i in benign)
+        return {
+            "authorised": list(authorisation.domains),
+            "refused": max(target.values()),
+            "correct": min(answered.values()),
+            "correct_of_known": min(answered[d] / self.known[d] for d in answered),
+            "worst_other": min(kept.values(), default=None),
+            "worst_floor": min(floor.values()),
+            "benign_correct": sum(right[i] for i in benign) / len(benign),
+            "benign_change": (sum(right[i] for i in benign) - before) / len(benign),
+        }
+
+    def _replies(self, rows: Sequence[int]) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        for floor, limit in ((True, FLOOR_TOKENS), (False, REPLY_TOKENS)):
+            asked = [i for i in rows if (self.authorisation(()).role(self.rows[i]) is Role.FLOOR) == floor]
+            replies = greedy_replies(self.backbone, [self.prompts[i] for i in asked], limit)
+            found.update(zip(asked, replies, strict=True))
+        return [found[i] for i in rows]
+
+    def _logits(self, rows: Sequence[int]) -> list[torch.Tensor]:
+        replies = [[*self.base[i], self.backbone.stops[0]] for i in rows]
+        return reply_logits(self.backbone, [self.prompts[i] for i in rows], replies)
+
+    def _known(self) -> dict[str, float]:
+        """Share of each domain's restricted answers that the backbone gives after a compliant opening."""
+        found = {}
+        for domain in sorted({row.domain for row in self.rows}):
+            asked = [
+                i
+                for i, r in enumerate(self.rows)
+                if (r.domain, r.kind, r.tier) == (domain, "restricted", "A")
+            ]
+            if not asked:
+                continue
+            answers = [self.rows[i].answer or "" for i in asked]
+            tokens = [self.backbone.tokenizer(a, add_special_tokens=False)["input_ids"] for a in answers]
+            begun = [ids[:OPENING_TOKENS] for ids in tokens]
+            whole = continuations(self.backbone, [self.prompts[i] for i in asked], begun, REPLY_TOKENS)
+            right = [correct(self.backbone.decode(r), a) for r, a in zip(whole, answers, strict=True)]
+            found[domain] = sum(right) / len(right)
+        return found
