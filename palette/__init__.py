@@ -20,7 +20,7 @@ _HOMES = {
     "domain": "palette.pipeline",
     "run_stages": "palette.pipeline",
     "evaluate_model": "palette.pipeline",
-    "merge": "palette.stages.merge",
+    "merge": "palette.composition",
     "inspect": "palette.stages.inspect",
     "load_recipe": "palette.recipe",
     "Recipe": "palette.recipe",
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from palette.composition import merge
     from palette.errors import PaletteError
     from palette.pipeline import domain, evaluate_model, run_stages
     from palette.recipe import Recipe, load_recipe
     from palette.stages.inspect import inspect
-    from palette.stages.merge import merge
 
 
 def __getattr__(name: str) -> Any:

@@ -6,34 +6,35 @@ all adapters of a merge say so, the merge is measured by the same, opened for al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from palette.adapters.files import read_adapter
 from palette.artefacts import read_json
 from palette.authorisation import Role
-from palette.errors import OutputError, RecipeError
+from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
 from palette.pipeline import evaluate_model
 from palette.recipe import create_recipe
 from palette.run import Run
+from palette.stages import merge as merging
 from palette.stages.assignment import Progress, silent
 from palette.stages.collect import listen
 from palette.stages.evaluate import REPORT
-from palette.stages.merge import MergeSettings, merge
+from palette.stages.merge import MergeSettings
 from palette.stages.weighing import weigh
 
 SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
 """What the recipes of a merge's adapters must agree in."""
 
 
-def compose(
+def merge(
     paths: Sequence[Path],
     output: Path | None = None,
     settings: MergeSettings | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The result of ``merge`` with its ``gate``: the verdict, or why none could be given.
+    """The result of the stage ``merge`` with its ``gate``: the verdict, or why none could be given.
 
     The report is written beside the merged adapter. With ``settings.trials`` the weights are searched
     against the validation split first.
@@ -42,6 +43,7 @@ def compose(
         RecipeError: if the settings do not fit the adapters, or weights are to be searched that
             nothing says how to measure.
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
+        AuthorisationError: if one adapter opens what another's recipe has put on the floor.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
     settings = settings or MergeSettings()
@@ -55,16 +57,20 @@ def compose(
                 where="merge.trials",
             )
         settings = settings.model_copy(update={"weights": searched(paths, content, settings, progress)})
-    result = merge(paths, output, settings)
-    if content is None or not settings.gate:
+    if content is not None and settings.gate:
+        reason = unmeasurable(paths, content)
+    result = merging.merge(paths, output, settings)
+    if reason or not settings.gate:
         return {**result, "gate": None, "gate_not_run": reason or "merge.gate is false"}
     folder = Path(result["output"])
-    report, _ = evaluate_model(content, folder, progress=progress)
+    report, _ = evaluate_model(content or {}, folder, progress=progress)
     return {**result, "gate": report["gate"], "report": str(folder / REPORT)}
 
 
 def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     """The recipe by which all adapters together are measured; or None, and why there is none."""
+    if not paths:
+        return None, "there is no adapter"
     recipes = []
     for path in paths:
         beside = (path if path.is_dir() else path.parent) / REPORT
@@ -80,6 +86,22 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     content["floor"] = sorted({domain for recipe in recipes for domain in recipe["floor"]})
     content["reasons"] = {key: text for recipe in recipes for key, text in recipe["reasons"].items()}
     return content, ""
+
+
+def unmeasurable(paths: Sequence[Path], content: Mapping[str, Any]) -> str:
+    """Why the recipe cannot be run here any more; nothing if it can.
+
+    Raises:
+        AuthorisationError: if it opens what is on its floor.
+    """
+    run = Run(create_recipe({"name": "merge", **content}), Path())
+    try:
+        _ = run.authorisation
+        for path in paths:
+            run.require_backbone(read_adapter(path))
+    except (PromptError, BackboneError, AdapterError) as error:
+        return str(error)
+    return ""
 
 
 def searched(

@@ -127,12 +127,12 @@ def merge(
     """Merge adapters: the exact weighted sum of their ΔW, or TIES."""
     printer = _printer(as_json, quiet)
     from palette.cli.console import show_merge
-    from palette.composition import compose
+    from palette.composition import merge as merge_adapters
     from palette.recipe import merge_settings
 
     options = {"method": method, "weights": weights and _listed(weights), "rank": rank}
     given = {key: value for key, value in options.items() if value is not None}
-    result = compose(adapters, output, merge_settings(given, overrides or []), printer.progress)
+    result = merge_adapters(adapters, output, merge_settings(given, overrides or []), printer.progress)
     printer.result(result, show_merge(result))
     if result["gate"] is not None:
         _exit_by_gate(result)

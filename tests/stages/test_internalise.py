@@ -4,15 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
+from palette import organism
 from palette.adapters.files import read_adapter
+from palette.backbones import load_backbone
 from palette.errors import SearchError
 from palette.stages import lectures as lecturing
 from palette.stages.audit import AuditSettings
-from palette.stages.collect import CollectSettings, collect
+from palette.stages.collect import CollectSettings, collect, read_collected
 from palette.stages.internalise import RECORD, InternaliseSettings, internalise
 from palette.stages.objectives import PanelSettings
-from palette.stages.search import SearchSettings, search
+from palette.stages.search import SearchSettings, read_front, search
 from palette.training import BatchShares
 from palette.training.distillation import trained_blocks
 
@@ -48,6 +51,28 @@ def test_reference_answers_change_no_byte(searched, tmp_path):
         searched, prompts=replace(searched.prompts, rows=answered), folder=tmp_path / "run"
     )
     assert internalise(with_answers, FEW).digest == internalise(searched, FEW).digest
+
+
+def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
+    import shutil
+
+    shutil.copytree(searched.folder, tmp_path / "run")
+    half = load_backbone(organism.weights("shared"), "organism/shared", dtype="bfloat16")
+    adapter = internalise(replace(searched, backbone=half, folder=tmp_path / "run"), FEW)
+    assert all(module.lora_B.dtype is torch.float32 for module in adapter.modules.values())
+    assert all(module.lora_B.isfinite().all() for module in adapter.modules.values())
+    assert sum(float(module.delta().norm()) for module in adapter.modules.values()) > 0
+
+
+def test_what_is_held_out_is_of_the_validation_split(searched):
+    collected, front = read_collected(searched.folder), read_front(searched.folder)
+    lectures = lecturing.prepare(searched, FEW, collected, front)
+    trained = {i for pool in lectures.pools.values() for i in pool}
+    assert trained.isdisjoint(lectures.held)
+    assert len(trained) + len(lectures.held) == len(lectures.examples)
+    asked = {tuple(ids) for ids in searched.render(searched.prompts.split("validation"))}
+    assert all(lectures.examples[i].prompt in asked for i in lectures.held)
+    assert not any(lectures.examples[i].prompt in asked for i in trained)
 
 
 def test_without_a_believed_reply_openings_are_taught(searched):
