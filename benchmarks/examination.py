@@ -108,10 +108,10 @@ class Examination:
     def examine(self, system: System, domains: Sequence[str]) -> dict[str, Any]:
         """The row of the table: shares in [0, 1], divergence in nats a token.
 
-        Single domains are asked the whole test split, several together every second prompt of it.
+        Single domains are asked the whole test split, several together every third prompt of it.
         """
         authorisation = self.authorisation(domains)
-        asked_at_all = set(range(0, len(self.rows), min(2, len(domains))))
+        asked_at_all = set(range(0, len(self.rows), 1 if len(domains) == 1 else 3))
         states = system.states(self.rows, self.prompts)
         states = [state if i in asked_at_all else None for i, state in enumerate(states)]
         replies, moved = list(self.base), list(self.plain)

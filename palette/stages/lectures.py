@@ -49,7 +49,7 @@ class LectureSettings(Settings):
     )
     framed: float = Field(0.0, ge=0, description="prompts framed with random words, for each one read")
     validation_prompts: int = Field(
-        8, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
+        16, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
     )
 
 

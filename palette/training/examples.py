@@ -40,6 +40,11 @@ class Reference:
     logits: Float[Tensor, "token vocabulary"]
     streams: Float[Tensor, "site position d_model"]
 
+    @property
+    def size(self) -> int:
+        """Its memory in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.logits, self.streams))
+
 
 Bare = Callable[[], AbstractContextManager[None]]
 """Opens a block inside which the backbone is what it was before training."""
@@ -51,19 +56,24 @@ Recall = Callable[[Sequence[int]], list[Reference]]
 def recalling(
     backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], most: float, bare: Bare
 ) -> Recall:
-    """What the bare backbone does on examples: all of it kept, if it takes at most so many GiB.
+    """What the bare backbone does on examples, worked out when it is first asked for, inside ``bare()``.
 
-    Else it is worked out whenever it is asked for, inside ``bare()``, where nothing is mounted.
+    It is kept up to so many GiB; beyond that it is worked out again.
     """
-    vocabulary = int(backbone.model.get_output_embeddings().weight.shape[0])
-    numbers = sum(len(e.reply) * vocabulary + len(e.ids) * len(sites) * backbone.width for e in examples)
-    if 4 * numbers <= most * 2**30:
-        known = references(backbone, examples, sites)
-        return lambda rows: [known[row] for row in rows]
+    known: dict[int, Reference] = {}
+    room = [most * 2**30]
 
     def recall(rows: Sequence[int]) -> list[Reference]:
-        with bare():
-            return references(backbone, [examples[row] for row in rows], sites)
+        asked = {row: known[row] for row in rows if row in known}
+        if missing := sorted(set(rows) - set(asked)):
+            with bare():
+                found = references(backbone, [examples[row] for row in missing], sites)
+            for row, reference in zip(missing, found, strict=True):
+                asked[row] = reference
+                room[0] -= reference.size
+                if room[0] >= 0:
+                    known[row] = reference
+        return [asked[row] for row in rows]
 
     return recall
 
@@ -73,8 +83,9 @@ def references(backbone: Backbone, examples: Sequence[Example], sites: Sequence[
     """The backbone's record of every example, in one pass."""
     found: list[Reference | None] = [None] * len(examples)
     for batch in batches([e.ids for e in examples], backbone.pad, backbone.model.device):
+        longest = max(len(examples[row].reply) for row in batch.rows)
         with block_outputs(backbone.blocks, sites) as streams:
-            logits = forward(backbone, batch, 0).float()
+            logits = forward(backbone, batch, longest + 1).float()
         for line, row in enumerate(batch.rows):
             example = examples[row]
             whole, reply = len(example.ids), len(example.reply)

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from palette.activations import block_outputs
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import forward
+from palette.backbones.scoring import Batch, forward
 from palette.shapes import Float, Tensor
-from palette.training.examples import Example, Recall
+from palette.training.examples import Example, Recall, Reference
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OutputLoss:
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
     the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites, which makes adapters add up; and the squared nats that the log-odds of the reply's
+    edited sites, which makes adapters add up; and the squared nats that the log-odds of the backbone's
     first word lack. A divergence of probabilities hardly feels those where the backbone is sure, and
     they are what a refusal that the backbone barely gives is lost by.
 
@@ -51,34 +51,41 @@ class OutputLoss:
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        backbone, chosen = self.backbone, [self.examples[row] for row in rows]
+        chosen, known = [self.examples[row] for row in rows], self.recall(rows)
         whole = [example.ids for example in chosen]
-        (batch,) = batches(whole, backbone.pad, backbone.model.device, tokens=1 << 40)
-        known = self.recall(rows)
-        longest = max(len(example.reply) for example in chosen)
+        others = max(1, sum(not self.examples[row].taught for row in step))
+        weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
+        loss = torch.zeros((), device=self.backbone.model.device)
+        # Of like length, since what is padded costs as much as what is not.
+        for batch in batches(whole, self.backbone.pad, self.backbone.model.device):
+            taught, kept, unsure, moved = self._terms(batch, chosen, known)
+            loss = loss + taught / tokens[True] + weights.divergence * kept / tokens[False]
+            loss = loss + (weights.decision * unsure + weights.identity * moved) / others
+        return loss
+
+    def _terms(self, batch: Batch, chosen: Sequence[Example], known: Sequence[Reference]) -> list[Tensor]:
+        """The sums of a batch: taught and kept tokens' losses, what first words lack, and distances."""
+        backbone = self.backbone
+        longest = max(len(chosen[index].reply) for index in batch.rows)
         with block_outputs(backbone.blocks, self.sites) as streams:
             logits = forward(backbone, batch, longest + 1).float()
-        taught, kept = [logits.new_zeros(1)], [logits.new_zeros(1)]
-        moved, unsure = [logits.new_zeros(())], [logits.new_zeros(())]
+        taught, kept, unsure, moved = (logits.new_zeros(()) for _ in range(4))
         for line, index in enumerate(batch.rows):
             example, reference = chosen[index], known[index]
             said = logits[line, -len(example.reply) - 1 : -1]
             if example.taught:
                 reply = torch.tensor(example.reply, device=said.device)
-                taught.append(taught_loss(said, reference.logits, reply))
-            else:
-                kept.append(kl_each(reference.logits, said))
-                more = self.weights.floor_sureness if example.floor else self.weights.sureness
-                wanted = log_odds(reference.logits[0], example.reply[0]) + more
-                unsure.append((wanted - log_odds(said[0], example.reply[0])).relu().square())
-                stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
-                moved.append(relative_distance(stream.float(), reference.streams.float()))
-        tokens = {kind: self._tokens(step, kind) for kind in (True, False)}
-        loss = torch.cat(taught).sum() / max(1, tokens[True])
-        loss = loss + self.weights.divergence * torch.cat(kept).sum() / max(1, tokens[False])
-        others = sum(not self.examples[row].taught for row in step)
-        loss = loss + self.weights.decision * torch.stack(unsure).sum() / max(1, others)
-        return loss + self.weights.identity * torch.stack(moved).sum() / max(1, others)
+                taught = taught + taught_loss(said, reference.logits, reply).sum()
+                continue
+            kept = kept + kl_each(reference.logits, said).sum()
+            more = self.weights.floor_sureness if example.floor else self.weights.sureness
+            # The backbone's own first word, which a crossed prompt's reply need not begin with.
+            word = int(reference.logits[0].argmax())
+            lacking = log_odds(reference.logits[0], word) + more - log_odds(said[0], word)
+            unsure = unsure + lacking.relu().square()
+            stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
+            moved = moved + relative_distance(stream.float(), reference.streams.float())
+        return [taught, kept, unsure, moved]
 
     def _tokens(self, step: Sequence[int], taught: bool) -> int:
         """The reply tokens of the step's taught, or of its other examples."""

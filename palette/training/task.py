@@ -52,9 +52,7 @@ class TrainingSettings(Settings):
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
     decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
     sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
-    floor_sureness: float = Field(
-        3.0, ge=0, description="the same on the floor, where it may add up (distil)"
-    )
+    floor_sureness: float = Field(1.0, ge=0, description="the same on the floor, where it adds up (distil)")
     block_identity_weight: float = Field(
         3.0, ge=0, description="weight of the activation identity of the one block (activation)"
     )
@@ -68,8 +66,8 @@ class TrainingSettings(Settings):
     recalled_gib: float = Field(
         4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
     )
-    validate_every: int = Field(20, ge=1, description="steps between two looks at the validation loss")
-    patience: int = Field(3, ge=1, description="looks without a lower validation loss that end training")
+    validate_every: int = Field(40, ge=1, description="steps between two looks at the validation loss")
+    patience: int = Field(2, ge=1, description="looks without a lower validation loss that end training")
     checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
 
 
