@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,8 +96,6 @@ def test_a_second_call_runs_nothing(palette, runs, small):
 
 
 def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small, tmp_path):
-    import shutil
-
     shutil.copytree(runs / "medical", tmp_path / "medical")
     changed = (*small, "--set", "internalise.steps=3")
     status, out, _ = palette(
