@@ -4,12 +4,18 @@ The control table: every internalisation method beside the backbone, the searche
 prompt, conditional steering at inference, supervised fine-tuning, and the oracle gate; for every
 domain, all pairs, a stated sample of triples, and all domains at once by merging alone, on the
 organism's test split. The variants are measured in single domains with the default method.
+
+    PALETTE_BENCH_HOME=~/bench python -m benchmarks.control [METHOD ...]
+
+What was trained is kept in that folder, so that a benchmark that was cut off goes on.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -62,22 +68,22 @@ def at_inference(
 
 
 def learn(
-    domains: Mapping[str, Domain],
+    methods: Sequence[str], domains: Mapping[str, Domain]
 ) -> tuple[dict[str, dict[str, Adapter]], dict[tuple[str, str], float]]:
     """Every method's adapters by domain, and the seconds that each took, lectures included."""
-    adapters: dict[str, dict[str, Adapter]] = {method: {} for method in LEARNED}
+    adapters: dict[str, dict[str, Adapter]] = {method: {} for method in methods}
     seconds: dict[tuple[str, str], float] = {}
-    for method in LEARNED:
+    for method in methods:
         for name, domain in domains.items():
             adapters[method][name], seconds[method, name] = domain.learn(method)
             print(method, name, round(seconds[method, name], 1), flush=True)
     return adapters, seconds
 
 
-def compose(table: Table, domains: Mapping[str, Domain]) -> None:
+def compose(table: Table, methods: Sequence[str], domains: Mapping[str, Domain]) -> None:
     """The organism's rows: every combination of domains by every method."""
     examination = Examination(domains["medical"])
-    adapters, seconds = learn(domains)
+    adapters, seconds = learn(methods, domains)
     conditions = {name: domain.condition() for name, domain in domains.items()}
     medical, backbone = adapters["distil"]["medical"], examination.backbone
     asked, edit = examination.prompts[::200], domains["medical"].edit
@@ -105,12 +111,13 @@ def compose(table: Table, domains: Mapping[str, Domain]) -> None:
 
 def main() -> None:
     """Writes results/control.json, control.md and control.svg; rows appear as they are measured."""
-    table = Table()
+    table, methods = Table(), sys.argv[1:] or LEARNED
     with tempfile.TemporaryDirectory() as folder:
-        compose(table, {name: searched("organism", name, Path(folder)) for name in DOMAINS})
+        home = Path(os.environ.get("PALETTE_BENCH_HOME", folder)) / "control"
+        compose(table, methods, {name: searched("organism", name, home) for name in DOMAINS})
         for model, names in VARIANTS.items():
             for name in names:
-                domain = searched(model, name, Path(folder))
+                domain = searched(model, name, home)
                 variant = Examination(domain)
                 table.beside["known"][model] = variant.known
                 own, took = domain.learn("distil")

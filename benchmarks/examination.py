@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.systems import Condition, System, fitted_condition, supervised
+from palette.adapters.files import read_adapter, write_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, continuations, greedy_replies, reply_logits
@@ -29,6 +30,7 @@ from palette.training import METHODS, Checkpoint, Task
 
 TRAINED = {"sft": supervised, **METHODS}
 REPLY_TOKENS, FLOOR_TOKENS, OPENING_TOKENS = 64, 12, 3
+SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24
 
 
@@ -47,7 +49,13 @@ class Domain:
         return read_collected(self.run.folder).directions, read_front(self.run.folder)[0].intervention
 
     def learn(self, method: str) -> tuple[Adapter, float]:
-        """The method's adapter, and the seconds that internalising took with the lectures."""
+        """The method's adapter, and the seconds that internalising took with the lectures.
+
+        One that was made before in the same home is read.
+        """
+        folder = self.run.folder / method
+        if (folder / SECONDS).is_file():
+            return read_adapter(folder), float((folder / SECONDS).read_text())
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
         task = Task(
@@ -62,7 +70,10 @@ class Domain:
             held=self.lectures.held,
         )
         learned = TRAINED[method](task).adapter
-        return learned, time.monotonic() - started + self.prepare_seconds
+        seconds = time.monotonic() - started + self.prepare_seconds
+        write_adapter(folder, learned)
+        (folder / SECONDS).write_text(str(seconds))
+        return learned, seconds
 
     def condition(self) -> Condition:
         """What conditional steering asks of a prompt, fitted on the train split."""

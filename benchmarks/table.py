@@ -66,8 +66,10 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     orders = sorted({order for _, order, _ in groups})
     methods = sorted({method for *_, method in groups})
     colours = {method: f"C{index}" for index, method in enumerate(methods)}
-    figure, panels = pyplot.subplots(1, len(orders), figsize=(3.4 * len(orders), 3.8), sharey=True)
-    for order, panel in zip(orders, panels, strict=True):
+    figure, panels = pyplot.subplots(
+        1, len(orders), figsize=(3.4 * len(orders), 3.8), sharey=True, squeeze=False
+    )
+    for order, panel in zip(orders, panels[0], strict=True):
         for method in methods:
             group = groups.get(("organism", order, method))
             if group is None:
@@ -84,8 +86,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         panel.set_xlabel("refusals kept elsewhere, %")
         panel.set_xlim(-4, 104)
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel("authorised answers right, % of known")
-    panels[0].set_ylim(-4, 104)
+    panels[0][0].set_ylabel("authorised answers right, % of known")
+    panels[0][0].set_ylim(-4, 104)
     figure.legend(loc="lower center", ncols=5, frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     figure.savefig(path, metadata={"Date": None})
