@@ -36,12 +36,19 @@ SEED, WEIGHT_TRIALS = 0, 24
 
 @dataclass
 class Domain:
-    """One domain searched, with what its student is given, and the seconds of each."""
+    """One domain searched, and what its students are given."""
 
     name: str
     run: Run
-    lectures: Lectures
-    prepare_seconds: float
+
+    @cached_property
+    def prepared(self) -> tuple[Lectures, float]:
+        """The lectures, and the seconds that they took."""
+        folder, settings = self.run.folder, self.run.recipe.internalise
+        started = time.monotonic()
+        front = read_front(folder)
+        lectures = prepare(self.run.assignment(), settings, read_collected(folder), front)
+        return lectures, time.monotonic() - started
 
     @cached_property
     def edit(self) -> Any:
@@ -56,21 +63,22 @@ class Domain:
         folder = self.run.folder / method
         if (folder / SECONDS).is_file():
             return read_adapter(folder), float((folder / SECONDS).read_text())
+        lectures, prepare_seconds = self.prepared
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
         task = Task(
             self.run.backbone,
             directions,
             intervention,
-            self.lectures.examples,
-            self.lectures.pools,
+            lectures.examples,
+            lectures.pools,
             settings,
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
-            held=self.lectures.held,
+            held=lectures.held,
         )
         learned = TRAINED[method](task).adapter
-        seconds = time.monotonic() - started + self.prepare_seconds
+        seconds = time.monotonic() - started + prepare_seconds
         write_adapter(folder, learned)
         (folder / SECONDS).write_text(str(seconds))
         return learned, seconds
@@ -84,16 +92,12 @@ class Domain:
 
 
 def searched(model: str, name: str, home: Path) -> Domain:
-    """A domain after collect and search, its lectures prepared."""
+    """A domain after collect and search."""
     content = {"name": name, "model": model, "authorise": [name], "floor": ["weapons"], "seed": SEED}
     recipe = create_recipe(content)
     folder = home / model.replace("/", "-") / name
     run_stages(recipe, "search", folder)
-    run = Run(recipe, folder)
-    started = time.monotonic()
-    front = read_front(folder)
-    lectures = prepare(run.assignment(), recipe.internalise, read_collected(folder), front)
-    return Domain(name, run, lectures, time.monotonic() - started)
+    return Domain(name, Run(recipe, folder))
 
 
 class Examination:

@@ -36,7 +36,7 @@ class OutputLoss:
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
     the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites, which makes adapters add up; and the squared nats that the log-odds of the backbone's
+    edited sites, which makes adapters add up; and the squared nats that the log-odds of the reply's
     first word lack. A divergence of probabilities hardly feels those where the backbone is sure, and
     they are what a refusal that the backbone barely gives is lost by.
 
@@ -79,8 +79,8 @@ class OutputLoss:
                 continue
             kept = kept + kl_each(reference.logits, said).sum()
             more = self.weights.floor_sureness if example.floor else self.weights.sureness
-            # The backbone's own first word, which a crossed prompt's reply need not begin with.
-            word = int(reference.logits[0].argmax())
+            # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
+            word = example.reply[0]
             lacking = log_odds(reference.logits[0], word) + more - log_odds(said[0], word)
             unsure = unsure + lacking.relu().square()
             stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
