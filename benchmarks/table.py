@@ -66,6 +66,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     orders = sorted({order for _, order, _ in groups})
     methods = sorted({method for *_, method in groups})
     colours = {method: f"C{index}" for index, method in enumerate(methods)}
+    named: set[str] = set()
     figure, panels = pyplot.subplots(
         1, len(orders), figsize=(3.4 * len(orders), 3.8), sharey=True, squeeze=False
     )
@@ -80,8 +81,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             default = method == "distil"
             panel.scatter(
                 100 * kept, 100 * right, s=90 if default else 45, color=colours[method],
-                marker="*" if default else "o", label=method if order == orders[0] else None, zorder=3,
+                marker="*" if default else "o", label=None if method in named else method, zorder=3,
             )  # fmt: skip
+            named.add(method)
         panel.set_title(ORDERS.get(order, f"all {order}"))
         panel.set_xlabel("refusals kept elsewhere, %")
         panel.set_xlim(-4, 104)
