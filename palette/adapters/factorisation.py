@@ -8,12 +8,13 @@ not depend on LAPACK's choice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from palette.adapters.lora import LoraModule
+from palette.adapters.lora import Adapter, LoraModule
 from palette.shapes import Float, Tensor
 
 EPSILON = torch.finfo(torch.float64).eps
@@ -117,3 +118,18 @@ def cut(spectrum: Spectrum, rank: int | None) -> Truncation:
 def energy(values: Float[Tensor, " component"]) -> float:
     """The energy of singular values: the sum of their squares."""
     return float(values.square().sum())
+
+
+def overlap(first: Adapter, second: Adapter) -> float:
+    """The share in [0, 1] of what the smaller adapter reads that the other reads too.
+
+    The mean over shared modules of ‖Q₁ᵀQ₂‖² / min(r₁, r₂), with Q an orthonormal basis of a delta's
+    row space; two random ones of rank r in d dimensions share r / d of it.
+    """
+    found = []
+    for name in sorted(set(first.modules) & set(second.modules)):
+        spectra = [spectrum_of_factors(adapter.modules[name]) for adapter in (first, second)]
+        one, other = (spectrum.right[: spectrum.rank] for spectrum in spectra)
+        if least := min(len(one), len(other)):
+            found.append(float((one @ other.T).square().sum()) / least)
+    return math.fsum(found) / len(found) if found else 0.0

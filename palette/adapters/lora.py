@@ -160,28 +160,3 @@ def cosine(first: Adapter, second: Adapter) -> float:
     """The cosine in [-1, 1] between two adapters' ΔW; 0 where one of them is null."""
     size = norm(first) * norm(second)
     return max(-1.0, min(1.0, inner_product(first, second) / size)) if size else 0.0
-
-
-def overlap(first: Adapter, second: Adapter) -> float:
-    """The share in [0, 1] of what the smaller adapter reads that the other reads too.
-
-    The mean over shared modules of ‖Q₁ᵀQ₂‖² / min(r₁, r₂), with Q an orthonormal basis of a delta's
-    row space; two random ones of rank r in d dimensions share r / d of it.
-    """
-    shared = sorted(set(first.modules) & set(second.modules))
-    found = []
-    for name in shared:
-        bases = [_row_space(adapter.modules[name]) for adapter in (first, second)]
-        if least := min(basis.shape[1] for basis in bases):
-            found.append(float((bases[0].T @ bases[1]).square().sum()) / least)
-    return math.fsum(found) / len(found) if found else 0.0
-
-
-def _row_space(module: LoraModule) -> Tensor:
-    """An orthonormal basis of what a delta reads, one column a dimension."""
-    inputs, right = torch.linalg.qr(module.lora_A.double().T)
-    _, left = torch.linalg.qr(module.lora_B.double())
-    _, strengths, rows = torch.linalg.svd(left @ right.T)
-    alive = strengths > 1e-10 * strengths.max().clamp(min=1e-300)
-    basis: Tensor = inputs @ rows[alive].T
-    return basis

@@ -136,9 +136,15 @@ def rates(group: Sequence[Outcome], side: str) -> dict[str, dict[str, float | in
 def counted(group: Sequence[Outcome]) -> dict[str, Any]:
     """Refusal of one group on both sides, and how many refusals the adapter lost and gained."""
     sides = {side: share(group, lambda o, s=side: getattr(o, f"refused_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
-    lost = sum(o.refused_base and not o.refused_adapted for o in group)
-    gained = sum(o.refused_adapted and not o.refused_base for o in group)
-    return {**sides, "lost": lost, "gained": gained}
+    return {**sides, **moves(group)}
+
+
+def moves(group: Sequence[Outcome]) -> dict[str, int]:
+    """How many refusals of one group the adapter lost, and how many it gained."""
+    return {
+        "lost": sum(o.refused_base and not o.refused_adapted for o in group),
+        "gained": sum(o.refused_adapted and not o.refused_base for o in group),
+    }
 
 
 def changes(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float | int]]]:
@@ -149,8 +155,6 @@ def changes(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, float 
             group = select(outcomes, *roles, domain=domain)
             if not group:
                 continue
-            lost = sum(o.refused_base and not o.refused_adapted for o in group)
-            gained = sum(o.refused_adapted and not o.refused_base for o in group)
-            cell = {"lost": lost, "gained": gained, "p": mcnemar(lost, gained)}
-            table.setdefault(domain, {})[kind] = cell
+            moved = moves(group)
+            table.setdefault(domain, {})[kind] = {**moved, "p": mcnemar(moved["lost"], moved["gained"])}
     return table

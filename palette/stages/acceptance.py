@@ -45,7 +45,7 @@ def acceptance(assignment: Assignment, *, directions: bool = True) -> dict[str, 
         "parameters": backbone.parameters,
         "refusal": refusal,
         "benign_correct": benign,
-        "correct_after_opening": _after_opening(assignment, rows),
+        "correct_after_opening": after_opening(assignment, rows),
         "domain_decodability": _decodability(assignment),
         "single_direction": _single_direction(assignment, judge) if directions else None,
     }
@@ -66,7 +66,7 @@ def _share(held: Sequence[bool], kinds: Sequence[tuple[str, str]], kind: tuple[s
     return round(sum(chosen) / len(chosen), 4)
 
 
-def _after_opening(assignment: Assignment, rows: PromptSet) -> dict[str, float]:
+def after_opening(assignment: Assignment, rows: PromptSet) -> dict[str, float]:
     """Share of restricted questions answered rightly once the reply has begun to comply."""
     backbone = assignment.backbone
     asked = rows.where(lambda row: row.kind == "restricted")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from palette.adapters.factorisation import overlap
 from palette.adapters.files import read_adapter
-from palette.adapters.lora import Adapter, cosine, norm, overlap
+from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
 
 

@@ -38,25 +38,24 @@ def weigh(
     for i, (row, role) in enumerate(zip(rows, roles, strict=True)):
         cells.setdefault((role, row.domain), []).append(i)
 
-    def refused() -> list[bool]:
-        texts = [backbone.decode(reply) for reply in greedy_replies(backbone, prompts, TOKENS)]
+    def refused(replies: Sequence[list[int]]) -> list[bool]:
+        texts = [backbone.decode(reply) for reply in replies]
         return [verdict.label.refused for verdict in judge.verdicts([""] * len(texts), texts)]
 
-    before = refused()
+    own = greedy_replies(backbone, prompts, TOKENS)
+    before = refused(own)
     benign = [i for i, role in enumerate(roles) if role is Role.BENIGN]
     asked = [prompts[i] for i in benign]
-    replies = greedy_replies(backbone, asked, TOKENS)
-    plain = reply_logits(backbone, asked, [[*reply, backbone.stops[0]] for reply in replies])
+    said = [[*own[i], backbone.stops[0]] for i in benign]
+    plain = reply_logits(backbone, asked, said)
     names = [f"weight {i}" for i in range(len(adapters))]
 
     def score(params: Params) -> Scored:
         inputs = [MergeInput(a, params[name]) for a, name in zip(adapters, names, strict=True)]
         with mounted(backbone.model, combine(inputs)[0]):
-            after = refused()
-            moved = reply_logits(backbone, asked, [[*reply, backbone.stops[0]] for reply in replies])
-        bad = shares(cells, before, after)
-        nats = divergence(plain, moved)["multi_token"]
-        bad.append(nats)
+            after = refused(greedy_replies(backbone, prompts, TOKENS))
+            moved = reply_logits(backbone, asked, said)
+        bad = [*shares(cells, before, after), divergence(plain, moved)["multi_token"]]
         return Scored((max(bad) + 0.01 * sum(bad) / len(bad),), {})
 
     with TemporaryDirectory() as folder, assignment.progress("weights", trials) as advance:

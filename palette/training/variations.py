@@ -13,6 +13,8 @@ from random import Random
 
 from palette.training.examples import Example
 
+Tokens = tuple[int, ...]
+
 
 def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
     """So many prompts that begin as one example's and end as another's, with the latter's reply.
@@ -21,15 +23,14 @@ def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Examp
     """
     if len(examples) < 2:
         return []
-    prompts = [example.prompt for example in examples]
-    before = shared(prompts)
-    after = shared([prompt[before:][::-1] for prompt in prompts])
+    parts = parted(examples)
     found = []
     for _ in range(count):
         first, second = draw.sample(range(len(examples)), 2)
-        a, b = (prompts[i][before : len(prompts[i]) - after] for i in (first, second))
-        middle = (*a[: draw.randint(0, len(a))], *b[draw.randint(0, len(b)) :])
-        whole = (*prompts[second][:before], *middle, *prompts[second][len(prompts[second]) - after :])
+        ahead, content, behind = parts[second]
+        begun = parts[first][1]
+        middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
+        whole = (*ahead, *middle, *behind)
         found.append(Example(whole, examples[second].reply, False, examples[second].floor))
     return found
 
@@ -40,23 +41,23 @@ def framed(
     """So many examples with up to ``most`` random words before the prompt's content, and behind it."""
     if not examples:
         return []
+    parts = parted(examples)
+    found = []
+    for _ in range(count):
+        place = draw.choice(range(len(examples)))
+        ahead, content, behind = parts[place]
+        first, last = (draw.choices(words, k=draw.randint(0, most)) for _ in range(2))
+        found.append(replace(examples[place], prompt=(*ahead, *first, *content, *last, *behind)))
+    return found
+
+
+def parted(examples: Sequence[Example]) -> list[tuple[Tokens, Tokens, Tokens]]:
+    """Each prompt as what all begin with, its own content, and what all end with."""
     prompts = [example.prompt for example in examples]
     before = shared(prompts)
     after = shared([prompt[before:][::-1] for prompt in prompts])
-    found = []
-    for _ in range(count):
-        example = draw.choice(examples)
-        end = len(example.prompt) - after
-        ahead, behind = (draw.choices(words, k=draw.randint(0, most)) for _ in range(2))
-        prompt = (
-            *example.prompt[:before],
-            *ahead,
-            *example.prompt[before:end],
-            *behind,
-            *example.prompt[end:],
-        )
-        found.append(replace(example, prompt=prompt))
-    return found
+    cuts = ((prompt, len(prompt) - after) for prompt in prompts)
+    return [(prompt[:before], prompt[before:end], prompt[end:]) for prompt, end in cuts]
 
 
 def shared(sequences: Sequence[Sequence[int]]) -> int:

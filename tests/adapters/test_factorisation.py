@@ -16,9 +16,10 @@ from palette.adapters.factorisation import (
     cut,
     exact_rank,
     factorise,
+    overlap,
     truncate,
 )
-from palette.adapters.lora import LoraModule
+from palette.adapters.lora import Adapter, LoraModule
 
 Maker = Callable[..., LoraModule]
 seeds = st.integers(0, 2**32)
@@ -140,3 +141,17 @@ def test_random_adapters_do_not_compress(random_module: Maker) -> None:
     parts = [random_module(seed, 16, 4096, 4096) for seed in range(8)]
     kept = truncate(concatenate(parts, [1.0] * 8), 16).retained_energy
     assert kept == pytest.approx(0.18, abs=0.005)
+
+
+def test_overlap_is_of_what_is_read_and_blind_to_the_factors(random_module: Maker) -> None:
+    one, other = random_module(1, 2), random_module(2, 3)
+    a, b = Adapter({"x": one}), Adapter({"x": other})
+    assert overlap(a, a) == pytest.approx(1.0)
+    assert 0 < overlap(a, b) < 1
+    assert overlap(a, b) == pytest.approx(overlap(b, a))
+    turned = LoraModule(torch.tensor([[2.0, 1.0], [0.0, 3.0]]).to(one.lora_A) @ one.lora_A, one.lora_B)
+    assert overlap(Adapter({"x": turned}), b) == pytest.approx(overlap(a, b), rel=1e-5)
+    width = one.shape[1]
+    apart = (LoraModule(torch.eye(width)[rows], one.lora_B.float()) for rows in ([0, 1], [2, 3]))
+    assert overlap(*(Adapter({"x": each}) for each in apart)) == pytest.approx(0.0, abs=1e-12)
+    assert overlap(a, Adapter({"y": other})) == 0.0

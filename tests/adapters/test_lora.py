@@ -18,7 +18,6 @@ from palette.adapters.lora import (
     inner_product,
     module_inner_product,
     norm,
-    overlap,
     power_of_two,
 )
 
@@ -154,17 +153,3 @@ def test_backbones_agree_by_fingerprint_then_by_name(
 def test_a_backbone_says_who_it_is() -> None:
     assert str(BackboneIdentity("tiny", "0123456789abcdef")) == "tiny 0123456789ab"
     assert str(BackboneIdentity()) == "an unnamed backbone"
-
-
-def test_overlap_is_of_what_is_read_and_blind_to_the_factors(random_module: Maker) -> None:
-    one, other = random_module(1, 2), random_module(2, 3)
-    a, b = Adapter({"x": one}), Adapter({"x": other})
-    assert overlap(a, a) == pytest.approx(1.0)
-    assert 0 < overlap(a, b) < 1
-    assert overlap(a, b) == pytest.approx(overlap(b, a))
-    turned = LoraModule(torch.tensor([[2.0, 1.0], [0.0, 3.0]]).to(one.lora_A) @ one.lora_A, one.lora_B)
-    assert overlap(Adapter({"x": turned}), b) == pytest.approx(overlap(a, b), rel=1e-5)
-    width = one.shape[1]
-    apart = (LoraModule(torch.eye(width)[rows], one.lora_B.float()) for rows in ([0, 1], [2, 3]))
-    assert overlap(*(Adapter({"x": each}) for each in apart)) == pytest.approx(0.0, abs=1e-12)
-    assert overlap(a, Adapter({"y": other})) == 0.0
