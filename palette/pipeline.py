@@ -13,6 +13,7 @@ from palette.adapters.files import read_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
 from palette.artefacts import claim, read_json, write_json
+from palette.backbones.loading import identify
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import FILE as CALIBRATION
 from palette.judging.naming import judge_named
@@ -118,6 +119,9 @@ def run_stages(
     # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
     before = run.identity
     run.require_roles()
+    if last == "evaluate":
+        # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
+        evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": identify(run.model_folder)})
     if run.crew.first:
         claim(run.folder, {"recipe": whole.name})
     ran = []
@@ -162,6 +166,8 @@ def evaluate_model(
     run = Run(create_recipe({"name": folder.name, **content}, overrides), folder, progress)
     if mounted is not None:
         run.require_backbone(mounted)
+    measured = {"backbone": identify(run.model_folder), "adapter": mounted.digest if mounted else None}
+    evaluating.read_earlier(run.recipe.evaluate, folder, measured)
     assignment = run.assignment()
     if output or not adapter:
         claim(folder, {"recipe": run.recipe.name})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from palette.evaluation.wrappers import WRAPPERS
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge
 from palette.judging.naming import FORMS, JudgeName
-from palette.prompts import Split
+from palette.prompts import PromptSet, Split
 from palette.reporting.card import write_card
 from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, UpperBound
 from palette.settings import Settings
-from palette.stages.answers import Asked, Lengths, Replies, answers
+from palette.stages.answers import Answers, Asked, Lengths, Replies, answers
 from palette.stages.assignment import Assignment
-from palette.stages.judged import judged
+from palette.stages.judged import Judged, judged
 from palette.stages.origins import Context, provenance, searched
 from palette.stages.suite import included
 from palette.stages.wrapping import wrap
@@ -59,6 +60,27 @@ class EvaluateSettings(Settings):
     gate: GateSettings = Field(GateSettings(), description="limits of the gate")
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What was measured before and stands in the report."""
+
+    suites: Mapping[str, Any]
+    """The slots ``suites`` and ``sources`` of the suites' results."""
+    calibration: Mapping[str, Any] | None
+    """The judge's measured error."""
+
+
+def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str, str | None]) -> Earlier:
+    """What was measured before, of the run in a folder; ``measured`` as in ``included``.
+
+    Raises:
+        JudgeError: if the calibration is none, or that of another judge.
+        OutputError: if a file is missing, or a suite's result is none, or of another backbone or adapter.
+    """
+    calibration = find_calibration(settings.judge, settings.calibration, folder)
+    return Earlier(included(settings.suites, measured), calibration)
+
+
 def evaluate(
     assignment: Assignment,
     settings: EvaluateSettings,
@@ -77,13 +99,10 @@ def evaluate(
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a suite's result is none, or of another backbone or adapter.
     """
-    rows = assignment.prompts.split(settings.split).capped(settings.prompts)
-    rows = rows.required(settings.split)
-    roles = [assignment.authorisation.role(row) for row in rows]
-    wrapped = wrap(assignment, rows, settings.wrapped_prompts)
-    asked = Asked(rows, roles, assignment.render(rows), wrapped)
-    suites = included(settings.suites, assignment.backbone, adapter)
-    calibration = find_calibration(settings.judge, settings.calibration, assignment.folder)
+    backbone, authorised = assignment.backbone, assignment.authorisation.domains
+    measured = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
+    earlier = read_earlier(settings, assignment.folder, measured)
+    asked = _asked(assignment, settings)
     given = answers(
         assignment,
         asked,
@@ -94,48 +113,76 @@ def evaluate(
     )
     # A report is the same however often its run was cut short; a time is not.
     write_json(assignment.folder / TIMING, given.tally.to_json())
-    found = judged(assignment.backbone, rows, roles, judge, given.plain)
-    outcomes = found.outcomes
-    framed = judged(assignment.backbone, wrapped.rows, wrapped.roles, judge, given.framed).outcomes
-    frames = {
-        name: [one for own, one in zip(wrapped.names, framed, strict=True) if own == name]
-        for name in WRAPPERS
-    }
-    backbone = assignment.backbone
+    found = _judged(backbone, asked, judge, given, context.upper_bound)
+    outcomes = found.plain.outcomes
     report = assemble(
         About(
             model=Model(name=backbone.name, fingerprint=backbone.fingerprint),
-            authorised=assignment.authorisation.domains,
+            authorised=authorised,
             split=settings.split,
         ),
         outcomes,
         given.moved,
-        gate(outcomes, assignment.authorisation.domains, given.moved, settings.gate, frames),
+        gate(outcomes, authorised, given.moved, settings.gate, found.framed),
         provenance(assignment, judge, context, adapter),
-        Annexes.model_validate(
-            {
-                "search": searched(context),
-                "wrapped": {name: counted(each) for name, each in frames.items() if each},
-                "upper_bound": _upper_bound(context.upper_bound, asked, judge, given.ideal),
-                "judging": judging(
-                    judge,
-                    settings.judge,
-                    [row.id for row in rows],
-                    found.verdicts,
-                    tabulate(outcomes),
-                    calibration,
-                ),
-                "over_refusal": over_refusal(outcomes),
-                "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
-                "suites": suites["suites"],
-                "sources": [*(source.to_json() for source in context.sources), *suites["sources"]],
-            }
-        ),
+        _annexes(settings, judge, context, earlier, asked.rows, found),
     )
     _write(assignment.folder, report, outcomes)
     if adapter:
         write_card(assignment.folder, report)
     return report
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What became of the prompts: plain, in each wrapper, and with the upper bound."""
+
+    plain: Judged
+    framed: dict[str, list[Outcome]]
+    bound: UpperBound | None
+
+
+def _asked(assignment: Assignment, settings: EvaluateSettings) -> Asked:
+    """The split's prompts, plain and in wrappers."""
+    rows = assignment.prompts.split(settings.split).capped(settings.prompts).required(settings.split)
+    roles = [assignment.authorisation.role(row) for row in rows]
+    return Asked(rows, roles, assignment.render(rows), wrap(assignment, rows, settings.wrapped_prompts))
+
+
+def _judged(backbone: Backbone, asked: Asked, judge: Judge, given: Answers, bound: Backbone | None) -> _Found:
+    wrapped = asked.wrapped
+    plain = judged(backbone, asked.rows, asked.roles, judge, given.plain)
+    framed = judged(backbone, wrapped.rows, wrapped.roles, judge, given.framed).outcomes
+    frames = {
+        name: [one for own, one in zip(wrapped.names, framed, strict=True) if own == name]
+        for name in WRAPPERS
+    }
+    return _Found(plain, frames, _upper_bound(bound, asked, judge, given.ideal))
+
+
+def _annexes(
+    settings: EvaluateSettings,
+    judge: Judge,
+    context: Context,
+    earlier: Earlier,
+    rows: PromptSet,
+    found: _Found,
+) -> Annexes:
+    """The slots of a report beside its figures."""
+    ids, outcomes = [row.id for row in rows], found.plain.outcomes
+    tables, verdicts = tabulate(outcomes), found.plain.verdicts
+    return Annexes.model_validate(
+        {
+            "search": searched(context),
+            "wrapped": {name: counted(each) for name, each in found.framed.items() if each},
+            "upper_bound": found.bound,
+            "judging": judging(judge, settings.judge, ids, verdicts, tables, earlier.calibration),
+            "over_refusal": over_refusal(outcomes),
+            "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
+            "suites": earlier.suites["suites"],
+            "sources": [*(source.to_json() for source in context.sources), *earlier.suites["sources"]],
+        }
+    )
 
 
 def _write(folder: Path, report: dict[str, Any], outcomes: Sequence[Outcome]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.lora import Adapter
 from palette.artefacts import read_json, write_json
-from palette.backbones import Backbone
 from palette.errors import OutputError
 from palette.fingerprints import fingerprint
 from palette.suites import Bench, Suite, measure
@@ -56,15 +54,17 @@ def slots(found: Sequence[Measured]) -> dict[str, Any]:
     return {"suites": [one.to_json() for one in found], "sources": list(sources.values())}
 
 
-def included(paths: Sequence[Path], backbone: Backbone, adapter: Adapter | None) -> dict[str, Any]:
-    """The slots ``suites`` and ``sources`` of a report out of suite results of the same model and adapter.
+def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
+    """The slots ``suites`` and ``sources`` of a report out of suite results of what it measures.
+
+    ``measured`` has the fingerprint of the ``backbone`` and the digest of the ``adapter``, None without
+    one; what it leaves out is not compared.
 
     Raises:
         OutputError: if a file is missing, no suite's result, or one of another model or adapter.
     """
     suites: list[Any] = []
     sources: dict[str, Any] = {}
-    expected = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
     for path in paths:
         held = read_json(path)
         if not isinstance(held, dict) or held.get("format") != FORMAT:
@@ -74,8 +74,8 @@ def included(paths: Sequence[Path], backbone: Backbone, adapter: Adapter | None)
                 remedy="write one with palette suite",
                 where=path,
             )
-        measured = {"backbone": held["model"]["fingerprint"], "adapter": held["adapter"]}
-        if other := [name for name, digest in expected.items() if measured[name] != digest]:
+        stated = {"backbone": held["model"]["fingerprint"], "adapter": held["adapter"]}
+        if other := [name for name, digest in measured.items() if stated[name] != digest]:
             raise OutputError(
                 "a report includes suites of its own backbone and adapter",
                 got=f"one of another {' and another '.join(other)}",

@@ -120,6 +120,33 @@ def test_evaluate_needs_a_recipe_or_a_model(palette, arguments, part):
     assert part in error
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["model", "recipe"])
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("evaluate.suites=[missing.json]", "an artefact must exist, got no such file"),
+        ("evaluate.suites=[other.json]", "must be a palette-suite/1 file"),
+        ("evaluate.suites=[foreign.json]", "got one of another backbone"),
+        ("evaluate.calibration=missing.json", "an artefact must exist, got no such file"),
+        ("evaluate.calibration=other.json", "must be a palette-calibration/1 file"),
+    ],
+)
+def test_earlier_measurements_are_read_before_anything_is_done(
+    palette, recipe, tmp_path, monkeypatch, named, override, part
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    foreign = {"format": "palette-suite/1", "model": {"fingerprint": "another"}, "adapter": None}
+    (tmp_path / "foreign.json").write_text(json.dumps(foreign))
+    model = ("--model", "organism/shared", "--prompts", "organism", "--authorise", "medical")
+    given = model if named else (recipe(GOOD),)
+    status, out, error = palette("evaluate", *given, "-o", tmp_path / "run", "--set", override)
+    assert (status, out) == (2, "")
+    assert error.count("\n") == 1
+    assert part in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_foreign_adapter(palette, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 40)
     status, _, error = palette("merge", tmp_path / "x.safetensors")
