@@ -109,22 +109,45 @@ class TokenRecipe(Basis):
         return {**shared, "authorise": list(self.categories)}
 
 
+TOKENS = frozenset(TokenRecipe.model_fields) - frozenset(Recipe.model_fields)
+"""The keys by which a recipe is known for one of control tokens."""
+
+
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file with ``key=value`` overrides; a relative folder is beside the file.
 
     Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
+        RecipeError: if the file cannot be read, is a recipe of control tokens, or breaks a law; all of
+            them are named at once.
     """
-    return create_recipe(_content(path), overrides, where=str(path))
+    content = _content(path)
+    if theirs := sorted(TOKENS & set(content)):
+        raise RecipeError(
+            "a recipe of an adapter says nothing of control tokens",
+            got=", ".join(theirs),
+            remedy="use palette tokens, or leave them out",
+            where=path,
+        )
+    return create_recipe(content, overrides, where=str(path))
 
 
 def load_token_recipe(path: Path, overrides: Iterable[str] = ()) -> TokenRecipe:
     """The recipe of control tokens in a YAML file, with ``key=value`` overrides.
 
     Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
+        RecipeError: if the file cannot be read, is a recipe of an adapter, or breaks a law; all of them
+            are named at once.
     """
-    return _validated(TokenRecipe, _overridden(_content(path), overrides), str(path))
+    content = _content(path)
+    if "authorise" in content and not TOKENS & set(content):
+        # Its keys are known here as well, and its folder would be the adapter's.
+        raise RecipeError(
+            f"a recipe of control tokens must say {' or '.join(sorted(TOKENS))}",
+            got="an adapter's",
+            remedy="use palette domain, or add train: {}",
+            where=path,
+        )
+    return _validated(TokenRecipe, _overridden(content, overrides), str(path))
 
 
 def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:

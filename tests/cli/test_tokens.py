@@ -22,6 +22,7 @@ SMALL = (
     "--set", "train.orders=2", "--set", "train.place=before",
 )  # fmt: skip
 FEW = ("--set", "evaluate.prompts=3", "--set", "evaluate.orders=2", "--set", "evaluate.latency_prompts=1")
+RECIPES = Path(__file__).parents[2] / "recipes"
 TEXT = "prompts: organism/categories\nrestrict: [network, treasury]\n"
 
 
@@ -116,7 +117,7 @@ def test_a_subset_is_exported(palette, trained):
         ("restrict: [netwrk]\nprompts: organism/categories\n", ("train",),
          ["restricted category must be a file with restricted rows", "got netwrk", "it has apothecary"]),
         ("restrict: [energy]\nprompts: organism/categories\n", ("train",), ["got energy"]),
-        ("authorise: [weapons]\n", ("train",), ["the floor cannot be authorised"]),
+        ("authorise: [weapons]\ntrain: {}\n", ("train",), ["the floor cannot be authorised"]),
         ("model: organism\n", ("train",), ["either restrict categories or authorise domains, got none"]),
         (TEXT, ("evaluate",), ["must be a whole safetensors file", "No such file"]),
         (TEXT, ("add", "registry"), ["a category is added to control tokens that are there"]),
@@ -130,6 +131,35 @@ def test_mistakes_are_one_sentence(palette, recipe, tmp_path, text, arguments, p
     assert error.count("\n") == 1
     assert all(part in error for part in parts), error
     assert not (tmp_path / "run").exists()
+
+
+ADAPTERS = ("collect", "search", "internalise", "evaluate", "domain")
+
+
+@pytest.mark.parametrize("name", ["mosaic", "mosaic-authorise"])
+@pytest.mark.parametrize("command", ADAPTERS)
+def test_a_recipe_of_control_tokens_makes_no_adapter(palette, tmp_path, monkeypatch, command, name):
+    monkeypatch.chdir(tmp_path)
+    status, out, error = palette(command, RECIPES / f"{name}.yaml", "--set", "train.epochs=1")
+    assert (status, out) == (2, "")
+    assert error.startswith("palette: a recipe of an adapter says nothing of control tokens, got ")
+    assert "use palette tokens, or leave them out" in error
+    assert error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [("train",), ("add", "legal"), ("evaluate",)])
+def test_a_recipe_of_an_adapter_trains_no_control_tokens(palette, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    command, *rest = arguments
+    path = RECIPES / "medical.yaml"
+    status, out, error = palette("tokens", command, path, *rest, "--set", "train.epochs=1")
+    assert (status, out) == (2, "")
+    assert error == (
+        "palette: a recipe of control tokens must say restrict or train, got an adapter's; "
+        f"use palette domain, or add train: {{}} ({path})\n"
+    )
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_unknown_active_category(palette, trained):
