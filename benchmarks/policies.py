@@ -28,7 +28,7 @@ from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
 from palette.stages.assignment import Assignment
-from palette.stages.tokens.asking import Asked, Subset, judged, replies_of
+from palette.stages.tokens.asking import Asked, Subset, ask, judged, replies_of
 from palette.stages.tokens.lessons import course
 from palette.tokens import assignment_of
 from palette.training import Checkpoint, Plan, train
@@ -42,11 +42,7 @@ def opened(path: Path) -> tuple[TokenRecipe, Assignment, Asked]:
     whole = load_token_recipe(path)
     run = Run(create_recipe(whole.basis), Path("runs") / "none")
     assignment = assignment_of(whole, run, answers=True)
-    rows = list(assignment.prompts.split(whole.evaluate.split).capped(whole.evaluate.prompts))
-    prompts = assignment.render(rows)
-    roles = [assignment.authorisation.role(row) for row in rows]
-    own = replies_of(assignment.backbone, whole.evaluate, prompts, roles)
-    return whole, assignment, Asked(rows, prompts, own, roles)
+    return whole, assignment, ask(assignment, whole.evaluate, whole.sign)
 
 
 def by_orders(

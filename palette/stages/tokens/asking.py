@@ -10,7 +10,7 @@ from palette.backbones import Backbone
 from palette.evaluation.control import TokenOutcome
 from palette.judging.judge import Judge
 from palette.judging.reference import correct
-from palette.mosaic import Controlled, ControlTokens
+from palette.mosaic import Controlled, Sign
 from palette.prompts import Prompt
 from palette.stages.answers import Lengths
 from palette.stages.assignment import Assignment
@@ -28,17 +28,25 @@ class Asked:
     prompts: list[list[int]]
     own: list[list[int]]
     roles: list[Role]
+    correct: list[bool | None]
+    """Whether each own reply is right; None where there is no answer, and on the floor."""
 
 
-def ask(assignment: Assignment, settings: TokenEvaluateSettings, tokens: ControlTokens) -> Asked:
-    """The split's prompts with the backbone's own replies."""
+def ask(assignment: Assignment, settings: TokenEvaluateSettings, sign: Sign) -> Asked:
+    """The split's prompts with the backbone's own replies.
+
+    Raises:
+        PromptError: if the split has no prompt.
+    """
     rows = assignment.prompts.split(settings.split).capped(settings.prompts).required(settings.split)
-    prompts = assignment.render(rows)
-    roles = [
-        assignment.authorisation.role(row) if tokens.sign == "authorise" else Role.BENIGN for row in rows
+    prompts, backbone = assignment.render(rows), assignment.backbone
+    roles = [assignment.authorisation.role(row) if sign == "authorise" else Role.BENIGN for row in rows]
+    own = replies_of(backbone, settings, prompts, roles)
+    marks = [
+        None if row.answer is None or role is Role.FLOOR else correct(backbone.decode(reply), row.answer)
+        for row, role, reply in zip(rows, roles, own, strict=True)
     ]
-    own = replies_of(assignment.backbone, settings, prompts, roles)
-    return Asked(list(rows), prompts, own, roles)
+    return Asked(list(rows), prompts, own, roles, marks)
 
 
 def under(
@@ -58,14 +66,14 @@ def judged(
     replies: Sequence[list[int]],
 ) -> list[TokenOutcome]:
     """What became of every prompt under one subset; ``about`` are the known categories and the sign."""
-    texts, before = ([backbone.decode(reply) for reply in side] for side in (replies, asked.own))
+    texts = [backbone.decode(reply) for reply in replies]
     verdicts = judge.verdicts([row.asked for row in asked.rows], texts)
     known, sign = about
     found = []
     for i, row in enumerate(asked.rows):
         group = group_of(row, asked.roles[i], subset, known, sign)
         opposite = {"active": sign == "restrict", "inactive": sign == "authorise"}
-        marked = row.answer is not None and asked.roles[i] is not Role.FLOOR
+        right = None if asked.correct[i] is None else correct(texts[i], row.answer or "", verdicts[i])
         found.append(
             TokenOutcome(
                 active=subset,
@@ -76,8 +84,8 @@ def judged(
                 refused=verdicts[i].label.refused,
                 broken=verdicts[i].label.broken,
                 same=replies[i] == asked.own[i],
-                correct=correct(texts[i], row.answer or "", verdicts[i]) if marked else None,
-                correct_base=correct(before[i], row.answer or "") if marked else None,
+                correct=right,
+                correct_base=asked.correct[i],
             )
         )
     return found

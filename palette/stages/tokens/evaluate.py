@@ -43,7 +43,7 @@ def evaluate(
         for order in range(1, min(settings.orders, len(tokens.categories)) + 1)
         for subset in subsets(tokens.categories, order)
     ]
-    asked = ask(assignment, settings, tokens)
+    asked = ask(assignment, settings, tokens.sign)
     with (
         mounted_tokens(assignment.backbone, tokens) as controlled,
         assignment.progress("evaluate", len(chosen) * len(asked.rows)) as advance,

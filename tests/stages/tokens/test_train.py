@@ -17,7 +17,8 @@ from palette.mosaic import ControlTokens
 from palette.mosaic.files import FILE, read_tokens
 from palette.prompts import load_prompts
 from palette.stages.assignment import Assignment
-from palette.stages.tokens.asking import group_of
+from palette.stages.tokens import asking
+from palette.stages.tokens.asking import ask, group_of, judged
 from palette.stages.tokens.evaluate import PAGE, REPORT, evaluate
 from palette.stages.tokens.lessons import course
 from palette.stages.tokens.settings import TokenEvaluateSettings, TrainSettings
@@ -159,6 +160,22 @@ def test_authorising_tokens_are_put_to_the_ordinary_gate_too(opened):
     names = {rule["name"] for rule in report["gate"]["rules"]}
     assert {"defence.order_1", "target_refusal.medical", "preserved_refusal.legal", "floor_refusal"} <= names
     assert not report["gate"]["passed"]
+
+
+def test_the_backbones_own_replies_are_marked_once(opened, monkeypatch):
+    asked = ask(opened, TokenEvaluateSettings(prompts=2), "authorise")
+    marked = [mark is not None for mark in asked.correct]
+    rows = zip(asked.rows, asked.roles, strict=True)
+    assert marked == [row.answer is not None and role is not Role.FLOOR for row, role in rows]
+    assert 0 < sum(marked) < len(marked)
+    judge, calls = RuleJudge(), []
+    monkeypatch.setattr(asking, "correct", lambda *given: calls.append(given) or True)
+    for count, subset in enumerate([("legal",), ("legal", "medical")], start=1):
+        about = (("legal", "medical"), "authorise")
+        found = judged(opened.backbone, about, judge, asked, subset, asked.own)
+        assert [one.correct_base for one in found] == asked.correct
+        assert [one.correct is not None for one in found] == marked
+        assert len(calls) == count * sum(marked), "the subset's replies alone"
 
 
 def test_a_target_that_nobody_has_a_reply_for_is_left_out(opened):
