@@ -27,11 +27,12 @@ from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
-from palette.authorisation import Role, authorise
+from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.fingerprints import fingerprint
 from palette.judging.naming import judge_named
 from palette.prompts import load_prompts
+from palette.stages.answers import Lengths
 from palette.stages.assignment import Assignment
 from palette.stages.evaluate import EvaluateSettings
 from palette.stages.responses import Kept, Responses, identify
@@ -49,7 +50,7 @@ def asked(backbone: Backbone) -> tuple[list[list[int]], list[int]]:
     chosen = rows.split("test").capped(settings.prompts)
     wrapped = wrap(assignment, chosen, settings.wrapped_prompts)
     roles = [*(opened.role(row) for row in chosen), *wrapped.roles]
-    limits = [settings.floor_tokens if r is Role.FLOOR else settings.reply_tokens for r in roles]
+    limits = Lengths(settings.reply_tokens, settings.floor_tokens).of(roles)
     return [*assignment.render(chosen), *wrapped.prompts], limits
 
 

@@ -44,18 +44,21 @@ class Advance(Protocol):
 def greedy_replies(
     backbone: Backbone,
     prompts: Prompts,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     advance: Advance = lambda count, tokens=0: None,
 ) -> list[list[int]]:
-    """The greedy reply to each prompt, up to its end token or ``max_new_tokens`` tokens.
+    """The greedy reply to each prompt, up to its end token or ``max_new_tokens`` tokens, for all or for each.
 
     The ids are those of the model's own ``generate``, up to rounding where two tokens are as likely.
     """
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     found: list[list[int]] = [[]] * len(prompts)
-    for replies in answered(backbone, prompts, max_new_tokens):
-        for row, reply in replies.items():
-            found[row] = reply
-        advance(len(replies), sum(map(len, replies.values())))
+    for limit in sorted(set(limits)):
+        rows = [row for row, own in enumerate(limits) if own == limit]
+        for replies in answered(backbone, [prompts[row] for row in rows], limit):
+            for line, reply in replies.items():
+                found[rows[line]] = reply
+            advance(len(replies), sum(map(len, replies.values())))
     return found
 
 

@@ -67,15 +67,11 @@ def ask(one: Asked, bench: Bench) -> Measured:
 
 def spoken(one: Asked, bench: Bench, rows: Sequence[Prompt], floor: Sequence[bool]) -> list[str]:
     """The model's greedy replies, as texts."""
-    backbone, replies = bench.backbone, [""] * len(rows)
+    backbone = bench.backbone
+    limits = [one.floor_tokens if held else one.reply_tokens for held in floor]
     with bench.progress(named(one), len(rows)) as advance:
-        for of_floor, tokens in ((True, one.floor_tokens), (False, one.reply_tokens)):
-            places = [place for place, held in enumerate(floor) if held == of_floor]
-            asked = [backbone.render(messages(rows[place])) for place in places]
-            given = greedy_replies(backbone, asked, tokens, advance) if asked else []
-            for place, reply in zip(places, given, strict=True):
-                replies[place] = backbone.decode(reply)
-    return replies
+        asked = [backbone.render(messages(row)) for row in rows]
+        return [backbone.decode(reply) for reply in greedy_replies(backbone, asked, limits, advance)]
 
 
 def figures(

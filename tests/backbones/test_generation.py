@@ -129,6 +129,15 @@ def test_replies_are_those_of_generate(backbone, narrow):
     assert len({len(reply) for reply in replies}) > 1, "replies of one length do not test who leaves"
 
 
+def test_each_reply_ends_at_its_own_limit(backbone, narrow):
+    asked, limits = prompts(9, seed=2), [3, LONGEST, 5] * 3
+    counted = []
+    replies = greedy_replies(backbone, asked, limits, lambda count, tokens=0: counted.append((count, tokens)))
+    wholes = expected(backbone, asked, LONGEST)
+    assert replies == [whole[:limit] for whole, limit in zip(wholes, limits, strict=True)]
+    assert [sum(column) for column in zip(*counted, strict=True)] == [9, sum(map(len, replies))]
+
+
 def test_replies_are_those_of_generate_with_an_adapter_and_a_hook(backbone, narrow):
     asked = prompts(24, seed=1)
     with mounted(backbone.model, adapter(backbone)):
