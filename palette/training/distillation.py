@@ -8,7 +8,7 @@ from math import ceil
 from palette.training.examples import recalling
 from palette.training.loop import Loss, Plan, Stopping, train
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
-from palette.training.losses import LossWeights, OutputLoss
+from palette.training.losses import OutputLoss
 from palette.training.task import Learned, Task, TrainingSettings
 
 
@@ -17,17 +17,8 @@ def distil(task: Task) -> Learned:
     backbone, settings = task.backbone, task.settings
     blocks = trained_blocks(backbone.layers, settings)
     sites = [block + 1 for block in blocks]
-    weights = LossWeights(
-        settings.divergence_weight,
-        settings.identity_weight,
-        settings.decision_weight,
-        settings.sureness,
-        settings.floor_sureness,
-        settings.weakest,
-        settings.strongest,
-    )
     recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
-    return fitted(task, blocks, OutputLoss(backbone, task.examples, recall, sites, weights))
+    return fitted(task, blocks, OutputLoss(backbone, task.examples, recall, sites, settings))
 
 
 def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:

@@ -6,31 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from palette.activations import block_outputs
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch, forward
+from palette.settings import Settings
 from palette.shapes import Float, Tensor
 from palette.training.examples import Example, Recall, Reference
 from palette.training.lora import strengthened
 
 
-@dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """How much each term counts beside the cross-entropy of the taught replies."""
 
-    divergence: float = 10.0
-    identity: float = 100.0
-    decision: float = 0.2
-    sureness: float = 1.0
-    """Nats by which the first word of a kept reply is to be surer than with the backbone."""
-    floor_sureness: float = 1.0
-    """The same on the floor, which no adapter opens."""
-    weakest: float = 1.0
-    """The share of the adapter at which every second taught example is to be answered."""
-    strongest: float = 1.0
-    """How many times the adapter every second floor example is to be kept under."""
+    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
+    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
+    decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
+    sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
+    floor_sureness: float = Field(1.0, ge=0, description="the same on the floor (distil)")
+    weakest: float = Field(
+        1.0, gt=0, le=1, description="share of the adapter that must open too, for large merges (distil)"
+    )
+    strongest: float = Field(
+        1.0, ge=1, description="times the adapter that must keep the floor too, for large merges (distil)"
+    )
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class OutputLoss:
             strengths = [self._strength(rows[index], step) for index in batch.rows]
             with strengthened(self.backbone, strengths):
                 taught, kept, unsure, moved = self._terms(batch, chosen, known)
-            loss = loss + taught / tokens[True] + weights.divergence * kept / tokens[False]
-            loss = loss + (weights.decision * unsure + weights.identity * moved) / others
+            loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
+            loss = loss + (weights.decision_weight * unsure + weights.identity_weight * moved) / others
         return loss
 
     def _terms(self, batch: Batch, chosen: Sequence[Example], known: Sequence[Reference]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from palette.settings import Settings
 from palette.training.crew import ALONE, Crew
 from palette.training.examples import Example
 from palette.training.loop import Checkpoint
+from palette.training.losses import LossWeights
 
 Method = Literal["distil", "palette", "activation", "closed_form"]
 
@@ -35,7 +36,7 @@ class BatchShares(Settings):
     benign: int = Field(8, ge=0, description="all other benign prompts")
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(LossWeights):
     """How an adapter is made of the lectures."""
 
     method: Method = Field("distil", description="distil, palette, activation or closed_form")
@@ -48,17 +49,6 @@ class TrainingSettings(Settings):
     steps: int = Field(160, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
-    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
-    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
-    decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
-    sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
-    floor_sureness: float = Field(1.0, ge=0, description="the same on the floor (distil)")
-    weakest: float = Field(
-        1.0, gt=0, le=1, description="share of the adapter that must open too, for large merges (distil)"
-    )
-    strongest: float = Field(
-        1.0, ge=1, description="times the adapter that must keep the floor too, for large merges (distil)"
-    )
     own_start: bool = Field(
         False, description="begin from random factors of the domains' own, for large merges"
     )

@@ -26,7 +26,7 @@ from palette.training.lora import (
 )
 
 SITES = [1, 2]
-WEAK = LossWeights(0.1, 0.1)
+WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
     assert float(loss_of(backbone, examples, [1, 2], LossWeights(sureness=0.0))) == pytest.approx(0, abs=1e-6)
     # But for the surety of first words that they are to gain: its weight by the nats squared.
-    assert float(loss_of(backbone, examples, [1, 2], LossWeights(decision=0.5))) == pytest.approx(
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights(decision_weight=0.5))) == pytest.approx(
         0.5, rel=1e-4
     )
 
@@ -122,9 +122,7 @@ def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
 
 def test_training_teaches_and_reads_out_what_it_taught(backbone, examples, tmp_path):
     before = float(loss_of(backbone, examples, [0], LossWeights()))
-    adapter, _, _ = trained(
-        backbone, examples, tmp_path / "c.safetensors", steps=40, weights=LossWeights(0.1, 0.1)
-    )
+    adapter, _, _ = trained(backbone, examples, tmp_path / "c.safetensors", steps=40, weights=WEAK)
     with mounted(backbone.model, adapter):
         chosen = [examples[0]]
         (batch,) = batches([chosen[0].ids], backbone.pad, torch.device("cpu"))
