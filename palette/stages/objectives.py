@@ -23,6 +23,7 @@ from palette.settings import Settings
 from palette.shapes import Tensor
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
+from palette.stages.limits import LimitSettings, excesses, is_hopeless
 from palette.studies import Finished, Scored
 from palette.studies.choice import dominates
 
@@ -35,22 +36,6 @@ OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
 
 REPLY = -1
 """In the place of a path's number: the row of a benign prompt's own reply."""
-
-
-class LimitSettings(Settings):
-    """The constraints of a trial; one that breaks any of them is infeasible."""
-
-    divergence: float = Field(0.5, gt=0, description="largest benign divergence (nats a token)")
-    relaxation: float = Field(1.0, description="nats by which the target's score must fall at least")
-    selectivity: float = Field(
-        1.0, ge=0, description="nats by which preserved or floor scores may fall more than the target's"
-    )
-    false_refusals: float = Field(
-        0.0, ge=0, le=1, description="largest rise of the share of benign prompts about to be refused"
-    )
-    hopeless: float = Field(
-        2.0, ge=1, description="a trial ends at its first rung at this many times a limit"
-    )
 
 
 class PanelSettings(Settings):
@@ -209,7 +194,11 @@ class Objective:
         if not later:
             return scored
         ahead = [self._dominated(score) for score in scored]
-        going = [i for i, score in enumerate(scored) if ahead[i] <= 0 and not self._hopeless(score)]
+        going = [
+            i
+            for i, score in enumerate(scored)
+            if ahead[i] <= 0 and not is_hopeless(self._limits, score.constraints)
+        ]
         for rung in later if going else []:
             rung.measure([edits[i] for i in going], [found[i] for i in going])
         for i, score in enumerate(scored):
@@ -229,20 +218,11 @@ class Objective:
         count = sum(dominates(_losses(other), losses) for other in self._first)
         return count - self._panel.dominating + 1
 
-    def _hopeless(self, score: Scored) -> bool:
-        """Whether a trial relaxes nothing, or is too far beyond a limit for more prompts to matter."""
-        limits, excess = self._limits, score.constraints
-        return not (
-            excess["target_refusals"] <= 0
-            and excess["benign_divergence"] <= (limits.hopeless - 1) * limits.divergence
-            and excess["preserved_refusals"] <= (limits.hopeless - 1) * limits.selectivity
-        )
-
     def _scored(self, found: Measured, rung: int) -> Scored:
         summary = self._summary(found)
         values = tuple(summary[name] for name in OBJECTIVES)
         notes: dict[str, Any] = {"rung": rung, "floor_refusal_score": summary["floor_refusal_score"]}
-        return Scored(values, self._constraints(summary), notes)
+        return Scored(values, excesses(self._limits, self.base, summary), notes)
 
     def _summary(self, found: Measured) -> dict[str, float]:
         benign = found.scores[Role.BENIGN]
@@ -252,27 +232,6 @@ class Objective:
             "floor_refusal_score": _mean(found.scores[Role.FLOOR]),
             "benign_divergence": float(torch.cat(found.divergences).mean()),
             "benign_false_refusals": _mean([float(score > 0) for score in benign]),
-        }
-
-    def _constraints(self, summary: Mapping[str, float]) -> dict[str, float]:
-        """By how much each limit is exceeded; satisfied where that is not positive.
-
-        An intervention that relaxes nothing is no answer, however little it moves. One that takes more
-        from preserved or floor prompts than from the target opens the wrong thing, whatever the nats
-        are worth on this backbone.
-        """
-        fall = {
-            name: self.base[name] - summary[name]
-            for name in ("target_refusal_score", "preserved_refusal_score", "floor_refusal_score")
-        }
-        allowed = max(0.0, fall["target_refusal_score"]) + self._limits.selectivity
-        rise = summary["benign_false_refusals"] - self.base["benign_false_refusals"]
-        return {
-            "target_refusals": self._limits.relaxation - fall["target_refusal_score"],
-            "benign_divergence": summary["benign_divergence"] - self._limits.divergence,
-            "preserved_refusals": fall["preserved_refusal_score"] - allowed,
-            "floor_refusals": fall["floor_refusal_score"] - allowed,
-            "benign_false_refusals": rise - self._limits.false_refusals,
         }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,7 +23,8 @@ from palette.stages import collect as collecting
 from palette.stages.assignment import Assignment, silent
 from palette.stages.audit import AuditSettings, audit, audited
 from palette.stages.collect import Collected, read_collected
-from palette.stages.objectives import OBJECTIVES, LimitSettings, Objective, PanelSettings
+from palette.stages.limits import LimitSettings
+from palette.stages.objectives import OBJECTIVES, Objective, PanelSettings
 from palette.studies import (
     RULE,
     Categorical,
@@ -41,6 +42,7 @@ from palette.studies import (
     read_study,
     run_study,
     shown,
+    workers,
 )
 
 ARTEFACT = Path("search") / "front.json"
@@ -127,7 +129,7 @@ def search(assignment: Assignment, settings: SearchSettings) -> list[Member]:
     objective = Objective(assignment, collected, settings.panel, settings.limits, settings.savings)
     plan = _plan(assignment, settings, collected)
     objective.remember(read_study(plan))
-    with _helpers(assignment, settings), assignment.progress("search", settings.trials) as advance:
+    with _helping(assignment, settings), assignment.progress("search", settings.trials) as advance:
         trials = run_study(plan, _scores(objective), advance)
     choice = choose(trials, OBJECTIVES).taking(settings.choose)
     checked = _audit(assignment, settings, collected, (trials, choice))
@@ -180,33 +182,10 @@ def work(assignment: Assignment, settings: SearchSettings, worker: int) -> None:
     run_study(plan, _scores(objective))
 
 
-class _helpers:  # noqa: N801
-    """The other workers of a study, as processes that end with the block."""
-
-    def __init__(self, assignment: Assignment, settings: SearchSettings) -> None:
-        # Forking a process that has used torch may hang; a spawned one starts afresh.
-        context = multiprocessing.get_context("spawn")
-        quiet = replace(assignment, progress=silent)
-        self._processes = [
-            context.Process(target=work, args=(quiet, settings, number), daemon=True)
-            for number in range(1, settings.workers)
-        ]
-
-    def __enter__(self) -> None:
-        for process in self._processes:
-            process.start()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for process in self._processes:
-            if kind is not None:
-                process.terminate()
-            process.join()
-            if kind is None and process.exitcode:
-                raise SearchError(
-                    "every worker of a search must end well",
-                    got=f"exit status {process.exitcode} of {process.name}",
-                    remedy="read its message above; the study is kept",
-                )
+def _helping(assignment: Assignment, settings: SearchSettings) -> AbstractContextManager[None]:
+    """The other workers of the study."""
+    quiet = replace(assignment, progress=silent)
+    return workers(work, [(quiet, settings, number) for number in range(1, settings.workers)])
 
 
 def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected) -> StudyPlan:

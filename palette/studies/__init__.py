@@ -14,6 +14,7 @@ from palette.studies.space import (
 )
 from palette.studies.storage import shown
 from palette.studies.study import Sampler, StudyPlan, read_study, run_study
+from palette.studies.workers import workers
 
 __all__ = [
     "RULE",
@@ -35,4 +36,5 @@ __all__ = [
     "read_study",
     "run_study",
     "shown",
+    "workers",
 ]

@@ -16,7 +16,8 @@ from palette.evaluation.refusal_score import mean_score, refusal_scores
 from palette.stages import objectives as scoring
 from palette.stages.audit import AuditSettings, audited
 from palette.stages.collect import CollectSettings, collect, read_collected
-from palette.stages.objectives import LimitSettings, Objective, PanelSettings
+from palette.stages.limits import LimitSettings, excesses
+from palette.stages.objectives import Objective, PanelSettings
 from palette.stages.search import ARTEFACT, JOURNAL, SearchSettings, read_front, search
 from palette.studies import Choice, Finished
 
@@ -168,15 +169,18 @@ def test_a_hopeless_trial_ends_at_its_first_rung(collected):
     assert objective(collected, PANEL)(TRIALS[:1])[0].notes["rung"] == 1
 
 
-def test_an_intervention_that_opens_the_wrong_thing_is_infeasible(collected):
-    made = objective(collected)
-    base = dict(made.base)
-    wrong = {**base, "preserved_refusal_score": base["preserved_refusal_score"] - 5, "benign_divergence": 0.0}
-    excess = made._constraints(wrong)
-    assert excess["preserved_refusals"] == pytest.approx(4.0)
-    both = {**wrong, "target_refusal_score": base["target_refusal_score"] - 5}
-    assert made._constraints(both)["preserved_refusals"] <= 0
-    assert made._constraints({**base, "benign_false_refusals": 0.5})["benign_false_refusals"] > 0
+def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
+    scores = ("target_refusal_score", "preserved_refusal_score", "floor_refusal_score")
+    base = {**dict.fromkeys(scores, 9.0), "benign_divergence": 0.0, "benign_false_refusals": 0.0}
+
+    def excess(**changes):
+        return excesses(LimitSettings(), base, {**base, **changes})
+
+    assert excess(preserved_refusal_score=4.0)["preserved_refusals"] == pytest.approx(4.0)
+    assert excess(floor_refusal_score=4.0)["floor_refusals"] == pytest.approx(4.0)
+    assert excess(preserved_refusal_score=4.0, target_refusal_score=4.0)["preserved_refusals"] <= 0
+    assert excess(benign_false_refusals=0.5)["benign_false_refusals"] > 0
+    assert excess()["target_refusals"] > 0
 
 
 def test_logits_that_are_no_numbers_make_a_trial_infeasible(collected, monkeypatch):
