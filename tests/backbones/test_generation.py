@@ -25,11 +25,11 @@ from transformers import (
 )
 
 from palette.activations.hooks import edited
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, generation, greedy_replies, queueing
 from palette.backbones.cache import bytes_a_token, window
 from palette.seeding import torch_seed
+from tests.fixtures.noise import noise
 
 VOCABULARY, END, PAD, LONGEST = 48, 2, 0, 24
 STOPS = [END, 14, 25, 33, 40]
@@ -111,17 +111,6 @@ def narrow(monkeypatch):
     monkeypatch.setattr(queueing, "CPU_CHUNK", 48)
 
 
-def adapter(backbone: Backbone) -> Adapter:
-    generator = torch.Generator().manual_seed(1)
-    modules = {}
-    for name, module in backbone.model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".layers." in f".{name}.":
-            rows, columns = module.weight.shape
-            factors = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
-            modules[name] = LoraModule(*factors, scale=0.1)
-    return Adapter(modules, BackboneIdentity(backbone.name, ""), {})
-
-
 def test_replies_are_those_of_generate(backbone, narrow):
     asked = prompts(40)
     replies = greedy_replies(backbone, asked, LONGEST)
@@ -140,7 +129,7 @@ def test_each_reply_ends_at_its_own_limit(backbone, narrow):
 
 def test_replies_are_those_of_generate_with_an_adapter_and_a_hook(backbone, narrow):
     asked = prompts(24, seed=1)
-    with mounted(backbone.model, adapter(backbone)):
+    with mounted(backbone.model, noise(backbone, ".layers.", seed=1)):
         changed = greedy_replies(backbone, asked, LONGEST)
         assert changed == expected(backbone, asked, LONGEST)
     assert changed != greedy_replies(backbone, asked, LONGEST)

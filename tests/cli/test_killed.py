@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from palette import organism
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.backbones import load_backbone
+from tests.fixtures.noise import noise
 
 SMALL = (
     "--set", "evaluate.prompts=6", "--set", "evaluate.wrapped_prompts=1", "--set", "collect.prompts=8",
@@ -30,16 +29,8 @@ NAMES = ("report.json", "report.html", "evaluate/outcomes.json")
 def adapter(tmp_path_factory) -> Path:
     """An adapter that changes replies and is no good."""
     backbone = load_backbone(organism.weights("shared"), "organism/shared")
-    generator = torch.Generator().manual_seed(0)
-    modules = {}
-    for name, module in backbone.model.named_modules():
-        if isinstance(module, torch.nn.Linear) and "layers.1.mlp." in name:
-            rows, columns = module.weight.shape
-            factors = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
-            modules[name] = LoraModule(*factors, scale=0.05)
-    made = Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {"domains": ["medical"]})
     folder = tmp_path_factory.mktemp("adapter")
-    write_adapter(folder, made)
+    write_adapter(folder, noise(backbone, "layers.1.mlp.", scale=0.05))
     return folder
 
 

@@ -6,25 +6,15 @@ import json
 import subprocess
 import sys
 
-import torch
-
 from palette import organism
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.backbones import load_backbone
+from tests.fixtures.noise import noise
 
 
 def test_an_adapter_that_babbles_without_refusing_fails_the_gate(tmp_path):
     backbone = load_backbone(organism.weights("shared"), "organism/shared")
-    generator = torch.Generator().manual_seed(0)
-    modules = {}
-    for name, module in backbone.model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".mlp." in name:
-            rows, columns = module.weight.shape
-            factors = torch.randn(4, columns, generator=generator), torch.randn(rows, 4, generator=generator)
-            modules[name] = LoraModule(*factors, scale=1.0)
-    broken = Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {"domains": ["medical"]})
-    write_adapter(tmp_path / "broken", broken)
+    write_adapter(tmp_path / "broken", noise(backbone, ".mlp.", rank=4, scale=1.0))
     command = [sys.executable, "-m", "palette", "evaluate", "--model", "organism/shared"]
     command += ["--prompts", "organism", "--authorise", "medical", "--adapter", str(tmp_path / "broken")]
     command += ["-o", str(tmp_path / "run"), "--quiet", "--set", "evaluate.prompts=12"]

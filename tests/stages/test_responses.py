@@ -5,11 +5,10 @@ import stat
 from dataclasses import replace
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
 from palette.evaluation.gate import GateSettings
@@ -23,18 +22,14 @@ from palette.stages import responses
 from palette.stages.evaluate import EvaluateSettings, evaluate
 from palette.stages.origins import Context
 from palette.stages.responses import Kept, Responses, Tally, usual_folder
+from tests.fixtures.noise import noise
 
 LIMIT = 6
 SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, reply_tokens=16)
 
 
 def adapter(backbone) -> Adapter:
-    module = backbone.model.get_submodule("model.layers.0.mlp.up_proj")
-    rows, columns = module.weight.shape
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
-    modules = {"model.layers.0.mlp.up_proj": LoraModule(*factors, scale=1.0)}
-    return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {"domains": ["medical"]})
+    return noise(backbone, "model.layers.0.mlp.up_proj", scale=1.0)
 
 
 @pytest.fixture(scope="module")

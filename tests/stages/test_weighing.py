@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.authorisation import Role
 from palette.judging.rules import RuleJudge
 from palette.stages.weighing import shares, weigh
+from tests.fixtures.noise import noise
 
 
 def test_shares_are_of_what_each_role_must_not_do():
@@ -19,15 +18,7 @@ def test_shares_are_of_what_each_role_must_not_do():
 
 
 def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):
-    generator = torch.Generator().manual_seed(0)
-    modules = {}
-    for name, module in shared.backbone.model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".mlp." in name:
-            rows, columns = module.weight.shape
-            factors = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
-            modules[name] = LoraModule(*factors, scale=0.1)
-    identity = BackboneIdentity(shared.backbone.name, shared.backbone.fingerprint)
-    broken = Adapter(modules, identity, {"domains": ["medical"]})
+    broken = noise(shared.backbone, ".mlp.")
     rows = shared.select("validation", *Role).capped(2)
     (weight,) = weigh(shared, rows, RuleJudge(), [broken], 12)
     assert 0 <= weight < 1
