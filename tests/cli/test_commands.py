@@ -187,18 +187,27 @@ KILLED_AT = {
 }
 
 
-@pytest.mark.parametrize("stage", KILLED_AT)
-def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stage):
-    steps = ("--set", "internalise.checkpoint_every=3")
-    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small, *steps)
+def killed(call: list[str], folder: Path, stage: str) -> None:
+    """Starts a run and kills it once it is in a stage."""
     process = subprocess.Popen(call, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    waited = tmp_path / "run" / KILLED_AT[stage]
-    while not waited.is_file() and process.poll() is None:
+    while not (folder / KILLED_AT[stage]).is_file() and process.poll() is None:
         time.sleep(0.005)
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "run" / "report.json").is_file(), "the run must be killed before its end"
+    assert not (folder / "report.json").is_file(), "the run must be killed before its end"
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [tuple(KILLED_AT), *(pytest.param((stage,), marks=pytest.mark.slow) for stage in KILLED_AT)],
+    ids="+".join,
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stages):
+    steps = ("--set", "internalise.checkpoint_every=3")
+    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small, *steps)
+    for stage in stages:
+        killed(call, tmp_path / "run", stage)
     done = subprocess.run(call, env=ENVIRONMENT, capture_output=True, check=False)
     assert done.returncode in (0, 3)
     names = ("adapter_model.safetensors", "adapter_config.json", "evaluate/outcomes.json",

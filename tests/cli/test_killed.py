@@ -103,8 +103,7 @@ def test_a_killed_evaluation_ends_in_the_same_bytes(whole, adapter, tmp_path):
     moments = random.Random(0)
     killed(evaluation, moments.uniform(0, 0.2 * seconds))
     assert evaluation.keys() != keys, "the evaluation must be killed before its last reply"
-    for _ in range(2):
-        killed(evaluation, start + moments.uniform(0, seconds))
+    killed(evaluation, start + moments.uniform(0, seconds))
     assert evaluation.finish() == expected
     assert evaluation.keys() == keys, "no row is lost, and none is repeated"
 

@@ -88,7 +88,7 @@ def test_sums_are_right():
             assert int(x) + int(y) == int(z)
 
 
-@pytest.mark.parametrize("variant", organism.VARIANTS)
+@pytest.mark.parametrize("variant", ["organism", "shared"])
 def test_the_shipped_prompts_are_the_worlds(world, variant):
     known = world if organism.VARIANTS[variant] == organism.LARGE else small(world)
     folder = organism.prompts(variant)
@@ -96,3 +96,8 @@ def test_the_shipped_prompts_are_the_worlds(world, variant):
         lines = (folder / f"{domain}.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == rows
     assert len(load_prompts(folder).domains) == len(list(folder.glob("*.jsonl")))
+
+
+def test_every_variant_lives_in_one_of_the_two_worlds():
+    folders = {organism.prompts(variant) for variant in organism.VARIANTS}
+    assert folders == {organism.prompts("organism"), organism.prompts("shared")}

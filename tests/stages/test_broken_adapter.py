@@ -18,6 +18,7 @@ def test_an_adapter_that_babbles_without_refusing_fails_the_gate(tmp_path):
     command = [sys.executable, "-m", "palette", "evaluate", "--model", "organism/shared"]
     command += ["--prompts", "organism", "--authorise", "medical", "--adapter", str(tmp_path / "broken")]
     command += ["-o", str(tmp_path / "run"), "--quiet", "--set", "evaluate.prompts=12"]
+    command += ["--set", "evaluate.wrapped_prompts=1", "--set", "evaluate.reply_tokens=48"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())

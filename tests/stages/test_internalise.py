@@ -19,7 +19,7 @@ from palette.stages.search import SearchSettings, read_front, search
 from palette.training import BatchShares
 from palette.training.distillation import trained_blocks
 
-FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2)
+FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,13 @@ def searched(shared):
     return shared
 
 
-def test_internalise_writes_an_adapter_with_its_card(searched):
-    adapter = internalise(searched, FEW)
+@pytest.fixture(scope="module")
+def adapter(searched):
+    """What is learned of few prompts, once for all tests."""
+    return internalise(searched, FEW)
+
+
+def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
     read = read_adapter(searched.folder)
     assert read.digest == adapter.digest
     assert read.domains == ("medical",)
@@ -42,15 +47,15 @@ def test_internalise_writes_an_adapter_with_its_card(searched):
     assert set(record["examples"]) == set(BatchShares.model_fields)
 
 
-def test_reference_answers_change_no_byte(searched, tmp_path):
+def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
     import shutil
 
-    shutil.copytree(searched.folder, tmp_path / "run")
+    shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
     answered = tuple(replace(row, answer="wrong") for row in searched.prompts)
     with_answers = replace(
         searched, prompts=replace(searched.prompts, rows=answered), folder=tmp_path / "run"
     )
-    assert internalise(with_answers, FEW).digest == internalise(searched, FEW).digest
+    assert internalise(with_answers, FEW).digest == adapter.digest
 
 
 def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
