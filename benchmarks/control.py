@@ -35,8 +35,10 @@ PAIRS = tuple(combinations(DOMAINS, 2))
 TRIPLES = tuple(combinations(DOMAINS, 3))[::5]
 """Every fifth of the twenty, in alphabetical order."""
 COMBINATIONS = (*((domain,) for domain in DOMAINS), *PAIRS, *TRIPLES, DOMAINS)
+BESIDE = "distil beside"
+"""The default, each adapter trained beside those of the domains before it, in alphabetical order."""
 INFERENCE = ("backbone", "ablation everywhere", "conditional steering", "oracle gate")
-LEARNED = ("distil", "activation", "palette", "sft", "closed_form")
+LEARNED = ("distil", BESIDE, "activation", "palette", "sft", "closed_form")
 VARIANTS = {name: ("finance", "legal", "medical") for name in ("organism/categorical", "organism/redundant")}
 
 
@@ -91,7 +93,8 @@ def learn(
     seconds: dict[tuple[str, str], float] = {}
     for method in methods:
         for name, domain in domains.items():
-            adapters[method][name], seconds[method, name] = domain.learn(method)
+            before = tuple(adapters[method].values()) if method == BESIDE else ()
+            adapters[method][name], seconds[method, name] = domain.learn(method, before)
             print(method, name, round(seconds[method, name], 1), flush=True)
     return adapters, seconds
 

@@ -34,7 +34,7 @@ from palette.stages.search import read_front
 from palette.stages.weighing import weigh
 from palette.training import METHODS, Checkpoint, Task
 
-TRAINED = {"sft": supervised, **METHODS}
+TRAINED = {"sft": supervised, **METHODS, "distil beside": METHODS["distil"]}
 LIMITS = Lengths(reply=64, floor=12)
 SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24
@@ -61,12 +61,12 @@ class Domain:
         """The directions and the intervention that the search chose."""
         return read_collected(self.run.folder).directions, read_front(self.run.folder)[0].intervention
 
-    def learn(self, method: str) -> tuple[Adapter, float]:
+    def learn(self, method: str, beside: Sequence[Adapter] = ()) -> tuple[Adapter, float]:
         """The method's adapter, and the seconds that internalising took with the lectures.
 
-        One that was made before in the same home is read.
+        It is trained beside the adapters given. One that was made before in the same home is read.
         """
-        folder = self.run.folder / method
+        folder = self.run.folder / method.replace(" ", "-")
         if (folder / SECONDS).is_file():
             return read_adapter(folder), float((folder / SECONDS).read_text())
         lectures, prepare_seconds = self.prepared
@@ -82,6 +82,7 @@ class Domain:
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
             held=lectures.held,
+            beside=beside,
         )
         learned = TRAINED[method](task).adapter
         seconds = time.monotonic() - started + prepare_seconds

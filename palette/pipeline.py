@@ -76,7 +76,7 @@ STAGES = {
         ),
         Stage(
             "internalise",
-            lambda run: internalising.internalise(run.assignment(), run.recipe.internalise),
+            lambda run: internalising.internalise(run.assignment(), run.recipe.internalise, run.beside),
             (Path(WEIGHTS), Path(CONFIG), internalising.RECORD),
             shared=True,
         ),
@@ -119,6 +119,7 @@ def run_stages(
     # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
     before = run.identity
     run.require_roles()
+    beside = [adapter.digest for adapter in run.beside]
     if last == "evaluate":
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": identify(run.model_folder)})
@@ -132,6 +133,8 @@ def run_stages(
         basis = fingerprint(
             [before, stage.name, settings.model_dump(mode="json", exclude=set(settings.free))]
         )
+        if stage.name == "internalise" and beside:
+            inputs, basis = (fingerprint([part, beside]) for part in (inputs, basis))
         if stage.name == "evaluate":
             answers = [row.answer for row in run.prompts]
             inputs = fingerprint([inputs, answers, _measured_before(whole, run.folder)])

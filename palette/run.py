@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from palette import organism
+from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import Backbone, load_backbone, locate
@@ -94,6 +95,25 @@ class Run:
         if self.recipe.model != "organism":
             return None
         return load_backbone(organism.weights("helpful"), "organism/helpful")
+
+    @cached_property
+    def beside(self) -> list[Adapter]:
+        """The adapters beside which the run's own is trained, in the recipe's order.
+
+        Raises:
+            AdapterError: if one is of another backbone, or of a domain that the run opens itself.
+        """
+        found = [read_adapter(path) for path in self.recipe.internalise.beside]
+        for path, adapter in zip(self.recipe.internalise.beside, found, strict=True):
+            self.require_backbone(adapter)
+            if shared := sorted({*adapter.domains} & {*self.authorisation.domains}):
+                raise AdapterError(
+                    "an adapter is trained beside those of other domains",
+                    got=f"one of {', '.join(shared)} at {path}",
+                    remedy="leave it out",
+                    where="internalise.beside",
+                )
+        return found
 
     @cached_property
     def identity(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -34,6 +34,19 @@ def mounted(model: torch.nn.Module, adapter: Adapter) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def mounted_all(model: torch.nn.Module, adapters: Sequence[Adapter]) -> Iterator[None]:
+    """Several adapters inside one block, whose deltas add; see ``mounted``.
+
+    Raises:
+        AdapterError: if one of them does not fit the backbone.
+    """
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(mounted(model, adapter))
+        yield
 
 
 def fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.Module:

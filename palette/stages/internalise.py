@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
 from palette.artefacts import write_json
 from palette.fingerprints import fingerprint
-from palette.seeding import derive_seed
 from palette.stages.assignment import Assignment
 from palette.stages.collect import read_collected
 from palette.stages.lectures import LectureSettings, prepare
@@ -23,9 +25,17 @@ RECORD = Path("internalise") / "training.json"
 class InternaliseSettings(LectureSettings, TrainingSettings):
     """Options of the stage internalise."""
 
+    beside: tuple[Path, ...] = Field(
+        (), description="adapters of other domains, random subsets of which are mounted in training (distil)"
+    )
 
-def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapter:
+
+def internalise(
+    assignment: Assignment, settings: InternaliseSettings, beside: Sequence[Adapter] = ()
+) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
+
+    ``beside`` are the adapters that ``settings.beside`` names.
 
     Raises:
         SearchError: if there is no reply to teach and no opening either.
@@ -34,14 +44,11 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     collected, front = read_collected(assignment.folder), read_front(assignment.folder)
     lectures = prepare(assignment, settings, collected, front)
     # How often a checkpoint is written changes no byte of the result.
-    chosen = settings.model_dump(mode="json", exclude={"checkpoint_every"})
+    chosen = settings.model_dump(mode="json", exclude={"checkpoint_every", "beside"})
     taught = [[example.ids, example.taught] for example in lectures.examples]
     intervention = front[0].intervention
-    identity = fingerprint([chosen, intervention.to_json(), assignment.seed, taught])
-    seed = assignment.seed
-    if settings.own_start:
-        # Adapters that begin alike read the same inputs, and so meet in a merge.
-        seed = derive_seed(seed, *assignment.authorisation.domains)
+    digests = [adapter.digest for adapter in beside]
+    identity = fingerprint([chosen, intervention.to_json(), assignment.seed, taught, digests])
     with assignment.progress("internalise", settings.steps) as advance:
         learned = METHODS[settings.method](
             Task(
@@ -52,13 +59,14 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
                 lectures.pools,
                 settings,
                 Checkpoint(assignment.folder / CHECKPOINT, identity, settings.checkpoint_every),
-                seed,
+                assignment.seed,
                 advance,
                 lectures.held,
                 assignment.crew,
+                beside,
             )
         )
-    adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(assignment))
+    adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(assignment, digests))
     if assignment.crew.first:
         write_adapter(assignment.folder, adapter)
         record = {**lectures.record, "method": settings.method, **learned.record}
@@ -66,8 +74,9 @@ def internalise(assignment: Assignment, settings: InternaliseSettings) -> Adapte
     return adapter
 
 
-def _card(assignment: Assignment) -> dict[str, Any]:
+def _card(assignment: Assignment, beside: list[str]) -> dict[str, Any]:
     return {
+        **({"beside": beside} if beside else {}),
         "domains": list(assignment.authorisation.domains),
         "floor": assignment.authorisation.floor.digest,
         "seed": assignment.seed,

@@ -151,7 +151,11 @@ class _Teaching:
         for name, replies in kept.items():
             pools[name] = [
                 Example(
-                    tuple(prompt), _ended(reply, settings, name, end), taught=False, floor="floor" in name
+                    tuple(prompt),
+                    _ended(reply, settings, name, end),
+                    taught=False,
+                    floor="floor" in name,
+                    near=name.startswith("near"),
                 )
                 for prompt, reply in zip(groups[name], replies, strict=True)
             ]

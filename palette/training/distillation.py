@@ -18,7 +18,8 @@ def distil(task: Task) -> Learned:
     blocks = trained_blocks(backbone.layers, settings)
     sites = [block + 1 for block in blocks]
     recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
-    return fitted(task, blocks, OutputLoss(backbone, task.examples, recall, sites, settings))
+    loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.beside, task.seed)
+    return fitted(task, blocks, loss)
 
 
 def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:

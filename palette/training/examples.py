@@ -18,14 +18,15 @@ from palette.shapes import Float, Tensor
 class Example:
     """A rendered prompt and a reply with its end token.
 
-    ``taught`` examples are to be answered with the reply; all others must stay as the backbone is.
-    Those of the ``floor`` may become surer than they were, since no adapter ever opens them.
+    ``taught`` examples are to be answered with the reply; all others must stay as the backbone is. Those
+    of the ``floor`` no adapter opens; those ``near`` are of the authorised domains.
     """
 
     prompt: tuple[int, ...]
     reply: tuple[int, ...]
     taught: bool
     floor: bool = False
+    near: bool = False
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -61,24 +60,6 @@ def untrained(backbone: Backbone) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-@contextmanager
-def strengthened(backbone: Backbone, strengths: Sequence[float]) -> Iterator[None]:
-    """The backbone with the LoRA modules that are on it at another strength in each row of a batch."""
-    if all(strength == 1 for strength in strengths):
-        yield
-        return
-    layers = [module for module in backbone.model.modules() if isinstance(module, LoraLayer)]
-    own = [dict(layer.scaling) for layer in layers]
-    factors = torch.tensor(strengths, device=backbone.model.device)[:, None, None]
-    try:
-        for layer, scaling in zip(layers, own, strict=True):
-            layer.scaling.update({name: scale * factors for name, scale in scaling.items()})
-        yield
-    finally:
-        for layer, scaling in zip(layers, own, strict=True):
-            layer.scaling.update(scaling)
-
-
 def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """The trained parameters by name, sorted."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -103,4 +84,4 @@ def _copy(weight: torch.Tensor) -> torch.Tensor:
     return weight.detach().to("cpu", torch.float32).clone()
 
 
-__all__ = ["lora_layers", "lora_parameters", "read_out", "strengthened", "trainable", "untrained"]
+__all__ = ["lora_layers", "lora_parameters", "read_out", "trainable", "untrained"]

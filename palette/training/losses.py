@@ -10,12 +10,15 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from palette.activations import block_outputs
+from palette.adapters.lora import Adapter
+from palette.adapters.mounting import mounted_all
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch, forward
+from palette.seeding import shuffler
 from palette.settings import Settings
 from palette.shapes import Float, Tensor
-from palette.training.examples import Example, Recall, Reference
-from palette.training.lora import strengthened
+from palette.training.examples import Example, Recall, Reference, references
+from palette.training.lora import untrained
 
 
 class LossWeights(Settings):
@@ -23,14 +26,9 @@ class LossWeights(Settings):
 
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
-    decision_weight: float = Field(0.2, ge=0, description="weight of the surety of first words (distil)")
-    sureness: float = Field(1.0, ge=0, description="nats by which kept first words are to be surer (distil)")
-    floor_sureness: float = Field(1.0, ge=0, description="the same on the floor (distil)")
-    weakest: float = Field(
-        1.0, gt=0, le=1, description="share of the adapter that must open too, for large merges (distil)"
-    )
-    strongest: float = Field(
-        1.0, ge=1, description="times the adapter that must keep the floor too, for large merges (distil)"
+    decision_weight: float = Field(0.5, ge=0, description="weight of the log-odds of first words (distil)")
+    sureness: float = Field(
+        2.0, ge=0, description="nats by which the authorised domains' floor is to be surer (distil)"
     )
 
 
@@ -41,13 +39,13 @@ class OutputLoss:
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
     the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites, which makes adapters add up; and the squared nats by which the log-odds of the reply's
-    first word lack. A divergence of probabilities hardly feels those where the backbone is
-    sure, and they are what a refusal that the backbone barely gives is lost by.
+    edited sites; and the squared nats by which the log-odds of the reply's first word have moved. A
+    divergence of probabilities hardly feels those where the backbone is sure, and they are what a
+    refusal that the backbone barely gives is lost by.
 
-    In a merge others act beside the adapter, and it must do with them what it does alone. So it can be
-    trained at strengths that are not its own: every second taught example at the weakest, every second
-    one of the floor at the strongest. That makes many add up, and keeps other domains less well alone.
+    Moved to either side: what every adapter does alike, a little more refusal everywhere say, is
+    counted once for each adapter in their sum, and moves it far. Only the floor of the authorised
+    domains is to be surer, since no other adapter's training makes it so.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -57,25 +55,28 @@ class OutputLoss:
     recall: Recall
     sites: Sequence[int]
     weights: LossWeights
+    beside: Sequence[Adapter] = ()
+    """Adapters of other domains; in each step a random subset of them is mounted."""
+    seed: int = 0
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        chosen, known = [self.examples[row] for row in rows], self.recall(rows)
+        chosen, company = [self.examples[row] for row in rows], self._company(step)
+        known = self._known(rows, company)
         whole = [example.ids for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
         # Of like length, since what is padded costs as much as what is not.
         for batch in batches(whole, self.backbone.pad, self.backbone.model.device):
-            strengths = [self._strength(rows[index], step) for index in batch.rows]
-            with strengthened(self.backbone, strengths):
+            with mounted_all(self.backbone.model, company):
                 taught, kept, unsure, moved = self._terms(batch, chosen, known)
             loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
             loss = loss + (weights.decision_weight * unsure + weights.identity_weight * moved) / others
         return loss
 
     def _terms(self, batch: Batch, chosen: Sequence[Example], known: Sequence[Reference]) -> list[Tensor]:
-        """The sums of a batch: taught and kept tokens' losses, what first words lack, and distances."""
+        """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         backbone = self.backbone
         longest = max(len(chosen[index].reply) for index in batch.rows)
         with block_outputs(backbone.blocks, self.sites) as streams:
@@ -91,19 +92,33 @@ class OutputLoss:
             kept = kept + kl_each(reference.logits, said).sum()
             # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
             word = example.reply[0]
-            more = self.weights.floor_sureness if example.floor else self.weights.sureness
-            lacking = log_odds(reference.logits[0], word) + more - log_odds(said[0], word)
-            unsure = unsure + lacking.relu().square()
+            lacking = log_odds(reference.logits[0], word) - log_odds(said[0], word)
+            if example.floor and example.near:
+                lacking = (lacking + self.weights.sureness).relu()
+            unsure = unsure + lacking.square()
             stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
             moved = moved + relative_distance(stream.float(), reference.streams.float())
         return [taught, kept, unsure, moved]
 
-    def _strength(self, row: int, step: Sequence[int]) -> float:
-        """The strength at which an example of a step is trained, by its place there."""
-        example = self.examples[row]
-        if step.index(row) % 2 or not (example.taught or example.floor):
-            return 1.0
-        return self.weights.weakest if example.taught else self.weights.strongest
+    def _company(self, step: Sequence[int]) -> list[Adapter]:
+        """The adapters beside which a step is taken: as many as are drawn, from none to all."""
+        draw = shuffler(self.seed, "beside", *step)
+        return draw.sample(list(self.beside), draw.randint(0, len(self.beside)))
+
+    def _known(self, rows: Sequence[int], company: Sequence[Adapter]) -> list[Reference]:
+        """What the backbone does on examples; on kept ones off the floor, what it does in company."""
+        known = self.recall(rows)
+        moved = [place for place, row in enumerate(rows) if company and self._moves(self.examples[row])]
+        with mounted_all(self.backbone.model, company), untrained(self.backbone):
+            found = references(self.backbone, [self.examples[rows[place]] for place in moved], self.sites)
+        for place, reference in zip(moved, found, strict=True):
+            known[place] = reference
+        return known
+
+    @staticmethod
+    def _moves(example: Example) -> bool:
+        """Whether another adapter may open an example, which is then to stay open."""
+        return not (example.taught or example.floor)
 
     def _tokens(self, step: Sequence[int], taught: bool) -> int:
         """The reply tokens of the step's taught, or of its other examples."""

@@ -49,9 +49,6 @@ class TrainingSettings(LossWeights):
     steps: int = Field(160, ge=1, description="optimiser steps")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
-    own_start: bool = Field(
-        False, description="begin from random factors of the domains' own, for large merges"
-    )
     block_identity_weight: float = Field(
         3.0, ge=0, description="weight of the activation identity of the one block (activation)"
     )
@@ -88,6 +85,8 @@ class Task:
     held: Sequence[int] = ()
     """The examples of the validation split, which decide when training ends; never trained on."""
     crew: Crew = ALONE
+    beside: Sequence[Adapter] = ()
+    """Adapters of other domains, random subsets of which are mounted while this one is trained."""
 
     @property
     def edit(self) -> RankOneEdit:

@@ -31,7 +31,7 @@ def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Examp
         begun = parts[first][1]
         middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
         whole = (*ahead, *middle, *behind)
-        found.append(Example(whole, examples[second].reply, False, examples[second].floor))
+        found.append(replace(examples[second], prompt=whole, taught=False))
     return found
 
 

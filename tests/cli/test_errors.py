@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.writing import write_adapter
 
 GOOD = "authorise: [medical]\nmodel: organism/shared\n"
 
@@ -141,6 +145,30 @@ def test_earlier_measurements_are_read_before_anything_is_done(
     model = ("--model", "organism/shared", "--prompts", "organism", "--authorise", "medical")
     given = model if named else (recipe(GOOD),)
     status, out, error = palette("evaluate", *given, "-o", tmp_path / "run", "--set", override)
+    assert (status, out) == (2, "")
+    assert error.count("\n") == 1
+    assert part in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("domain", "fingerprint", "part"),
+    [
+        ("medical", None, "an adapter is trained beside those of other domains, got one of medical"),
+        ("legal", "0" * 64, "an adapter must be mounted on the backbone that it was made for"),
+        (None, None, "an adapter must be a folder or a .safetensors file"),
+    ],
+)
+def test_what_stands_beside_is_checked_before_anything_is_done(
+    palette, recipe, tmp_path, domain, fingerprint, part
+):
+    if domain:
+        module = LoraModule(torch.ones(1, 80), torch.zeros(80, 1))
+        modules = {"model.layers.0.self_attn.q_proj": module}
+        identity = BackboneIdentity("organism/shared", fingerprint)
+        write_adapter(tmp_path / "other", Adapter(modules, identity, {"domains": [domain]}))
+    override = f"internalise.beside=[{tmp_path / 'other'}]"
+    status, out, error = palette("domain", recipe(GOOD), "-o", tmp_path / "run", "--set", override)
     assert (status, out) == (2, "")
     assert error.count("\n") == 1
     assert part in error

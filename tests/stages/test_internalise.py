@@ -18,6 +18,7 @@ from palette.stages.objectives import PanelSettings
 from palette.stages.search import SearchSettings, read_front, search
 from palette.training import BatchShares
 from palette.training.distillation import trained_blocks
+from tests.fixtures.noise import noise
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)
 
@@ -56,6 +57,20 @@ def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
         searched, prompts=replace(searched.prompts, rows=answered), folder=tmp_path / "run"
     )
     assert internalise(with_answers, FEW).digest == adapter.digest
+
+
+def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapter, tmp_path):
+    import shutil
+
+    shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
+    elsewhere = replace(searched, folder=tmp_path / "run")
+    legal = replace(noise(searched.backbone, ".mlp."), card={"domains": ["legal"]})
+    beside = internalise(elsewhere, FEW, [legal])
+    assert beside.card["beside"] == [legal.digest]
+    assert "beside" not in adapter.card
+    assert beside.digest != adapter.digest
+    assert internalise(elsewhere, FEW, [legal]).digest == beside.digest
+    assert not searched.backbone.model._forward_hooks
 
 
 def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):

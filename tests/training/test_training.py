@@ -10,20 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
 from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
-from palette.training.lora import (
-    lora_layers,
-    lora_parameters,
-    read_out,
-    strengthened,
-    trainable,
-    untrained,
-)
+from palette.training.examples import references
+from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 
 SITES = [1, 2]
 WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)
@@ -78,42 +71,49 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
 
 
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
-    assert float(loss_of(backbone, examples, [1, 2], LossWeights(sureness=0.0))) == pytest.approx(0, abs=1e-6)
-    # But for the surety of first words that they are to gain: its weight by the nats squared.
-    assert float(loss_of(backbone, examples, [1, 2], LossWeights(decision_weight=0.5))) == pytest.approx(
-        0.5, rel=1e-4
-    )
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights())) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_batch_runs_each_row_at_its_own_strength(backbone, examples, tmp_path):
-    adapter, _, _ = trained(backbone, examples, tmp_path / "c.safetensors", steps=4)
-    ids = torch.tensor([examples[0].ids, examples[0].ids])
-    alone = []
-    for strength in (0.5, 3.0):
-        scaled = {name: replace(m, scale=m.scale * strength) for name, m in adapter.modules.items()}
-        with mounted(backbone.model, Adapter(scaled, adapter.backbone)):
-            alone.append(backbone.model(ids[:1]).logits[0])
-    with trainable(backbone, sorted(adapter.modules), rank=2, alpha=4, seed=1) as model:
-        for name, module in adapter.modules.items():
-            layer = model.get_submodule(f"base_model.model.{name}")
-            layer.lora_A["default"].weight.data.copy_(module.lora_A)
-            layer.lora_B["default"].weight.data.copy_(module.lora_B)
-        plain = backbone.model(ids).logits
-        with strengthened(backbone, [0.5, 3.0]):
-            both = backbone.model(ids).logits
-        again = backbone.model(ids).logits
-    assert torch.allclose(both, torch.stack(alone), atol=1e-5)
-    assert not torch.allclose(both, plain, atol=1e-3)
-    assert torch.equal(again, plain)
+def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examples):
+    weights = LossWeights(decision_weight=0.5, sureness=3.0)
+    for floor, near, nats in ((True, True, 3.0), (True, False, 0.0), (False, True, 0.0)):
+        kept = [examples[0], replace(examples[1], floor=floor, near=near), examples[2]]
+        # The mean of two kept examples' squared nats, by its weight.
+        assert float(loss_of(backbone, kept, [1, 2], weights)) == pytest.approx(0.25 * nats**2, abs=1e-4)
 
 
-def test_every_second_taught_or_floor_example_is_strengthened(backbone, examples):
-    roles = [
-        replace(examples[1], taught=t, floor=f) for t, f in ((True, False), (False, True), (False, False))
-    ]
-    step = [0, 1, 2, 3, 4, 5]
-    loss = OutputLoss(backbone, roles * 2, lambda rows: [], SITES, LossWeights(weakest=0.25, strongest=4.0))
-    assert [loss._strength(row, step) for row in step] == [0.25, 1.0, 1.0, 1.0, 4.0, 1.0]
+@pytest.mark.parametrize("nats", [-1.5, 2.0])
+def test_first_words_are_held_on_both_sides(backbone, examples, nats):
+    # A reference moved by so many nats of log-odds; the backbone is then as far from it.
+    known = references(backbone, examples, SITES)
+    moved = known[1].logits.clone()
+    moved[0, examples[1].reply[0]] += nats
+    known[1] = replace(known[1], logits=moved)
+
+    def recall(rows):
+        return [known[row] for row in rows]
+
+    def loss(**weights):
+        zero = {"divergence_weight": 0.0, "identity_weight": 0.0, "decision_weight": 1.0}
+        return float(OutputLoss(backbone, examples, recall, SITES, LossWeights(**zero | weights))([1], [1]))
+
+    assert loss() == pytest.approx(nats**2, rel=1e-3)
+
+
+def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
+    other, _, _ = trained(backbone, examples, tmp_path / "o.safetensors", steps=6, weights=WEAK)
+    floor = [examples[0], examples[1], replace(examples[2], floor=True)]
+    with trainable(backbone, sorted(other.modules), rank=2, alpha=4, seed=1):
+        recall = recalling(backbone, floor, SITES, 1.0, lambda: untrained(backbone))
+        loss = OutputLoss(backbone, floor, recall, SITES, LossWeights(), [other], seed=1)
+        companies = [replace(loss, seed=seed)._company([1, 2]) for seed in range(20)]
+        assert [] in companies
+        together = replace(loss, seed=companies.index([other]))
+        kept = replace(together, examples=examples)
+        # An untrained student beside the other changes nothing that is kept, so it costs nothing,
+        assert float(kept([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
+        # but the floor is to stay the backbone's, whatever stands beside.
+        assert float(together([1, 2], [1, 2]).detach()) > 1e-3
 
 
 def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
