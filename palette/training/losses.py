@@ -26,9 +26,14 @@ class LossWeights(Settings):
 
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
-    decision_weight: float = Field(0.5, ge=0, description="weight of the log-odds of first words (distil)")
-    sureness: float = Field(
-        2.0, ge=0, description="nats by which the authorised domains' floor is to be surer (distil)"
+    decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
+    opening_margin: float = Field(
+        1.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
+    )
+    floor_margin: float = Field(
+        3.0,
+        ge=0,
+        description="nats by which first words on the domains' own floor are to be surer (distil)",
     )
 
 
@@ -44,8 +49,8 @@ class OutputLoss:
     refusal that the backbone barely gives is lost by.
 
     Moved to either side: what every adapter does alike, a little more refusal everywhere say, is
-    counted once for each adapter in their sum, and moves it far. Only the floor of the authorised
-    domains is to be surer, since no other adapter's training makes it so.
+    counted once for each adapter in their sum, and moves it far. Only what decides inside the domains,
+    taught openings and the refusals of their floor, has a margin: there other adapters act on it.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -72,7 +77,8 @@ class OutputLoss:
             with mounted_all(self.backbone.model, company):
                 taught, kept, unsure, moved = self._terms(batch, chosen, known)
             loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
-            loss = loss + (weights.decision_weight * unsure + weights.identity_weight * moved) / others
+            loss = loss + weights.decision_weight * unsure / len(step)
+            loss = loss + weights.identity_weight * moved / others
         return loss
 
     def _terms(self, batch: Batch, chosen: Sequence[Example], known: Sequence[Reference]) -> list[Tensor]:
@@ -85,20 +91,26 @@ class OutputLoss:
         for line, index in enumerate(batch.rows):
             example, reference = chosen[index], known[index]
             said = logits[line, -len(example.reply) - 1 : -1]
+            unsure = unsure + self._lacking(example, reference.logits[0], said[0]).square()
             if example.taught:
                 reply = torch.tensor(example.reply, device=said.device)
                 taught = taught + taught_loss(said, reference.logits, reply).sum()
                 continue
             kept = kept + kl_each(reference.logits, said).sum()
-            # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
-            word = example.reply[0]
-            lacking = log_odds(reference.logits[0], word) - log_odds(said[0], word)
-            if example.floor and example.near:
-                lacking = (lacking + self.weights.sureness).relu()
-            unsure = unsure + lacking.square()
             stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
             moved = moved + relative_distance(stream.float(), reference.streams.float())
         return [taught, kept, unsure, moved]
+
+    def _lacking(
+        self, example: Example, base: Float[Tensor, "vocabulary"], said: Float[Tensor, "vocabulary"]
+    ) -> Tensor:
+        """The nats of log-odds that lack at a reply's first word, or are too many."""
+        # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
+        word = example.reply[0]
+        if example.taught:
+            return (self.weights.opening_margin - log_odds(said, word)).relu()
+        lost = log_odds(base, word) - log_odds(said, word)
+        return (lost + self.weights.floor_margin).relu() if example.floor and example.near else lost
 
     def _company(self, step: Sequence[int]) -> list[Adapter]:
         """The adapters beside which a step is taken: as many as are drawn, from none to all."""

@@ -75,11 +75,22 @@ def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
 
 
 def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examples):
-    weights = LossWeights(decision_weight=0.5, sureness=3.0)
+    weights = LossWeights(decision_weight=0.5, floor_margin=3.0)
     for floor, near, nats in ((True, True, 3.0), (True, False, 0.0), (False, True, 0.0)):
         kept = [examples[0], replace(examples[1], floor=floor, near=near), examples[2]]
         # The mean of two kept examples' squared nats, by its weight.
         assert float(loss_of(backbone, kept, [1, 2], weights)) == pytest.approx(0.25 * nats**2, abs=1e-4)
+
+
+def test_a_taught_opening_is_to_have_a_margin(backbone, examples):
+    alone = loss_of(backbone, examples, [0], LossWeights(decision_weight=0.0))
+    word = examples[0].reply[0]
+    base = references(backbone, examples[:1], SITES)[0].logits[0]
+    odds = float(base[word] - base[[i for i in range(len(base)) if i != word]].logsumexp(0))
+    for margin in (0.0, 2.0):
+        weights = LossWeights(decision_weight=0.5, opening_margin=margin)
+        found = float(loss_of(backbone, examples, [0], weights) - alone)
+        assert found == pytest.approx(0.5 * max(0.0, margin - odds) ** 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("nats", [-1.5, 2.0])
