@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, LoraModule
-from palette.adapters.mounting import mounted
+from palette.adapters.mounting import mounted, mounted_all
 from palette.errors import AdapterError
 
 
@@ -61,6 +61,13 @@ def test_nested_adapters_add(random_module: Callable[..., LoraModule]) -> None:
     delta = random_module(1).delta().float()
     assert torch.allclose(one, plain + x @ delta.T, atol=1e-5)
     assert torch.allclose(both, one + x @ random_module(2).delta().float().T, atol=1e-5)
+    with mounted_all(model, [first, second]):
+        assert torch.equal(model["x"](x), both)
+    with pytest.raises(AdapterError), mounted_all(model, [first, Adapter({"y": random_module(2)})]):
+        pass
+    assert hooks(model) == 0
+    with mounted_all(model, []):
+        assert torch.equal(model["x"](x), plain)
 
 
 def test_half_precision_is_added_in_float32(random_module: Callable[..., LoraModule]) -> None:

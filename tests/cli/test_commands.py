@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palette.adapters.files import read_adapter
+from palette.adapters.writing import write_adapter
 from palette.reporting.card import render_card
 from palette.reporting.report import validated
 
@@ -106,6 +108,28 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small,
     assert status == 0
     assert json.loads(out)["ran"] == ["internalise"]
     assert contents(tmp_path / "medical") != contents(runs / "medical")
+
+
+def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs, small, tmp_path):
+    shutil.copytree(runs / "medical", tmp_path / "medical")
+    shutil.copytree(runs / "legal", tmp_path / "beside")
+    beside = (*small, "--set", f"internalise.beside=[{tmp_path / 'beside'}]", "--json")
+
+    def ran() -> list[str]:
+        status, out, error = palette(
+            "internalise", RECIPES / "medical.yaml", "-o", tmp_path / "medical", *beside
+        )
+        assert status == 0, error
+        return json.loads(out)["ran"]
+
+    assert ran() == ["internalise"]
+    assert read_adapter(tmp_path / "medical").card["beside"] == [read_adapter(runs / "legal").digest]
+    assert ran() == []
+    other = read_adapter(runs / "legal")
+    first = min(other.modules)
+    doubled = {**other.modules, first: replace(other.modules[first], scale=2.0)}
+    write_adapter(tmp_path / "beside", replace(other, modules=doubled))
+    assert ran() == ["internalise"]
 
 
 def test_quiet_prints_nothing(palette, runs, small):
