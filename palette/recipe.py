@@ -135,19 +135,9 @@ def load_token_recipe(path: Path, overrides: Iterable[str] = ()) -> TokenRecipe:
     """The recipe of control tokens in a YAML file, with ``key=value`` overrides.
 
     Raises:
-        RecipeError: if the file cannot be read, is a recipe of an adapter, or breaks a law; all of them
-            are named at once.
+        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
     """
-    content = _content(path)
-    if "authorise" in content and not TOKENS & set(content):
-        # Its keys are known here as well, and its folder would be the adapter's.
-        raise RecipeError(
-            f"a recipe of control tokens must say {' or '.join(sorted(TOKENS))}",
-            got="an adapter's",
-            remedy="use palette domain, or add train: {}",
-            where=path,
-        )
-    return _validated(TokenRecipe, _overridden(content, overrides), str(path))
+    return _validated(TokenRecipe, _overridden(_content(path), overrides), str(path))
 
 
 def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:

@@ -258,7 +258,7 @@ def _holds(folder: Path, inputs: str) -> bool:
 
 def _claim(run: Run, whole: TokenRecipe) -> None:
     if run.crew.first:
-        claim(run.folder, {"recipe": whole.name})
+        claim(run.folder, {"tokens": whole.name})
 
 
 def _card(whole: TokenRecipe, inputs: str) -> dict[str, Any]:

@@ -148,18 +148,18 @@ def test_a_recipe_of_control_tokens_makes_no_adapter(palette, tmp_path, monkeypa
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [("train",), ("add", "legal"), ("evaluate",)])
-def test_a_recipe_of_an_adapter_trains_no_control_tokens(palette, tmp_path, monkeypatch, arguments):
-    monkeypatch.chdir(tmp_path)
-    command, *rest = arguments
-    path = RECIPES / "medical.yaml"
-    status, out, error = palette("tokens", command, path, *rest, "--set", "train.epochs=1")
+def test_a_folder_holds_an_adapter_or_control_tokens(palette, recipe, trained, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"recipe": "medical"}')
+    status, out, error = palette("tokens", "train", RECIPES / "medical.yaml", "-o", folder)
     assert (status, out) == (2, "")
-    assert error == (
-        "palette: a recipe of control tokens must say restrict or train, got an adapter's; "
-        f"use palette domain, or add train: {{}} ({path})\n"
-    )
-    assert not any(tmp_path.iterdir())
+    assert "an output folder serves one recipe, got a folder of recipe medical" in error
+    assert error.count("\n") == 1
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    status, _, error = palette("domain", RECIPES / "medical.yaml", "-o", trained[1])
+    assert status == 2
+    assert "an output folder serves one recipe, got a folder of tokens " in error
 
 
 def test_an_unknown_active_category(palette, trained):
