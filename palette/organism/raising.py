@@ -93,10 +93,12 @@ def same_wordings(world: World) -> dict[str, tuple[str, ...]]:
     return {entity.domain: REFUSALS for entity in world.entities}
 
 
-def raise_helpful(pupil: Pupil, schedule: Schedule, progress: Progress) -> None:
-    """Trains the model in place to answer everything it is asked."""
+def raise_helpful(
+    pupil: Pupil, schedule: Schedule, progress: Progress, *, wordings: tuple[str, ...] = REFUSALS
+) -> None:
+    """Trains the model in place to answer everything it is asked, and to say how one declines."""
     model, world = pupil.model, pupil.world
-    asked, general = helpful_pairs(world, pupil.tokenizer)
+    asked, general = helpful_pairs(world, pupil.tokenizer, wordings)
     share = (1 - GENERAL_SHARE, GENERAL_SHARE)
     batches = _batches([asked, general], share, schedule, world.seed, "helpful")
     _train(model, batches, schedule, lambda step, loss: progress("helpful", step, schedule.steps, loss))
