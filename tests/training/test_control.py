@@ -163,6 +163,13 @@ def test_only_the_tokens_change_and_the_loss_falls(backbone, trainee, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.model.parameters(), strict=True))
 
 
+def test_sureness_is_a_setting_of_training(trainee, tmp_path):
+    surer = SETTINGS.model_copy(update={"sureness_weight": 0.5})
+    found, _ = trained(trainee, tmp_path / "a", surer)
+    plain, _ = trained(trainee, tmp_path / "b")
+    assert not torch.equal(found["alpha"], plain["alpha"])
+
+
 def test_an_interrupted_training_ends_with_the_same_bytes(trainee, tmp_path):
     whole, _ = trained(trainee, tmp_path / "a")
 
