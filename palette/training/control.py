@@ -87,7 +87,7 @@ class ControlLoss:
     """−log p(reply | z_S, x) on positives; on negatives that of the own reply and λ KL to the backbone.
 
     All are means over the tokens of a step, in nats: L = L_pos + L_LM + λ KL(p(·|x) ‖ p(·|z_S, x)) + γ U.
-    U are the squared log-odds that the own reply's tokens lose behind the first: a divergence of probabilities
+    U are the squared log-odds that an own reply loses behind its first token: a divergence of probabilities
     hardly feels those where the backbone is sure, and names that training did not meet are lost by them.
     """
 
