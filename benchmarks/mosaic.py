@@ -5,8 +5,8 @@ ablations of arXiv 2603.16210. Authorising: tokens beside the exact sum of adapt
 
     PALETTE_BENCH_HOME=~/bench python -m benchmarks.mosaic [ROW ...]
 
-Rows are measured on the test split, tuned on validation. With rows named, these alone are measured anew; the
-others stay. What was trained is kept in the home.
+Rows are measured on the test split, tuned on validation: ablations on fewer prompts, as each row says. With
+rows named, these alone are measured anew; the others stay. What was trained is kept in the home.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "negatives 0": ("train.negatives=0",),
     "negatives 0.5": ("train.negatives=0.5",),
     "negatives 2": ("train.negatives=2",),
+    "without sureness": ("train.sureness_weight=0",),
+    "place before": ("train.place=before",),
     "place bos": ("train.place=bos",),
     "place turn": ("train.place=turn",),
-    "place end": ("train.place=end",),
 }
 """Rows of tokens that restrict, by what they set."""
+
+WHOLE = ("tokens 5", "tokens 2", "tokens 1", "independent")
+ABLATION = ("evaluate.prompts=25",)
+"""What rows that are not whole are evaluated on, a category, kind and subset."""
 
 
 def tokens_row(home: Path, name: str, overrides: Sequence[str], recipe: Path = RESTRICT) -> dict[str, Any]:
@@ -83,6 +88,7 @@ def measured(recipe: TokenRecipe, folder: Path, make: Callable[[], object]) -> d
     record = json.loads((folder / RECORD).read_text())
     return {
         **figures(report),
+        "prompts": recipe.evaluate.prompts,
         "seconds": json.loads(timed.read_text()),
         "steps": {name: one["steps"] for name, one in record["trained"].items()},
         "parameters": report["parameters"],
@@ -113,7 +119,8 @@ def rows(home: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         "SFT LoRA": lambda: supervised_lora(RESTRICT, home / "sft"),
     }
     for name, overrides in VARIANTS.items():
-        found[name] = lambda name=name, overrides=overrides: tokens_row(home, name, overrides)  # type: ignore[misc]
+        chosen = overrides if name in WHOLE else (*overrides, *ABLATION)
+        found[name] = lambda name=name, chosen=chosen: tokens_row(home, name, chosen)  # type: ignore[misc]
     found["incremental"] = lambda: incremental_row(home)
     found["authorise tokens"] = lambda: tokens_row(home, "authorise tokens", (), AUTHORISE)
     found["authorise adapters"] = lambda: adapters_merged(AUTHORISE, home / "adapters")
