@@ -20,6 +20,7 @@ from palette.training.crew import ALONE, Crew
 from palette.training.examples import Example, Recall, recalling
 from palette.training.heads import KeptHeads
 from palette.training.loop import Checkpoint, Plan, State, Stopping, train
+from palette.training.losses import log_odds
 
 IGNORED = -100
 """The label of a position that no loss is taken of."""
@@ -175,17 +176,8 @@ def lost_odds(
     counted: Tensor,
 ) -> Tensor:
     """The sum over the counted tokens of the squared nats of log-odds that the labels lose to ``base``."""
-    lost = log_odds(base, labels) - log_odds(said.log_softmax(-1), labels)
+    lost = log_odds(base, labels) - log_odds(said, labels)
     return (lost.relu().square() * counted).sum()
-
-
-def log_odds(
-    known: Float[Tensor, "row token vocabulary"], labels: Int[Tensor, "row token"]
-) -> Float[Tensor, "row token"]:
-    """The log-odds of each label, of log-probabilities, in nats."""
-    places = labels.unsqueeze(-1)
-    others = known.scatter(-1, places, float("-inf")).logsumexp(-1)
-    return known.gather(-1, places).squeeze(-1) - others
 
 
 def train_tokens(

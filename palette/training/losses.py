@@ -16,7 +16,7 @@ from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch, forward
 from palette.seeding import shuffler
 from palette.settings import Settings
-from palette.shapes import Float, Tensor
+from palette.shapes import Float, Int, Tensor
 from palette.training.examples import Example, Recall, Reference, references
 from palette.training.lora import untrained
 
@@ -106,7 +106,7 @@ class OutputLoss:
     ) -> Tensor:
         """The nats of log-odds that lack at a reply's first word, or are too many."""
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
-        word = example.reply[0]
+        word = torch.tensor(example.reply[0], device=said.device)
         if example.taught:
             return (self.weights.opening_margin - log_odds(said, word)).relu()
         lost = log_odds(base, word) - log_odds(said, word)
@@ -147,10 +147,11 @@ def taught_loss(
     return torch.where(own, kl_each(base, said), cross_entropy(said, reply, reduction="none"))
 
 
-def log_odds(logits: Float[Tensor, "vocabulary"], token: int) -> Tensor:
-    """The log-odds of one token, in nats."""
-    others = torch.cat([logits[:token], logits[token + 1 :]])
-    return logits[token] - others.logsumexp(-1)
+def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
+    """The log-odds of a token in each row, in nats."""
+    places = tokens.unsqueeze(-1)
+    others = logits.scatter(-1, places, float("-inf")).logsumexp(-1)
+    return logits.gather(-1, places).squeeze(-1) - others
 
 
 def kl_each(

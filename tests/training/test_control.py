@@ -22,12 +22,12 @@ from palette.training.control import (
     Lesson,
     TokenTrainee,
     TokenTraining,
-    log_odds,
     lost_odds,
     plan_of,
     train_tokens,
 )
 from palette.training.heads import KeptHeads
+from palette.training.losses import log_odds
 
 NAMES = ("alpha", "beta", "gamma")
 
