@@ -121,7 +121,7 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     for path in paths:
         beside = (path if path.is_dir() else path.parent) / REPORT
         try:
-            recipes.append(read_json(beside)["provenance"]["recipe"])
+            recipes.append(without_suites(read_json(beside)["provenance"]["recipe"]))
         except (OutputError, KeyError, TypeError):
             return None, f"no report beside {path} says how it was measured"
     first = recipes[0]
@@ -133,6 +133,12 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     content["keep_replies"] = all(recipe.get("keep_replies", True) for recipe in recipes)
     content["reasons"] = {key: text for recipe in recipes for key, text in recipe["reasons"].items()}
     return content, ""
+
+
+def without_suites(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the suites' results that its report holds: they are of one adapter alone."""
+    evaluate = {key: value for key, value in recipe.get("evaluate", {}).items() if key != "suites"}
+    return {**recipe, "evaluate": evaluate}
 
 
 def unmeasurable(paths: Sequence[Path], content: Mapping[str, Any]) -> str:

@@ -42,6 +42,17 @@ def test_recipes_of_other_models_share_nothing(tmp_path: Path) -> None:
     assert shared_recipe(paths) == (None, "the adapters were measured by recipes that differ in model")
 
 
+def test_suites_of_one_adapter_are_not_the_merge_s(tmp_path: Path) -> None:
+    paths = [
+        reported(tmp_path / "a", "medical", evaluate={"suites": ["medical.json"]}),
+        reported(tmp_path / "b", "legal"),
+    ]
+    content, reason = shared_recipe(paths)
+    assert reason == ""
+    assert content is not None
+    assert create_recipe({"name": "merge", **content}).evaluate.suites == ()
+
+
 def test_an_adapter_without_a_report_says_nothing(tmp_path: Path) -> None:
     content, reason = shared_recipe([reported(tmp_path / "a", "medical"), tmp_path / "b.safetensors"])
     assert content is None
