@@ -121,6 +121,7 @@ def run_stages(
     run.require_roles()
     beside = [adapter.digest for adapter in run.beside]
     if last == "evaluate":
+        judge_named(whole.evaluate.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": identify(run.model_folder)})
     if run.crew.first:
@@ -170,6 +171,7 @@ def evaluate_model(
     if mounted is not None:
         run.require_backbone(mounted)
     measured = {"backbone": identify(run.model_folder), "adapter": mounted.digest if mounted else None}
+    judge_named(run.recipe.evaluate.judge)
     evaluating.read_earlier(run.recipe.evaluate, folder, measured)
     assignment = run.assignment()
     if output or not adapter:

@@ -27,6 +27,7 @@ class LossWeights(Settings):
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
     decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
+    sureness: float = Field(0.3, ge=0, description="nats by which kept first words are to be surer (distil)")
     opening_margin: float = Field(
         1.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
     )
@@ -49,8 +50,9 @@ class OutputLoss:
     refusal that the backbone barely gives is lost by.
 
     Moved to either side: what every adapter does alike, a little more refusal everywhere say, is
-    counted once for each adapter in their sum, and moves it far. Only what decides inside the domains,
-    taught openings and the refusals of their floor, has a margin: there other adapters act on it.
+    counted once for each adapter in their sum, and moves it far. So kept first words are to become
+    surer by a fraction of a nat and no more. What decides inside the domains, taught openings and the
+    refusals of their floor, has a margin: there other adapters act on it.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -67,7 +69,8 @@ class OutputLoss:
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
         chosen, company = [self.examples[row] for row in rows], self._company(step)
-        known = self._known(rows, company)
+        bare = self.recall(rows)
+        known = self._beside(chosen, bare, company)
         whole = [example.ids for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
@@ -75,13 +78,19 @@ class OutputLoss:
         # Of like length, since what is padded costs as much as what is not.
         for batch in batches(whole, self.backbone.pad, self.backbone.model.device):
             with mounted_all(self.backbone.model, company):
-                taught, kept, unsure, moved = self._terms(batch, chosen, known)
+                taught, kept, unsure, moved = self._terms(batch, chosen, bare, known)
             loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
             loss = loss + weights.decision_weight * unsure / len(step)
             loss = loss + weights.identity_weight * moved / others
         return loss
 
-    def _terms(self, batch: Batch, chosen: Sequence[Example], known: Sequence[Reference]) -> list[Tensor]:
+    def _terms(
+        self,
+        batch: Batch,
+        chosen: Sequence[Example],
+        bare: Sequence[Reference],
+        known: Sequence[Reference],
+    ) -> list[Tensor]:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         backbone = self.backbone
         longest = max(len(chosen[index].reply) for index in batch.rows)
@@ -91,7 +100,8 @@ class OutputLoss:
         for line, index in enumerate(batch.rows):
             example, reference = chosen[index], known[index]
             said = logits[line, -len(example.reply) - 1 : -1]
-            unsure = unsure + self._lacking(example, reference.logits[0], said[0]).square()
+            first = bare[index].logits[0], reference.logits[0], said[0]
+            unsure = unsure + self._lacking(example, *first).square()
             if example.taught:
                 reply = torch.tensor(example.reply, device=said.device)
                 taught = taught + taught_loss(said, reference.logits, reply).sum()
@@ -102,35 +112,45 @@ class OutputLoss:
         return [taught, kept, unsure, moved]
 
     def _lacking(
-        self, example: Example, base: Float[Tensor, "vocabulary"], said: Float[Tensor, "vocabulary"]
+        self,
+        example: Example,
+        bare: Float[Tensor, "vocabulary"],
+        base: Float[Tensor, "vocabulary"],
+        said: Float[Tensor, "vocabulary"],
     ) -> Tensor:
-        """The nats of log-odds that lack at a reply's first word, or are too many."""
+        """The nats of log-odds that lack at a reply's first word, or are too many.
+
+        ``bare`` are the backbone's logits, ``base`` those beside other adapters.
+        """
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
         word = torch.tensor(example.reply[0], device=said.device)
+        odds = log_odds(said, word)
         if example.taught:
-            return (self.weights.opening_margin - log_odds(said, word)).relu()
-        lost = log_odds(base, word) - log_odds(said, word)
-        return (lost + self.weights.floor_margin).relu() if example.floor and example.near else lost
+            return (self.weights.opening_margin - odds).relu()
+        if example.floor and example.near:
+            return (log_odds(bare, word) + self.weights.floor_margin - odds).relu()
+        held = log_odds(base, word)
+        # What others open stays open; what they make less sure without opening it does not.
+        if example.floor or base.argmax() == bare.argmax():
+            held = torch.maximum(held, log_odds(bare, word))
+        return held + self.weights.sureness - odds
 
     def _company(self, step: Sequence[int]) -> list[Adapter]:
         """The adapters beside which a step is taken: as many as are drawn, from none to all."""
         draw = shuffler(self.seed, "beside", *step)
         return draw.sample(list(self.beside), draw.randint(0, len(self.beside)))
 
-    def _known(self, rows: Sequence[int], company: Sequence[Adapter]) -> list[Reference]:
-        """What the backbone does on examples; on kept ones off the floor, what it does in company."""
-        known = self.recall(rows)
-        moved = [place for place, row in enumerate(rows) if company and self._moves(self.examples[row])]
+    def _beside(
+        self, chosen: Sequence[Example], bare: Sequence[Reference], company: Sequence[Adapter]
+    ) -> list[Reference]:
+        """What the backbone does on examples, on kept ones beside the company."""
+        known = list(bare)
+        kept = [place for place, example in enumerate(chosen) if company and not example.taught]
         with mounted_all(self.backbone.model, company), untrained(self.backbone):
-            found = references(self.backbone, [self.examples[rows[place]] for place in moved], self.sites)
-        for place, reference in zip(moved, found, strict=True):
+            found = references(self.backbone, [chosen[place] for place in kept], self.sites)
+        for place, reference in zip(kept, found, strict=True):
             known[place] = reference
         return known
-
-    @staticmethod
-    def _moves(example: Example) -> bool:
-        """Whether another adapter may open an example, which is then to stay open."""
-        return not (example.taught or example.floor)
 
     def _tokens(self, step: Sequence[int], taught: bool) -> int:
         """The reply tokens of the step's taught, or of its other examples."""

@@ -133,6 +133,7 @@ def test_evaluate_needs_a_recipe_or_a_model(palette, arguments, part):
         ("evaluate.suites=[foreign.json]", "got one of another backbone"),
         ("evaluate.calibration=missing.json", "an artefact must exist, got no such file"),
         ("evaluate.calibration=other.json", "must be a palette-calibration/1 file"),
+        ("evaluate.judge=trained:missing.safetensors", "got No such file or directory: missing.safetensors"),
     ],
 )
 def test_earlier_measurements_are_read_before_anything_is_done(

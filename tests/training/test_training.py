@@ -70,12 +70,18 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
         return read_out(model, backbone, layers), end, calls
 
 
+EXACT = {"sureness": 0.0}
+
+
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
-    assert float(loss_of(backbone, examples, [1, 2], LossWeights())) == pytest.approx(0, abs=1e-6)
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights(**EXACT))) == pytest.approx(0, abs=1e-6)
+    # But for the surety that their first words are to gain: its weight by the nats squared.
+    weights = LossWeights(decision_weight=0.5, sureness=2.0)
+    assert float(loss_of(backbone, examples, [1, 2], weights)) == pytest.approx(2.0, rel=1e-4)
 
 
 def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examples):
-    weights = LossWeights(decision_weight=0.5, floor_margin=3.0)
+    weights = LossWeights(decision_weight=0.5, floor_margin=3.0, **EXACT)
     for floor, near, nats in ((True, True, 3.0), (True, False, 0.0), (False, True, 0.0)):
         kept = [examples[0], replace(examples[1], floor=floor, near=near), examples[2]]
         # The mean of two kept examples' squared nats, by its weight.
@@ -104,27 +110,51 @@ def test_first_words_are_held_on_both_sides(backbone, examples, nats):
     def recall(rows):
         return [known[row] for row in rows]
 
-    def loss(**weights):
+    def loss():
         zero = {"divergence_weight": 0.0, "identity_weight": 0.0, "decision_weight": 1.0}
-        return float(OutputLoss(backbone, examples, recall, SITES, LossWeights(**zero | weights))([1], [1]))
+        weights = LossWeights(**zero, **EXACT)
+        return float(OutputLoss(backbone, examples, recall, SITES, weights)([1], [1]))
 
     assert loss() == pytest.approx(nats**2, rel=1e-3)
 
 
 def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
     other, _, _ = trained(backbone, examples, tmp_path / "o.safetensors", steps=6, weights=WEAK)
-    floor = [examples[0], examples[1], replace(examples[2], floor=True)]
     with trainable(backbone, sorted(other.modules), rank=2, alpha=4, seed=1):
-        recall = recalling(backbone, floor, SITES, 1.0, lambda: untrained(backbone))
-        loss = OutputLoss(backbone, floor, recall, SITES, LossWeights(), [other], seed=1)
+        recall = recalling(backbone, examples, SITES, 1.0, lambda: untrained(backbone))
+        weights = LossWeights(**EXACT, decision_weight=0.0)
+        loss = OutputLoss(backbone, examples, recall, SITES, weights, [other], seed=1)
         companies = [replace(loss, seed=seed)._company([1, 2]) for seed in range(20)]
         assert [] in companies
         together = replace(loss, seed=companies.index([other]))
-        kept = replace(together, examples=examples)
-        # An untrained student beside the other changes nothing that is kept, so it costs nothing,
-        assert float(kept([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
-        # but the floor is to stay the backbone's, whatever stands beside.
-        assert float(together([1, 2], [1, 2]).detach()) > 1e-3
+        # An untrained student beside the other changes nothing that is kept, so it costs nothing.
+        assert float(together([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
+        assert float(together([0], [0]).detach()) > 1
+
+
+@pytest.mark.parametrize(
+    ("role", "beside", "lacking"),
+    [
+        ({}, 1.0, 0.0),  # Surer beside others: their own affair.
+        ({}, -0.5, 0.5),  # Less sure, not opened: to be made good.
+        ({}, -9.0, 0.0),  # Opened by them: it stays open.
+        ({"floor": True}, -9.0, 9.0),  # The floor is opened by nobody.
+        ({"floor": True, "near": True}, 9.0, 2.0),  # Its own floor has a margin over the backbone.
+        ({"taught": True}, 0.0, 0.0),  # Surer than its margin is sure enough.
+    ],
+)
+def test_what_first_words_lack_beside_others(backbone, examples, role, beside, lacking):
+    # The word has 2 nats before the only other word of any weight, and the student says it as the others do.
+    word = examples[1].reply[0]
+    bare = torch.full((20,), -99.0)
+    bare[word], bare[word - 1] = 2.0, 0.0
+    company = bare.clone()
+    company[word] += beside
+    example = replace(examples[1], **role)
+    weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
+    loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
+    said = bare if beside == 9.0 else company
+    assert float(loss._lacking(example, bare, company, said)) == pytest.approx(lacking, abs=1e-4)
 
 
 def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
