@@ -20,6 +20,8 @@ from palette.studies import Finished, Params, Real, Scored, StudyPlan, choose, r
 TOKENS = 12
 """Enough of a reply to tell a refusal."""
 HEAVIEST = 1.5
+ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
+"""Weights that all adapters have in the first trials: what many leave mostly makes all of them weaker."""
 
 
 def weigh(
@@ -29,7 +31,8 @@ def weigh(
 
     A trial is worth the largest share, over domains, of authorised prompts still refused, of refusals
     lost elsewhere and of new refusals of benign prompts, beside which benign divergence in nats stands
-    as it is; their mean decides between equals. The first trial adds the adapters as they are.
+    as it is; their mean decides between equals. The first trial adds the adapters as they are, the next
+    ones all of them at one weight.
     """
     backbone = assignment.backbone
     prompts = assignment.render(rows)
@@ -66,7 +69,7 @@ def weigh(
             "weights",
             trials,
             assignment.seed,
-            enqueue=(dict.fromkeys(names, 1.0),),
+            enqueue=tuple(dict.fromkeys(names, weight) for weight in ALIKE[:trials]),
         )
         found: Finished = choose(
             run_study(plan, lambda many: [score(one) for one in many], advance), plan.objectives

@@ -29,7 +29,7 @@ class LossWeights(Settings):
     decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
     sureness: float = Field(0.3, ge=0, description="nats by which kept first words are to be surer (distil)")
     opening_margin: float = Field(
-        1.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
+        2.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
     )
     floor_margin: float = Field(
         3.0,
