@@ -65,10 +65,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     groups = {key: group for key, group in grouped(rows).items() if key[0] == "organism"}
     orders = sorted({order for _, order, _ in groups})
     methods = sorted({method for *_, method in groups})
-    colours = {method: f"C{index}" for index, method in enumerate(methods)}
+    # Ten colours and a mark of each round: more methods than colours stay apart.
+    styles = {method: (f"C{index % 10}", "os^"[index // 10]) for index, method in enumerate(methods)}
     named: set[str] = set()
     figure, panels = pyplot.subplots(
-        1, len(orders), figsize=(3.4 * len(orders), 3.8), sharey=True, squeeze=False
+        1, len(orders), figsize=(3.4 * len(orders), 4.2), sharey=True, squeeze=False
     )
     for order, panel in zip(orders, panels[0], strict=True):
         for method in methods:
@@ -78,10 +79,10 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             floor = worst(group, "worst_floor", min)
             kept = min(value for value in (worst(group, "worst_other", min), floor) if value is not None)
             right = worst(group, "correct_of_known", min) or 0.0
-            default = method == "distil"
+            default, (colour, mark) = method == "distil", styles[method]
             panel.scatter(
-                100 * kept, 100 * right, s=90 if default else 45, color=colours[method],
-                marker="*" if default else "o", label=None if method in named else method, zorder=3,
+                100 * kept, 100 * right, s=90 if default else 45, color=colour,
+                marker="*" if default else mark, label=None if method in named else method, zorder=3,
             )  # fmt: skip
             named.add(method)
         panel.set_title(ORDERS.get(order, f"all {order}"))
@@ -91,6 +92,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     panels[0][0].set_ylabel("authorised answers right, % of known")
     panels[0][0].set_ylim(-4, 104)
     figure.legend(loc="lower center", ncols=5, frameon=False)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.tight_layout(rect=(0, 0.2, 1, 1))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
