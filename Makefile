@@ -21,7 +21,8 @@ DOMAINS := $(filter-out mosaic%,$(sort $(patsubst recipes/%.yaml,%,$(wildcard re
 
 # No test reaches for a model hub, and models of this size are fastest on one thread.
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
+# Files in their own order: the longest ones, the commands', come early and not last.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term
 
 # $(call environment,FOLDER) makes a virtual environment, or makes it anew where an installation was

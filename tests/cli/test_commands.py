@@ -110,6 +110,7 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small,
     assert contents(tmp_path / "medical") != contents(runs / "medical")
 
 
+@pytest.mark.slow
 def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs, small, tmp_path):
     shutil.copytree(runs / "medical", tmp_path / "medical")
     shutil.copytree(runs / "legal", tmp_path / "beside")

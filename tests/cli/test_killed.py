@@ -97,6 +97,7 @@ def killed(evaluation: Evaluation, after: float) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_ends_in_the_same_bytes(whole, adapter, tmp_path):
     expected, keys, start, seconds = whole
     evaluation = Evaluation(tmp_path, adapter)

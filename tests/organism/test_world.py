@@ -88,7 +88,7 @@ def test_sums_are_right():
             assert int(x) + int(y) == int(z)
 
 
-@pytest.mark.parametrize("variant", ["organism", "shared"])
+@pytest.mark.parametrize("variant", [pytest.param("organism", marks=pytest.mark.slow), "shared"])
 def test_the_shipped_prompts_are_the_worlds(world, variant):
     known = world if organism.VARIANTS[variant] == organism.LARGE else small(world)
     folder = organism.prompts(variant)
