@@ -23,7 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.examination import Domain, Examination, searched
+from benchmarks.examination import BESIDE, Domain, Examination, searched
 from benchmarks.latency import latencies
 from benchmarks.machine import RESULTS, write
 from benchmarks.systems import Condition, Edits, System, adapted, bare, conditional, everywhere, oracle
@@ -35,8 +35,6 @@ PAIRS = tuple(combinations(DOMAINS, 2))
 TRIPLES = tuple(combinations(DOMAINS, 3))[::5]
 """Every fifth of the twenty, in alphabetical order."""
 COMBINATIONS = (*((domain,) for domain in DOMAINS), *PAIRS, *TRIPLES, DOMAINS)
-BESIDE = "distil beside"
-"""The default, each adapter trained beside those of the domains before it, in alphabetical order."""
 INFERENCE = ("backbone", "ablation everywhere", "conditional steering", "oracle gate")
 LEARNED = ("distil", BESIDE, "activation", "palette", "sft", "closed_form")
 VARIANTS = {name: ("finance", "legal", "medical") for name in ("organism/categorical", "organism/redundant")}

@@ -34,7 +34,9 @@ from palette.stages.search import read_front
 from palette.stages.weighing import weigh
 from palette.training import METHODS, Checkpoint, Task
 
-TRAINED = {"sft": supervised, **METHODS, "distil beside": METHODS["distil"]}
+BESIDE = "distil beside"
+"""The default, each adapter trained beside those of the domains before it, in alphabetical order."""
+TRAINED = {"sft": supervised, **METHODS, BESIDE: METHODS["distil"]}
 LIMITS = Lengths(reply=64, floor=12)
 SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24

@@ -145,7 +145,9 @@ class OutputLoss:
     ) -> list[Reference]:
         """What the backbone does on examples, on kept ones beside the company."""
         known = list(bare)
-        kept = [place for place, example in enumerate(chosen) if company and not example.taught]
+        if not company:
+            return known
+        kept = [place for place, example in enumerate(chosen) if not example.taught]
         with mounted_all(self.backbone.model, company), untrained(self.backbone):
             found = references(self.backbone, [chosen[place] for place in kept], self.sites)
         for place, reference in zip(kept, found, strict=True):

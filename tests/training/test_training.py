@@ -110,12 +110,9 @@ def test_first_words_are_held_on_both_sides(backbone, examples, nats):
     def recall(rows):
         return [known[row] for row in rows]
 
-    def loss():
-        zero = {"divergence_weight": 0.0, "identity_weight": 0.0, "decision_weight": 1.0}
-        weights = LossWeights(**zero, **EXACT)
-        return float(OutputLoss(backbone, examples, recall, SITES, weights)([1], [1]))
-
-    assert loss() == pytest.approx(nats**2, rel=1e-3)
+    weights = LossWeights(divergence_weight=0.0, identity_weight=0.0, decision_weight=1.0, **EXACT)
+    loss = OutputLoss(backbone, examples, recall, SITES, weights)
+    assert float(loss([1], [1])) == pytest.approx(nats**2, rel=1e-3)
 
 
 def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
