@@ -13,7 +13,6 @@ from palette.adapters.files import read_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
 from palette.artefacts import claim, read_json, write_json
-from palette.backbones.loading import identify
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import FILE as CALIBRATION
 from palette.judging.naming import judge_named
@@ -123,7 +122,7 @@ def run_stages(
     if last == "evaluate":
         judge_named(whole.evaluate.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
-        evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": identify(run.model_folder)})
+        evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": run.backbone_fingerprint})
     if run.crew.first:
         claim(run.folder, {"recipe": whole.name})
     ran = []
@@ -170,7 +169,7 @@ def evaluate_model(
     run = Run(create_recipe({"name": folder.name, **content}, overrides), folder, progress)
     if mounted is not None:
         run.require_backbone(mounted)
-    measured = {"backbone": identify(run.model_folder), "adapter": mounted.digest if mounted else None}
+    measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
     evaluating.read_earlier(run.recipe.evaluate, folder, measured)
     assignment = run.assignment()

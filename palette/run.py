@@ -77,6 +77,11 @@ class Run:
         return locate_model(self.recipe.model)
 
     @cached_property
+    def backbone_fingerprint(self) -> str:
+        """The fingerprint of the backbone's files, which are read once for it."""
+        return identify(self.model_folder)
+
+    @cached_property
     def backbone(self) -> Backbone:
         """The backbone, loaded."""
         recipe = self.recipe
@@ -122,7 +127,7 @@ class Run:
         return fingerprint(
             [
                 version("palette-llm"),
-                identify(self.model_folder),
+                self.backbone_fingerprint,
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
                 [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
@@ -169,7 +174,7 @@ class Run:
         Raises:
             AdapterError: if the adapter states another fingerprint.
         """
-        stated, identity = adapter.backbone.fingerprint, identify(self.model_folder)
+        stated, identity = adapter.backbone.fingerprint, self.backbone_fingerprint
         if stated is not None and stated != identity:
             raise AdapterError(
                 "an adapter must be mounted on the backbone that it was made for",

@@ -15,7 +15,6 @@ from typing import Any
 
 from palette.artefacts import claim, write_json
 from palette.authorisation import Authorisation
-from palette.backbones.loading import identify
 from palette.errors import OutputError, RecipeError
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
@@ -241,7 +240,7 @@ def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
     return fingerprint(
         [
             version("palette-llm"),
-            identify(run.model_folder),
+            run.backbone_fingerprint,
             run.prompts.fingerprint,
             [whole.sign, list(categories), list(whole.floor), whole.reasons],
             settings,
