@@ -137,10 +137,12 @@ class Examination:
     def examine(self, system: System, domains: Sequence[str]) -> dict[str, Any]:
         """The row of the table: shares in [0, 1], divergence in nats a token.
 
-        Single domains are asked the whole test split, several together every third prompt of it.
+        The whole test split is asked; of several domains together every third benign prompt.
         """
         authorisation = self.authorisation(domains)
-        asked_at_all = set(range(0, len(self.rows), 1 if len(domains) == 1 else 3))
+        benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
+        left_out = set(benign) - set(benign[::3]) if len(domains) > 1 else set()
+        asked_at_all = set(range(len(self.rows))) - left_out
         states = system.states(self.rows, self.prompts)
         states = [state if i in asked_at_all else None for i, state in enumerate(states)]
         replies, moved = list(self.base), list(self.plain)

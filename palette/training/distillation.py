@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
+from palette.shapes import Tensor
 from palette.training.examples import recalling
 from palette.training.loop import Loss, Plan, Stopping, train
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.training.losses import OutputLoss
+from palette.training.reading import barred_directions
 from palette.training.task import Learned, Task, TrainingSettings
 
 
@@ -19,13 +21,17 @@ def distil(task: Task) -> Learned:
     sites = [block + 1 for block in blocks]
     recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
     loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.beside, task.seed)
-    return fitted(task, blocks, loss)
+    return fitted(task, blocks, loss, settings.read_energy)
 
 
-def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:
-    """New LoRA modules in the blocks, trained on the loss by the task's plan."""
+def fitted(task: Task, blocks: list[int], loss: Loss, read_energy: float = 1.0) -> Learned:
+    """New LoRA modules in the blocks, trained on the loss by the task's plan.
+
+    They read the input directions only that hold so much of the energy of what must stay; 1: all.
+    """
     settings = task.settings
     layers = lora_layers(task.backbone, blocks)
+    barred = _barred(task, layers, read_energy) if read_energy < 1 else {}
     plan = Plan(
         settings.steps,
         settings.learning_rate,
@@ -36,7 +42,8 @@ def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:
         crew=task.crew,
     )
     stopping = Stopping(measure_of(task, loss), settings.validate_every, settings.patience)
-    with trainable(task.backbone, layers, rank=settings.rank, alpha=settings.alpha, seed=task.seed) as model:
+    shape = {"rank": settings.rank, "alpha": settings.alpha, "seed": task.seed}
+    with trainable(task.backbone, layers, **shape, barred=barred) as model:
         end = train(
             lora_parameters(model), loss, plan, task.checkpoint, stopping if task.held else None, task.advance
         )
@@ -44,6 +51,11 @@ def fitted(task: Task, blocks: list[int], loss: Loss) -> Learned:
         if task.held:
             record["validation_loss"] = end.best
         return Learned(read_out(model, task.backbone, layers), record)
+
+
+def _barred(task: Task, layers: list[str], energy: float) -> dict[str, Tensor]:
+    kept = [[task.examples[row] for row in pool] for name, pool in task.pools.items() if name != "target"]
+    return barred_directions(task.backbone, layers, kept, energy, task.seed)
 
 
 def measure_of(task: Task, loss: Loss) -> Callable[[], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn.utils import parametrize
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone
 from palette.seeding import torch_seed
+from palette.shapes import Tensor
+from palette.training.reading import Reading
 
 
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
@@ -30,14 +33,26 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
 
 @contextmanager
 def trainable(
-    backbone: Backbone, layers: Sequence[str], *, rank: int, alpha: int, seed: int
+    backbone: Backbone,
+    layers: Sequence[str],
+    *,
+    rank: int,
+    alpha: int,
+    seed: int,
+    barred: Mapping[str, Tensor] | None = None,
 ) -> Iterator[PeftModel]:
-    """The backbone with new LoRA modules on the layers; they are taken off again afterwards."""
+    """The backbone with new LoRA modules on the layers; they are taken off again afterwards.
+
+    ``barred`` are the input directions of layers that their modules do not read.
+    """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none")
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = get_peft_model(backbone.model, config)
+    for layer, directions in (barred or {}).items():
+        module: Any = model.get_submodule(f"base_model.model.{layer}")
+        parametrize.register_parametrization(module.lora_A["default"], "weight", Reading(directions))
     try:
         yield model
     finally:
@@ -80,7 +95,7 @@ def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Ada
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {})
 
 
-def _copy(weight: torch.Tensor) -> torch.Tensor:
+def _copy(weight: Tensor) -> Tensor:
     return weight.detach().to("cpu", torch.float32).clone()
 
 

@@ -27,12 +27,12 @@ class LossWeights(Settings):
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
     decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
-    sureness: float = Field(0.3, ge=0, description="nats by which kept first words are to be surer (distil)")
+    sureness: float = Field(0.2, ge=0, description="nats by which kept first words are to be surer (distil)")
     opening_margin: float = Field(
-        2.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
+        5.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
     )
     floor_margin: float = Field(
-        3.0,
+        3.5,
         ge=0,
         description="nats by which first words on the domains' own floor are to be surer (distil)",
     )

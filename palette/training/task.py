@@ -25,13 +25,14 @@ class BatchShares(Settings):
     """How many examples of each pool a step takes.
 
     What is near the target is drawn more often than its number would have it: the floor and the
-    benign prompts of the authorised domains are what an adapter confuses with it first.
+    benign prompts of the authorised domains are what an adapter confuses with it first. Target prompts
+    need few: more of them, instead of other domains', were measured to open less and to keep less.
     """
 
-    target: int = Field(20, ge=1, description="prompts to be answered")
+    target: int = Field(14, ge=1, description="prompts to be answered")
     near_floor: int = Field(14, ge=0, description="floor prompts of the authorised domains")
     floor: int = Field(8, ge=0, description="all other floor prompts")
-    preserve: int = Field(26, ge=0, description="restricted prompts of other domains")
+    preserve: int = Field(32, ge=0, description="restricted prompts of other domains")
     near_benign: int = Field(6, ge=0, description="benign prompts of the authorised domains")
     benign: int = Field(8, ge=0, description="all other benign prompts")
 
@@ -54,6 +55,9 @@ class TrainingSettings(LossWeights):
     )
     amplification: float = Field(
         2.5, ge=0, description="strength s of the steering that is taught (palette, activation, closed_form)"
+    )
+    read_energy: float = Field(
+        0.1, gt=0, le=1, description="energy of kept inputs that may be read; 1: all that is there (distil)"
     )
     null_energy: float = Field(
         0.01, gt=0, le=1, description="energy of kept inputs that may be written on (closed_form)"
