@@ -3,7 +3,8 @@
 No reference answer is read. Each teacher opens a reply in its own way (an intervention during the
 first tokens, or the backbone's own commonest opening on benign prompts) and lets the plain backbone
 go on. Teachers check each other: a reply is believed by how many teachers gave it and by how likely
-the plain backbone finds it once it has begun.
+the plain backbone finds it once it has begun. Interventions are alike, and so are the mistakes that they
+make; so what they agree on does not outvote a backbone that opens by itself and answers.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ def lessons(
     teachers: Sequence[Sequence[Reply]],
     refused: Refused,
 ) -> list[list[Lesson]]:
-    """For each prompt, the distinct replies that are no refusals, most believable first."""
+    """For each prompt, the distinct replies that are no refusals, most believable first.
+
+    The first teacher is the plain backbone after its own opening: its reply, where it is no refusal, comes
+    first whatever the others say, and needs one of them to be agreed with.
+    """
     rejected = [refused(replies) for replies in teachers]
     pairs: list[tuple[int, Reply, int]] = []
     for i in range(len(prompts)):
@@ -91,7 +96,11 @@ def lessons(
     found: list[list[Lesson]] = [[] for _ in prompts]
     for (i, reply, votes), row in zip(pairs, logits, strict=True):
         found[i].append(Lesson(reply, votes, _likelihood(row, reply)))
-    return [sorted(each, key=lambda x: (-x.votes, -x.likelihood, x.reply)) for each in found]
+    plain = teachers[0]
+    return [
+        sorted(each, key=lambda x: (x.reply != own, -x.votes, -x.likelihood, x.reply))
+        for own, each in zip(plain, found, strict=True)
+    ]
 
 
 def believed(found: Sequence[Sequence[Lesson]], agreement: int, least: float) -> list[Lesson | None]:

@@ -41,11 +41,22 @@ def test_a_reply_that_has_ended_is_not_completed(backbone, prompts):
 
 def test_lessons_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompts):
     a, b, no = (40, 41, 42), (40, 43, 44), (50, 51)
-    teachers = [[a, no], [a, no], [b, b]]
+    # The plain backbone refuses both.
+    teachers = [[no, no], [a, no], [a, no], [b, b]]
     found = lessons(backbone, prompts, teachers, lambda replies: [reply == no for reply in replies])
     assert [(lesson.reply, lesson.votes) for lesson in found[0]] == [(a, 2), (b, 1)]
     assert [lesson.reply for lesson in found[1]] == [b]
     assert all(lesson.likelihood < 0 for each in found for lesson in each)
+
+
+def test_teachers_under_interventions_do_not_outvote_the_plain_backbone(backbone, prompts):
+    own, wrong = (40, 41, 42), (40, 43, 44)
+    teachers = [[own, own], [wrong, wrong], [wrong, own]]
+    found = lessons(backbone, prompts, teachers, lambda replies: [False] * len(replies))
+    assert [(lesson.reply, lesson.votes) for lesson in found[0]] == [(own, 1), (wrong, 2)]
+    # Nobody agrees with it on the first prompt: its opening alone is taught there.
+    assert believed(found, 2, 0.0) == [None, found[1][0]]
+    assert found[1][0] == Lesson(own, 2, found[1][0].likelihood)
 
 
 def test_no_believable_reply_gives_no_lesson(backbone, prompts):
