@@ -40,15 +40,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without KL": ("train.divergence_weight=0",),
     "λ 0.3": ("train.divergence_weight=0.3",),
     "λ 3": ("train.divergence_weight=3",),
-    "negatives 0": ("train.negatives=0", "train.epochs=42"),
-    "negatives 1": ("train.negatives=1", "train.epochs=21"),
-    "negatives 4": ("train.negatives=4", "train.epochs=8"),
+    "negatives 0": ("train.negatives=0",),
+    "negatives 0.5": ("train.negatives=0.5",),
+    "negatives 2": ("train.negatives=2",),
     "without sureness": ("train.sureness_weight=0",),
     "place before": ("train.place=before",),
     "place bos": ("train.place=bos",),
     "place turn": ("train.place=turn",),
 }
-"""Rows of tokens that restrict, by what they set; those of negatives have about as many steps in all."""
+"""Rows of tokens that restrict, by what they set."""
 
 WHOLE = ("tokens 5", "tokens 2", "tokens 1", "independent")
 ABLATION = ("evaluate.prompts=25",)
