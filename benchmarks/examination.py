@@ -125,8 +125,8 @@ class Examination:
         self.prompts = assignment.render(self.rows)
         self.judge = RuleJudge(openings=read_collected(domain.run.folder).judge_openings)
         self.base = self._replies(range(len(self.rows)))
-        benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
-        self.sample = benign[:: max(1, len(benign) // 256)]
+        self.benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
+        self.sample = self.benign[:: max(1, len(self.benign) // 256)]
         self.plain = self._logits(self.sample)
         self.known = after_opening(assignment, assignment.prompts.split("test").where(is_target))
 
@@ -140,8 +140,7 @@ class Examination:
         The whole test split is asked; of several domains together every third benign prompt.
         """
         authorisation = self.authorisation(domains)
-        benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
-        left_out = set(benign) - set(benign[::3]) if len(domains) > 1 else set()
+        left_out = set(self.benign) - set(self.benign[::3]) if len(domains) > 1 else set()
         asked_at_all = set(range(len(self.rows))) - left_out
         states = system.states(self.rows, self.prompts)
         states = [state if i in asked_at_all else None for i, state in enumerate(states)]

@@ -50,10 +50,10 @@ def trainable(
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = get_peft_model(backbone.model, config)
-    for layer, directions in (barred or {}).items():
-        module: Any = model.get_submodule(f"base_model.model.{layer}")
-        parametrize.register_parametrization(module.lora_A["default"], "weight", Reading(directions))
     try:
+        for layer, directions in (barred or {}).items():
+            module: Any = model.get_submodule(f"base_model.model.{layer}")
+            parametrize.register_parametrization(module.lora_A["default"], "weight", Reading(directions))
         yield model
     finally:
         model.unload()

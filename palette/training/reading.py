@@ -45,7 +45,8 @@ def barred_directions(
     what must stay anyway. AlphaSteer (arXiv 2506.07022) bars one edit so; here every factor A of a LoRA.
     """
     found = kept_inputs(backbone, layers, pools, seed)
-    directions = {id(inputs): loudest(inputs, energy) for inputs in found.values()}
+    distinct = {id(inputs): inputs for inputs in found.values()}
+    directions = {key: loudest(inputs, energy) for key, inputs in distinct.items()}
     return {layer: directions[id(inputs)] for layer, inputs in found.items()}
 
 

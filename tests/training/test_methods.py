@@ -11,11 +11,9 @@ import torch
 from palette.activations import captured, run_block
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
-from palette.backbones import Backbone, batches, greedy_replies
+from palette.backbones import batches, greedy_replies
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, StrengthKernel
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 from palette.training import METHODS, BatchShares, Checkpoint, Example, Task, TrainingSettings
 from palette.training.closed_form import null_space
 from palette.training.task import Method
@@ -29,13 +27,6 @@ SETTINGS = TrainingSettings(
     null_energy=0.05,
 )
 INTERVENTION = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.5))
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
-    return Backbone(model, tokenizer, "tiny", "print")
 
 
 @pytest.fixture

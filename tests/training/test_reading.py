@@ -7,19 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palette.backbones import Backbone
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 from palette.training import Example
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.training.reading import Reading, barred_directions, kept_inputs, loudest
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
-    return Backbone(model, tokenizer, "tiny", "0" * 64)
 
 
 @pytest.fixture(scope="module")

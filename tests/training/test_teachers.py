@@ -2,17 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from palette.backbones import Backbone, greedy_replies
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from palette.backbones import greedy_replies
 from palette.training.teachers import Lesson, believed, common_opening, complete, lessons
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
-    return Backbone(model, tokenizer, "tiny", "0" * 64)
 
 
 @pytest.fixture(scope="module")

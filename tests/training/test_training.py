@@ -12,23 +12,12 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
 from palette.training.examples import references
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 
 SITES = [1, 2]
 WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    from palette.backbones import Backbone
-
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
-    return Backbone(model, tokenizer, "tiny", "0" * 64)
 
 
 @pytest.fixture(scope="module")
