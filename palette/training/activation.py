@@ -76,10 +76,10 @@ def _one_block(task: Task, loss: Callable[[Tensor, Tensor, bool], Tensor]) -> Le
         said = run_block(backbone, batch, block, given).float()
         found = [said.new_zeros(())]
         counts = Counter(task.examples[row].taught for row in step)
-        for line, index in enumerate(batch.rows):
+        for index, stream in zip(batch.rows, said, strict=True):
             row = rows[index]
             taught = task.examples[row].taught
-            term = loss(said[line, -len(prompts[row]) :], outputs[row].float(), taught)
+            term = loss(stream[-len(prompts[row]) :], outputs[row].float(), taught)
             found.append(term / counts[taught])
         return torch.stack(found).sum()
 

@@ -97,9 +97,11 @@ class OutputLoss:
         with block_outputs(backbone.blocks, self.sites) as streams:
             logits = forward(backbone, batch, longest + 1).float()
         taught, kept, unsure, moved = (logits.new_zeros(()) for _ in range(4))
-        for line, index in enumerate(batch.rows):
+        # Taken apart at once: each row taken by its index would have a gradient as large as the batch.
+        edited = [streams[site] for site in self.sites]
+        for index, row, *lines in zip(batch.rows, logits, *edited, strict=True):
             example, reference = chosen[index], known[index]
-            said = logits[line, -len(example.reply) - 1 : -1]
+            said = row[-len(example.reply) - 1 : -1]
             first = bare[index].logits[0], reference.logits[0], said[0]
             unsure = unsure + self._lacking(example, *first).square()
             if example.taught:
@@ -107,7 +109,7 @@ class OutputLoss:
                 taught = taught + taught_loss(said, reference.logits, reply).sum()
                 continue
             kept = kept + kl_each(reference.logits, said).sum()
-            stream = torch.stack([streams[site][line, -len(example.ids) :] for site in self.sites])
+            stream = torch.stack([line[-len(example.ids) :] for line in lines])
             moved = moved + relative_distance(stream.float(), reference.streams.float())
         return [taught, kept, unsure, moved]
 
