@@ -11,6 +11,7 @@ from pydantic import Field
 from palette.authorisation import Role
 from palette.backbones import Advance, greedy_replies, next_token_logits
 from palette.errors import SearchError
+from palette.judging.judge import Verdict
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet
 from palette.seeding import shuffler
@@ -127,17 +128,19 @@ class _Teaching:
         """
         assignment, settings, backbone = self.assignment, self.settings, self.assignment.backbone
         groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
+        asked: dict[str, list[str]] = {name: [] for name in groups}
         for row, prompt in zip(rows, assignment.render(rows), strict=True):
-            groups[_pool(assignment, row)].append(prompt)
+            name = _pool(assignment, row)
+            groups[name].append(prompt)
+            asked[name].append(row.asked)
         target = groups.pop("target")
-        texts = [row.asked for row in rows if _pool(assignment, row) == "target"]
         end = backbone.stops[0]
         kept: dict[str, list[list[int]]] = {}
         for name, prompts in groups.items():
             limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
             kept[name] = greedy_replies(backbone, prompts, limit, self.advance)
         own = common_opening([*kept["near_benign"], *kept["benign"]]) if own is None else own
-        found = _lessons(assignment, settings, self.collected, self.front, (target, texts, own))
+        found = self._lessons(target, asked["target"], own)
         self.advance(len(target))
         whole = believed(found, settings.agreement, settings.least_believed)
         # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
@@ -149,17 +152,52 @@ class _Teaching:
             ]
         }
         for name, replies in kept.items():
+            # What the backbone answers on the floor stays as it is; it is not made surer.
+            refused = self._refused(asked[name], replies) if "floor" in name else [False] * len(replies)
             pools[name] = [
                 Example(
                     tuple(prompt),
                     _ended(reply, settings, name, end),
                     taught=False,
-                    floor="floor" in name,
+                    floor=withheld,
                     near=name.startswith("near"),
                 )
-                for prompt, reply in zip(groups[name], replies, strict=True)
+                for prompt, reply, withheld in zip(groups[name], replies, refused, strict=True)
             ]
         return pools, own, (sum(lesson is not None for lesson in whole), len(target))
+
+    def _refused(self, questions: Sequence[str], replies: Sequence[Sequence[int]]) -> list[bool]:
+        """Which replies are refusals."""
+        return [verdict.label.refused for verdict in self._verdicts(questions, replies)]
+
+    def _verdicts(self, questions: Sequence[str], replies: Sequence[Sequence[int]]) -> list[Verdict]:
+        judge = RuleJudge(openings=self.collected.judge_openings)
+        return judge.verdicts(questions, [self.assignment.backbone.decode(list(reply)) for reply in replies])
+
+    def _lessons(self, prompts: list[list[int]], questions: list[str], own: Reply) -> list[list[Lesson]]:
+        """The believable replies to the target prompts, from the own opening and the front's members."""
+        settings, backbone = self.settings, self.assignment.backbone
+
+        def refused(replies: Sequence[Reply]) -> list[bool]:
+            return [v.label.refused or v.label.broken for v in self._verdicts(questions, replies)]
+
+        distinct: dict[tuple[int, str], Member] = {}
+        for member in self.front:
+            key = (member.intervention.kernel.peak, member.intervention.method)
+            distinct.setdefault(key, member)
+        teachers = [complete(backbone, prompts, [own] * len(prompts), len(own), settings.reply_tokens)]
+        for member in list(distinct.values())[: settings.teachers]:
+            teachers.append(
+                intervened_replies(
+                    backbone,
+                    self.collected.directions,
+                    member.intervention,
+                    prompts,
+                    settings.opening,
+                    settings.reply_tokens,
+                )
+            )
+        return lessons(backbone, prompts, teachers, refused)
 
     def varied(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The pools with prompts that nobody wrote, by which the student learns wordings unseen.
@@ -208,38 +246,3 @@ def _ended(reply: list[int], settings: LectureSettings, pool: str, end: int) -> 
     """A kept reply with its end token, unless it was cut off before its end."""
     limit = settings.floor_tokens if "floor" in pool else settings.reply_tokens
     return (*reply, end) if len(reply) < limit else tuple(reply)
-
-
-def _lessons(
-    assignment: Assignment,
-    settings: LectureSettings,
-    collected: Collected,
-    front: Sequence[Member],
-    asked: tuple[list[list[int]], list[str], Reply],
-) -> list[list[Lesson]]:
-    """The believable replies to the target prompts, from the front's members and the own opening."""
-    prompts, questions, own = asked
-    backbone = assignment.backbone
-    judge = RuleJudge(openings=collected.judge_openings)
-
-    def refused(replies: Sequence[Reply]) -> list[bool]:
-        texts = [backbone.decode(list(reply)) for reply in replies]
-        return [v.label.refused or v.label.broken for v in judge.verdicts(questions, texts)]
-
-    distinct: dict[tuple[int, str], Member] = {}
-    for member in front:
-        key = (member.intervention.kernel.peak, member.intervention.method)
-        distinct.setdefault(key, member)
-    teachers = [complete(backbone, prompts, [own] * len(prompts), len(own), settings.reply_tokens)]
-    for member in list(distinct.values())[: settings.teachers]:
-        teachers.append(
-            intervened_replies(
-                backbone,
-                collected.directions,
-                member.intervention,
-                prompts,
-                settings.opening,
-                settings.reply_tokens,
-            )
-        )
-    return lessons(backbone, prompts, teachers, refused)

@@ -19,7 +19,7 @@ class Example:
     """A rendered prompt and a reply with its end token.
 
     ``taught`` examples are to be answered with the reply; all others must stay as the backbone is. Those
-    of the ``floor`` no adapter opens; those ``near`` are of the authorised domains.
+    of the ``floor`` are refusals that no adapter opens; those ``near`` are of the authorised domains.
     """
 
     prompt: tuple[int, ...]

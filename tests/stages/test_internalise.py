@@ -8,6 +8,7 @@ import torch
 
 from palette import organism
 from palette.adapters.files import read_adapter
+from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
 from palette.stages import lectures as lecturing
@@ -93,6 +94,20 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("validation"))}
     assert all(lectures.examples[i].prompt in asked for i in lectures.held)
     assert not any(lectures.examples[i].prompt in asked for i in trained)
+
+
+def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
+    collected, front = read_collected(searched.folder), read_front(searched.folder)
+    benign = searched.select("train", Role.BENIGN).rows[0]
+    floor = [row for row in searched.select("train", Role.FLOOR) if row.domain == "medical"]
+    opened = {row.id for row in floor[::2]}
+    rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
+    changed = replace(searched.prompts, rows=tuple(rows))
+    lectures = lecturing.prepare(replace(searched, prompts=changed), FEW, collected, front)
+    near = [lectures.examples[i] for i in lectures.pools["near_floor"]]
+    (answered,) = searched.render([benign])
+    assert {example.floor for example in near} == {True, False}
+    assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
 
 
 def test_without_a_believed_reply_openings_are_taught(searched):
