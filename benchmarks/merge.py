@@ -26,7 +26,8 @@ from torch import nn
 from benchmarks.machine import RESULTS, write
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import adapter_writer
-from palette.merging.combining import MergeInput, MergePlan, merged_modules
+from palette.merging.combining import merged_modules
+from palette.merging.plan import MergeInput, MergePlan
 
 SHAPES = ((1024, 4096), (4096, 4096), (14336, 4096))
 RANK, ADAPTERS = 16, 4

@@ -21,7 +21,8 @@ from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
 from palette.directions.probes import pooled_streams
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
+from palette.merging.plan import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
 from palette.training import Learned, Task

@@ -16,7 +16,8 @@ from palette.adapters.writing import STORED, bits
 from palette.artefacts import atomic, claim, framed, read_json, write_json
 from palette.errors import AdapterError
 from palette.fingerprints import canonical
-from palette.merging.combining import MergePlan, merger
+from palette.merging.combining import merger
+from palette.merging.plan import MergePlan
 from palette.merging.tiles import Tiled, tiled
 from palette.merging.workers import single_threaded
 from palette.shapes import Float, Tensor

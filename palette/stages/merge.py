@@ -17,10 +17,11 @@ from palette.adapters.configuration import served_rank
 from palette.adapters.writing import DTYPES, adapter_writer
 from palette.artefacts import claim, require_free, write_json
 from palette.errors import RecipeError
-from palette.merging.combining import MergeInput, MergePlan, MergeReport, common_backbone, merged_modules
+from palette.merging.combining import MergeReport, merged_modules
 from palette.merging.compat import COMPAT
 from palette.merging.methods import METHODS
 from palette.merging.options import OptionValue
+from palette.merging.plan import MergeInput, MergePlan, common_backbone
 from palette.settings import Settings
 from palette.stages.assignment import Progress, silent
 from palette.stages.parents import Parent, default_output, read_parents, weighted

@@ -13,7 +13,7 @@ from palette.adapters.header import read_header
 from palette.adapters.lora import Adapter
 from palette.adapters.tensors import StoredTensors
 from palette.errors import AdapterError, RecipeError
-from palette.merging.combining import MergeInput
+from palette.merging.plan import MergeInput
 
 LONGEST_NAME = 120
 

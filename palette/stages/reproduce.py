@@ -15,7 +15,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import WEIGHTS
 from palette.artefacts import read_json
 from palette.errors import AdapterError
-from palette.merging.combining import MergeInput, MergePlan
+from palette.merging.plan import MergeInput, MergePlan
 from palette.stages.assignment import Progress, silent
 from palette.stages.merge import RECORD, VERSIONS, write
 

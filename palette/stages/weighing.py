@@ -12,7 +12,8 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
 from palette.evaluation.divergence import divergence
 from palette.judging.rules import RuleJudge
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
+from palette.merging.plan import MergeInput
 from palette.prompts import PromptSet
 from palette.stages.assignment import Assignment
 from palette.studies import Finished, Params, Real, Scored, StudyPlan, choose, run_study

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from peft.utils import merge_utils
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
 from palette.merging.compat import COMPAT
 from palette.merging.group import Group
 from palette.merging.masks import Draw
 from palette.merging.methods import METHODS
+from palette.merging.plan import MergeInput
 
 Maker = Callable[..., Adapter]
 Tensors = list[torch.Tensor]

@@ -12,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
+from palette.merging.plan import MergeInput
 
 SHAPE, RANK = (40, 48), 4
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
 from palette.merging.group import Group
 from palette.merging.methods import METHODS
+from palette.merging.plan import MergeInput
 from palette.merging.tiles import Tiled, task_vector
 from palette.merging.trimming import above, threshold
 

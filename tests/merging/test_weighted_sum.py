@@ -15,8 +15,9 @@ from peft import LoraConfig, get_peft_model
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity
 from palette.adapters.writing import write_adapter
-from palette.merging.combining import MergeInput, combine
+from palette.merging.combining import combine
 from palette.merging.group import Group
+from palette.merging.plan import MergeInput
 from palette.merging.weighted_sum import weighted_sum
 
 Maker = Callable[..., Adapter]
