@@ -33,7 +33,7 @@ from benchmarks.machine import RESULTS, write
 from palette.organism.language import END, PAD, UNKNOWN, save
 from palette.organism.lexicon import DOMAINS, WEAPONS
 from palette.organism.raising import HELPFUL, REFUSING, Pupil, raise_helpful, raise_refusing
-from palette.organism.world import SPLITS, World, create_world, general_questions, questions
+from palette.organism.world import SPLITS, World, create_world, general_questions, prompt_rows, questions
 from palette.seeding import torch_seed
 from palette.stages.organism import write_prompts
 
@@ -145,7 +145,7 @@ def raised(stranger: Stranger, home: Path) -> tuple[Path, Path]:
     raise_helpful(pupil, HELPFUL, shown, wordings=stranger.wordings)
     names = [words.name for words in (*DOMAINS, WEAPONS)]
     raise_refusing(pupil, REFUSING, shown, wordings=dict.fromkeys(names, stranger.wordings))
-    write_prompts(prompts, world)
+    write_prompts(prompts, prompt_rows(world))
     save(pupil.model, tokenizer, weights, torch.float32)
     return weights, prompts
 
