@@ -27,6 +27,7 @@ from benchmarks.machine import RESULTS, write
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import adapter_writer
 from palette.merging.combining import merged_modules
+from palette.merging.options import OptionValue
 from palette.merging.plan import MergeInput, MergePlan
 
 SHAPES = ((1024, 4096), (4096, 4096), (14336, 4096))
@@ -104,7 +105,7 @@ def ours(modules: list[LoraModule], method: str, rank: int | None) -> tuple[floa
     inputs = [MergeInput(Adapter({"layer": module}, backbone)) for module in modules]
     for one in inputs:
         _ = one.adapter.digest
-    options = {"density": DENSITY, "elect": "before"} if method == "ties" else {}
+    options: dict[str, OptionValue] = {"density": DENSITY, "elect": "before"} if method == "ties" else {}
     plan = MergePlan(inputs, method, options, rank)
     seconds, found = best_of(5, lambda: next(iter(merged_modules(plan))))
     return seconds, found.truncation.module.delta()

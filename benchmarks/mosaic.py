@@ -120,7 +120,7 @@ def rows(home: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     }
     for name, overrides in VARIANTS.items():
         chosen = overrides if name in WHOLE else (*overrides, *ABLATION)
-        found[name] = lambda name=name, chosen=chosen: tokens_row(home, name, chosen)  # type: ignore[misc]
+        found[name] = lambda name=name, chosen=chosen: tokens_row(home, name, chosen)
     found["incremental"] = lambda: incremental_row(home)
     found["authorise tokens"] = lambda: tokens_row(home, "authorise tokens", (), AUTHORISE)
     found["authorise adapters"] = lambda: adapters_merged(AUTHORISE, home / "adapters")

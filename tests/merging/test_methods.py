@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging import combining, tiles
+from palette.merging import plan, tiles
 from palette.merging.compat import COMPAT
 from palette.merging.group import Group
 from palette.merging.methods import LAWS, METHODS, MergeMethod
@@ -231,7 +231,7 @@ def test_rows_are_named_after_themselves_and_say_what_they_compute() -> None:
         arxiv = row.paper.rsplit(" ", 1)[1]
         assert row.function.__doc__ and arxiv in row.function.__doc__
         assert row.settled(row.lossless).keys() == row.settled({}).keys()
-    assert combining.METHODS is METHODS
+    assert plan.METHODS is METHODS
 
 
 @pytest.mark.parametrize("tool", COMPAT)
