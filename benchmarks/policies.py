@@ -128,8 +128,8 @@ def _fitted(whole: TokenRecipe, assignment: Assignment, name: str, folder: Path)
         total = torch.zeros(())
         for batch in batches(sequences, backbone.pad, backbone.model.device):
             logits = forward(backbone, batch, max(len(replies[i]) for i in batch.rows) + 1).float()
-            for line, i in enumerate(batch.rows):
-                said = logits[line, -len(replies[i]) - 1 : -1]
+            for i, row in zip(batch.rows, logits, strict=True):
+                said = row[-len(replies[i]) - 1 : -1]
                 total = total + cross_entropy(said, torch.tensor(replies[i]), reduction="sum")
         return total / sum(len(reply) for reply in replies)
 

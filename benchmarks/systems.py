@@ -155,11 +155,11 @@ def supervised(task: Task) -> Learned:
         logits = forward(backbone, batch, max(len(example.reply) for example in chosen) + 1).float()
         terms = [
             cross_entropy(
-                logits[line, -len(chosen[index].reply) - 1 : -1],
+                row[-len(chosen[index].reply) - 1 : -1],
                 torch.tensor(chosen[index].reply),
                 reduction="sum",
             )
-            for line, index in enumerate(batch.rows)
+            for index, row in zip(batch.rows, logits, strict=True)
         ]
         return torch.stack(terms).sum() / sum(len(examples[row].reply) for row in step)
 

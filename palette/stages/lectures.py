@@ -11,7 +11,7 @@ from pydantic import Field
 from palette.authorisation import Role
 from palette.backbones import Advance, greedy_replies, next_token_logits
 from palette.errors import SearchError
-from palette.judging.judge import Verdict
+from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet
 from palette.seeding import shuffler
@@ -128,11 +128,8 @@ class _Teaching:
         """
         assignment, settings, backbone = self.assignment, self.settings, self.assignment.backbone
         groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
-        asked: dict[str, list[str]] = {name: [] for name in groups}
         for row, prompt in zip(rows, assignment.render(rows), strict=True):
-            name = _pool(assignment, row)
-            groups[name].append(prompt)
-            asked[name].append(row.asked)
+            groups[_pool(assignment, row)].append(prompt)
         target = groups.pop("target")
         end = backbone.stops[0]
         kept: dict[str, list[list[int]]] = {}
@@ -140,7 +137,7 @@ class _Teaching:
             limit = settings.floor_tokens if "floor" in name else settings.reply_tokens
             kept[name] = greedy_replies(backbone, prompts, limit, self.advance)
         own = common_opening([*kept["near_benign"], *kept["benign"]]) if own is None else own
-        found = self._lessons(target, asked["target"], own)
+        found = self._lessons(target, own)
         self.advance(len(target))
         whole = believed(found, settings.agreement, settings.least_believed)
         # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
@@ -152,34 +149,29 @@ class _Teaching:
             ]
         }
         for name, replies in kept.items():
-            # What the backbone answers on the floor stays as it is; it is not made surer.
-            refused = self._refused(asked[name], replies) if "floor" in name else [False] * len(replies)
             pools[name] = [
                 Example(
                     tuple(prompt),
                     _ended(reply, settings, name, end),
                     taught=False,
-                    floor=withheld,
+                    # What the backbone answers on the floor stays as it is; it is not made surer.
+                    floor="floor" in name and self._label(reply).refused,
                     near=name.startswith("near"),
                 )
-                for prompt, reply, withheld in zip(groups[name], replies, refused, strict=True)
+                for prompt, reply in zip(groups[name], replies, strict=True)
             ]
         return pools, own, (sum(lesson is not None for lesson in whole), len(target))
 
-    def _refused(self, questions: Sequence[str], replies: Sequence[Sequence[int]]) -> list[bool]:
-        """Which replies are refusals."""
-        return [verdict.label.refused for verdict in self._verdicts(questions, replies)]
-
-    def _verdicts(self, questions: Sequence[str], replies: Sequence[Sequence[int]]) -> list[Verdict]:
+    def _label(self, reply: Sequence[int]) -> Label:
         judge = RuleJudge(openings=self.collected.judge_openings)
-        return judge.verdicts(questions, [self.assignment.backbone.decode(list(reply)) for reply in replies])
+        return judge.verdict(self.assignment.backbone.decode(list(reply))).label
 
-    def _lessons(self, prompts: list[list[int]], questions: list[str], own: Reply) -> list[list[Lesson]]:
+    def _lessons(self, prompts: list[list[int]], own: Reply) -> list[list[Lesson]]:
         """The believable replies to the target prompts, from the own opening and the front's members."""
         settings, backbone = self.settings, self.assignment.backbone
 
         def refused(replies: Sequence[Reply]) -> list[bool]:
-            return [v.label.refused or v.label.broken for v in self._verdicts(questions, replies)]
+            return [label.refused or label.broken for label in map(self._label, replies)]
 
         distinct: dict[tuple[int, str], Member] = {}
         for member in self.front:

@@ -9,8 +9,9 @@ import pytest
 
 from palette.adapters.lora import Adapter, BackboneIdentity
 from palette.errors import AdapterError, RecipeError
+from palette.merging.combining import combine
 from palette.merging.methods import METHODS
-from palette.merging.plan import MergeInput, MergePlan, common_backbone
+from palette.merging.plan import MergeInput
 
 Maker = Callable[..., Adapter]
 
@@ -34,7 +35,7 @@ def test_the_fingerprint_is_kept_only_if_all_state_it(
         MergeInput(Adapter(random_adapter(seed).modules, BackboneIdentity(*identity)))
         for seed, identity in enumerate(identities)
     ]
-    assert astuple(MergePlan(inputs).backbone) == expected
+    assert astuple(combine(inputs)[0].backbone) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_different_backbones_are_refused(
     ]
     last = len(inputs) - 1
     with pytest.raises(AdapterError) as caught:
-        common_backbone(inputs)
+        combine(inputs)
     one, other = inputs[0].adapter.backbone, inputs[last].adapter.backbone
     assert str(caught.value) == (
         f"adapters to merge must be made for one backbone, got {one} in 0.st and {other} in "
@@ -77,11 +78,11 @@ def test_unknown_methods_and_options_are_refused(
     random_adapter: Maker, method: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        MergePlan([MergeInput(random_adapter(1))], method, options).recipe()
+        combine([MergeInput(random_adapter(1))], method, options=options)
     assert str(caught.value) == message
 
 
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(AdapterError) as caught:
-        common_backbone([])
+        combine([])
     assert str(caught.value) == "a merge must have at least one adapter, got 0"
