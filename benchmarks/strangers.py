@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -134,7 +135,10 @@ STRANGERS = {
 
 
 def raised(stranger: Stranger, home: Path) -> tuple[Path, Path]:
-    """The folders of a stranger's weights and prompts; it is raised where it is not there yet."""
+    """The folders of a stranger's weights and prompts; it is raised where it is not there yet.
+
+    Raising takes most of an hour: where it was killed after its first stage, it goes on from there.
+    """
     weights, prompts = home / "weights", home / "prompts"
     if (weights / "config.json").is_file():
         return weights, prompts
@@ -142,7 +146,12 @@ def raised(stranger: Stranger, home: Path) -> tuple[Path, Path]:
     world = create_world(stranger.seed)
     tokenizer = tokenizer_of(stranger, world)
     pupil = Pupil(model_of(stranger, tokenizer), tokenizer, world)
-    raise_helpful(pupil, HELPFUL, shown, wordings=stranger.wordings)
+    halfway = home / "helpful.safetensors"
+    if halfway.is_file():
+        load_model(pupil.model, halfway)
+    else:
+        raise_helpful(pupil, HELPFUL, shown, wordings=stranger.wordings)
+        save_model(pupil.model, str(halfway))
     names = [words.name for words in (*DOMAINS, WEAPONS)]
     raise_refusing(pupil, REFUSING, shown, wordings=dict.fromkeys(names, stranger.wordings))
     write_prompts(prompts, prompt_rows(world))
