@@ -42,10 +42,14 @@ class Run:
         """The processes that run this command together."""
         return join_crew(self.recipe.device)
 
-    @property
+    @cached_property
     def prompts(self) -> PromptSet:
-        """The prompts, with reference answers; only evaluate is given those."""
-        return self._read[0]
+        """The prompts, with reference answers; only evaluate is given those.
+
+        Raises:
+            PromptError: if they cannot be read, or one is asked with an image.
+        """
+        return self._read[0].in_words()
 
     @property
     def sources(self) -> list[Source]:

@@ -73,3 +73,11 @@ def test_a_role_that_is_missing_is_said_of_the_sources(rows: Path) -> None:
     assert str(caught.value).endswith(
         "got no preserved or floor prompt in train; add rows for it (prompts.sources)"
     )
+
+
+def test_prompts_with_an_image_are_refused_before_anything_runs(rows: Path) -> None:
+    given = [json.loads(line) for line in rows.read_text().splitlines()]
+    given[3]["image"] = "hat.png"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in given))
+    with pytest.raises(PromptError, match=f"got 1 with an image, the first '.*{given[3]['id']}'"):
+        run({"sources": [str(rows)]}).require_roles()

@@ -120,11 +120,46 @@ class Backbone:
             return []
         return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
 
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether the chat template reads a message's parts, as those of models that see do, not its text.
+
+        Raises:
+            BackboneError: if it shows neither, so that every prompt would be the same.
+        """
+        for parts in (False, True):
+            try:
+                shown = self._filled([{"role": "user", "content": PROBES[-1]}], parts, tokenize=False)
+            except Exception as error:
+                if parts:
+                    raise BackboneError(
+                        "a chat template must render a user's message",
+                        got=f"{type(error).__name__}: {error}",
+                        remedy="use a chat model, or mend its template",
+                        where=self.name,
+                    ) from error
+                continue
+            if PROBES[-1].lower() in shown.lower():
+                return parts
+        raise BackboneError(
+            "a chat template must show what the user says",
+            got="a rendering without it",
+            remedy="use a chat model, or mend its template",
+            where=self.name,
+        )
+
     def _templated(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
         """A conversation as the chat template has it, up to where the reply begins."""
+        return self._filled(messages, self._in_parts, tokenize=tokenize)
+
+    def _filled(self, messages: list[dict[str, str]], in_parts: bool, *, tokenize: bool) -> Any:
         switches: Any = NO_THINKING if self.thinking == "closed" else {}
+        if in_parts:
+            asked: Any = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+        else:
+            asked = messages
         return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
+            asked, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
         )
 
     def decode(self, ids: list[int]) -> str:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
+from palette.artefacts import read_json
 from palette.backbones.backbone import Backbone, Thinking
 from palette.errors import BackboneError
 from palette.fingerprints import fingerprint, fingerprint_file
@@ -24,8 +34,12 @@ IDENTITY = (
     "merges.txt",
     "*.model",
     "*.jinja",
+    "chat_template.json",
 )
 """The files that make a model what it is."""
+
+PROCESSOR_TEMPLATE = "chat_template.json"
+"""Where processors kept their chat template before it was a file of its own."""
 
 
 def locate(name: str) -> Path:
@@ -90,7 +104,7 @@ def load_backbone(
     try:
         # Eager attention is the fastest at the organism's size; large models are left to the library.
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1 << 28
-        model = AutoModelForCausalLM.from_pretrained(
+        model = _class_of(folder).from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -104,6 +118,26 @@ def load_backbone(
             remedy="check its files",
             where=folder,
         ) from error
+    _require_chat(tokenizer, folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.eval()
+    placed: PreTrainedModel = model.to(device)
+    return Backbone(placed, tokenizer, name, identify(folder), thinking)
+
+
+def _class_of(folder: Path) -> Any:
+    """The class that reads a folder's weights whole: a model that sees is more than its decoder."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    seeing = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+
+
+def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Gives the tokenizer the chat template of the processor beside it, where it has none of its own."""
+    if not tokenizer.chat_template and (folder / PROCESSOR_TEMPLATE).is_file():
+        tokenizer.chat_template = read_json(folder / PROCESSOR_TEMPLATE).get("chat_template")
     if not tokenizer.chat_template:
         raise BackboneError(
             "a backbone must be a chat model",
@@ -111,9 +145,3 @@ def load_backbone(
             remedy="add one to the tokenizer",
             where=folder,
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.requires_grad_(False)
-    model.eval()
-    placed: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
-    return Backbone(placed, tokenizer, name, identify(folder), thinking)

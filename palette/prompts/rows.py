@@ -115,6 +115,21 @@ class PromptSet:
         """The same prompts with their reference answers taken off."""
         return PromptSet(tuple(replace(row, answer=None) for row in self.rows))
 
+    def in_words(self) -> PromptSet:
+        """This set, if all of it can be asked in words alone.
+
+        Raises:
+            PromptError: if a prompt is asked with an image, without which it would be another one.
+        """
+        seen = [row.id for row in self.rows if row.image]
+        if seen:
+            raise PromptError(
+                "a prompt must be asked in words, since images are not shown to a model yet",
+                got=f"{len(seen)} with an image, the first {seen[0]!r}",
+                remedy="leave those rows out, or move a public set away from its images",
+            )
+        return self
+
     def required(self, name: str) -> PromptSet:
         """This set, if it has a prompt.
 

@@ -87,7 +87,7 @@ class Bench:
         Of a folder it is the test split; a public set is there to be tested on as a whole.
 
         Raises:
-            PromptError: if they cannot be read.
+            PromptError: if they cannot be read, or one is asked with an image.
         """
         path = self.place(one.prompts)
         origin = None
@@ -98,4 +98,4 @@ class Bench:
             found, origin = source.prompts, Origin.of(source)
         if one.domains:
             found = found.where(lambda row: row.domain in one.domains)
-        return found, origin
+        return found.in_words(), origin

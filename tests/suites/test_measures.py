@@ -100,6 +100,15 @@ def test_floor_replies_are_cut_short(bench, monkeypatch):
     assert sorted(limits) == [5, 64, 64, 64, 64, 64]
 
 
+def test_a_measure_of_prompts_with_an_image_is_refused(bench, tmp_path):
+    written = (bench.place("own") / "medical.jsonl").read_text().splitlines()
+    seen = [json.dumps({**json.loads(line), "image": "hat.png"}) + "\n" for line in written]
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "medical.jsonl").write_text("".join(seen))
+    with pytest.raises(PromptError, match="a prompt must be asked in words"):
+        run(bench, {"kind": "over_refusal", "prompts": str(tmp_path / "seen"), "reply_tokens": 3})
+
+
 def test_without_an_adapter_there_is_one_side_and_no_change(bench):
     alone = replace(bench, adapter=None)
     asked, moved, cost = run(

@@ -1,0 +1,162 @@
+"""Models that see are read as any backbone is; what they are asked here is text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from palette import organism
+from palette.adapters.mounting import mounted
+from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
+from palette.errors import BackboneError
+from palette.mosaic import ControlTokens, initial, mounted_tokens
+from palette.mosaic.mounting import identity
+from palette.seeding import torch_seed
+from palette.training.lora import lora_layers
+from tests.fixtures.noise import noise
+from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
+
+QUESTIONS = ("what is 1 plus 2 ?", "tell me .", "what is 3 plus 4 ? tell me .")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    """A folder as ``save_pretrained`` leaves it."""
+    tokenizer = AutoTokenizer.from_pretrained(organism.weights("organism"))
+    tokenizer.chat_template = PARTS
+    with torch_seed(0, request.param):
+        model = AutoModelForImageTextToText.from_config(FAMILIES[request.param](tokenizer))
+        if request.param == "gemma":
+            # Untrained, it is all zeros: no image would be seen.
+            torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
+    found = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(found)
+    tokenizer.save_pretrained(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def backbone(folder):
+    return load_backbone(folder)
+
+
+@pytest.fixture(scope="module")
+def asked(backbone):
+    return [backbone.render([{"role": "user", "content": question}]) for question in QUESTIONS]
+
+
+def test_a_model_that_sees_is_read_whole(folder, backbone, asked):
+    known = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    assert type(backbone.model) is type(known)
+    assert backbone.parameters == sum(parameter.numel() for parameter in known.parameters())
+    assert (backbone.layers, backbone.width, len(backbone.blocks)) == (3, 64, 3)
+    assert all(len(writers) == 2 for writers in backbone.writers)
+    with torch.no_grad():
+        alone = torch.stack([known(torch.tensor([ids])).logits[0, -1] for ids in asked])
+    assert torch.allclose(next_token_logits(backbone, asked), alone, atol=1e-5)
+
+
+def test_its_replies_are_those_of_the_library(backbone, asked):
+    for ids, reply in zip(asked, greedy_replies(backbone, asked, 8), strict=True):
+        generated = backbone.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False
+        )
+        assert reply == [token for token in generated[0, len(ids) :].tolist() if token not in backbone.stops]
+
+
+def test_adapters_and_control_tokens_are_mounted_on_its_decoder_and_leave_it_as_it_was(backbone, asked):
+    plain = next_token_logits(backbone, asked)
+    layers = lora_layers(backbone, [0, 1])
+    assert layers and not any("vision" in name or "visual" in name for name in layers)
+    adapter = noise(backbone, layers[0])
+    assert list(adapter.modules) == layers[:1]
+    with mounted(backbone.model, adapter):
+        assert not torch.allclose(next_token_logits(backbone, asked), plain, atol=1e-3)
+    made = ControlTokens(initial(backbone, ["alpha", "beta"], 2, 0), identity(backbone))
+    with mounted_tokens(backbone, made) as controlled:
+        subsets = [(), ("alpha",), ("alpha", "beta")]
+        rows = [controlled.prefixed(ids, active) for ids, active in zip(asked, subsets, strict=True)]
+        together = next_token_logits(controlled, rows)
+        alone = torch.cat([next_token_logits(controlled, [row]) for row in rows])
+        assert torch.allclose(together, alone, atol=1e-5)
+        assert torch.allclose(together[0], plain[0], atol=1e-5)
+    assert torch.equal(next_token_logits(backbone, asked), plain)
+
+
+def test_control_tokens_stand_beside_an_image(backbone, asked):
+    name = backbone.model.config.model_type
+    image = backbone.model.config.image_token_id
+    seen = [image] * (1 if name == "qwen2_5_vl" else 4)
+    made = ControlTokens(initial(backbone, ["alpha", "beta"], 2, 0), identity(backbone))
+    with mounted_tokens(backbone, made) as controlled, torch.no_grad():
+
+        def logits(active: tuple[str, ...], seed: int) -> torch.Tensor:
+            ids = controlled.prefixed([*seen, *asked[0]], active)
+            kinds = torch.tensor([[int(token == image) for token in ids]])
+            given = {"token_type_ids": kinds} if name == "gemma3" else {}
+            found = backbone.model(torch.tensor([ids]), **given, **pixels(name, seed)).logits
+            return found[0, -1]
+
+        plain, other = logits((), 0), logits((), 1)
+        controls = logits(("alpha", "beta"), 0)
+    assert not torch.allclose(plain, other, atol=1e-4)
+    assert not torch.allclose(plain, controls, atol=1e-4)
+    assert controls.isfinite().all()
+
+
+def pixels(name: str, seed: int) -> dict[str, torch.Tensor]:
+    """Noise in the form in which a family takes one image."""
+    with torch_seed(seed, "pixels"):
+        if name == "qwen2_5_vl":
+            return {
+                "pixel_values": torch.randn(4, 3 * 2 * 14 * 14),
+                "image_grid_thw": torch.tensor([[1, 2, 2]]),
+            }
+        return {"pixel_values": torch.randn(1, *([1] * (name == "idefics3")), 3, 28, 28)}
+
+
+@pytest.mark.parametrize("template", [PLAIN, PARTS])
+def test_a_message_is_shown_by_templates_of_text_and_of_parts(templated, template):
+    shown = templated(template)
+    ids = shown.render([{"role": "system", "content": "tell"}, {"role": "user", "content": "what is 3 ?"}])
+    assert "what is 3 ?" in shown.decode(ids)
+    assert shown.decode(ids).count("tell") == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "got"),
+    [
+        ("{{ messages[0]['role'] }}", "a rendering without it"),
+        ("{{ messages[0]['content']['words']['first'] }}", "UndefinedError"),
+    ],
+)
+def test_a_template_that_does_not_show_what_is_said_is_refused(templated, template, got):
+    with pytest.raises(BackboneError, match=got):
+        templated(template).render([{"role": "user", "content": "what is 3 ?"}])
+
+
+def test_the_processors_template_stands_in_for_the_tokenizers(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(organism.weights("organism"))
+    tokenizer.chat_template = None
+    AutoModelForImageTextToText.from_config(FAMILIES["llava"](tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="must be a chat model"):
+        load_backbone(tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": PARTS}))
+    backbone = load_backbone(tmp_path)
+    assert "what is 3 ?" in backbone.decode(backbone.render([{"role": "user", "content": "what is 3 ?"}]))
+
+
+@pytest.fixture(scope="module")
+def templated():
+    """The organism with another chat template."""
+
+    def with_template(template: str) -> Backbone:
+        found = load_backbone(organism.weights("shared"))
+        found.tokenizer.chat_template = template
+        return found
+
+    return with_template
