@@ -79,6 +79,11 @@ class Backbone:
         return None
 
     @property
+    def releases(self) -> bool:
+        """Whether a reply sees none of the tokens that take no position, which its prompt has read."""
+        return False
+
+    @property
     def layers(self) -> int:
         """How many blocks the decoder has."""
         return int(self.model.config.get_text_config().num_hidden_layers)

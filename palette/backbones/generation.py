@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from palette.backbones.backbone import Backbone
 from palette.backbones.cache import Prefix, Slots, bytes_a_token, prefilled, window
 from palette.backbones.queueing import Portion, Unit, planned
-from palette.backbones.scoring import Batch, batches
+from palette.backbones.scoring import Batch, batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.shapes import Bool, Float, Int, Tensor
 
@@ -178,13 +178,15 @@ class Growing:
         prompts = [self._prompts[row] for row in rows]
         prefix = self._prefix(tuple(prompts[0][: portion.shared])) if portion.shared else None
         rests = [prompt[portion.shared :] for prompt in prompts]
-        logits, known, mask = prefilled(self._backbone, self._padded(rests), prefix)
+        batch = padded(rests, range(len(rests)), self._backbone.pad, self._backbone.model.device)
+        logits, known, mask = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}
         seen = self._marks(rows)
         stay = self._say(rows, self._chosen(logits, seen))
         if stay:
             kept = torch.tensor(stay, device=mask.device)
-            slots.join([(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in known], mask[kept])
+            held = [(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in known]
+            slots.join(held, seen_by_replies(self._backbone, mask[kept]))
         if seen is not None:
             self._seen = torch.cat([seen[:0] if self._seen is None else self._seen, seen[stay]])
         return [rows[line] for line in stay]
@@ -200,14 +202,6 @@ class Growing:
         if self._seen is not None:
             self._seen = self._seen[order]
         return [lines[line] for line in order]
-
-    def _padded(self, rows: Prompts) -> Batch:
-        width, device = max(map(len, rows)), self._backbone.model.device
-        ids = [[self._backbone.pad] * (width - len(row)) + list(row) for row in rows]
-        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-        return Batch(
-            list(range(len(rows))), torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-        )
 
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
         """The keys and values of tokens that rows begin with, read once."""

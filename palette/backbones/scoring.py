@@ -34,14 +34,20 @@ def batches(
     while start < len(order):
         width = len(sequences[order[start]])
         rows = order[start : start + max(1, tokens // max(1, width))]
-        ids = torch.full((len(rows), width), pad)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for line, row in enumerate(rows):
-            length = len(sequences[row])
-            ids[line, width - length :] = torch.tensor(sequences[row], dtype=torch.long)
-            mask[line, width - length :] = 1
-        yield Batch(rows, ids.to(device), mask.to(device))
+        yield padded(sequences, rows, pad, device)
         start += len(rows)
+
+
+def padded(sequences: Sequence[Sequence[int]], rows: Sequence[int], pad: int, device: torch.device) -> Batch:
+    """The batch of these rows, as wide as the longest of them."""
+    width = max(len(sequences[row]) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for line, row in enumerate(rows):
+        length = len(sequences[row])
+        ids[line, width - length :] = torch.tensor(sequences[row], dtype=torch.long)
+        mask[line, width - length :] = 1
+    return Batch(list(rows), ids.to(device), mask.to(device))
 
 
 @torch.no_grad()
@@ -62,6 +68,9 @@ def reply_logits(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "_token vocabulary"]]:
     """For each prompt, the logits with which the model would say each token of the reply, teacher-forced."""
+    first = backbone.weightless
+    if backbone.releases and first is not None and any(max(prompt) >= first for prompt in prompts):
+        return _released_logits(backbone, prompts, replies)
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     for batch in batches(whole, backbone.pad, backbone.model.device):
@@ -70,6 +79,25 @@ def reply_logits(
         for line, row in enumerate(batch.rows):
             # Cloned, so that one kept row does not keep its whole batch in memory.
             found[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
+    return found
+
+
+def _released_logits(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+) -> list[Float[Tensor, "_token vocabulary"]]:
+    """The same in two passes, prompts and then replies, which see of a prompt what is not released."""
+    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for batch in batches(prompts, backbone.pad, backbone.model.device):
+        cache = DynamicCache()
+        first = forward(backbone, batch, 1, cache).float()
+        said = padded(replies, batch.rows, backbone.pad, backbone.model.device)
+        rest = first[:, :0]
+        if said.ids.shape[1]:
+            held = seen_by_replies(backbone, marked(backbone, batch))
+            rest = forward(backbone, said, 0, cache, held).float()
+        for line, row in enumerate(batch.rows):
+            length = len(replies[row])
+            found[row] = torch.cat([first[line], rest[line, rest.shape[1] - length :]])[:length]
     return found
 
 
@@ -124,6 +152,11 @@ def marked(backbone: Backbone, batch: Batch) -> Int[Tensor, "batch position"]:
     """A batch's mask, in which tokens that are read but take no position are 2."""
     first = backbone.weightless
     return batch.mask if first is None else torch.where(batch.ids >= first, 2 * batch.mask, batch.mask)
+
+
+def seen_by_replies(backbone: Backbone, mask: Int[Tensor, "batch past"]) -> Int[Tensor, "batch past"]:
+    """The mask (``marked``) of what prompts hold, of what their replies see of it."""
+    return mask.where(mask == 1, 0) if backbone.releases else mask
 
 
 def positions(

@@ -33,6 +33,7 @@ def render_subsets(report: Json) -> str:
         f'<p class="meta">Backbone <b>{escape(model["name"])}</b> <code>{escape(model["fingerprint"][:16])}'
         f"</code> · split <b>{escape(report['split'])}</b> · {escape(report['sign'])}, "
         f"{report['slots']} tokens a category at the place {escape(report['place'])}, "
+        f"{'released where the reply begins' if report['released'] else 'seen by the reply'}, "
         f"{report['parameters']} numbers in all</p>"
     )
     limits = "".join(f"<li>{escape(text)}</li>" for text in LIMITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, combinations
 from typing import get_args
 
@@ -183,6 +184,47 @@ def test_one_set_is_mounted_at_a_time(backbone, tokens):
         mounted_tokens(backbone, tokens()),
     ):
         pass
+
+
+@pytest.mark.parametrize("place", get_args(Place))
+@pytest.mark.parametrize("released", [True, False])
+def test_replies_see_no_token_that_was_released(backbone, tokens, prompts, place, released):
+    """Against one pass under a mask of pairs, which knows nothing of caches."""
+    with mounted_tokens(backbone, tokens(place), released=released) as controlled:
+        assert controlled.releases == (released and place in ("turn", "end"))
+        asked = [controlled.prefixed(p, s) for p, s in zip(prompts[8:14], SUBSETS[8:14], strict=True)]
+        replies = [[*one, *prompts[3][:n]] for n, one in enumerate(greedy_replies(controlled, asked, 6))]
+        found = reply_logits(controlled, asked, replies)
+        for prompt, reply, logits in zip(asked, replies, found, strict=True):
+            assert torch.allclose(masked(controlled, prompt, reply), logits, atol=1e-4)
+
+
+def masked(controlled, prompt, reply):
+    """The logits of a reply in one pass, in which its tokens see no released one."""
+    ids = torch.tensor([*prompt, *reply])
+    virtual = ids >= controlled.first
+    sees = torch.ones(len(ids), len(ids)).tril().bool()
+    if controlled.releases:
+        sees[len(prompt) :] &= ~virtual
+    places = ~virtual if controlled.tokens.place in ("turn", "end") else torch.ones_like(virtual)
+    with torch.no_grad():
+        logits = controlled.model(
+            input_ids=ids[None],
+            attention_mask=torch.zeros(sees.shape).masked_fill(~sees, torch.finfo().min)[None, None],
+            position_ids=(places.cumsum(0) - 1).clamp(min=0)[None],
+        ).logits[0]
+    return logits[len(prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("place", ["turn", "end"])
+def test_a_reply_is_the_same_said_step_by_step_or_given(backbone, tokens, prompts, place):
+    with mounted_tokens(backbone, tokens(place)) as controlled:
+        asked = [controlled.prefixed(p, s) for p, s in zip(prompts, SUBSETS, strict=True)]
+        replies = greedy_replies(controlled, asked, 6)
+        given = reply_logits(controlled, asked, replies)
+        assert [one.argmax(-1).tolist() for one in given] == replies
+        seen = replace(controlled, released=False)
+        assert greedy_replies(seen, asked, 6) != replies
 
 
 def test_a_gradient_reaches_the_tokens_alone(backbone, tokens, prompts):

@@ -26,6 +26,7 @@ def report() -> dict[str, Any]:
         "split": "test",
         "sign": "restrict",
         "place": "end",
+        "released": True,
         "slots": 5,
         "parameters": 1280,
         "categories": ["alpha", HOSTILE],

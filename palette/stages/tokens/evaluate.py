@@ -45,7 +45,7 @@ def evaluate(
     ]
     asked = ask(assignment, settings, tokens.sign)
     with (
-        mounted_tokens(assignment.backbone, tokens) as controlled,
+        mounted_tokens(assignment.backbone, tokens, released=settings.released) as controlled,
         assignment.progress("evaluate", len(chosen) * len(asked.rows)) as advance,
     ):
         outcomes, ordinary = [], {}
@@ -65,6 +65,7 @@ def evaluate(
         "model": {"name": assignment.backbone.name, "fingerprint": assignment.backbone.fingerprint},
         "split": settings.split,
         **report,
+        "released": controlled.releases,
         "gate": joined([report["gate"], *ordinary.values()]),
         "latency": latency,
         "provenance": provenance,

@@ -54,6 +54,7 @@ class TokenEvaluateSettings(Settings):
     split: Split = Field("test", description="the split that is reported")
     orders: int = Field(4, ge=1, description="subsets of at most so many categories are evaluated")
     prompts: int = Field(100, ge=1, description="prompts at most, a subset, category, kind and tier")
+    released: bool = Field(True, description="replies see no control token that stands inside a prompt")
     reply_tokens: int = Field(32, ge=1, description="tokens of a reply at most")
     floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     latency_prompts: int = Field(8, ge=0, description="prompts that latency is measured on; 0: not measured")
