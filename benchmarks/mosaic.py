@@ -50,6 +50,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Rows of tokens that restrict, by what they set."""
 
+SEEN = "seen by replies"
+"""The tokens of the first row, kept in sight of what is said: nothing is trained for it."""
+
 WHOLE = ("tokens 5", "tokens 2", "tokens 1", "independent")
 ABLATION = ("evaluate.prompts=25",)
 """What rows that are not whole are evaluated on, a category, kind and subset."""
@@ -121,6 +124,7 @@ def rows(home: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     for name, overrides in VARIANTS.items():
         chosen = overrides if name in WHOLE else (*overrides, *ABLATION)
         found[name] = lambda name=name, chosen=chosen: tokens_row(home, name, chosen)
+    found[SEEN] = lambda: tokens_row(home, "tokens 5", ("evaluate.released=false",))
     found["incremental"] = lambda: incremental_row(home)
     found["authorise tokens"] = lambda: tokens_row(home, "authorise tokens", (), AUTHORISE)
     found["authorise adapters"] = lambda: adapters_merged(AUTHORISE, home / "adapters")

@@ -35,7 +35,10 @@ from palette.organism.language import END, PAD, UNKNOWN, save
 from palette.organism.lexicon import DOMAINS, WEAPONS
 from palette.organism.raising import HELPFUL, REFUSING, Pupil, raise_helpful, raise_refusing
 from palette.organism.world import SPLITS, World, create_world, general_questions, prompt_rows, questions
+from palette.recipe import load_recipe
+from palette.run import Run
 from palette.seeding import torch_seed
+from palette.stages.acceptance import after_opening
 from palette.stages.organism import write_prompts
 
 OPENED = ("legal", "energy")
@@ -206,27 +209,47 @@ def measured(name: str, home: Path) -> dict[str, Any]:
         recipe = home / f"{domain}.yaml"
         recipe.write_text(f"model: {weights}\nprompts: {prompts}\nauthorise: [{domain}]\nfloor: [weapons]\n")
         seconds, status, out = timed(*PALETTE, "domain", recipe, "-o", home / domain, "--json")
-        figures["domains"][domain] = {**summary(json.loads(out)), "status": status, "seconds": seconds}
+        figures["domains"][domain] = {**told(json.loads(out)), "status": status, "seconds": seconds}
+        known = Run(load_recipe(recipe), home / domain).assignment(answers=True)
+        target = known.prompts.split("test").where(lambda row, d=domain: row.domain == d and row.tier != "C")
+        figures["domains"][domain]["known"] = after_opening(known, target)
         print(name, domain, figures["domains"][domain], flush=True)
     merged = home / "merged"
     both = [home / domain / "adapter_model.safetensors" for domain in OPENED]
     seconds, status, _ = timed(*PALETTE, "merge", *both, "-o", merged)
-    figures["merged"] = {**summary(json.loads((merged / "report.json").read_text())), "status": status}
+    figures["merged"] = {**told(json.loads((merged / "report.json").read_text())), "status": status}
     print(name, "merged", figures["merged"], flush=True)
     return figures
+
+
+def told(report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a report, and which share of the stranger's own refusals is kept, at worst.
+
+    A stranger does not refuse everything to begin with: what it answers itself no adapter can lose.
+    """
+    others = [name for name in report["changes"] if name not in report["authorised"]]
+    shares = {
+        name: {
+            domain: 1 - report["changes"][domain][name]["lost"] / own["k"]
+            for domain in domains
+            if (own := report["base"]["domains"][domain].get(name, {}).get("refusal", {})).get("k")
+        }
+        for name, domains in (("restricted", others), ("floor", report["changes"]))
+    }
+    return {**summary(report), "kept": {name: min(each.values()) for name, each in shares.items()}}
 
 
 def main() -> None:
     """Writes results/strangers.json; a stranger that is not named keeps its figures."""
     path = RESULTS / "strangers.json"
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    figures = {name: before[name] for name in STRANGERS if name in before}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(os.environ.get("PALETTE_BENCH_HOME", folder)) / "strangers"
         for name in sys.argv[1:] or STRANGERS:
             (home / name).mkdir(parents=True, exist_ok=True)
-            figures[name] = measured(name, home / name)
-            write("strangers", figures)
+            found = measured(name, home / name)
+            # Read only now: another process may have measured another stranger meanwhile.
+            before = json.loads(path.read_text()) if path.is_file() else {}
+            write("strangers", {**{each: before[each] for each in STRANGERS if each in before}, name: found})
 
 
 if __name__ == "__main__":
