@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import ceil
 
 from palette.shapes import Tensor
-from palette.training.examples import recalling
+from palette.training.examples import recalling, shared_beginning
 from palette.training.loop import Loss, Plan, Stopping, train
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.training.losses import OutputLoss
@@ -19,8 +19,10 @@ def distil(task: Task) -> Learned:
     backbone, settings = task.backbone, task.settings
     blocks = trained_blocks(backbone.layers, settings)
     sites = [block + 1 for block in blocks]
-    recall = recalling(backbone, task.examples, sites, settings.recalled_gib, lambda: untrained(backbone))
-    loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.beside, task.seed)
+    head = shared_beginning(backbone, task.examples)
+    most = settings.recalled_gib
+    recall = recalling(backbone, task.examples, sites, most, lambda: untrained(backbone), head)
+    loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.beside, task.seed, head)
     return fitted(task, blocks, loss, settings.read_energy)
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 
 from palette.activations import block_outputs
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import forward
+from palette.backbones.cache import bytes_a_token, window
+from palette.backbones.scoring import Cache, KeysValues, cache_of, forward, held_by, padded
 from palette.shapes import Float, Tensor
+
+Tokens = tuple[int, ...]
+
+WORTHWHILE = 8
+"""Shared tokens from which on a pass of their own was measured to cost less than one for each row."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,16 @@ Recall = Callable[[Sequence[int]], list[Reference]]
 
 
 def recalling(
-    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], most: float, bare: Bare
+    backbone: Backbone,
+    examples: Sequence[Example],
+    sites: Sequence[int],
+    most: float,
+    bare: Bare,
+    head: Tokens = (),
 ) -> Recall:
     """What the bare backbone does on examples, worked out when it is first asked for, inside ``bare()``.
 
-    It is kept up to so many GiB; beyond that it is worked out again.
+    It is kept up to so many GiB; beyond that it is worked out again. ``head`` are tokens that all begin with.
     """
     known: dict[int, Reference] = {}
     room = [most * 2**30]
@@ -68,7 +80,7 @@ def recalling(
         asked = {row: known[row] for row in rows if row in known}
         if missing := sorted(set(rows) - set(asked)):
             with bare():
-                found = references(backbone, [examples[row] for row in missing], sites)
+                found = references(backbone, [examples[row] for row in missing], sites, head)
             for row, reference in zip(missing, found, strict=True):
                 asked[row] = reference
                 room[0] -= reference.size
@@ -79,20 +91,65 @@ def recalling(
     return recall
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Tokens that all sequences begin with, once they were run: what the others go on from."""
+
+    known: KeysValues
+    streams: Float[Tensor, "site shared d_model"]
+
+    def cache(self, rows: int) -> Cache:
+        """A cache for so many sequences; a gradient through it is the sum of theirs."""
+        return cache_of([(k.expand(rows, *k.shape[1:]), v.expand(rows, *v.shape[1:])) for k, v in self.known])
+
+
+def shared_beginning(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
+    """The first tokens of every prompt, all but its last, as a template with a system prompt has them.
+
+    None where they are few, or where the model bears no cache that can be gone on from.
+    """
+    prompts = [example.prompt for example in examples]
+    count = min(shared(prompts), min(map(len, prompts), default=0) - 1)
+    if count < WORTHWHILE or window(backbone) is not None or not bytes_a_token(backbone):
+        return ()
+    return prompts[0][:count]
+
+
+def shared(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all sequences have in common."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+
+
+def begun(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> Beginning | None:
+    """The tokens run once, in the model's present state; None where there are none."""
+    if not tokens:
+        return None
+    cache = Cache()
+    with block_outputs(backbone.blocks, sites) as streams:
+        forward(backbone, padded([tokens], [0], backbone.pad, backbone.model.device), 1, cache)
+    read = [streams[site][0] for site in sites]
+    return Beginning(held_by(cache), torch.stack(read) if read else torch.empty(0, len(tokens), 0))
+
+
 @torch.no_grad()
-def references(backbone: Backbone, examples: Sequence[Example], sites: Sequence[int]) -> list[Reference]:
-    """The backbone's record of every example, in one pass."""
+def references(
+    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], head: Tokens = ()
+) -> list[Reference]:
+    """The backbone's record of every example, in one pass; ``head`` are tokens that all begin with."""
     found: list[Reference | None] = [None] * len(examples)
-    for batch in batches([e.ids for e in examples], backbone.pad, backbone.model.device):
+    start = begun(backbone, head, sites)
+    ends = [example.ids[len(head) :] for example in examples]
+    for batch in batches(ends, backbone.pad, backbone.model.device):
         longest = max(len(examples[row].reply) for row in batch.rows)
+        cache = start.cache(len(batch.rows)) if start else None
         with block_outputs(backbone.blocks, sites) as streams:
-            logits = forward(backbone, batch, longest + 1).float()
+            logits = forward(backbone, batch, longest + 1, cache).float()
         for line, row in enumerate(batch.rows):
-            example = examples[row]
-            whole, reply = len(example.ids), len(example.reply)
-            edited = [streams[site][line, -whole:] for site in sites]
+            width, reply = len(ends[row]), len(examples[row].reply)
+            edited = [streams[site][line, -width:] for site in sites]
+            whole = torch.stack(edited) if edited else logits.new_empty(0, width, backbone.width)
             found[row] = Reference(
                 logits=logits[line, -reply - 1 : -1].clone(),
-                streams=torch.stack(edited) if edited else logits.new_empty(0, whole, backbone.width),
+                streams=torch.cat([start.streams, whole], dim=1) if start and edited else whole,
             )
     return [reference for reference in found if reference is not None]

@@ -17,7 +17,7 @@ from palette.backbones.scoring import Batch, forward
 from palette.seeding import shuffler
 from palette.settings import Settings
 from palette.shapes import Float, Int, Tensor
-from palette.training.examples import Example, Recall, Reference, references
+from palette.training.examples import Beginning, Example, Recall, Reference, Tokens, begun, references
 from palette.training.lora import untrained
 
 
@@ -65,28 +65,32 @@ class OutputLoss:
     beside: Sequence[Adapter] = ()
     """Adapters of other domains; in each step a random subset of them is mounted."""
     seed: int = 0
+    head: Tokens = ()
+    """Tokens that all examples begin with: run once for all rows of a step, with their gradient."""
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
         chosen, company = [self.examples[row] for row in rows], self._company(step)
         bare = self.recall(rows)
         known = self._beside(chosen, bare, company)
-        whole = [example.ids for example in chosen]
+        ends = [example.ids[len(self.head) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
-        # Of like length, since what is padded costs as much as what is not.
-        for batch in batches(whole, self.backbone.pad, self.backbone.model.device):
-            with mounted_all(self.backbone.model, company):
-                taught, kept, unsure, moved = self._terms(batch, chosen, bare, known)
-            loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
-            loss = loss + weights.decision_weight * unsure / len(step)
-            loss = loss + weights.identity_weight * moved / others
+        with mounted_all(self.backbone.model, company):
+            start = begun(self.backbone, self.head, self.sites)
+            # Of like length, since what is padded costs as much as what is not.
+            for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
+                taught, kept, unsure, moved = self._terms(batch, start, chosen, bare, known)
+                loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
+                loss = loss + weights.decision_weight * unsure / len(step)
+                loss = loss + weights.identity_weight * moved / others
         return loss
 
     def _terms(
         self,
         batch: Batch,
+        start: Beginning | None,
         chosen: Sequence[Example],
         bare: Sequence[Reference],
         known: Sequence[Reference],
@@ -94,8 +98,9 @@ class OutputLoss:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         backbone = self.backbone
         longest = max(len(chosen[index].reply) for index in batch.rows)
+        cache = start.cache(len(batch.rows)) if start else None
         with block_outputs(backbone.blocks, self.sites) as streams:
-            logits = forward(backbone, batch, longest + 1).float()
+            logits = forward(backbone, batch, longest + 1, cache).float()
         taught, kept, unsure, moved = (logits.new_zeros(()) for _ in range(4))
         # Taken apart at once: each row taken by its index would have a gradient as large as the batch.
         edited = [streams[site] for site in self.sites]
@@ -109,7 +114,10 @@ class OutputLoss:
                 taught = taught + taught_loss(said, reference.logits, reply).sum()
                 continue
             kept = kept + kl_each(reference.logits, said).sum()
-            stream = torch.stack([line[-len(example.ids) :] for line in lines])
+            width = len(example.ids) - len(self.head)
+            stream = torch.stack([line[-width:] for line in lines])
+            if start:
+                stream = torch.cat([start.streams, stream], dim=1)
             moved = moved + relative_distance(stream.float(), reference.streams.float())
         return [taught, kept, unsure, moved]
 
@@ -151,7 +159,7 @@ class OutputLoss:
             return known
         kept = [place for place, example in enumerate(chosen) if not example.taught]
         with mounted_all(self.backbone.model, company), untrained(self.backbone):
-            found = references(self.backbone, [chosen[place] for place in kept], self.sites)
+            found = references(self.backbone, [chosen[place] for place in kept], self.sites, self.head)
         for place, reference in zip(kept, found, strict=True):
             known[place] = reference
         return known

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from random import Random
 
-from palette.training.examples import Example
-
-Tokens = tuple[int, ...]
+from palette.training.examples import Example, Tokens, shared
 
 
 def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
@@ -58,8 +55,3 @@ def parted(examples: Sequence[Example]) -> list[tuple[Tokens, Tokens, Tokens]]:
     after = shared([prompt[before:][::-1] for prompt in prompts])
     cuts = ((prompt, len(prompt) - after) for prompt in prompts)
     return [(prompt[:before], prompt[before:end], prompt[end:]) for prompt, end in cuts]
-
-
-def shared(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all sequences have in common."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))

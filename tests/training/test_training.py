@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
-from palette.training.examples import references
+from palette.training.examples import references, shared_beginning
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 
 SITES = [1, 2]
@@ -57,6 +58,30 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
     with trainable(backbone, layers, rank=2, alpha=4, seed=1) as model:
         end = train(lora_parameters(model), loss, plan, Checkpoint(path, identity, 2), stopping)
         return read_out(model, backbone, layers), end, calls
+
+
+def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, examples):
+    system = tuple(backbone.tokenizer("what is the dose and the clause ? tell me ." * 2)["input_ids"])
+    begun = [replace(one, prompt=(*system, *one.prompt)) for one in examples]
+    begun.append(replace(begun[1], prompt=(*system, *examples[2].prompt[:4])))
+    head = shared_beginning(backbone, begun)
+    assert head[: len(system)] == system
+    assert len(head) < min(len(one.prompt) for one in begun)
+    assert shared_beginning(backbone, examples) == () == shared_beginning(backbone, [])
+    rows, found = [0, 1, 2, 3], []
+    with trainable(backbone, lora_layers(backbone, [0, 1]), rank=2, alpha=4, seed=1) as model:
+        parameters = lora_parameters(model)
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.add_(0.1)
+        for shared in ((), head):
+            bare = partial(untrained, backbone)
+            recall = recalling(backbone, begun, SITES, 1.0, bare, shared)
+            loss = OutputLoss(backbone, begun, recall, SITES, LossWeights(), head=shared)(rows, rows)
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            found.append((loss.detach(), *gradients, *(one.streams for one in recall(rows))))
+    for plain, once in zip(*found, strict=True):
+        assert torch.allclose(once, plain, rtol=1e-3, atol=1e-5)
 
 
 EXACT = {"sureness": 0.0}
