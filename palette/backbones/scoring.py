@@ -69,7 +69,7 @@ def reply_logits(
 ) -> list[Float[Tensor, "_token vocabulary"]]:
     """For each prompt, the logits with which the model would say each token of the reply, teacher-forced."""
     first = backbone.weightless
-    if backbone.releases and first is not None and any(max(prompt) >= first for prompt in prompts):
+    if backbone.releases and first is not None and any(max(prompt, default=0) >= first for prompt in prompts):
         return _released_logits(backbone, prompts, replies)
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]

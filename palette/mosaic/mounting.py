@@ -46,7 +46,7 @@ class Controlled(Backbone):
         """Whether a reply sees none of the control tokens, which its prompt has read.
 
         What is refused is decided before its first word; seen by what is said after it, tokens disturb
-        how names are copied: on the organism they cost 1.4 points of neutral answers, released none.
+        how names are copied: on the organism that cost 1.4 points of neutral answers, and released nothing.
         """
         return self.released and self.weightless is not None
 
