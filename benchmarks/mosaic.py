@@ -97,6 +97,7 @@ def measured(recipe: TokenRecipe, folder: Path, make: Callable[[], object]) -> d
         "parameters": report["parameters"],
         "latency": report["latency"],
         "passed": report["gate"]["passed"],
+        "released": report["released"],
     }
 
 
@@ -133,7 +134,8 @@ def rows(home: Path) -> dict[str, Callable[[], dict[str, Any]]]:
 
 def markdown(table: dict[str, Any]) -> str:
     """The table as LOG.md has it: defence / over-refusal / utility of each order, in percent."""
-    lines = ["| row | order 1 | order 2 | order 3 | order 4 | CPU s | numbers |", "| --- |" + " --- |" * 6]
+    heads = ["row", *(f"order {order}" for order in range(1, 5)), "CPU s", "numbers", "tokens in replies"]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " --- |" * (len(heads) - 1)]
     for name, row in table.items():
         cells = []
         for order in "1234":
@@ -144,7 +146,8 @@ def markdown(table: dict[str, Any]) -> str:
                 else f"{one['defence']:.1%} / {one['over_refusal']:.1%} / {one['utility']:.1%}"
             )
         seconds = row.get("seconds", {}).get("cpu", "–")
-        lines.append(f"| {name} | {' | '.join(cells)} | {seconds} | {row.get('parameters', '–')} |")
+        seen = {True: "released", False: "seen"}.get(row.get("released"), "–")
+        lines.append(f"| {name} | {' | '.join(cells)} | {seconds} | {row.get('parameters', '–')} | {seen} |")
     return "\n".join(lines) + "\n"
 
 
