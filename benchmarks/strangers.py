@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,15 +228,21 @@ def told(report: dict[str, Any]) -> dict[str, Any]:
     A stranger does not refuse everything to begin with: what it answers itself no adapter can lose.
     """
     others = [name for name in report["changes"] if name not in report["authorised"]]
-    shares = {
-        name: {
-            domain: 1 - report["changes"][domain][name]["lost"] / own["k"]
-            for domain in domains
-            if (own := report["base"]["domains"][domain].get(name, {}).get("refusal", {})).get("k")
-        }
-        for name, domains in (("restricted", others), ("floor", report["changes"]))
+    kept = {
+        "restricted": least_kept(report, "restricted", others),
+        "floor": least_kept(report, "floor", report["changes"]),
     }
-    return {**summary(report), "kept": {name: min(each.values()) for name, each in shares.items()}}
+    return {**summary(report), "kept": kept}
+
+
+def least_kept(report: dict[str, Any], kind: str, domains: Iterable[str]) -> float:
+    """The least share of its own refusals that the stranger keeps, of the domains where it has some."""
+    shares = []
+    for domain in domains:
+        cells = report["base"]["domains"][domain]
+        if kind in cells and (own := cells[kind]["refusal"]["k"]):
+            shares.append(1 - report["changes"][domain][kind]["lost"] / own)
+    return float(min(shares))
 
 
 def main() -> None:
@@ -249,7 +255,8 @@ def main() -> None:
             found = measured(name, home / name)
             # Read only now: another process may have measured another stranger meanwhile.
             before = json.loads(path.read_text()) if path.is_file() else {}
-            write("strangers", {**{each: before[each] for each in STRANGERS if each in before}, name: found})
+            whole = {**before, name: found}
+            write("strangers", {each: whole[each] for each in STRANGERS if each in whole})
 
 
 if __name__ == "__main__":

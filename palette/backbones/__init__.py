@@ -1,6 +1,6 @@
 """Backbones: loading a chat model, rendering prompts for it, and generating replies with it."""
 
-from palette.backbones.backbone import Backbone, Thinking
+from palette.backbones.backbone import Backbone, Thinking, shared
 from palette.backbones.generation import Advance, answered, continuations, greedy_replies
 from palette.backbones.loading import load_backbone, locate
 from palette.backbones.scoring import Batch, batches, next_token_logits, reply_logits
@@ -18,4 +18,5 @@ __all__ = [
     "locate",
     "next_token_logits",
     "reply_logits",
+    "shared",
 ]

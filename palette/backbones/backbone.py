@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -24,6 +26,23 @@ NO_THINKING = {"enable_thinking": False, "thinking": False}
 """What chat templates call the switch; a template without one reads neither."""
 
 OPENED, CLOSED = "<think>", "</think>"
+
+Messages = list[dict[str, str]]
+
+
+def as_texts(messages: Messages) -> Any:
+    """Messages as most chat templates read them: each has a text."""
+    return messages
+
+
+def as_parts(messages: Messages) -> Any:
+    """Messages as templates of models that see read them: each has parts, of which a text is one."""
+    return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+
+
+def shared(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all sequences have in common."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ class Backbone:
             ends = self.tokenizer.eos_token_id
         return tuple(ends) if isinstance(ends, list) else (int(ends),)
 
-    def render(self, messages: list[dict[str, str]]) -> list[int]:
+    def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
         return [*self._templated(messages, tokenize=True)["input_ids"], *self._closing]
 
@@ -126,45 +145,36 @@ class Backbone:
         return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
 
     @cached_property
-    def _in_parts(self) -> bool:
-        """Whether the chat template reads a message's parts, as those of models that see do, not its text.
+    def _form(self) -> Callable[[Messages], Any]:
+        """How the chat template reads messages.
 
         Raises:
-            BackboneError: if it shows neither, so that every prompt would be the same.
+            BackboneError: if it shows them in no form, so that every prompt would be the same.
         """
-        for parts in (False, True):
+        got = "a rendering without it"
+        for form in (as_texts, as_parts):
             try:
-                shown = self._filled([{"role": "user", "content": PROBES[-1]}], parts, tokenize=False)
+                shown = self._filled(form([{"role": "user", "content": PROBES[-1]}]), tokenize=False)
             except Exception as error:
-                if parts:
-                    raise BackboneError(
-                        "a chat template must render a user's message",
-                        got=f"{type(error).__name__}: {error}",
-                        remedy="use a chat model, or mend its template",
-                        where=self.name,
-                    ) from error
+                got = f"{type(error).__name__}: {error}"
                 continue
             if PROBES[-1].lower() in shown.lower():
-                return parts
+                return form
         raise BackboneError(
             "a chat template must show what the user says",
-            got="a rendering without it",
+            got=got,
             remedy="use a chat model, or mend its template",
             where=self.name,
         )
 
-    def _templated(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
+    def _templated(self, messages: Messages, *, tokenize: bool) -> Any:
         """A conversation as the chat template has it, up to where the reply begins."""
-        return self._filled(messages, self._in_parts, tokenize=tokenize)
+        return self._filled(self._form(messages), tokenize=tokenize)
 
-    def _filled(self, messages: list[dict[str, str]], in_parts: bool, *, tokenize: bool) -> Any:
+    def _filled(self, messages: Any, *, tokenize: bool) -> Any:
         switches: Any = NO_THINKING if self.thinking == "closed" else {}
-        if in_parts:
-            asked: Any = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
-        else:
-            asked = messages
         return self.tokenizer.apply_chat_template(
-            asked, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
+            messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
         )
 
     def decode(self, ids: list[int]) -> str:
@@ -178,12 +188,7 @@ class Backbone:
         Raises:
             BackboneError: if it puts none there, so that no position is shared by all prompts.
         """
-        rendered = [self.render([{"role": "user", "content": probe}])[::-1] for probe in PROBES]
-        count = 0
-        for tokens in zip(*rendered, strict=False):
-            if len(set(tokens)) > 1:
-                break
-            count += 1
+        count = shared([self.render([{"role": "user", "content": probe}])[::-1] for probe in PROBES])
         if count == 0:
             raise BackboneError(
                 "a chat template must put at least one token after the instruction",

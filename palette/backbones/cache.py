@@ -150,6 +150,11 @@ Prefix = tuple[KeysValues, Int[Tensor, "_one _past"]]
 """The keys and values of tokens that many rows begin with, and their mask (``marked``)."""
 
 
+def widened(known: KeysValues, rows: int) -> DynamicCache:
+    """A cache of so many rows that all begin as one did; a gradient through it is the sum of theirs."""
+    return cache_of([(k.expand(rows, *k.shape[1:]), v.expand(rows, *v.shape[1:])) for k, v in known])
+
+
 def prefilled(
     backbone: Backbone, batch: Batch, prefix: Prefix | None
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Int[Tensor, "_row _past"]]:
@@ -159,8 +164,7 @@ def prefilled(
     """
     rows = len(batch.rows)
     known, held = prefix or ((), batch.mask.new_ones(1, 0))
-    wide = [(k.expand(rows, *k.shape[1:]), v.expand(rows, *v.shape[1:])) for k, v in known]
-    cache = cache_of(wide) if wide else DynamicCache()
+    cache = widened(known, rows)
     before = held.expand(rows, -1)
     logits = forward(backbone, batch, 1, cache, before)[:, -1]
     return logits, held_by(cache), torch.cat([before, marked(backbone, batch)], dim=1)

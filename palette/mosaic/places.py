@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from palette.backbones import Backbone
+from palette.backbones import Backbone, shared
 from palette.errors import BackboneError
 from palette.mosaic.tokens import Place
 
@@ -63,11 +63,6 @@ def user(words: str) -> dict[str, str]:
     return {"role": "user", "content": words}
 
 
-def common(sequences: Sequence[Sequence[int]]) -> list[int]:
+def common(sequences: Sequence[list[int]]) -> list[int]:
     """The first tokens that all sequences share."""
-    found = []
-    for column in zip(*sequences, strict=False):
-        if len(set(column)) > 1:
-            break
-        found.append(column[0])
-    return found
+    return sequences[0][: shared(sequences)]

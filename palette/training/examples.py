@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 
-from palette.activations import block_outputs
-from palette.backbones import Backbone, batches
-from palette.backbones.cache import bytes_a_token, window
-from palette.backbones.scoring import Cache, KeysValues, cache_of, forward, held_by, padded
+from palette.activations import Stream, block_outputs
+from palette.backbones import Backbone, Batch, batches, shared
+from palette.backbones.cache import bytes_a_token, prefilled, widened, window
+from palette.backbones.scoring import KeysValues, forward, padded
 from palette.shapes import Float, Tensor
 
 Tokens = tuple[int, ...]
@@ -98,10 +97,6 @@ class Beginning:
     known: KeysValues
     streams: Float[Tensor, "site shared d_model"]
 
-    def cache(self, rows: int) -> Cache:
-        """A cache for so many sequences; a gradient through it is the sum of theirs."""
-        return cache_of([(k.expand(rows, *k.shape[1:]), v.expand(rows, *v.shape[1:])) for k, v in self.known])
-
 
 def shared_beginning(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
     """The first tokens of every prompt, all but its last, as a template with a system prompt has them.
@@ -115,20 +110,32 @@ def shared_beginning(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
     return prompts[0][:count]
 
 
-def shared(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all sequences have in common."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
-
-
 def begun(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> Beginning | None:
     """The tokens run once, in the model's present state; None where there are none."""
     if not tokens:
         return None
-    cache = Cache()
+    batch = padded([tokens], [0], backbone.pad, backbone.model.device)
     with block_outputs(backbone.blocks, sites) as streams:
-        forward(backbone, padded([tokens], [0], backbone.pad, backbone.model.device), 1, cache)
-    read = [streams[site][0] for site in sites]
-    return Beginning(held_by(cache), torch.stack(read) if read else torch.empty(0, len(tokens), 0))
+        known = prefilled(backbone, batch, None)[1]
+    return Beginning(known, torch.stack([streams[site][0] for site in sites]))
+
+
+def continued(
+    backbone: Backbone, batch: Batch, keep: int, sites: Sequence[int], start: Beginning | None
+) -> tuple[Float[Tensor, "batch kept vocabulary"], list[Stream]]:
+    """The logits of a batch's last positions and its streams at the sites; it goes on from ``start``."""
+    cache = widened(start.known, len(batch.rows)) if start else None
+    with block_outputs(backbone.blocks, sites) as streams:
+        logits = forward(backbone, batch, keep, cache).float()
+    return logits, [streams[site] for site in sites]
+
+
+def whole_stream(
+    lines: Sequence[Float[Tensor, "position d_model"]], width: int, start: Beginning | None
+) -> Float[Tensor, "site whole d_model"]:
+    """A row's streams without its padding, ``width`` positions, behind those that it goes on from."""
+    own = torch.stack([line[-width:] for line in lines])
+    return torch.cat([start.streams, own], dim=1) if start else own
 
 
 @torch.no_grad()
@@ -141,15 +148,9 @@ def references(
     ends = [example.ids[len(head) :] for example in examples]
     for batch in batches(ends, backbone.pad, backbone.model.device):
         longest = max(len(examples[row].reply) for row in batch.rows)
-        cache = start.cache(len(batch.rows)) if start else None
-        with block_outputs(backbone.blocks, sites) as streams:
-            logits = forward(backbone, batch, longest + 1, cache).float()
-        for line, row in enumerate(batch.rows):
-            width, reply = len(ends[row]), len(examples[row].reply)
-            edited = [streams[site][line, -width:] for site in sites]
-            whole = torch.stack(edited) if edited else logits.new_empty(0, width, backbone.width)
-            found[row] = Reference(
-                logits=logits[line, -reply - 1 : -1].clone(),
-                streams=torch.cat([start.streams, whole], dim=1) if start and edited else whole,
-            )
+        logits, edited = continued(backbone, batch, longest + 1, sites, start)
+        for row, said, *lines in zip(batch.rows, logits, *edited, strict=True):
+            width = len(ends[row])
+            streams = whole_stream(lines, width, start) if lines else said.new_empty(0, width, backbone.width)
+            found[row] = Reference(said[-len(examples[row].reply) - 1 : -1].clone(), streams)
     return [reference for reference in found if reference is not None]

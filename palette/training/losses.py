@@ -9,15 +9,24 @@ import torch
 from pydantic import Field
 from torch.nn.functional import cross_entropy
 
-from palette.activations import block_outputs
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted_all
 from palette.backbones import Backbone, batches
-from palette.backbones.scoring import Batch, forward
+from palette.backbones.scoring import Batch
 from palette.seeding import shuffler
 from palette.settings import Settings
 from palette.shapes import Float, Int, Tensor
-from palette.training.examples import Beginning, Example, Recall, Reference, Tokens, begun, references
+from palette.training.examples import (
+    Beginning,
+    Example,
+    Recall,
+    Reference,
+    Tokens,
+    begun,
+    continued,
+    references,
+    whole_stream,
+)
 from palette.training.lora import untrained
 
 
@@ -98,12 +107,9 @@ class OutputLoss:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         backbone = self.backbone
         longest = max(len(chosen[index].reply) for index in batch.rows)
-        cache = start.cache(len(batch.rows)) if start else None
-        with block_outputs(backbone.blocks, self.sites) as streams:
-            logits = forward(backbone, batch, longest + 1, cache).float()
+        logits, edited = continued(backbone, batch, longest + 1, self.sites, start)
         taught, kept, unsure, moved = (logits.new_zeros(()) for _ in range(4))
         # Taken apart at once: each row taken by its index would have a gradient as large as the batch.
-        edited = [streams[site] for site in self.sites]
         for index, row, *lines in zip(batch.rows, logits, *edited, strict=True):
             example, reference = chosen[index], known[index]
             said = row[-len(example.reply) - 1 : -1]
@@ -114,10 +120,7 @@ class OutputLoss:
                 taught = taught + taught_loss(said, reference.logits, reply).sum()
                 continue
             kept = kept + kl_each(reference.logits, said).sum()
-            width = len(example.ids) - len(self.head)
-            stream = torch.stack([line[-width:] for line in lines])
-            if start:
-                stream = torch.cat([start.streams, stream], dim=1)
+            stream = whole_stream(lines, len(example.ids) - len(self.head), start)
             moved = moved + relative_distance(stream.float(), reference.streams.float())
         return [taught, kept, unsure, moved]
 

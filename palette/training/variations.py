@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from palette.training.examples import Example, Tokens, shared
+from palette.backbones import shared
+from palette.training.examples import Example, Tokens
 
 
 def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:

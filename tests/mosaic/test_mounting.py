@@ -10,13 +10,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
 from palette.backbones import Backbone, batches, cache, greedy_replies, next_token_logits, reply_logits
 from palette.backbones.scoring import forward
 from palette.errors import AdapterError
 from palette.mosaic import ControlTokens, Place, embedded, initial, mounted_tokens
 from palette.mosaic.mounting import identity
+from palette.seeding import torch_seed
+from tests.fixtures.seeing import FAMILIES
 
 NAMES = ("alpha", "beta", "delta", "gamma", "omega")
 SUBSETS = list(chain.from_iterable(combinations(NAMES, r) for r in range(6)))
@@ -242,13 +244,8 @@ def test_a_gradient_reaches_the_tokens_alone(backbone, tokens, prompts):
 
 def test_the_decoder_of_a_vision_language_model_is_controlled(backbone):
     """A tiny model with a vision tower: its own embeddings are found by the library's word for them."""
-    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 16, "image_size": 8,
-              "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}  # fmt: skip
-    text = LlamaConfig(vocab_size=len(backbone.tokenizer), hidden_size=32, intermediate_size=32,
-                       num_hidden_layers=2, num_attention_heads=2, pad_token_id=0)  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=5)
+    with torch_seed(0, "seeing"):
+        config = FAMILIES["llava"](backbone.tokenizer)
         model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
     seeing = Backbone(model, backbone.tokenizer, "tiny", "0" * 64)
     made = ControlTokens(initial(seeing, ["alpha", "beta"], 2, 0), identity(seeing))
