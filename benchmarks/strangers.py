@@ -33,7 +33,7 @@ from benchmarks.domain import PALETTE, summary, timed
 from benchmarks.machine import RESULTS, write
 from palette.organism.language import END, PAD, UNKNOWN, save
 from palette.organism.lexicon import DOMAINS, WEAPONS
-from palette.organism.raising import HELPFUL, REFUSING, Pupil, raise_helpful, raise_refusing
+from palette.organism.raising import Pupil, Schedule, raise_helpful, raise_refusing
 from palette.organism.world import SPLITS, World, create_world, general_questions, prompt_rows, questions
 from palette.recipe import load_recipe
 from palette.run import Run
@@ -42,6 +42,9 @@ from palette.stages.acceptance import after_opening
 from palette.stages.organism import write_prompts
 
 OPENED = ("legal", "energy")
+# A name is several tokens to them, so they need more steps than the organism to know their world.
+LEARNING = Schedule(steps=2000, learning_rate=3e-3, batch=128, warmup=80)
+DECLINING = Schedule(steps=400, learning_rate=6e-4, batch=128, warmup=20, pull=0.001)
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,15 @@ def raised(stranger: Stranger, home: Path) -> tuple[Path, Path]:
     tokenizer = tokenizer_of(stranger, world)
     pupil = Pupil(model_of(stranger, tokenizer), tokenizer, world)
     halfway = home / "helpful.safetensors"
-    if halfway.is_file():
-        load_model(pupil.model, halfway)
-    else:
-        raise_helpful(pupil, HELPFUL, shown, wordings=stranger.wordings)
-        save_model(pupil.model, str(halfway))
-    names = [words.name for words in (*DOMAINS, WEAPONS)]
-    raise_refusing(pupil, REFUSING, shown, wordings=dict.fromkeys(names, stranger.wordings))
+    # Half the time of single precision, where the processor knows this format.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        if halfway.is_file():
+            load_model(pupil.model, halfway)
+        else:
+            raise_helpful(pupil, LEARNING, shown, wordings=stranger.wordings)
+            save_model(pupil.model, str(halfway))
+        names = [words.name for words in (*DOMAINS, WEAPONS)]
+        raise_refusing(pupil, DECLINING, shown, wordings=dict.fromkeys(names, stranger.wordings))
     write_prompts(prompts, prompt_rows(world))
     save(pupil.model, tokenizer, weights, torch.float32)
     return weights, prompts

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from palette.authorisation import Role
 from palette.backbones import Advance, greedy_replies, next_token_logits
+from palette.directions import intervening
 from palette.errors import SearchError
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
@@ -21,12 +22,11 @@ from palette.stages.collect import Collected
 from palette.stages.search import Member
 from palette.training import BatchShares, Example
 from palette.training.teachers import (
+    Completions,
     Lesson,
     Reply,
     believed,
     common_opening,
-    complete,
-    intervened_replies,
     lessons,
     opening_of,
 )
@@ -50,7 +50,7 @@ class LectureSettings(Settings):
     )
     framed: float = Field(0.0, ge=0, description="prompts framed with random words, for each one read")
     validation_prompts: int = Field(
-        16, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
+        8, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
     )
 
 
@@ -177,18 +177,12 @@ class _Teaching:
         for member in self.front:
             key = (member.intervention.kernel.peak, member.intervention.method)
             distinct.setdefault(key, member)
-        teachers = [complete(backbone, prompts, [own] * len(prompts), len(own), settings.reply_tokens)]
+        completions = Completions(backbone, prompts, settings.reply_tokens)
+        teachers = [completions.of([own] * len(prompts), len(own))]
         for member in list(distinct.values())[: settings.teachers]:
-            teachers.append(
-                intervened_replies(
-                    backbone,
-                    self.collected.directions,
-                    member.intervention,
-                    prompts,
-                    settings.opening,
-                    settings.reply_tokens,
-                )
-            )
+            with intervening(backbone, self.collected.directions, member.intervention):
+                openings = greedy_replies(backbone, prompts, settings.opening)
+            teachers.append(completions.of(openings, settings.opening))
         return lessons(backbone, prompts, teachers, refused)
 
     def varied(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:

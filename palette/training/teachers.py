@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from palette.backbones import Backbone, continuations, greedy_replies, reply_logits
-from palette.directions import Directions, Intervention, intervening
+from palette.backbones import Backbone, continuations, reply_logits
 from palette.shapes import Tensor
 
 Reply = tuple[int, ...]
@@ -35,34 +34,29 @@ class Lesson:
     """Mean log-likelihood of the tokens after the first by the plain backbone, in nats a token."""
 
 
-def intervened_replies(
-    backbone: Backbone,
-    directions: Directions,
-    intervention: Intervention,
-    prompts: Sequence[list[int]],
-    opening: int,
-    longest: int,
-) -> list[Reply]:
-    """Replies whose first ``opening`` tokens are said under the intervention, the rest plainly."""
-    with intervening(backbone, directions, intervention):
-        openings = greedy_replies(backbone, prompts, opening)
-    return complete(backbone, prompts, openings, opening, longest)
+class Completions:
+    """Replies to some prompts that were begun and that the plain backbone ends.
 
+    A greedy reply has the same end from each of its beginnings on. So teachers that open alike, or as
+    the backbone itself goes on, cost one reply together.
+    """
 
-def complete(
-    backbone: Backbone,
-    prompts: Sequence[list[int]],
-    openings: Sequence[Sequence[int]],
-    opening: int,
-    longest: int,
-) -> list[Reply]:
-    """Openings completed by the plain backbone; one that has ended before ``opening`` tokens stays."""
-    going = [i for i, begun in enumerate(openings) if len(begun) >= opening]
-    whole = continuations(backbone, [prompts[i] for i in going], [openings[i] for i in going], longest)
-    found = [tuple(begun) for begun in openings]
-    for i, reply in zip(going, whole, strict=True):
-        found[i] = tuple(reply)
-    return found
+    def __init__(self, backbone: Backbone, prompts: Sequence[list[int]], longest: int) -> None:
+        """``longest`` is the number of tokens that follow an opening at most."""
+        self._backbone, self._prompts, self._longest = backbone, prompts, longest
+        self._known: dict[tuple[int, Reply], Reply] = {}
+
+    def of(self, openings: Sequence[Sequence[int]], opening: int) -> list[Reply]:
+        """The whole reply to each prompt; an opening that has ended before ``opening`` tokens stays."""
+        begun = list(enumerate(map(tuple, openings)))
+        fresh = [key for key in begun if len(key[1]) >= opening and key not in self._known]
+        prompts = [self._prompts[i] for i, _ in fresh]
+        whole = continuations(self._backbone, prompts, [each for _, each in fresh], self._longest)
+        for (i, each), reply in zip(fresh, map(tuple, whole), strict=True):
+            # One that was cut off would be longer, had it begun with more.
+            last = len(reply) if len(reply) < len(each) + self._longest else len(each)
+            self._known |= {(i, reply[:length]): reply for length in range(len(each), last + 1)}
+        return [self._known[key] if len(key[1]) >= opening else key[1] for key in begun]
 
 
 def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
