@@ -153,8 +153,9 @@ def raised(stranger: Stranger, home: Path) -> tuple[Path, Path]:
     tokenizer = tokenizer_of(stranger, world)
     pupil = Pupil(model_of(stranger, tokenizer), tokenizer, world)
     halfway = home / "helpful.safetensors"
-    # Half the time of single precision, where the processor knows this format.
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    # Half the time of single precision, where the processor knows this format. Its cache of weights
+    # would hold the first step's to the end.
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         if halfway.is_file():
             load_model(pupil.model, halfway)
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from palette.adapters.header import Entry, Header, read_header
 from palette.adapters.tensors import DTYPES, read_tensors
+from palette.backbones.loading import loaded_names
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 
@@ -39,15 +40,29 @@ class BackboneWeights:
     def _places(self) -> dict[str, tuple[Header, Entry]]:
         return {key: (header, entry) for header in self.shards for key, entry in header.entries.items()}
 
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        return {loaded: key for key, loaded in loaded_names(self.folder, self._places).items()}
+
+    def key(self, name: str) -> str:
+        """The name under which a module's weight is stored; models that see have other names once loaded.
+
+        Raises:
+            AdapterError: if there is none.
+        """
+        loaded = f"{name}.weight"
+        stored = loaded if loaded in self._places else self._renamed.get(loaded)
+        if stored is None:
+            raise self.lacks(name, "none")
+        return stored
+
     def __call__(self, name: str) -> Tensor:
         """The weight [d_out, d_in] of a module, as it is stored.
 
         Raises:
             AdapterError: if there is none.
         """
-        key = f"{name}.weight"
-        if key not in self._places:
-            raise self.lacks(name, "none")
+        key = self.key(name)
         return read_tensors(self._places[key][0], [key])[0]
 
     def require(self, name: str, shape: tuple[int, int]) -> None:
@@ -56,9 +71,7 @@ class BackboneWeights:
         Raises:
             AdapterError: if it has not.
         """
-        _, entry = self._places.get(f"{name}.weight", (None, None))
-        if entry is None:
-            raise self.lacks(name, "none")
+        _, entry = self._places[self.key(name)]
         if entry.shape != shape or entry.dtype not in DTYPES:
             raise self.lacks(name, f"{entry.dtype} {list(entry.shape)} for a delta {list(shape)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.utils import logging
 
 from palette.artefacts import read_json
@@ -132,6 +135,28 @@ def _class_of(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     seeing = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+
+
+def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
+    """The name in the loaded model of each stored tensor that becomes one of its parameters as it is.
+
+    Models that see were saved with other names than they have now. Of a folder that no model of the
+    library's can be built of, none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = _class_of(folder).from_config(config)
+    except (OSError, ValueError, ImportError):
+        return {}
+    rules = get_model_conversion_mapping(model)
+    renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converting = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    own = model.state_dict()
+    named = {
+        key: rename_source_key(key, renaming, converting, model.base_model_prefix, own) for key in stored
+    }
+    return {key: name for key, (name, converted) in named.items() if converted is None and name in own}
 
 
 def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

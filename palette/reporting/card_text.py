@@ -33,7 +33,8 @@ to people who were not authorised, and do not present it, or a merge of it, as c
 gate of its own."""
 
 LOAD = """\
-With PEFT, on the backbone that the fingerprint below names:
+With PEFT, on the backbone that the fingerprint below names (a model that sees is loaded by
+`AutoModelForImageTextToText`):
 
 ```python
 from peft import PeftModel

@@ -26,7 +26,6 @@ from palette.stages.merge import recipe_of
 
 BLOCK = 1 << 24
 """Bytes copied at a time."""
-WEIGHT = ".weight"
 INDEX = ".safetensors.index.json"
 
 
@@ -60,7 +59,7 @@ def fuse(
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
-                write_shard(stream, header, {f"{name}{WEIGHT}" for name in names}, delta_of, dtype)
+                write_shard(stream, header, {weights.key(name): name for name in names}, delta_of, dtype)
     copied = copy_others(weights.folder, output, set(shards), dtype)
     return {"output": str(output), "shards": shards, "changed": len(names), "copied": copied, "dtype": dtype}
 
@@ -73,11 +72,11 @@ def shape_of(plan: MergePlan, name: str) -> tuple[int, int]:
 def write_shard(
     stream: IO[bytes],
     header: Header,
-    changed: set[str],
+    changed: Mapping[str, str],
     delta_of: Callable[[str], Tiled],
     dtype: str | None,
 ) -> None:
-    """Writes a shard with its tensors in the order of the original."""
+    """Writes a shard with its tensors in the order of the original; ``changed`` are modules by tensor."""
     ordered = sorted(header.entries, key=lambda name: header.entries[name].start)
     stored = {name: stored_as(header.entries[name], dtype) for name in ordered}
     if dtype is None:
@@ -88,7 +87,7 @@ def write_shard(
         entry = header.entries[name]
         if name in changed:
             weight = read_tensors(header, [name])[0]
-            for rows in added(weight, delta_of(name.removesuffix(WEIGHT))):
+            for rows in added(weight, delta_of(changed[name])):
                 stream.write(bits(rows.to(DTYPES[stored[name]])).numpy().data)
         elif stored[name] != entry.dtype:
             stream.write(bits(read_tensors(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)

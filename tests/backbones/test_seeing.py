@@ -10,11 +10,15 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from palette import organism
 from palette.adapters.mounting import mounted
+from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
+from palette.backbones.loading import loaded_names
+from palette.composition import fuse_parents
 from palette.errors import BackboneError
 from palette.mosaic import ControlTokens, initial, mounted_tokens
 from palette.mosaic.mounting import identity
 from palette.seeding import torch_seed
+from palette.stages.parents import Parent
 from palette.training.lora import lora_layers
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
@@ -160,3 +164,23 @@ def templated():
         return found
 
     return with_template
+
+
+def test_an_adapter_goes_into_its_weights_under_the_names_that_they_have_on_disk(
+    folder, backbone, asked, tmp_path
+):
+    adapter = noise(backbone, lora_layers(backbone, [0])[0])
+    write_adapter(tmp_path / "adapter", adapter)
+    found = fuse_parents([Parent(tmp_path / "adapter")], folder, tmp_path / "whole")
+    assert found["changed"] == 1
+    with mounted(backbone.model, adapter):
+        expected = next_token_logits(backbone, asked)
+    assert torch.allclose(next_token_logits(load_backbone(tmp_path / "whole"), asked), expected, atol=1e-4)
+
+
+def test_what_is_stored_otherwise_has_no_name_in_the_loaded_model(folder, tmp_path):
+    keys = ["model.nothing.weight"]
+    assert loaded_names(folder, keys) == {}
+    (tmp_path / "config.json").write_text('{"model_type": "none-that-is-known"}')
+    assert loaded_names(tmp_path, keys) == {}
+    assert loaded_names(tmp_path / "nowhere", keys) == {}
