@@ -43,7 +43,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "negatives 0": ("train.negatives=0",),
     "negatives 0.5": ("train.negatives=0.5",),
     "negatives 2": ("train.negatives=2",),
-    "without sureness": ("train.sureness_weight=0",),
     "place before": ("train.place=before",),
     "place bos": ("train.place=bos",),
     "place turn": ("train.place=turn",),

@@ -15,12 +15,11 @@ from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch, forward
 from palette.mosaic import Controlled, ControlTokens, TokenTask, embedded, insertion
 from palette.settings import Settings
-from palette.shapes import Float, Int, Tensor
+from palette.shapes import Float, Tensor
 from palette.training.crew import ALONE, Crew
 from palette.training.examples import Example, Recall, recalling
 from palette.training.heads import KeptHeads
 from palette.training.loop import Checkpoint, Plan, State, Stopping, train
-from palette.training.losses import log_odds
 
 IGNORED = -100
 """The label of a position that no loss is taken of."""
@@ -33,9 +32,6 @@ class TokenTraining(Settings):
     batch: int = Field(64, ge=2, description="tasks a step, half of them positives at negatives 1")
     learning_rate: float = Field(0.01, gt=0, description="Adam's peak learning rate")
     divergence_weight: float = Field(1.0, ge=0, description="λ, the weight of the KL to the backbone")
-    sureness_weight: float = Field(
-        0.0, ge=0, description="weight of the squared log-odds that own replies lose; 0: the paper's loss"
-    )
     recalled_gib: float = Field(
         4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
     )
@@ -87,9 +83,8 @@ class CyclingPlan(Plan):
 class ControlLoss:
     """−log p(reply | z_S, x) on positives; on negatives that of the own reply and λ KL to the backbone.
 
-    All are means over the tokens of a step, in nats: L = L_pos + L_LM + λ KL(p(·|x) ‖ p(·|z_S, x)) + γ U.
-    U are the squared log-odds that an own reply loses behind its first token: a divergence of probabilities
-    hardly feels those where the backbone is sure, and names that training did not meet are lost by them.
+    All are means over the tokens of a step, in nats: L = L_pos + L_LM + λ KL(p(·|x) ‖ p(·|z_S, x))
+    (arXiv 2603.16210).
     """
 
     controlled: Controlled
@@ -99,7 +94,6 @@ class ControlLoss:
     weight: float
     heads: KeptHeads | None = None
     """What stands before the tokens, where that is most of a prompt."""
-    sureness: float = 0.0
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
@@ -110,13 +104,13 @@ class ControlLoss:
         loss = torch.zeros((), device=self.controlled.model.device)
         for batch in batches(whole, self.controlled.pad, self.controlled.model.device):
             taught, kept, moved = self._terms(batch, chosen, replies)
-            loss = loss + taught / counts[True] + (kept + moved) / counts[False]
+            loss = loss + taught / counts[True] + (kept + self.weight * moved) / counts[False]
         return loss
 
     def _terms(
         self, batch: Batch, tasks: Sequence[TokenTask], replies: Sequence[tuple[int, ...]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The sums over a batch: cross-entropy of positives, of negatives, and what these are moved by."""
+        """The sums over a batch: cross-entropy of positives, of negatives, and the KL of these."""
         longest = max(len(replies[index]) for index in batch.rows)
         cache, before = None, None
         if self.heads is not None:
@@ -131,18 +125,10 @@ class ControlLoss:
         positive = torch.tensor([tasks[index].taught for index in batch.rows], device=said.device)
         quiet = [line for line, index in enumerate(batch.rows) if not tasks[index].taught]
         moved = said.new_zeros(())
-        if quiet and (self.weight or self.sureness):
+        if quiet and self.weight:
             known = self.recall([tasks[batch.rows[line]].row for line in quiet])
-            base = torch.stack(
-                [pad(one.logits, (0, 0, longest - len(one.logits), 0)) for one in known]
-            ).log_softmax(-1)
-            own = labels[quiet]
-            counted = own != IGNORED
-            moved = self.weight * divergence(base, said[quiet], counted)
-            if self.sureness:
-                # Behind the first token, where a refusal is decided and look-alikes are close.
-                behind = counted & pad(counted, (1, -1))
-                moved = moved + self.sureness * lost_odds(base, said[quiet], own.clamp(min=0), behind)
+            base = torch.stack([pad(one.logits, (0, 0, longest - len(one.logits), 0)) for one in known])
+            moved = divergence(base.log_softmax(-1), said[quiet], labels[quiet] != IGNORED)
         return sums[positive].sum(), sums[~positive].sum(), moved
 
     def _sequence(self, task: TokenTask, reply: Sequence[int]) -> list[int]:
@@ -167,17 +153,6 @@ def divergence(
     """The sum of KL(base ‖ said) over the counted tokens, in nats; ``base`` are log-probabilities."""
     each = (base.exp() * (base - said.log_softmax(-1))).sum(-1)
     return (each * counted).sum()
-
-
-def lost_odds(
-    base: Float[Tensor, "row token vocabulary"],
-    said: Float[Tensor, "row token vocabulary"],
-    labels: Int[Tensor, "row token"],
-    counted: Tensor,
-) -> Tensor:
-    """The sum over the counted tokens of the squared nats of log-odds that the labels lose to ``base``."""
-    lost = log_odds(base, labels) - log_odds(said, labels)
-    return (lost.relu().square() * counted).sum()
 
 
 def train_tokens(
@@ -207,8 +182,7 @@ def train_tokens(
         prompts = [lesson.prompt for lesson in trainee.lessons]
         ahead = [prompt[: insertion(backbone, prompt, tokens.place)] for prompt in prompts]
         heads = KeptHeads(backbone, ahead, settings.recalled_gib)
-    weights = (settings.divergence_weight, heads, settings.sureness_weight)
-    loss = ControlLoss(controlled, trainee.lessons, everything, recall, *weights)
+    loss = ControlLoss(controlled, trainee.lessons, everything, recall, settings.divergence_weight, heads)
 
     def mounted_loss(rows: list[int], step: list[int]) -> Tensor:
         table = torch.cat([parameters.get(name, fixed[name]) for name in tokens.categories])

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from palette import organism
@@ -22,12 +20,10 @@ from palette.training.control import (
     Lesson,
     TokenTrainee,
     TokenTraining,
-    lost_odds,
     plan_of,
     train_tokens,
 )
 from palette.training.heads import KeptHeads
-from palette.training.losses import log_odds
 
 NAMES = ("alpha", "beta", "gamma")
 
@@ -91,48 +87,6 @@ def test_the_loss_is_the_papers(backbone, trainee, lessons):
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_sureness_counts_what_own_replies_lose_behind_their_first_token(backbone, trainee, lessons):
-    weight = 0.3
-    tasks = [
-        TokenTask(("alpha",), 5, True),
-        TokenTask(("gamma",), 14, False),
-        TokenTask(("alpha",), 12, False),
-    ]
-    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in lessons], [], 1.0, nullcontext)
-    expected = 0.0
-    with mounted_tokens(backbone, trainee.tokens) as controlled:
-        found, plain = (
-            float(ControlLoss(controlled, lessons, tasks, recall, 1.0, sureness=each)([0, 1, 2], [0, 1, 2]))
-            for each in (weight, 0.0)
-        )
-        for task in tasks[1:]:
-            kept = lessons[task.row]
-            (said,) = reply_logits(controlled, [controlled.prefixed(kept.prompt, task.active)], [kept.own])
-            (base,) = reply_logits(backbone, [kept.prompt], [kept.own])
-            for place, token in list(enumerate(kept.own))[1:]:
-                odds = [float(torch.logit(one[place].softmax(-1).double()[token])) for one in (base, said)]
-                expected += max(0.0, odds[0] - odds[1]) ** 2
-    assert expected > 0
-    tokens = sum(len(lessons[task.row].own) for task in tasks[1:])
-    assert found - plain == pytest.approx(weight * expected / tokens, rel=1e-3)
-
-
-@given(seed=st.integers(0, 99))
-def test_log_odds_are_those_of_the_probabilities(seed):
-    known = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-    labels = torch.tensor([[0, 1, 2], [6, 5, 4]])
-    shares = known.exp().gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    assert torch.allclose(log_odds(known, labels), torch.logit(shares), atol=1e-4)
-
-
-def test_odds_that_rise_count_nothing():
-    base = torch.zeros(1, 2, 4).log_softmax(-1)
-    surer = torch.tensor([[[3.0, 0, 0, 0], [-3.0, 0, 0, 0]]])
-    labels = torch.zeros(1, 2, dtype=torch.long)
-    assert float(lost_odds(base, surer, labels, torch.tensor([[True, False]]))) == 0
-    assert float(lost_odds(base, surer, labels, torch.tensor([[True, True]]))) == pytest.approx(9, abs=1e-4)
-
-
 def test_parts_of_a_step_add_up(backbone, trainee, lessons):
     tasks = [task for pool in trainee.tasks for task in pool][:12]
     recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in lessons], [], 1.0, nullcontext)
@@ -161,13 +115,6 @@ def test_only_the_tokens_change_and_the_loss_falls(backbone, trainee, tmp_path):
     assert sorted(found) == list(NAMES)
     assert end.loss < 4
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.model.parameters(), strict=True))
-
-
-def test_sureness_is_a_setting_of_training(trainee, tmp_path):
-    surer = SETTINGS.model_copy(update={"sureness_weight": 0.5})
-    found, _ = trained(trainee, tmp_path / "a", surer)
-    plain, _ = trained(trainee, tmp_path / "b")
-    assert not torch.equal(found["alpha"], plain["alpha"])
 
 
 def test_an_interrupted_training_ends_with_the_same_bytes(trainee, tmp_path):

@@ -16,6 +16,7 @@ from palette.backbones import batches
 from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
 from palette.training.examples import references, shared_beginning
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
+from palette.training.losses import log_odds
 
 SITES = [1, 2]
 WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)
@@ -293,3 +294,11 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(1 / 90)
+
+
+@given(seed=st.integers(0, 99))
+def test_log_odds_are_those_of_the_probabilities(seed):
+    known = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    labels = torch.tensor([[0, 1, 2], [6, 5, 4]])
+    shares = known.exp().gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(log_odds(known, labels), torch.logit(shares), atol=1e-4)
