@@ -147,7 +147,7 @@ def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = _class_of(folder).from_config(config)
-    except (OSError, ValueError, ImportError):
+    except Exception:  # A damaged configuration, or one of another library, may fail in any way.
         return {}
     rules = get_model_conversion_mapping(model)
     renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]

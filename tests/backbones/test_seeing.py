@@ -181,6 +181,12 @@ def test_an_adapter_goes_into_its_weights_under_the_names_that_they_have_on_disk
 def test_what_is_stored_otherwise_has_no_name_in_the_loaded_model(folder, tmp_path):
     keys = ["model.nothing.weight"]
     assert loaded_names(folder, keys) == {}
-    (tmp_path / "config.json").write_text('{"model_type": "none-that-is-known"}')
-    assert loaded_names(tmp_path, keys) == {}
+    for content in (
+        '{"model_type": "none-that-is-known"}',
+        '{"model_type": "llava", "text_config": 3}',
+        "[1]",
+        "{",
+    ):
+        (tmp_path / "config.json").write_text(content)
+        assert loaded_names(tmp_path, keys) == {}
     assert loaded_names(tmp_path / "nowhere", keys) == {}
