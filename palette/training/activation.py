@@ -16,7 +16,7 @@ from palette.backbones import batches
 from palette.backbones.scoring import forward
 from palette.shapes import Float, Tensor
 from palette.training.distillation import fitted
-from palette.training.losses import relative_distance
+from palette.training.losses import relative_distances
 from palette.training.task import Learned, Task
 
 Streams = list[Float[Tensor, "_position d_model"]]
@@ -50,7 +50,7 @@ def activation(task: Task) -> Learned:
 
     def term(said: Tensor, own: Tensor, taught: bool) -> Tensor:
         if not taught:
-            return weight * relative_distance(said.unsqueeze(0), own.unsqueeze(0))
+            return weight * relative_distances(said.unsqueeze(0), own.unsqueeze(0)).mean()
         wanted = edit(own.unsqueeze(0))[0]
         length = (said.norm(dim=-1) / wanted.norm(dim=-1).clamp(min=1e-6) - 1).square()
         loss: Tensor = (1 - cosine_similarity(said, wanted, dim=-1) + length).mean()

@@ -25,7 +25,6 @@ from palette.training.examples import (
     begun,
     continued,
     references,
-    whole_stream,
 )
 from palette.training.lora import untrained
 
@@ -105,48 +104,58 @@ class OutputLoss:
         known: Sequence[Reference],
     ) -> list[Tensor]:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
-        backbone = self.backbone
-        longest = max(len(chosen[index].reply) for index in batch.rows)
-        logits, edited = continued(backbone, batch, longest + 1, self.sites, start)
-        taught, kept, unsure, moved = (logits.new_zeros(()) for _ in range(4))
-        # Taken apart at once: each row taken by its index would have a gradient as large as the batch.
-        for index, row, *lines in zip(batch.rows, logits, *edited, strict=True):
-            example, reference = chosen[index], known[index]
-            said = row[-len(example.reply) - 1 : -1]
-            first = bare[index].logits[0], reference.logits[0], said[0]
-            unsure = unsure + self._lacking(example, *first).square()
-            if example.taught:
-                reply = torch.tensor(example.reply, device=said.device)
-                taught = taught + taught_loss(said, reference.logits, reply).sum()
-                continue
-            kept = kept + kl_each(reference.logits, said).sum()
-            stream = whole_stream(lines, len(example.ids) - len(self.head), start)
-            moved = moved + relative_distance(stream.float(), reference.streams.float())
-        return [taught, kept, unsure, moved]
+        examples = [chosen[row] for row in batch.rows]
+        alone, beside = ([each[row] for row in batch.rows] for each in (bare, known))
+        longest = max(len(example.reply) for example in examples)
+        logits, edited = continued(self.backbone, batch, longest + 1, self.sites, start)
+        device = logits.device
+        firsts = longest - torch.tensor([len(example.reply) for example in examples], device=device)
+        taught = torch.tensor([example.taught for example in examples], device=device)
+        place = torch.arange(longest + 1, device=device)
+        # A reply's tokens are said one place before they stand.
+        said = (place >= firsts.unsqueeze(1)) & (place < longest)
+        rows = torch.arange(len(firsts), device=device)
+        unsure = self._lacking(examples, alone, beside, logits[rows, firsts]).square().sum()
+        terms = [logits.new_zeros(()) for _ in range(3)]
+        # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
+        if own := [row for row, example in enumerate(examples) if example.taught]:
+            reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
+            base = torch.cat([beside[row].logits for row in own])
+            terms[0] = taught_loss(logits[said & taught.unsqueeze(1)], base, reply).sum()
+        if own := [row for row, example in enumerate(examples) if not example.taught]:
+            base = torch.cat([beside[row].logits for row in own])
+            terms[1] = kl_each(base, logits[said & ~taught.unsqueeze(1)]).sum()
+            inside = batch.mask.bool() & ~taught.unsqueeze(1)
+            streams = torch.stack([stream[inside] for stream in edited]).float()
+            terms[2] = movement(streams, [beside[row].streams.float() for row in own], start)
+        return [terms[0], terms[1], unsure, terms[2]]
 
     def _lacking(
         self,
-        example: Example,
-        bare: Float[Tensor, "vocabulary"],
-        base: Float[Tensor, "vocabulary"],
-        said: Float[Tensor, "vocabulary"],
-    ) -> Tensor:
-        """The nats of log-odds that lack at a reply's first word, or are too many.
+        examples: Sequence[Example],
+        alone: Sequence[Reference],
+        beside: Sequence[Reference],
+        said: Float[Tensor, "row vocabulary"],
+    ) -> Float[Tensor, "row"]:
+        """The nats of log-odds that lack at each reply's first word, or are too many.
 
-        ``bare`` are the backbone's logits, ``base`` those beside other adapters.
+        ``alone`` is what the backbone does by itself, ``beside`` what it does with other adapters.
         """
-        # Of a crossed prompt too: what stands between two refused ones is to be no easier to open.
-        word = torch.tensor(example.reply[0], device=said.device)
-        odds = log_odds(said, word)
-        if example.taught:
-            return (self.weights.opening_margin - odds).relu()
-        if example.floor and example.near:
-            return (log_odds(bare, word) + self.weights.floor_margin - odds).relu()
-        held = log_odds(base, word)
-        # What others open stays open; what they make less sure without opening it does not.
-        if example.floor or base.argmax() == bare.argmax():
-            held = torch.maximum(held, log_odds(bare, word))
-        return held + self.weights.sureness - odds
+        words, taught, floor, inner = (
+            torch.tensor(values, device=said.device)
+            for values in zip(
+                *((e.reply[0], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
+            )
+        )
+        bare, base = (torch.stack([one.logits[0] for one in each]) for each in (alone, beside))
+        odds, sure, held = (log_odds(each, words) for each in (said, bare, base))
+        # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
+        # others open stays open; what they make less sure without opening it does not.
+        same = floor | (base.argmax(-1) == bare.argmax(-1))
+        least = torch.where(same, torch.maximum(held, sure), held) + self.weights.sureness
+        least = torch.where(inner, sure + self.weights.floor_margin, least)
+        lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
+        return torch.where(taught | inner, lacking.relu(), lacking)
 
     def _company(self, step: Sequence[int]) -> list[Adapter]:
         """The adapters beside which a step is taken: as many as are drawn, from none to all."""
@@ -197,8 +206,30 @@ def kl_each(
     return (p.exp() * (p - q)).sum(-1)
 
 
-def relative_distance(
-    stream: Float[Tensor, "site position d_model"], base: Float[Tensor, "site position d_model"]
+def movement(
+    streams: Float[Tensor, "site token d_model"],
+    base: Sequence[Float[Tensor, "site _position d_model"]],
+    start: Beginning | None,
 ) -> Tensor:
-    """Mean of ‖h − h₀‖² / ‖h₀‖² over sites and positions."""
-    return ((stream - base).square().sum(-1) / base.square().sum(-1).clamp(min=1e-12)).mean()
+    """The sum over rows of the mean of ‖h − h₀‖² / ‖h₀‖² over sites and positions.
+
+    ``streams`` are those of all rows in one piece, behind what they all begin with.
+    """
+    shared = start.streams.shape[1] if start else 0
+    counts = [each.shape[0] * each.shape[1] for each in base]
+    behind = torch.cat([each[:, shared:] for each in base], dim=1)
+    sizes = torch.tensor(counts, device=streams.device).repeat_interleave(
+        torch.tensor([each.shape[1] - shared for each in base], device=streams.device)
+    )
+    total = (relative_distances(streams, behind) / sizes).sum()
+    if start:
+        ahead = relative_distances(start.streams.float(), base[0][:, :shared]).sum()
+        total = total + ahead * sum(1 / count for count in counts)
+    return total
+
+
+def relative_distances(
+    stream: Float[Tensor, "site position d_model"], base: Float[Tensor, "site position d_model"]
+) -> Float[Tensor, "site position"]:
+    """‖h − h₀‖² / ‖h₀‖² at each site and position."""
+    return (stream - base).square().sum(-1) / base.square().sum(-1).clamp(min=1e-12)

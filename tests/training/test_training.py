@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.training import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
-from palette.training.examples import references, shared_beginning
+from palette.training.examples import Reference, references, shared_beginning
 from palette.training.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.training.losses import log_odds
 
@@ -166,7 +166,40 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, beside, l
     weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
     loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
     said = bare if beside == 9.0 else company
-    assert float(loss._lacking(example, bare, company, said)) == pytest.approx(lacking, abs=1e-4)
+    alone, others = ([Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, company))
+    found = loss._lacking([example], alone, others, said.unsqueeze(0))
+    assert float(found) == pytest.approx(lacking, abs=1e-4)
+
+
+def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_path):
+    near = replace(examples[1], reply=examples[1].reply[:2], floor=True, near=True)
+    mixed, rows = [*examples, near], [0, 1, 2, 3]
+    adapter, _, _ = trained(backbone, examples, tmp_path / "a", weights=WEAK)
+    weights, known = LossWeights(), references(backbone, mixed, SITES)
+    with mounted(backbone.model, adapter):
+        loss = OutputLoss(backbone, mixed, lambda rows: [known[row] for row in rows], SITES, weights)
+        found = float(loss(rows, rows))
+        said = references(backbone, mixed, SITES)
+    tokens = {kind: sum(len(e.reply) for e in mixed if e.taught == kind) for kind in (True, False)}
+    expected = 0.0
+    for example, base, own in zip(mixed, known, said, strict=True):
+        p, q = base.logits.log_softmax(-1), own.logits.log_softmax(-1)
+        each = (p.exp() * (p - q)).sum(-1)
+        odds, before = (float(torch.logit(log[0].exp().double()[example.reply[0]])) for log in (q, p))
+        lacking = before + weights.sureness - odds
+        if example.taught:
+            for place, token in enumerate(example.reply):
+                own_word = int(p[place].argmax()) == token
+                expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
+            lacking = max(0.0, weights.opening_margin - odds)
+        else:
+            expected += weights.divergence_weight * float(each.sum()) / tokens[False]
+            moved = (own.streams - base.streams).square().sum(-1) / base.streams.square().sum(-1)
+            expected += weights.identity_weight * float(moved.mean()) / 3
+            if example.near:
+                lacking = max(0.0, before + weights.floor_margin - odds)
+        expected += weights.decision_weight * lacking**2 / 4
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
