@@ -47,6 +47,7 @@ def fuse(
     names = sorted({name for one in plan.inputs for name in one.names})
     for name in names:
         weights.require(name, shape_of(plan, name))
+    changed = {weights.key(name): name for name in names}
     owner = {"stage": "fuse", "backbone": weights.folder.name, "dtype": dtype, **recipe_of(plan, "float32")}
     claim(output, owner)
     shards = [header.path.name for header in weights.shards]
@@ -59,7 +60,7 @@ def fuse(
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
-                write_shard(stream, header, {weights.key(name): name for name in names}, delta_of, dtype)
+                write_shard(stream, header, changed, delta_of, dtype)
     copied = copy_others(weights.folder, output, set(shards), dtype)
     return {"output": str(output), "shards": shards, "changed": len(names), "copied": copied, "dtype": dtype}
 
