@@ -167,6 +167,6 @@ def searched(
     for adapter in adapters:
         run.require_backbone(adapter)
     assignment = run.assignment()
-    judge = listen(assignment, recipe.collect).judge
+    heard = listen(assignment, recipe.collect)
     rows = assignment.select("validation", *Role).capped(settings.prompts)
-    return weigh(assignment, rows, judge, adapters, settings.trials)
+    return weigh(assignment, rows, (heard.judge, heard.floor_tokens), adapters, settings.trials)

@@ -15,7 +15,6 @@ from palette.artefacts import claim
 from palette.authorisation import FLOOR, Authorisation, authorise
 from palette.backbones import load_backbone
 from palette.errors import AdapterError
-from palette.judging.judge import Judge
 from palette.judging.naming import judge_named
 from palette.prompts import load_prompts
 from palette.run import locate_model
@@ -75,7 +74,7 @@ def suite(
     bench = Bench(backbone, mounted, judge_named(whole.judge), progress, opened, data, folder, located)
     check(whole, bench)
     claim(folder, {"suite": whole.name})
-    bench = replace(bench, judge=judge_of(whole, bench))
+    bench = listened(whole, bench)
     result, found = run_suite(whole, bench)
     if places.inspect_log is not None:
         from palette.suites.inspection import export
@@ -84,21 +83,22 @@ def suite(
     return result, folder
 
 
-def judge_of(whole: Suite, bench: Bench) -> Judge:
-    """The judge of a suite's replies, with the backbone's own refusal openings where it may listen.
+def listened(whole: Suite, bench: Bench) -> Bench:
+    """The bench with a judge that knows the backbone's own refusal openings, where the suite may listen.
 
     Raises:
         PromptError: if openings are to be learned from prompts that are not there.
     """
     if whole.listen is None:
-        return bench.judge
+        return bench
     prompts = load_prompts(bench.place(whole.listen))
     every = tuple(domain for domain in prompts.domains if not FLOOR.holds(domain, None, None))
     assignment = Assignment(
         bench.backbone, prompts, Authorisation(every), bench.folder, progress=bench.progress
     )
-    heard = listen(assignment, CollectSettings()).judge
-    return judge_named(whole.judge, heard.openings)
+    heard = listen(assignment, CollectSettings())
+    judge = judge_named(whole.judge, heard.judge.openings)
+    return replace(bench, judge=judge, floor_tokens=heard.floor_tokens)
 
 
 def authorised(whole: Suite, adapter: Adapter | None) -> Authorisation:

@@ -44,7 +44,7 @@ def _evaluate(run: Run) -> dict[str, Any]:
     collected = collecting.read_collected(run.folder)
     return evaluating.evaluate(
         run.assignment(answers=True),
-        run.recipe.evaluate,
+        run.recipe.evaluate.showing(collected.floor_tokens),
         judge_named(run.recipe.evaluate.judge, collected.judge_openings),
         read_adapter(run.folder),
         Context(
@@ -178,7 +178,7 @@ def evaluate_model(
     heard = collecting.listen(assignment, run.recipe.collect)
     report = evaluating.evaluate(
         run.assignment(answers=True),
-        run.recipe.evaluate,
+        run.recipe.evaluate.showing(heard.floor_tokens),
         judge_named(run.recipe.evaluate.judge, heard.judge.openings),
         mounted,
         Context(

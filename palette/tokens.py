@@ -113,7 +113,7 @@ def evaluate_tokens(
     wider = whole.model_copy(update={key: tokens.categories})
     run = Run(create_recipe(wider.basis), run.folder, progress)
     assignment = assignment_of(wider, run, answers=True)
-    judge = _judge(wider, run)
+    judge, floor_tokens = _judge(wider, run)
     provenance = {
         "recipe": whole.model_dump(mode="json"),
         "tokens": tokens.digest,
@@ -123,7 +123,9 @@ def evaluate_tokens(
         "prompts": run.prompts.split(whole.evaluate.split).fingerprint,
         "floor": assignment.authorisation.floor.digest,
     }
-    report = evaluating.evaluate(assignment, whole.evaluate, judge, tokens, provenance, chosen)
+    report = evaluating.evaluate(
+        assignment, whole.evaluate.showing(floor_tokens), judge, tokens, provenance, chosen
+    )
     return report, run.folder
 
 
@@ -205,15 +207,16 @@ def assignment_of(whole: TokenRecipe, run: Run, *, answers: bool = False) -> Ass
 
 def _course(whole: TokenRecipe, run: Run, assignment: Assignment, progress: Progress) -> Course:
     taught: Taught | None = None
+    settings = whole.train
     if whole.sign == "authorise":
         taught = {}
         for domain in whole.categories:
             own = _searched(whole, run, domain, progress)
-            replies = opened_replies(
-                own.assignment(), whole.internalise, read_collected(own.folder), read_front(own.folder)
-            )
+            collected = read_collected(own.folder)
+            settings = settings.showing(collected.floor_tokens)
+            replies = opened_replies(own.assignment(), whole.internalise, collected, read_front(own.folder))
             taught = {**taught, **replies}
-    return course(assignment, whole.sign, whole.train, taught)
+    return course(assignment, whole.sign, settings, taught)
 
 
 def _searched(whole: TokenRecipe, run: Run, domain: str, progress: Progress) -> Run:
@@ -226,11 +229,15 @@ def _searched(whole: TokenRecipe, run: Run, domain: str, progress: Progress) -> 
     return own
 
 
-def _judge(whole: TokenRecipe, run: Run) -> RuleJudge:
-    """The judge: of an authorisation with the backbone's own refusals, else with the taught one."""
+def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
+    """The judge, and after how many tokens refusals show.
+
+    Of an authorisation with the backbone's own refusals, else with the taught one.
+    """
     if whole.sign == "authorise":
-        return listen(run.assignment(), whole.collect).judge
-    return RuleJudge()
+        heard = listen(run.assignment(), whole.collect)
+        return heard.judge, heard.floor_tokens
+    return RuleJudge(), 0
 
 
 def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -12,12 +12,13 @@ from pydantic import Field
 
 from palette.artefacts import read_tensors, write_tensors
 from palette.authorisation import Role
+from palette.backbones import Backbone
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.refusal_score import Openings, refusal_openings
+from palette.judging.cutting import FloorReplies, tokens_to_tell
 from palette.judging.openings import learn_openings
 from palette.judging.rules import RuleJudge
-from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.responses import Responses
 
@@ -25,12 +26,11 @@ Row = TypeVar("Row")
 ARTEFACT = Path("collect") / "means.safetensors"
 
 
-class CollectSettings(Settings):
+class CollectSettings(FloorReplies):
     """Options of the stage collect."""
 
     prompts: int = Field(128, ge=1, description="prompts read at most, a domain, kind and tier")
     reply_tokens: int = Field(32, ge=4, description="tokens generated to see how a prompt is met")
-    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     fewest: int = Field(16, ge=1, description="prompts a mean needs at least")
     filter: bool = Field(
         True, description="read only prompts that the backbone meets as expected; off, all are read"
@@ -53,6 +53,8 @@ class Collected:
     """For each role: prompts read, and prompts that the backbone met as the role expects."""
     separations: dict[str, list[list[float]]]
     """For each candidate direction d-prime at every site and position; none without a covariance."""
+    floor_tokens: int
+    """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Heard:
     replies: dict[Role, list[list[int]]]
     judge: RuleJudge
     refused: dict[Role, list[bool]]
+    floor_tokens: int
+    """See ``Collected``."""
 
     def met(self, role: Role) -> list[bool]:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
@@ -89,18 +93,35 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
     replies: dict[Role, list[list[int]]] = {}
     with assignment.progress("collect", sum(map(len, rendered.values()))) as advance:
         responses = Responses(assignment.replies, advance)
-        for role, prompts in rendered.items():
-            limit = settings.floor_tokens if role is Role.FLOOR else settings.reply_tokens
-            replies[role] = responses.read(backbone, None, prompts, [limit] * len(prompts))
-    texts = {role: [backbone.decode(reply) for reply in found] for role, found in replies.items()}
-    restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
-    judge = RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
+        for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
+            replies[role] = _read(responses, backbone, rendered[role], settings.reply_tokens)
+        floor_tokens = _floor_tokens(backbone, replies, settings.floor_tokens)
+        replies[Role.FLOOR] = _read(responses, backbone, rendered[Role.FLOOR], floor_tokens)
+    texts = {role: [backbone.decode(reply) for reply in replies[role]] for role in Role}
+    judge = _learned(texts)
     refused = {
         role: [verdict.label.refused for verdict in judge.verdicts(chosen[role].asked, found)]
         for role, found in texts.items()
     }
     domains = [prompt.domain for prompt in chosen[Role.BENIGN]]
-    return Heard(domains, rendered, replies, judge, refused)
+    return Heard(domains, rendered, replies, judge, refused, floor_tokens)
+
+
+def _read(responses: Responses, backbone: Backbone, prompts: list[list[int]], limit: int) -> list[list[int]]:
+    return responses.read(backbone, None, prompts, [limit] * len(prompts))
+
+
+def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:
+    """A judge that has learned how refusals begin."""
+    restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
+    return RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
+
+
+def _floor_tokens(backbone: Backbone, replies: Mapping[Role, Sequence[list[int]]], least: int) -> int:
+    """After how many tokens the refusals show, by a judge that has heard no floor prompt yet."""
+    judge = _learned({role: [backbone.decode(reply) for reply in found] for role, found in replies.items()})
+    restricted = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
+    return tokens_to_tell(judge, restricted, backbone.decode, least)
 
 
 def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
@@ -132,6 +153,7 @@ def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
         judge_openings=heard.judge.openings,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,
+        floor_tokens=heard.floor_tokens,
     )
     _write(assignment.folder / ARTEFACT, collected)
     return collected
@@ -184,6 +206,8 @@ def read_collected(folder: Path) -> Collected:
         judge_openings=tuple(card["judge_openings"]),
         counts=card["counts"],
         separations=card["separations"],
+        # An artefact of an earlier version does not say.
+        floor_tokens=card.get("floor_tokens", 0),
     )
 
 
@@ -193,6 +217,7 @@ def _write(path: Path, collected: Collected) -> None:
         "judge_openings": list(collected.judge_openings),
         "counts": collected.counts,
         "separations": collected.separations,
+        "floor_tokens": collected.floor_tokens,
     }
     directions = collected.directions
     means = {"target": directions.target, "benign": directions.benign}

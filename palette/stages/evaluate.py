@@ -17,6 +17,7 @@ from palette.evaluation.judged import judging
 from palette.evaluation.outcomes import Outcome, counted, hazards, over_refusal, tabulate
 from palette.evaluation.wrappers import WRAPPERS
 from palette.judging.calibration import find_calibration
+from palette.judging.cutting import FloorReplies
 from palette.judging.judge import Judge
 from palette.judging.naming import FORMS, JudgeName
 from palette.prompts import PromptSet, Split
@@ -24,7 +25,6 @@ from palette.reporting.card import write_card
 from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, UpperBound
-from palette.settings import Settings
 from palette.stages.answers import Answers, Asked, Lengths, Replies, answers
 from palette.stages.assignment import Assignment
 from palette.stages.judged import Judged, judged
@@ -37,15 +37,12 @@ OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(FloorReplies):
     """Options of the stage evaluate."""
 
     split: Split = Field("test", description="the split that is reported")
     prompts: int = Field(400, ge=1, description="prompts at most, a domain, kind and tier")
     reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
-    floor_tokens: int = Field(
-        12, ge=4, description="tokens of a reply to a floor prompt: enough to judge, no content"
-    )
     wrapped_prompts: int = Field(
         8, ge=1, description="kept prompts a domain, kind and tier that are asked in every jailbreak wrapper"
     )

@@ -12,11 +12,11 @@ from palette.authorisation import Role
 from palette.backbones import Advance, greedy_replies, next_token_logits
 from palette.directions import intervening
 from palette.errors import SearchError
+from palette.judging.cutting import FloorReplies
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet
 from palette.seeding import shuffler
-from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
 from palette.stages.search import Member
@@ -33,13 +33,12 @@ from palette.training.teachers import (
 from palette.training.variations import crossed, framed
 
 
-class LectureSettings(Settings):
+class LectureSettings(FloorReplies):
     """Which replies are taught, and which prompts are kept as they are."""
 
     teachers: int = Field(6, ge=1, description="front members that teach, of distinct sites")
     opening: int = Field(4, ge=1, description="tokens a teacher says under its intervention")
     reply_tokens: int = Field(48, ge=4, description="tokens of a taught or kept reply at most")
-    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
     least_believed: float = Field(
         0.25, ge=0, le=1, description="share of target prompts taught all the same, the likeliest replies"
@@ -80,6 +79,7 @@ def prepare(
     Raises:
         SearchError: if there is no reply to teach and no opening either.
     """
+    settings = settings.showing(collected.floor_tokens)
     train = assignment.select("train", *Role).capped(settings.prompts)
     validation = assignment.select("validation", *Role).capped(settings.validation_prompts)
     with assignment.progress("replies", len(train) + len(validation)) as advance:

@@ -18,15 +18,17 @@ from palette.prompts import PromptSet
 from palette.stages.assignment import Assignment
 from palette.studies import Finished, Params, Real, Scored, StudyPlan, choose, run_study
 
-TOKENS = 12
-"""Enough of a reply to tell a refusal."""
 HEAVIEST = 1.5
 ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
 """Weights that all adapters have in the first trials: what many leave mostly makes all of them weaker."""
 
 
 def weigh(
-    assignment: Assignment, rows: PromptSet, judge: RuleJudge, adapters: Sequence[Adapter], trials: int
+    assignment: Assignment,
+    rows: PromptSet,
+    told: tuple[RuleJudge, int],
+    adapters: Sequence[Adapter],
+    trials: int,
 ) -> tuple[float, ...]:
     """One weight in [0, 1.5] for each adapter: of the trials' the one whose worst domain is best.
 
@@ -35,7 +37,7 @@ def weigh(
     as it is; their mean decides between equals. The first trial adds the adapters as they are, the next
     ones all of them at one weight.
     """
-    backbone = assignment.backbone
+    backbone, (judge, tokens) = assignment.backbone, told
     prompts = assignment.render(rows)
     roles = [assignment.authorisation.role(row) for row in rows]
     cells: dict[tuple[Role, str], list[int]] = {}
@@ -46,7 +48,7 @@ def weigh(
         texts = [backbone.decode(reply) for reply in replies]
         return [verdict.label.refused for verdict in judge.verdicts(rows.asked, texts)]
 
-    own = greedy_replies(backbone, prompts, TOKENS)
+    own = greedy_replies(backbone, prompts, tokens)
     before = refused(own)
     benign = [i for i, role in enumerate(roles) if role is Role.BENIGN]
     asked = [prompts[i] for i in benign]
@@ -57,7 +59,7 @@ def weigh(
     def score(params: Params) -> Scored:
         inputs = [MergeInput(a, params[name]) for a, name in zip(adapters, names, strict=True)]
         with mounted(backbone.model, combine(inputs)[0]):
-            after = refused(greedy_replies(backbone, prompts, TOKENS))
+            after = refused(greedy_replies(backbone, prompts, tokens))
             moved = reply_logits(backbone, asked, said)
         bad = [*shares(cells, before, after), divergence(plain, moved)["multi_token"]]
         return Scored((max(bad) + 0.01 * sum(bad) / len(bad),), {})

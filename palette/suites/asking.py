@@ -68,7 +68,8 @@ def ask(one: Asked, bench: Bench) -> Measured:
 def spoken(one: Asked, bench: Bench, rows: Sequence[Prompt], floor: Sequence[bool]) -> list[str]:
     """The model's greedy replies, as texts."""
     backbone = bench.backbone
-    limits = [one.floor_tokens if held else one.reply_tokens for held in floor]
+    short = one.showing(bench.floor_tokens).floor_tokens
+    limits = [short if held else one.reply_tokens for held in floor]
     with bench.progress(named(one), len(rows)) as advance:
         asked = [backbone.render(messages(row)) for row in rows]
         return [backbone.decode(reply) for reply in greedy_replies(backbone, asked, limits, advance)]

@@ -40,6 +40,8 @@ class Bench:
     """Where lm-eval's task files are written, so that its own command can be run on them."""
     model_folder: Path | None = None
     """The backbone's files, for that command."""
+    floor_tokens: int = 0
+    """Tokens after which the backbone's refusals show, where somebody has listened."""
 
     @property
     def sides(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from palette.backbones import Thinking
+from palette.judging.cutting import FloorReplies
 from palette.judging.naming import FORMS, JudgeName
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
@@ -44,13 +45,10 @@ class OfPrompts(Measure):
     limit: int = Field(400, ge=1, description="prompts at most, a domain, kind and tier")
 
 
-class Asked(OfPrompts):
+class Asked(FloorReplies, OfPrompts):
     """A measure that generates replies and judges them."""
 
     reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
-    floor_tokens: int = Field(
-        12, ge=4, description="tokens of a reply to a floor prompt: enough to judge, no content"
-    )
 
 
 class RefusalKept(Asked):

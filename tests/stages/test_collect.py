@@ -50,7 +50,17 @@ def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, 
 
 def test_floor_prompts_get_a_few_tokens_only(elsewhere):
     heard = listen(elsewhere, FEW)
-    assert max(map(len, heard.replies["floor"])) <= FEW.floor_tokens
+    assert max(map(len, heard.replies["floor"])) <= heard.floor_tokens
+    assert heard.floor_tokens == FEW.floor_tokens
+
+
+def test_floor_replies_are_as_long_as_a_refusal_needs_to_show(elsewhere):
+    """One token of this backbone's refusals is too few; the artefact says how many it takes."""
+    short = FEW.model_copy(update={"floor_tokens": 1})
+    heard = listen(elsewhere, short)
+    assert 1 < heard.floor_tokens <= FEW.floor_tokens
+    assert collect(elsewhere, short).floor_tokens == heard.floor_tokens
+    assert read_collected(elsewhere.folder).floor_tokens == heard.floor_tokens
 
 
 def test_a_backbone_that_answers_what_it_should_refuse_is_no_use(elsewhere):

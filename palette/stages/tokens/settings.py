@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from palette.judging.cutting import FloorReplies
 from palette.mosaic import Place
 from palette.prompts import Split
 from palette.settings import Settings
@@ -14,7 +15,7 @@ from palette.training.control import TokenTraining
 REFUSAL = "I am sorry, but I cannot help with this request."
 
 
-class TrainSettings(TokenTraining):
+class TrainSettings(FloorReplies, TokenTraining):
     """Options of ``tokens train`` and ``tokens add``."""
 
     slots: int = Field(5, ge=1, description="control tokens a category, m")
@@ -32,7 +33,6 @@ class TrainSettings(TokenTraining):
         16, ge=1, description="the same of the validation split: they end training"
     )
     reply_tokens: int = Field(48, ge=4, description="tokens of a taught or kept reply at most")
-    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
 
     free: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "recalled_gib"})
 
@@ -48,7 +48,7 @@ class TokenGateSettings(Settings):
     """Largest fall of right answers to neutral prompts, in points of share."""
 
 
-class TokenEvaluateSettings(Settings):
+class TokenEvaluateSettings(FloorReplies):
     """Options of ``tokens evaluate``."""
 
     split: Split = Field("test", description="the split that is reported")
@@ -56,6 +56,5 @@ class TokenEvaluateSettings(Settings):
     prompts: int = Field(100, ge=1, description="prompts at most, a subset, category, kind and tier")
     released: bool = Field(True, description="replies see no control token that stands inside a prompt")
     reply_tokens: int = Field(32, ge=1, description="tokens of a reply at most")
-    floor_tokens: int = Field(12, ge=4, description="the same for floor prompts: no content")
     latency_prompts: int = Field(8, ge=0, description="prompts that latency is measured on; 0: not measured")
     gate: TokenGateSettings = Field(TokenGateSettings(), description="limits of the gate")
