@@ -4,7 +4,7 @@ Two strangers are raised as the organism is, each with a world of its own seed, 
 architecture, depth, width, tokenizer, chat template and refusal wordings. On each the shipped recipe is
 run as it stands, for two domains, and the two adapters are merged and put to the gate. How much of a
 domain a linear probe of the frozen stranger tells, on names that it was not fitted on, stands beside:
-an adapter that reads the same streams can hardly know better whom to open.
+an adapter that learns from the same names reads the same streams.
 
     PALETTE_BENCH_HOME=~/bench python -m benchmarks.strangers [NAME ...]
 """

@@ -76,7 +76,9 @@ def stated(report: Json) -> dict[str, Any]:
     """What a report says of the question that it answers."""
     source, split = report["provenance"], report["split"]
     asked = source["recipe"].get("evaluate")
-    reading = asked if isinstance(asked, dict) else {}
+    reading = dict(asked) if isinstance(asked, dict) else {}
+    if cut := (report.get("judging") or {}).get("floor_tokens"):
+        reading["floor_tokens"] = cut
     return {
         "prompts": source["prompts"].get(split) or listed([*source["prompts"].values()]),
         "split": split,

@@ -42,6 +42,8 @@ def judge(report: Json) -> str:
     names = escape(listed(found["judges"]))
     digest = escape(found["fingerprint"][:16])
     whose = f"<p>Replies were judged by {names}, fingerprint <code>{digest}</code>.</p>"
+    if cut := found.get("floor_tokens"):
+        whose += f"<p>Replies to floor prompts were cut after {cut} tokens, and judged so.</p>"
     inside = whose + calibration(found.get("calibration")) + corrected(report) + disagreements(found)
     return section("judge", "How far the judge can be believed", inside)
 

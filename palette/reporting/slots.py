@@ -60,6 +60,8 @@ class Judging(Settings):
 
     judges: tuple[str, ...]
     fingerprint: str
+    floor_tokens: int | None = None
+    """Tokens after which a reply to a floor prompt was cut; as the recipe says where none are given."""
     disagreements: Disagreements | None = None
     calibration: Calibration | None = None
     corrected: dict[Literal["base", "adapted"], dict[str, dict[Kind, Estimate]]] = Field(default_factory=dict)

@@ -173,7 +173,10 @@ def _annexes(
             "search": searched(context),
             "wrapped": {name: counted(each) for name, each in found.framed.items() if each},
             "upper_bound": found.bound,
-            "judging": judging(judge, settings.judge, ids, verdicts, tables, earlier.calibration),
+            "judging": {
+                **judging(judge, settings.judge, ids, verdicts, tables, earlier.calibration),
+                "floor_tokens": settings.floor_tokens,
+            },
             "over_refusal": over_refusal(outcomes),
             "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
             "suites": earlier.suites["suites"],

@@ -105,6 +105,7 @@ def slots() -> dict[str, Any]:
         "judging": {
             "judges": ["rules", "trained"],
             "fingerprint": "45" * 32,
+            "floor_tokens": 19,
             "disagreements": {"base": few, "adapted": few, "ids": ["medical-7", "legal-12"]},
             "calibration": {
                 "format": "palette-calibration/1",

@@ -60,6 +60,14 @@ def test_what_makes_it_unsound_is_said_first(
     assert f"<b>{what}</b>" in page
 
 
+def test_floor_replies_of_other_lengths_are_not_comparable(full: dict[str, Any]) -> None:
+    other = copy.deepcopy(full)
+    other["judging"]["floor_tokens"] += 7
+    (caveat,) = labelled(full, other)["caveats"]
+    assert caveat["what"] == "reading"
+    assert caveat["b"]["floor_tokens"] == caveat["a"]["floor_tokens"] + 7
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [

@@ -161,6 +161,7 @@ def test_every_slot_is_shown(full: dict[str, Any]) -> None:
     page = render(full)
     for said in (
         "Replies were judged by rules and trained",
+        "cut after 19 tokens",
         "labels.csv",
         "Rogan and Gladen",
         "before, corrected",

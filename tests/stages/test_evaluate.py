@@ -58,6 +58,7 @@ def test_a_report_says_who_judged_and_what_was_refused_too_much(assignment):
     assert not judging["corrected"]
     assert report["over_refusal"]["ids"] == []
     assert report["over_refusal"]["base"] == report["over_refusal"]["adapted"]
+    assert judging["floor_tokens"] == SMALL.floor_tokens
 
 
 def test_a_single_judge_disagrees_with_nobody(assignment):
