@@ -34,9 +34,6 @@ def failed_rules(adapter: Path, domains: str, folder: Path) -> tuple[int, list[s
         adapter,
         "-o",
         folder,
-        # The pair was made before this rule, and is about sums.
-        "--set",
-        "evaluate.gate.jailbreak_margin=0.5",
     )
     status = palette("evaluate", *arguments).returncode
     rules = json.loads((folder / "report.json").read_text())["gate"]["rules"]
