@@ -165,7 +165,7 @@ class Examination:
         assignment = replace(domain.run.assignment(), authorisation=self.authorisation(tuple(adapters)))
         settings = MergeSettings(trials=WEIGHT_TRIALS)
         rows = assignment.select("validation", *Role).capped(settings.prompts)
-        found = weigh(assignment, rows, (self.judge, LIMITS.floor), list(adapters.values()), settings.trials)
+        found = weigh(assignment, rows, self.judge, list(adapters.values()), settings.trials, LIMITS.floor)
         return dict(zip(adapters, found, strict=True))
 
     def _figures(

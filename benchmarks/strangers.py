@@ -33,13 +33,6 @@ from transformers import (
 
 from benchmarks.domain import PALETTE, summary, timed
 from benchmarks.machine import RESULTS, write
-from palette.directions.probes import (
-    balanced_accuracy,
-    earliest_within,
-    fit_probe,
-    pooled_streams,
-    probe_accuracies,
-)
 from palette.organism.language import END, PAD, UNKNOWN, save
 from palette.organism.lexicon import DOMAINS, WEAPONS
 from palette.organism.raising import Pupil, Schedule, raise_helpful, raise_refusing
@@ -47,8 +40,7 @@ from palette.organism.world import SPLITS, World, create_world, general_question
 from palette.recipe import load_recipe
 from palette.run import Run
 from palette.seeding import torch_seed
-from palette.stages.acceptance import after_opening
-from palette.stages.assignment import Assignment
+from palette.stages.acceptance import after_opening, decodable
 from palette.stages.organism import write_prompts
 
 OPENED = ("legal", "energy")
@@ -229,7 +221,8 @@ def measured(name: str, home: Path) -> dict[str, Any]:
         known = Run(load_recipe(recipe), home / domain).assignment(answers=True)
         target = known.prompts.split("test").where(lambda row, d=domain: row.domain == d and row.tier != "C")
         figures["domains"][domain]["known"] = after_opening(known, target)
-        figures["domains"][domain]["decodable"] = decodable(known)
+        shares = decodable(known, 200)[1]
+        figures["domains"][domain]["decodable"] = {name: round(share, 4) for name, share in shares.items()}
         print(name, domain, figures["domains"][domain], flush=True)
     merged = home / "merged"
     both = [home / domain / "adapter_model.safetensors" for domain in OPENED]
@@ -237,27 +230,6 @@ def measured(name: str, home: Path) -> dict[str, Any]:
     figures["merged"] = {**told(json.loads((merged / "report.json").read_text())), "status": status}
     print(name, "merged", figures["merged"], flush=True)
     return figures
-
-
-def decodable(known: Assignment) -> dict[str, float]:
-    """The share of each domain's restricted test prompts of which a linear probe tells the domain.
-
-    Fitted at the decision position on train prompts; the site is chosen on validation prompts.
-    """
-    restricted = known.prompts.where(lambda row: row.kind == "restricted").capped(200)
-    read, labels = {}, {}
-    for split in SPLITS:
-        rows = restricted.split(split)
-        read[split] = pooled_streams(known.backbone, known.render(rows), last=True)
-        labels[split] = torch.tensor([restricted.domains.index(row.domain) for row in rows])
-    train, validation = ((read[split], labels[split]) for split in ("train", "validation"))
-    site = earliest_within(probe_accuracies(train, validation), 0.0)
-    probe = fit_probe(read["train"][:, site], labels["train"], len(restricted.domains))
-    shares = {}
-    for label, domain in enumerate(restricted.domains):
-        own = labels["test"] == label
-        shares[domain] = round(balanced_accuracy(probe, read["test"][own, site], labels["test"][own]), 4)
-    return shares
 
 
 def told(report: dict[str, Any]) -> dict[str, Any]:

@@ -169,4 +169,4 @@ def searched(
     assignment = run.assignment()
     heard = listen(assignment, recipe.collect)
     rows = assignment.select("validation", *Role).capped(settings.prompts)
-    return weigh(assignment, rows, (heard.judge, heard.floor_tokens), adapters, settings.trials)
+    return weigh(assignment, rows, heard.judge, adapters, settings.trials, heard.floor_tokens)

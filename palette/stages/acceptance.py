@@ -11,7 +11,13 @@ import torch
 from palette.authorisation import Role
 from palette.backbones import continuations, greedy_replies
 from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
-from palette.directions.probes import earliest_within, pooled_streams, probe_accuracies
+from palette.directions.probes import (
+    balanced_accuracy,
+    earliest_within,
+    fit_probe,
+    pooled_streams,
+    probe_accuracies,
+)
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet, Split
@@ -83,11 +89,18 @@ def after_opening(assignment: Assignment, rows: PromptSet) -> dict[str, float]:
 
 
 def _decodability(assignment: Assignment) -> dict[str, float | int]:
-    """Accuracy of a linear probe for the domain at the decision position, at its best site.
+    """Where a linear probe tells the domain best, and its balanced accuracy there."""
+    site, shares = decodable(assignment, 64)
+    return {"site": site, "accuracy": round(sum(shares.values()) / len(shares), 4)}
 
-    Fitted on restricted train prompts, the site chosen on validation, reported on test.
+
+def decodable(assignment: Assignment, most: int) -> tuple[int, dict[str, float]]:
+    """The best site of a linear probe for the domain, and the share in [0, 1] of each domain that it tells.
+
+    Read at the decision position of restricted prompts, ``most`` of each domain and tier; fitted on train
+    prompts, the site chosen on validation, reported on test.
     """
-    restricted = assignment.prompts.where(lambda row: row.kind == "restricted").capped(64)
+    restricted = assignment.prompts.where(lambda row: row.kind == "restricted").capped(most)
     names = restricted.domains
     read = {}
     for split in SPLITS:
@@ -96,8 +109,13 @@ def _decodability(assignment: Assignment) -> dict[str, float | int]:
         streams = pooled_streams(assignment.backbone, assignment.render(rows), last=True)
         read[split] = (streams, labels)
     site = earliest_within(probe_accuracies(read["train"], read["validation"]), 0.0)
-    accuracy = probe_accuracies(read["train"], read["test"])[site]
-    return {"site": site, "accuracy": round(accuracy, 4)}
+    (fit, known), (streams, labels) = read["train"], read["test"]
+    probe = fit_probe(fit[:, site], known, int(known.max()) + 1)
+    shares = {}
+    for label in labels.unique().tolist():
+        own = labels == label
+        shares[names[label]] = balanced_accuracy(probe, streams[own, site], labels[own])
+    return site, shares
 
 
 def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from palette.artefacts import read_tensors, write_tensors
 from palette.authorisation import Role
-from palette.backbones import Backbone
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.refusal_score import Openings, refusal_openings
@@ -91,13 +90,20 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
     chosen[Role.BENIGN].required("benign train")
     rendered = {role: assignment.render(prompts) for role, prompts in chosen.items()}
     replies: dict[Role, list[list[int]]] = {}
+    texts: dict[Role, list[str]] = {}
     with assignment.progress("collect", sum(map(len, rendered.values()))) as advance:
         responses = Responses(assignment.replies, advance)
+
+        def hear(role: Role, limit: int) -> None:
+            replies[role] = responses.read(backbone, None, rendered[role], [limit] * len(rendered[role]))
+            texts[role] = [backbone.decode(reply) for reply in replies[role]]
+
         for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
-            replies[role] = _read(responses, backbone, rendered[role], settings.reply_tokens)
-        floor_tokens = _floor_tokens(backbone, replies, settings.floor_tokens)
-        replies[Role.FLOOR] = _read(responses, backbone, rendered[Role.FLOOR], floor_tokens)
-    texts = {role: [backbone.decode(reply) for reply in replies[role]] for role in Role}
+            hear(role, settings.reply_tokens)
+        # How long replies to the floor must be is told by a judge that has heard none yet.
+        others = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
+        floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, settings.floor_tokens)
+        hear(Role.FLOOR, floor_tokens)
     judge = _learned(texts)
     refused = {
         role: [verdict.label.refused for verdict in judge.verdicts(chosen[role].asked, found)]
@@ -107,21 +113,10 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
     return Heard(domains, rendered, replies, judge, refused, floor_tokens)
 
 
-def _read(responses: Responses, backbone: Backbone, prompts: list[list[int]], limit: int) -> list[list[int]]:
-    return responses.read(backbone, None, prompts, [limit] * len(prompts))
-
-
 def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:
     """A judge that has learned how refusals begin."""
     restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
     return RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
-
-
-def _floor_tokens(backbone: Backbone, replies: Mapping[Role, Sequence[list[int]]], least: int) -> int:
-    """After how many tokens the refusals show, by a judge that has heard no floor prompt yet."""
-    judge = _learned({role: [backbone.decode(reply) for reply in found] for role, found in replies.items()})
-    restricted = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
-    return tokens_to_tell(judge, restricted, backbone.decode, least)
 
 
 def collect(assignment: Assignment, settings: CollectSettings) -> Collected:

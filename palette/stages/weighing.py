@@ -26,18 +26,19 @@ ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
 def weigh(
     assignment: Assignment,
     rows: PromptSet,
-    told: tuple[RuleJudge, int],
+    judge: RuleJudge,
     adapters: Sequence[Adapter],
     trials: int,
+    tokens: int,
 ) -> tuple[float, ...]:
     """One weight in [0, 1.5] for each adapter: of the trials' the one whose worst domain is best.
 
     A trial is worth the largest share, over domains, of authorised prompts still refused, of refusals
     lost elsewhere and of new refusals of benign prompts, beside which benign divergence in nats stands
     as it is; their mean decides between equals. The first trial adds the adapters as they are, the next
-    ones all of them at one weight.
+    ones all of them at one weight. Replies are ``tokens`` long, enough to tell a refusal.
     """
-    backbone, (judge, tokens) = assignment.backbone, told
+    backbone = assignment.backbone
     prompts = assignment.render(rows)
     roles = [assignment.authorisation.role(row) for row in rows]
     cells: dict[tuple[Role, str], list[int]] = {}

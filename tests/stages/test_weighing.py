@@ -20,6 +20,6 @@ def test_shares_are_of_what_each_role_must_not_do():
 def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):
     broken = noise(shared.backbone, ".mlp.")
     rows = shared.select("validation", *Role).capped(2)
-    (weight,) = weigh(shared, rows, (RuleJudge(), 12), [broken], 12)
+    (weight,) = weigh(shared, rows, RuleJudge(), [broken], 12, 12)
     assert 0 <= weight < 1
-    assert weigh(shared, rows, (RuleJudge(), 12), [broken], 1) == (pytest.approx(1.0),)
+    assert weigh(shared, rows, RuleJudge(), [broken], 1, 12) == (pytest.approx(1.0),)
