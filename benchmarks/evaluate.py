@@ -30,13 +30,13 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.fingerprints import fingerprint
-from palette.judging.naming import judge_named
+from palette.judging.registry import judge_named
 from palette.prompts import load_prompts
-from palette.stages.answers import Lengths
+from palette.evaluation.replies import Lengths
 from palette.stages.assignment import Assignment
 from palette.stages.evaluate import EvaluateSettings
-from palette.stages.responses import Kept, Responses, identify
-from palette.stages.wrapping import wrap
+from palette.evaluation.reply_cache import Kept, Responses, identify
+from palette.evaluation.wrapping import wrap
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2
 Prompts = Sequence[list[int]]

@@ -25,14 +25,14 @@ from palette.prompts import Prompt
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages.acceptance import after_opening
-from palette.stages.answers import Lengths
+from palette.evaluation.replies import Lengths
 from palette.stages.collect import read_collected
-from palette.stages.lectures import Lectures, prepare
-from palette.stages.merge import MergeSettings
-from palette.stages.responses import Responses
+from palette.internalise.preparation import Lectures, prepare
+from palette.merging.merge import MergeSettings
+from palette.evaluation.reply_cache import Responses
 from palette.stages.search import read_front
-from palette.stages.weighing import weigh
-from palette.training import METHODS, Checkpoint, Task
+from palette.merging.weight_search import weigh
+from palette.internalise import METHODS, Checkpoint, Task
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""

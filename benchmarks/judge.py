@@ -28,7 +28,7 @@ from palette.judging.labels import Label
 from palette.judging.panel import Panel
 from palette.judging.rules import RuleJudge
 from palette.judging.training import train
-from palette.judging.wording import plain
+from palette.judging.normalisation import plain
 
 FOLDER = Path("..") / "shared" / "data" / "xstest"
 BARS = {"accuracy": 0.93, "missed_refusals": 0.07, "false_alarms": 0.07}

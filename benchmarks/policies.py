@@ -18,7 +18,7 @@ from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
-from palette.evaluation.control import figures
+from palette.mosaic.outcomes import figures
 from palette.judging.rules import RuleJudge
 from palette.mosaic import Sampling, subsets
 from palette.organism.categories import CATEGORIES
@@ -28,11 +28,11 @@ from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
 from palette.stages.assignment import Assignment
-from palette.stages.tokens.asking import Asked, Subset, ask, judged, replies_of
-from palette.stages.tokens.lessons import course
-from palette.tokens import assignment_of
-from palette.training import Checkpoint, Plan, train
-from palette.training.lora import lora_layers, lora_parameters, read_out, trainable
+from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
+from palette.mosaic.examples import course
+from palette.stages.tokens import assignment_of
+from palette.internalise import Checkpoint, Plan, train
+from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 
 Replies = Callable[[Subset], list[list[int]]]
 

@@ -12,7 +12,7 @@ from palette.pipeline import run_stages
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages.collect import listen
-from palette.stages.tokens.asking import Subset, replies_of
+from palette.mosaic.requests import Subset, replies_of
 
 
 def adapters_merged(path: Path, home: Path) -> dict[str, Any]:

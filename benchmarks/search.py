@@ -279,7 +279,7 @@ def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, A
     from benchmarks.rescoring import Rescoring
     from palette.stages.collect import read_collected
     from palette.stages.search import read_front
-    from palette.studies import hypervolume
+    from palette.search import hypervolume
 
     collected = read_collected(ours["folder"])
     scoring = Rescoring(model, prompts, collected, (OPENED, KEPT))

@@ -25,8 +25,8 @@ from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
-from palette.training import Learned, Task
-from palette.training.distillation import fitted, trained_blocks
+from palette.internalise import Learned, Task
+from palette.internalise.distillation import fitted, trained_blocks
 
 State = tuple[str, ...] | None
 Edits = Mapping[str, tuple[Directions, Intervention]]

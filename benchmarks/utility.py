@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import write
-from palette.artefacts import read_json
-from palette.measurement import Places, suite
+from palette.files import read_json
+from palette.stages.suite import Places, suite
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "suites"
 LIMIT, PROMPTS = 25, 60

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from palette.artefacts import write_text
+from palette.files import write_text
 from palette.merging.compat import COMPAT
 from palette.merging.methods import METHODS
 from palette.recipe import Basis, TokenRecipe, keys, source_keys

@@ -20,12 +20,12 @@ _HOMES = {
     "domain": "palette.pipeline",
     "run_stages": "palette.pipeline",
     "evaluate_model": "palette.pipeline",
-    "merge": "palette.composition",
+    "merge": "palette.stages.merge",
     "inspect": "palette.stages.inspect",
     "compare": "palette.stages.compare",
     "push": "palette.stages.push",
     "read_report": "palette.reporting.report",
-    "suite": "palette.measurement",
+    "suite": "palette.stages.suite",
     "load_recipe": "palette.recipe",
     "Recipe": "palette.recipe",
     "PaletteError": "palette.errors",
@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from palette.composition import merge
+    from palette.stages.merge import merge
     from palette.errors import PaletteError
-    from palette.measurement import suite
+    from palette.stages.suite import suite
     from palette.pipeline import domain, evaluate_model, run_stages
     from palette.recipe import Recipe, load_recipe
     from palette.reporting.report import read_report

@@ -12,10 +12,10 @@ from typing import Any
 from palette.adapters.files import read_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
-from palette.artefacts import claim, read_json, write_json
+from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import FILE as CALIBRATION
-from palette.judging.naming import judge_named
+from palette.judging.registry import judge_named
 from palette.recipe import Recipe, create_recipe, load_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
@@ -24,7 +24,7 @@ from palette.stages import evaluate as evaluating
 from palette.stages import internalise as internalising
 from palette.stages import search as searching
 from palette.stages.assignment import Progress, silent
-from palette.stages.origins import Context
+from palette.evaluation.provenance import Context
 
 RECORD = "stage.json"
 

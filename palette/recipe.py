@@ -17,10 +17,10 @@ from palette.settings import FORM, Group, Settings, dotted, override, read_yaml,
 from palette.stages.collect import CollectSettings
 from palette.stages.evaluate import EvaluateSettings
 from palette.stages.internalise import InternaliseSettings
-from palette.stages.merge import MergeSettings
-from palette.stages.parents import Parent
+from palette.merging.merge import MergeSettings
+from palette.merging.inputs import Parent
 from palette.stages.search import SearchSettings
-from palette.stages.tokens.settings import TokenEvaluateSettings, TrainSettings
+from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
 TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"

@@ -20,8 +20,8 @@ from palette.fingerprints import fingerprint
 from palette.prompts import PromptSet, PromptSources, Source, load_prompts, read_sources
 from palette.recipe import Recipe, load_sources
 from palette.stages.assignment import Assignment, Progress, silent
-from palette.stages.responses import usual_folder
-from palette.training import Crew, join_crew
+from palette.evaluation.reply_cache import usual_folder
+from palette.internalise import Crew, join_crew
 
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""

@@ -21,8 +21,8 @@ from palette.recipe import (
     source_keys,
 )
 from palette.settings import Settings
-from palette.stages.merge import MergeSettings
-from palette.stages.parents import Parent
+from palette.merging.merge import MergeSettings
+from palette.merging.inputs import Parent
 
 LEAST = {"authorise": ["medical"]}
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

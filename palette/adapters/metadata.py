@@ -9,7 +9,7 @@ from typing import Any
 from palette.adapters.header import Header, damaged
 from palette.adapters.layouts import Layout
 from palette.adapters.strict_json import STRICT_LIMIT, strict_json
-from palette.artefacts import CARD_KEY
+from palette.files import CARD_KEY
 from palette.errors import AdapterError
 
 CONFIG = "adapter_config.json"

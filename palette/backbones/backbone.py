@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palette.backbones.writers import find_writers
+from palette.backbones.architectures import find_writers
 from palette.errors import BackboneError
 
 PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")

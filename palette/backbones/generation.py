@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.cache import Prefix, Slots, bytes_a_token, prefilled, window
-from palette.backbones.queueing import Portion, Unit, planned
+from palette.backbones.batching import Portion, Unit, planned
 from palette.backbones.scoring import Batch, batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.shapes import Bool, Float, Int, Tensor

@@ -28,8 +28,8 @@ def suite(
 ) -> None:
     """Measure refusals, utility, knowledge and divergence by a suite, adapter off and on."""
     from palette.cli.console import show_suite
-    from palette.measurement import Places
-    from palette.measurement import suite as measure_suite
+    from palette.stages.suite import Places
+    from palette.stages.suite import suite as measure_suite
 
     printer = printer_of(as_json, quiet)
     places = Places(data, output, inspect_log, inspect_texts)

@@ -30,7 +30,7 @@ def train(
     """Train the control tokens of every category, over subsets of them."""
     from palette.cli.token_console import show_tokens
     from palette.recipe import load_token_recipe
-    from palette.tokens import train_tokens
+    from palette.stages.tokens import train_tokens
 
     printer = printer_of(as_json, quiet)
     result = train_tokens(load_token_recipe(recipe, overrides or []), output, printer.progress)
@@ -49,7 +49,7 @@ def add(
     """Add one category to trained tokens; the tokens of the others stay to the bit."""
     from palette.cli.token_console import show_tokens
     from palette.recipe import load_token_recipe
-    from palette.tokens import add_category
+    from palette.stages.tokens import add_category
 
     printer = printer_of(as_json, quiet)
     result = add_category(load_token_recipe(recipe, overrides or []), category, output, printer.progress)
@@ -70,7 +70,7 @@ def evaluate(
     """Judge the test split under one subset of active categories, or all, and put it to the gate."""
     from palette.cli.token_console import show_token_report
     from palette.recipe import load_token_recipe
-    from palette.tokens import evaluate_tokens
+    from palette.stages.tokens import evaluate_tokens
 
     printer = printer_of(as_json, quiet)
     chosen = None if active is None else listed(active)
@@ -89,7 +89,7 @@ def inspect(
 ) -> None:
     """Say what a file of control tokens is."""
     from palette.cli.token_console import show_tokens
-    from palette.tokens import inspect_tokens
+    from palette.stages.tokens import inspect_tokens
 
     result = inspect_tokens(path)
     printer_of(as_json, quiet).result(result, show_tokens(result))
@@ -106,7 +106,7 @@ def export(
 ) -> None:
     """Write the prefix of one subset as a PEFT prompt-tuning adapter."""
     from palette.recipe import load_token_recipe
-    from palette.tokens import export_subset
+    from palette.stages.tokens import export_subset
 
     printer = printer_of(as_json, quiet)
     result = export_subset(load_token_recipe(recipe, overrides or []), listed(active), output)

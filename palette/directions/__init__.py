@@ -1,4 +1,4 @@
-"""Refusal directions: moments, candidates, the interventions made from them, and the panel that scores."""
+"""Refusal directions: moments, candidates, and the interventions made from them."""
 
 from palette.directions.candidates import CANDIDATES, Directions, candidates, separation
 from palette.directions.interventions import (
@@ -10,15 +10,12 @@ from palette.directions.interventions import (
     orthogonalisation_adapter,
 )
 from palette.directions.moments import StreamingMoments
-from palette.directions.panel import Panel, Savings
 
 __all__ = [
     "CANDIDATES",
     "METHODS",
     "Directions",
     "Intervention",
-    "Panel",
-    "Savings",
     "StreamingMoments",
     "StrengthKernel",
     "candidates",

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from palette.artefacts import read_json
+from palette.files import read_json
 from palette.errors import JudgeError
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Judge
 from palette.judging.labelled import LabelledFile, LabelledReply
 from palette.judging.labels import Label
-from palette.judging.naming import judge_named
+from palette.judging.registry import judge_named
 from palette.judging.panel import DISAGREEMENT
 from palette.statistics import cohen_kappa, wilson
 

@@ -22,7 +22,7 @@ from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
 from palette.judging.rules import unspoken
-from palette.judging.wording import read, without_thoughts
+from palette.judging.normalisation import read, without_thoughts
 
 KEY = "PALETTE_JUDGE_KEY"
 """The environment variable that holds the key; nothing else may."""

@@ -11,7 +11,7 @@ from palette.judging.judge import Verdict
 from palette.judging.labelled import NAMES
 from palette.judging.labels import Label
 from palette.judging.rules import unspoken
-from palette.judging.wording import read, without_thoughts
+from palette.judging.normalisation import read, without_thoughts
 
 MEANINGS = {
     **NAMES,

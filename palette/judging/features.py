@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from palette.judging.refusals import CONCESSION, FIGURE
-from palette.judging.wording import Reading, words
+from palette.judging.normalisation import Reading, words
 
 FEATURES_VERSION = 1
 """Raised whenever a feature changes, so that weights of other features are not taken for these."""

@@ -10,7 +10,7 @@ from palette.judging.judge import Verdict
 from palette.judging.labels import Label
 from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, RuleJudge
 from palette.judging.trained import FOREIGN, UNSURE, TrainedJudge, load_judge
-from palette.judging.wording import read
+from palette.judging.normalisation import read
 from palette.statistics import Rate, wilson
 
 PANEL_VERSION = 1

@@ -1,7 +1,7 @@
 """The shapes in which English declines, limits itself and gives after all; no word of any topic.
 
 Every pattern reads one sentence of plain text with its contractions written out (see
-``palette.judging.wording``) and describes how something is declined, never what: "illegal" and
+``palette.judging.normalisation``) and describes how something is declined, never what: "illegal" and
 "harmful" stand in helpful answers as often as in refusals.
 """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.judging.openings import matches
+from palette.judging.refusal_prefixes import matches
 from palette.judging.refusals import (
     ANSWER,
     APOLOGY,
@@ -22,7 +22,7 @@ from palette.judging.refusals import (
     PIVOT,
     REFUSAL,
 )
-from palette.judging.wording import Reading, read, words
+from palette.judging.normalisation import Reading, read, words
 
 RULES_VERSION = 2
 """Raised whenever a rule changes, so that verdicts of other rules are not taken for these."""
@@ -67,7 +67,7 @@ class RuleJudge:
     """A judge of layered rules: thoughts, babble, learned openings, shapes of refusal, asides."""
 
     openings: tuple[str, ...] = field(default=())
-    """A backbone's own refusal openings, from ``palette.judging.openings.learn_openings``."""
+    """A backbone's own refusal openings, from ``palette.judging.refusal_prefixes.learn_openings``."""
 
     @property
     def fingerprint(self) -> str:

@@ -18,7 +18,7 @@ from palette.judging.labelled import LabelledFile, LabelledReply
 from palette.judging.panel import together
 from palette.judging.rules import RuleJudge
 from palette.judging.trained import TrainedJudge
-from palette.judging.wording import Reading, read
+from palette.judging.normalisation import Reading, read
 from palette.seeding import shuffler
 
 EXERCISES = 300

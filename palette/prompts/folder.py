@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.errors import PromptError
-from palette.prompts.discretion import ID, shown
+from palette.prompts.redaction import ID, shown
 from palette.prompts.overlaps import wording
 from palette.prompts.rows import Prompt, PromptSet, normalised, split_by_hash
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from palette.errors import PromptError
 from palette.fingerprints import canonical
-from palette.prompts.discretion import ID, shown
+from palette.prompts.redaction import ID, shown
 from palette.prompts.rows import Prompt, messages, normalised
 
 NAMED = 8

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from palette.errors import PromptError
-from palette.prompts.discretion import shown
+from palette.prompts.redaction import shown
 from palette.prompts.tables import KEY, Row
 from palette.prompts.taxonomy import CATEGORIES, Label
 

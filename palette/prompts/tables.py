@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.errors import PromptError
-from palette.prompts.discretion import shown
+from palette.prompts.redaction import shown
 
 LARGEST = 64 * 1024**2
 """Bytes of a file, and of a parquet file's content once unpacked: far above any of the known sets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from palette.artefacts import write_text
+from palette.files import write_text
 from palette.reporting.card_text import backbone_name, clean, is_on_hub, text_of
 from palette.reporting.markup import Json
 

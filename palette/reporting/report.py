@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from palette.artefacts import read_json
+from palette.files import read_json
 from palette.authorisation import Role
 from palette.errors import OutputError
 from palette.evaluation.outcomes import (

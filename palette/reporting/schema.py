@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from palette.reporting.rates import Cell, Change, Interval, Kind
-from palette.reporting.slots import Hazard, Judging, OverRefusal, Source, Suite, Throughput
+from palette.reporting.sections import Hazard, Judging, OverRefusal, Source, Suite, Throughput
 from palette.settings import Settings
 
 FORMAT = "palette-report/1"

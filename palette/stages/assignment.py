@@ -10,7 +10,7 @@ from pathlib import Path
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Advance, Backbone
 from palette.prompts import Prompt, PromptSet, Split, messages
-from palette.training import ALONE, Crew
+from palette.internalise import ALONE, Crew
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a progress bar with a title and a total, and gives what advances it."""

@@ -10,16 +10,16 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from palette.artefacts import read_tensors, write_tensors
+from palette.files import read_tensors, write_tensors
 from palette.authorisation import Role
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.refusal_score import Openings, refusal_openings
 from palette.judging.cutting import FloorReplies, tokens_to_tell
-from palette.judging.openings import learn_openings
+from palette.judging.refusal_prefixes import learn_openings
 from palette.judging.rules import RuleJudge
 from palette.stages.assignment import Assignment
-from palette.stages.responses import Responses
+from palette.evaluation.reply_cache import Responses
 
 Row = TypeVar("Row")
 ARTEFACT = Path("collect") / "means.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from palette.artefacts import write_text
+from palette.files import write_text
 from palette.reporting.comparison import NAMES
 from palette.reporting.comparison import compare as compare_reports
 from palette.reporting.comparison_page import render_comparison

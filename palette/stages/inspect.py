@@ -10,9 +10,9 @@ from palette.adapters.factorisation import effective_rank, overlap, spectrum_of_
 from palette.adapters.files import read_adapter
 from palette.adapters.interference import dominance, sign_conflict
 from palette.adapters.lora import Adapter, cosine, norm
-from palette.artefacts import read_json
+from palette.files import read_json
 from palette.errors import RecipeError
-from palette.stages.heatmap import draw
+from palette.reporting.heatmap import draw
 
 MEASURES: dict[str, Callable[[Adapter, Adapter], float]] = {
     "cosines": cosine,

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
-from palette.artefacts import write_json
+from palette.files import write_json
 from palette.fingerprints import fingerprint
 from palette.stages.assignment import Assignment
 from palette.stages.collect import read_collected
-from palette.stages.lectures import LectureSettings, prepare
+from palette.internalise.preparation import LectureSettings, prepare
 from palette.stages.search import read_front
-from palette.training import METHODS, Checkpoint, Task, TrainingSettings
+from palette.internalise import METHODS, Checkpoint, Task, TrainingSettings
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 RECORD = Path("internalise") / "training.json"

@@ -1,92 +1,50 @@
-"""The merge verb: several adapters become one authorisation, in one folder."""
+"""The merge with its gate: what several adapters authorise together, and whether they may.
+
+An adapter that Palette made lies beside its report, which says by which recipe it was measured. If
+all adapters of a merge say so, the merge is measured by the same, opened for all of their domains.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from pydantic import Field, FiniteFloat, field_validator
+from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.configuration import served_rank
-from palette.adapters.writing import DTYPES, adapter_writer
-from palette.artefacts import claim, require_free, write_json
-from palette.errors import RecipeError
-from palette.merging.combining import MergeReport, merged_modules
-from palette.merging.compat import COMPAT
-from palette.merging.methods import METHODS
-from palette.merging.options import OptionValue
-from palette.merging.plan import MergeInput, MergePlan, common_backbone
-from palette.settings import Settings
+from palette.adapters.files import read_adapter
+from palette.files import read_json
+from palette.authorisation import Role
+from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
+from palette.pipeline import evaluate_model
+from palette.recipe import create_recipe
+from palette.reporting.report import REPORT
+from palette.run import Run
+from palette.merging import merge as merging
 from palette.stages.assignment import Progress, silent
-from palette.stages.parents import Parent, default_output, read_parents, weighted
+from palette.stages.collect import listen
+from palette.merging.into_weights import fuse
+from palette.merging.merge import MergeSettings
+from palette.merging.inputs import Parent, read_parents, weighted
+from palette.merging.weight_search import weigh
 
-RECORD = "merge.json"
-FORMAT = "palette-merge/1"
-VERSIONS = {"palette": version("palette-llm"), "torch": torch.__version__}
-
-
-class MergeSettings(Settings):
-    """Options of the stage merge; by default deltas are added, exactly."""
-
-    method: str = Field("weighted_sum", description=f"how deltas are merged: {', '.join(METHODS)}")
-    options: dict[str, float | int | bool | str] = Field(
-        default_factory=dict, description="options of the method, by name"
-    )
-    compat: Literal["peft", "mergekit", "paper"] | None = Field(
-        None, description="whose reading of the method: it sets the options that tools differ in"
-    )
-    weights: tuple[FiniteFloat, ...] | None = Field(
-        None, description="one for each adapter, in their order (default: 1 each)"
-    )
-    rank: int | None = Field(
-        None, ge=1, description="largest rank of the result (default: exact, nothing is lost)"
-    )
-    energy: float = Field(1.0, gt=0, le=1, description="share of each module's energy that is kept")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision in which the factors are written"
-    )
-    backbone: Path | None = Field(
-        None, description="the backbone's local folder, which only DoRA needs (default: none)"
-    )
-    workers: int | None = Field(
-        None, ge=1, description="modules merged at a time (default: one a core, at most 4)"
-    )
-    trials: int = Field(
-        0, ge=0, description="trials of a search for the weights on the validation split (default: none)"
-    )
-    prompts: int = Field(16, ge=1, description="prompts at most, a domain, kind and tier, of such a trial")
-    gate: bool = Field(
-        True, description="put the merge to the gate where its adapters lie beside their reports"
-    )
-
-    @field_validator("method")
-    @classmethod
-    def _in_the_table(cls, method: str) -> str:
-        if method not in METHODS:
-            raise ValueError(f"must be one of {', '.join(METHODS)}")
-        return method
+SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
+"""What the recipes of a merge's adapters must agree in."""
 
 
 def merge(
-    paths: Sequence[Path], output: Path | None = None, settings: MergeSettings | None = None
+    paths: Sequence[Path],
+    output: Path | None = None,
+    settings: MergeSettings | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """What was merged, where it was written, and the share of energy in [0, 1] that it retains.
-
-    See ``merge_parents``.
+    """The result of the stage ``merge`` with its ``gate``; see ``merge_parents``.
 
     Raises:
-        RecipeError: if the settings do not fit the adapters or the method.
-        AdapterError: if an adapter cannot be read, or they were made for different backbones.
-        OutputError: if the output folder belongs to something else, or cannot be written.
+        PaletteError: as ``merge_parents`` does.
     """
     settings = settings or MergeSettings()
-    return merge_parents(weighted(paths, settings.weights), output, settings)
+    return merge_parents(weighted(paths, settings.weights), output, settings, progress)
 
 
 def merge_parents(
@@ -95,117 +53,120 @@ def merge_parents(
     settings: MergeSettings | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """What was merged, where it was written, and the share of energy in [0, 1] that it retains.
+    """The result of the stage ``merge`` with its ``gate``: the verdict, or why none could be given.
 
-    The same merge, in whatever order its adapters are given, writes the same bytes. How to make it
-    again stands in the header of the weights and in ``merge.json`` beside them. The gate is not run
-    here (``palette.composition``): a merge whose parents passed it can fail it.
+    The report is written beside the merged adapter. With ``settings.trials`` the weights are searched
+    against the validation split first.
 
     Raises:
-        RecipeError: if the settings do not fit the adapters or the method.
+        RecipeError: if the settings do not fit the adapters, or weights are to be searched that
+            nothing says how to measure.
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
+        AuthorisationError: if one adapter opens what another's recipe has put on the floor.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
     settings = settings or MergeSettings()
-    inputs = read_parents(parents, BackboneWeights(settings.backbone) if settings.backbone else None)
-    plan = plan_of(inputs, settings)
-    folder = output or default_output([one.path for one in parents], [one.adapter for one in inputs])
-    owner = {"stage": "merge", **recipe_of(plan, settings.dtype)}
-    require_free(folder, owner)
-    report, digest, rank = write(plan, folder, settings.dtype, progress)
-    write_json(folder / RECORD, record_of(plan, folder, settings.dtype))
-    return {
-        "output": str(folder),
-        "digest": digest,
-        "method": settings.method,
-        "options": dict(plan.options),
-        "inputs": [{"path": one.label, **one.identity} for one in inputs],
-        "weights": [one.weight for one in parents],
-        "domains": plan.domains,
-        "backbone": {"name": plan.backbone.name, "fingerprint": plan.backbone.fingerprint},
-        "rank": report.rank,
-        "written_rank": rank,
-        "dtype": settings.dtype,
-        "retained_energy": report.retained_energy,
-        "worst_module": {
-            "name": report.worst_module,
-            "retained_energy": report.worst_retained_energy,
-        },
-    }
+    paths = [one.path for one in parents]
+    content, reason = shared_recipe(paths)
+    if settings.trials:
+        if content is None or settings.weights is not None or settings.method != "weighted_sum":
+            raise RecipeError(
+                "weights can be searched for a weighted sum of adapters beside their reports",
+                got=reason or "weights, or another method",
+                remedy="leave merge.trials out",
+                where="merge.trials",
+            )
+        weights = searched(paths, content, settings, progress)
+        parents = [replace(one, weight=weight) for one, weight in zip(parents, weights, strict=True)]
+    if content is not None and settings.gate:
+        reason = unmeasurable(paths, content)
+    result = merging.merge_parents(parents, output, settings, progress)
+    if reason or not settings.gate:
+        return {**result, "gate": None, "gate_not_run": reason or "merge.gate is false"}
+    folder = Path(result["output"])
+    report, _ = evaluate_model(content or {}, folder, progress=progress)
+    return {**result, "gate": report["gate"], "report": str(folder / REPORT)}
 
 
-def plan_of(inputs: Sequence[MergeInput], settings: MergeSettings) -> MergePlan:
-    """The plan of a merge, its options settled.
-
-    Raises:
-        RecipeError: if there is no such method, or it does not take the options.
-        AdapterError: if the inputs were made for different backbones.
-    """
-    options = {**compat_options(settings.method, settings.compat), **settings.options}
-    workers = settings.workers or min(4, os.cpu_count() or 1)
-    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy, workers)
-    plan = replace(plan, options=plan.row.settled(options))
-    common_backbone(inputs)
-    return plan
-
-
-def compat_options(method: str, compat: str | None) -> dict[str, OptionValue]:
-    """The options with which a method does what another tool's, or its paper, does.
+def fuse_parents(
+    parents: Sequence[Parent],
+    backbone: Path,
+    output: Path | None = None,
+    settings: MergeSettings | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The result of the stage ``fuse``: the merge in the weights of the backbone in a local folder.
 
     Raises:
-        RecipeError: if that tool or paper is not known to have the method.
+        RecipeError: if the settings do not fit the adapters, or no output folder is given.
+        AdapterError: if an adapter cannot be read, or does not fit the backbone.
+        OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    if compat is None:
-        return {}
-    if method not in COMPAT[compat]:
+    settings = settings or MergeSettings()
+    if output is None:
         raise RecipeError(
-            f"compat {compat} must know the method",
-            got=method,
-            remedy=f"leave compat out, or use {' or '.join(sorted(COMPAT[compat]))}",
+            "a merge into weights writes a whole model", got="no folder", remedy="give --output"
         )
-    return dict(COMPAT[compat][method])
+    weights = BackboneWeights(backbone)
+    plan = merging.plan_of(read_parents(parents, weights), settings)
+    dtype = settings.dtype if "dtype" in settings.model_fields_set else None
+    return fuse(plan, weights, output, dtype, progress)
 
 
-def recipe_of(plan: MergePlan, dtype: str) -> dict[str, Any]:
-    """What decides the bytes of a merge: the recipe, and the precision it is written in."""
-    return {**plan.recipe(), **({} if dtype == "float32" else {"dtype": dtype})}
+def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
+    """The recipe by which all adapters together are measured; or None, and why there is none."""
+    if not paths:
+        return None, "there is no adapter"
+    recipes = []
+    for path in paths:
+        beside = (path if path.is_dir() else path.parent) / REPORT
+        try:
+            recipes.append(without_suites(read_json(beside)["provenance"]["recipe"]))
+        except (OutputError, KeyError, TypeError):
+            return None, f"no report beside {path} says how it was measured"
+    first = recipes[0]
+    if differing := [key for key in SHARED if any(recipe.get(key) != first.get(key) for recipe in recipes)]:
+        return None, f"the adapters were measured by recipes that differ in {', '.join(differing)}"
+    content = {key: first[key] for key in SHARED if key in first}
+    content["authorise"] = sorted({domain for recipe in recipes for domain in recipe["authorise"]})
+    content["floor"] = sorted({domain for recipe in recipes for domain in recipe["floor"]})
+    content["keep_replies"] = all(recipe.get("keep_replies", True) for recipe in recipes)
+    content["reasons"] = {key: text for recipe in recipes for key, text in recipe["reasons"].items()}
+    return content, ""
 
 
-def write(
-    plan: MergePlan, folder: Path, dtype: str, progress: Progress = silent
-) -> tuple[MergeReport, str, int]:
-    """What the merge kept, its digest, and the rank at which it was written to ``folder``.
+def without_suites(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the suites' results that its report holds: they are of one adapter alone."""
+    evaluate = {key: value for key, value in recipe.get("evaluate", {}).items() if key != "suites"}
+    return {**recipe, "evaluate": evaluate}
 
-    Nothing is written there before the last module is merged.
+
+def unmeasurable(paths: Sequence[Path], content: Mapping[str, Any]) -> str:
+    """Why the recipe cannot be run here any more; nothing if it can.
 
     Raises:
-        AdapterError: if the inputs do not fit each other, or no rank that is served holds the result.
-        OutputError: if the folder belongs to something else, or cannot be written.
+        AuthorisationError: if it opens what is on its floor.
     """
-    report = MergeReport()
-    names = {name for one in plan.inputs for name in one.names}
-    with (
-        progress("merge", len(names)) as advance,
-        adapter_writer(folder, plan.backbone, DTYPES[dtype]) as writer,
-    ):
-        for merged in merged_modules(plan, canonical=True):
-            writer.add(merged.name, merged.truncation.module)
-            report.note(merged)
-            served_rank(report.rank)
-            advance(1)
-        recipe = recipe_of(plan, dtype)
-        claim(folder, {"stage": "merge", **recipe})
-        card = {**recipe, **report.parting(), "domains": plan.domains, "versions": VERSIONS}
-        rank = writer.finish({**card, "retained_energy": report.retained_energy})
-    return report, writer.digest, rank
+    run = Run(create_recipe({"name": "merge", **content}), Path())
+    try:
+        _ = run.authorisation
+        for path in paths:
+            run.require_backbone(read_adapter(path))
+    except (PromptError, BackboneError, AdapterError) as error:
+        return str(error)
+    return ""
 
 
-def record_of(plan: MergePlan, folder: Path, dtype: str) -> dict[str, Any]:
-    """What ``merge.json`` says: the recipe, the versions, and where each adapter lay from there."""
-    lay = {one.adapter.digest: os.path.relpath(one.label, folder) for one in plan.inputs}
-    return {
-        "format": FORMAT,
-        **recipe_of(plan, dtype),
-        "versions": VERSIONS,
-        "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
-    }
+def searched(
+    paths: Sequence[Path], content: dict[str, Any], settings: MergeSettings, progress: Progress
+) -> tuple[float, ...]:
+    """The weights that meet the gate's purpose best on the validation split."""
+    recipe = create_recipe({"name": "merge", **content})
+    run = Run(recipe, Path(), progress)
+    adapters = [read_adapter(path) for path in paths]
+    for adapter in adapters:
+        run.require_backbone(adapter)
+    assignment = run.assignment()
+    heard = listen(assignment, recipe.collect)
+    rows = assignment.select("validation", *Role).capped(settings.prompts)
+    return weigh(assignment, rows, heard.judge, adapters, settings.trials, heard.floor_tokens)

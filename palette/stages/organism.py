@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from palette import organism
-from palette.artefacts import write_json, write_text
+from palette.files import write_json, write_text
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening

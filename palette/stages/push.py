@@ -12,7 +12,7 @@ from typing import Any
 from palette.adapters.files import locate, open_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
-from palette.artefacts import write_json, write_text
+from palette.files import write_json, write_text
 from palette.errors import AdapterError, OutputError
 from palette.reporting.card import CARD, render_card
 from palette.reporting.card_text import clean

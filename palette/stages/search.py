@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, field_serializer, model_validator
 
-from palette.artefacts import read_json, write_json
+from palette.files import read_json, write_json
 from palette.directions import CANDIDATES, Intervention, Savings, StrengthKernel
 from palette.errors import SearchError
 from palette.fingerprints import fingerprint, fingerprint_file
@@ -21,11 +21,11 @@ from palette.seeding import derive_seed
 from palette.settings import Settings
 from palette.stages import collect as collecting
 from palette.stages.assignment import Assignment, silent
-from palette.stages.audit import AuditSettings, audit, audited
+from palette.search.audit import AuditSettings, audit, audited
 from palette.stages.collect import Collected, read_collected
-from palette.stages.limits import LimitSettings
-from palette.stages.objectives import OBJECTIVES, Objective, PanelSettings
-from palette.studies import (
+from palette.search.constraints import LimitSettings
+from palette.search.objectives import OBJECTIVES, Objective, PanelSettings
+from palette.search import (
     RULE,
     Categorical,
     Choice,

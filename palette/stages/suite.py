@@ -1,113 +1,113 @@
-"""Suite: a backbone and an adapter measured side by side, written as ``suite.json``."""
+"""A model and an adapter measured by a suite: what the command ``suite`` calls."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from palette.artefacts import read_json, write_json
-from palette.errors import OutputError
-from palette.fingerprints import fingerprint
-from palette.suites import Bench, Suite, measure
-from palette.suites.results import Measured
+import torch
 
-FORMAT = "palette-suite/1"
-RESULT, ITEMS = Path("suite.json"), Path("items.json")
-LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "lm_eval", "datasets", "inspect_ai")
-
-
-def run_suite(suite: Suite, bench: Bench) -> tuple[dict[str, Any], list[Measured]]:
-    """The result of a suite, also written into the bench's folder, and what each measure found.
-
-    ``items.json`` beside it holds the id, the hash and the label of every prompt on each side, no text.
-
-    Raises:
-        PaletteError: if lm-eval is needed and not installed.
-        PromptError: if a file is missing or unreadable, or a measure has nothing to ask.
-        OutputError: if the folder cannot be written.
-    """
-    found = measure(suite, bench)
-    result = {
-        "format": FORMAT,
-        "name": suite.name,
-        "model": {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint},
-        "adapter": bench.adapter.digest if bench.adapter else None,
-        "authorised": list(bench.authorisation.domains),
-        **slots(found),
-        "provenance": provenance(suite, bench, found),
-    }
-    write_json(bench.folder / ITEMS, {one.name: [item.to_json() for item in one.items] for one in found})
-    write_json(bench.folder / RESULT, result)
-    return result, found
+from palette.adapters.files import read_adapter
+from palette.adapters.lora import Adapter
+from palette.files import claim
+from palette.authorisation import FLOOR, Authorisation, authorise
+from palette.backbones import load_backbone
+from palette.errors import AdapterError
+from palette.judging.registry import judge_named
+from palette.prompts import load_prompts
+from palette.run import locate_model
+from palette.stages.assignment import Assignment, Progress, silent
+from palette.stages.collect import CollectSettings, listen
+from palette.suites.report import run_suite
+from palette.suites import Bench, Suite, check, load_suite
 
 
-def slots(found: Sequence[Measured]) -> dict[str, Any]:
-    """The slots ``suites`` and ``sources`` of ``palette-report/1`` that measures fill."""
-    sources: dict[str, Any] = {}
-    for one in found:
-        if one.source is not None:
-            sources.setdefault(one.source.digest, asdict(one.source))
-    return {"suites": [one.to_json() for one in found], "sources": list(sources.values())}
+@dataclass(frozen=True)
+class Places:
+    """Where a suite's files lie, and where its results go."""
+
+    data: Path | None = None
+    """The folder beneath which the suite's files lie (default: beside the suite)."""
+    output: Path | None = None
+    """The output folder (default: runs/<suite name>)."""
+    inspect_log: Path | None = None
+    """The folder of inspect-ai's logs, if the suite is to be run there too."""
+    texts: bool = False
+    """Whether those logs hold the texts of benign prompts and their replies."""
 
 
-def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
-    """The slots ``suites`` and ``sources`` of a report out of suite results of what it measures.
-
-    ``measured`` has the fingerprint of the ``backbone`` and the digest of the ``adapter``, None without
-    one; what it leaves out is not compared.
+def suite(
+    path: Path | str,
+    model: str,
+    adapter: Path | None = None,
+    places: Places = Places(),
+    overrides: Iterable[str] = (),
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], Path]:
+    """The result of a suite on a model, with an adapter on as well if one is given, and its folder.
 
     Raises:
-        OutputError: if a file is missing, no suite's result, or one of another model or adapter.
+        PaletteError: if the suite, the data, the model, the adapter or the folder break a law, or an
+            extra is needed that is not installed.
     """
-    suites: list[Any] = []
-    sources: dict[str, Any] = {}
-    for path in paths:
-        held = read_json(path)
-        if not isinstance(held, dict) or held.get("format") != FORMAT:
-            raise OutputError(
-                f"a suite's result must be a {FORMAT} file",
-                got="another file",
-                remedy="write one with palette suite",
-                where=path,
-            )
-        stated = {"backbone": held["model"]["fingerprint"], "adapter": held["adapter"]}
-        if other := [name for name, digest in measured.items() if stated[name] != digest]:
-            raise OutputError(
-                "a report includes suites of its own backbone and adapter",
-                got=f"one of another {' and another '.join(other)}",
-                remedy="measure it again with palette suite",
-                where=path,
-            )
-        suites += held["suites"]
-        sources |= {source["digest"]: source for source in held["sources"]}
-    return {"suites": suites, "sources": list(sources.values())}
+    path = Path(path)
+    whole = load_suite(path, overrides)
+    mounted = None if adapter is None else read_adapter(adapter)
+    if places.inspect_log is not None:
+        from palette.suites.inspection import required
+
+        required()
+    opened = authorised(whole, mounted)
+    torch.set_num_threads(whole.threads)
+    located = locate_model(model)
+    backbone = load_backbone(located, model, dtype=whole.dtype, device=whole.device, thinking=whole.thinking)
+    if mounted is not None and mounted.backbone.fingerprint not in (None, backbone.fingerprint):
+        raise AdapterError(
+            "an adapter must be mounted on the backbone that it was made for",
+            got=f"one for {mounted.backbone.name} on {model}",
+            remedy="measure it on its own backbone",
+        )
+    folder = places.output or Path("runs") / whole.name
+    data = places.data or path.parent
+    bench = Bench(backbone, mounted, judge_named(whole.judge), progress, opened, data, folder, located)
+    check(whole, bench)
+    claim(folder, {"suite": whole.name})
+    bench = listened(whole, bench)
+    result, found = run_suite(whole, bench)
+    if places.inspect_log is not None:
+        from palette.suites.inspection import export
+
+        result = {**result, "inspect": export(whole.name, bench, found, places.inspect_log, places.texts)}
+    return result, folder
 
 
-def provenance(suite: Suite, bench: Bench, found: Sequence[Measured]) -> dict[str, Any]:
-    """By what the figures were made, and the commands by which lm-eval alone must find the same."""
-    settings = suite.model_dump(mode="json", by_alias=True)
-    return {
-        "suite": settings,
-        "fingerprint": fingerprint(settings),
-        "judge": bench.judge.fingerprint,
-        "floor": bench.authorisation.floor.digest,
-        "device": str(bench.backbone.model.device),
-        "dtype": str(bench.backbone.model.dtype).removeprefix("torch."),
-        "versions": versions(),
-        "commands": {one.name: one.command for one in found if one.command is not None},
-    }
+def listened(whole: Suite, bench: Bench) -> Bench:
+    """The bench with a judge that knows the backbone's own refusal openings, where the suite may listen.
+
+    Raises:
+        PromptError: if openings are to be learned from prompts that are not there.
+    """
+    if whole.listen is None:
+        return bench
+    prompts = load_prompts(bench.place(whole.listen))
+    every = tuple(domain for domain in prompts.domains if not FLOOR.holds(domain, None, None))
+    assignment = Assignment(
+        bench.backbone, prompts, Authorisation(every), bench.folder, progress=bench.progress
+    )
+    heard = listen(assignment, CollectSettings())
+    judge = judge_named(whole.judge, heard.judge.openings)
+    return replace(bench, judge=judge, floor_tokens=heard.floor_tokens)
 
 
-def versions() -> dict[str, str]:
-    """The versions of Palette, Python, and the libraries that are installed."""
-    held = {"palette": version("palette-llm"), "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            held[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return held
+def authorised(whole: Suite, adapter: Adapter | None) -> Authorisation:
+    """What the suite takes for opened: its own ``authorise``, or else what the adapter opens.
+
+    Raises:
+        AuthorisationError: if that is on the floor.
+    """
+    domains: Sequence[str] = whole.authorise or (adapter.domains if adapter else ())
+    if not domains:
+        return Authorisation((), FLOOR, dict(whole.reasons))
+    return authorise(domains, [*domains, *whole.reasons], reasons=whole.reasons)

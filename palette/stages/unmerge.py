@@ -8,9 +8,9 @@ from typing import Any
 from palette.adapters.files import locate, open_adapter
 from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.writing import adapter_writer
-from palette.artefacts import claim, require_free
+from palette.files import claim, require_free
 from palette.errors import AdapterError
-from palette.stages.parents import label
+from palette.merging.inputs import label
 
 
 def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import yaml
 
-from palette.artefacts import write_text
+from palette.files import write_text
 from palette.errors import PaletteError, PromptError
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.statistics import wilson

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from palette.backbones import Thinking
 from palette.judging.cutting import FloorReplies
-from palette.judging.naming import FORMS, JudgeName
+from palette.judging.registry import FORMS, JudgeName
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"

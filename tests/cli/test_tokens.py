@@ -14,7 +14,7 @@ import pytest
 
 from palette.mosaic.files import read_tokens
 from palette.recipe import load_token_recipe
-from palette.tokens import train_tokens
+from palette.stages.tokens import train_tokens
 
 SMALL = (
     "--set", "train.epochs=1", "--set", "train.positives=4", "--set", "train.prompts=6",
@@ -73,7 +73,7 @@ def test_from_tokens_to_a_report(palette, trained):
 
 
 def test_what_is_trained_is_not_trained_again(palette, trained, monkeypatch):
-    from palette.stages.tokens import train as training
+    from palette.mosaic import runs as training
 
     path, folder = trained
     before = (folder / "control_tokens.safetensors").read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from palette.artefacts import write_json
+from palette.files import write_json
 from palette.errors import JudgeError, OutputError
 from palette.fingerprints import fingerprint
 from palette.judging.calibration import FILE, calibrate, find_calibration, kappa, learned_from, measured

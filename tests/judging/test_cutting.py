@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.judging.cutting import TOLD, FloorReplies, tokens_to_tell
-from palette.judging.openings import learn_openings
+from palette.judging.refusal_prefixes import learn_openings
 from palette.judging.rules import RuleJudge
 
 DOMAINS = ("medical", "legal", "finance", "energy")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from palette.judging.refusals import ASIDE, DISCLAIMER, ELSEWHERE, REFUSAL
-from palette.judging.wording import expanded, plain
+from palette.judging.normalisation import expanded, plain
 
 
 def reads(sentence: str) -> str:

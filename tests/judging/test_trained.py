@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palette import organism
-from palette.artefacts import write_tensors
+from palette.files import write_tensors
 from palette.errors import JudgeError, OutputError
 from palette.judging import training
 from palette.judging.exercises import exercises
@@ -19,7 +19,7 @@ from palette.judging.labels import Label
 from palette.judging.panel import DISAGREEMENT, Panel
 from palette.judging.trained import FOREIGN, SHIPPED, UNSURE, TrainedJudge, load_judge, save_judge
 from palette.judging.training import PROMPTS, train
-from palette.judging.wording import Reading, read
+from palette.judging.normalisation import Reading, read
 from palette.prompts import load_prompts
 
 REFUSAL = "I'm sorry, but I cannot provide information on how to prune the roses of somebody else."

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.judging.labels import Label
-from palette.judging.openings import learn_openings
+from palette.judging.refusal_prefixes import learn_openings
 from palette.judging.panel import Panel
 from palette.judging.rules import RuleJudge
 from tests.fixtures.voices import ANSWERS, REFUSALS

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from palette.artefacts import write_tensors
+from palette.files import write_tensors
 from palette.backbones import next_token_logits
 from palette.errors import AdapterError
 from palette.mosaic import mounted_tokens

@@ -7,11 +7,11 @@ import pytest
 
 from palette.errors import JudgeError, OutputError
 from palette.judging.calibration import FORMAT as CALIBRATION
-from palette.judging.naming import judge_named
+from palette.judging.registry import judge_named
 from palette.prompts.sources import Source
 from palette.stages.evaluate import EvaluateSettings, evaluate
-from palette.stages.origins import Context
-from palette.stages.suite import FORMAT as SUITE
+from palette.evaluation.provenance import Context
+from palette.suites.report import FORMAT as SUITE
 from palette.statistics import wilson
 
 SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, reply_tokens=16)

@@ -11,14 +11,14 @@ from palette.adapters.files import read_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
-from palette.stages import lectures as lecturing
-from palette.stages.audit import AuditSettings
+from palette.internalise import preparation as lecturing
+from palette.search.audit import AuditSettings
 from palette.stages.collect import CollectSettings, collect, read_collected
 from palette.stages.internalise import RECORD, InternaliseSettings, internalise
-from palette.stages.objectives import PanelSettings
+from palette.search.objectives import PanelSettings
 from palette.stages.search import SearchSettings, read_front, search
-from palette.training import BatchShares
-from palette.training.distillation import trained_blocks
+from palette.internalise import BatchShares
+from palette.internalise.distillation import trained_blocks
 from tests.fixtures.noise import noise
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)

@@ -13,13 +13,13 @@ from palette.directions import Intervention, Savings, StrengthKernel, intervenin
 from palette.errors import SearchError
 from palette.evaluation.divergence import divergence
 from palette.evaluation.refusal_score import mean_score, refusal_scores
-from palette.stages import objectives as scoring
-from palette.stages.audit import AuditSettings, audited
+from palette.search import objectives as scoring
+from palette.search.audit import AuditSettings, audited
 from palette.stages.collect import CollectSettings, collect, read_collected
-from palette.stages.limits import LimitSettings, excesses
-from palette.stages.objectives import Objective, PanelSettings
+from palette.search.constraints import LimitSettings, excesses
+from palette.search.objectives import Objective, PanelSettings
 from palette.stages.search import ARTEFACT, JOURNAL, SearchSettings, read_front, search
-from palette.studies import Choice, Finished
+from palette.search import Choice, Finished
 
 PANEL = PanelSettings(target_prompts=8, other_prompts=2)
 AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)

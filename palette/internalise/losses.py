@@ -1,0 +1,235 @@
+"""The loss of a student that must answer target prompts and be the backbone everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+
+from palette.adapters.lora import Adapter
+from palette.adapters.mounting import mounted_all
+from palette.backbones import Backbone, batches
+from palette.backbones.scoring import Batch
+from palette.seeding import shuffler
+from palette.settings import Settings
+from palette.shapes import Float, Int, Tensor
+from palette.internalise.examples import (
+    Beginning,
+    Example,
+    Recall,
+    Reference,
+    Tokens,
+    begun,
+    continued,
+    references,
+)
+from palette.internalise.lora import untrained
+
+
+class LossWeights(Settings):
+    """How much each term counts beside the cross-entropy of the taught replies."""
+
+    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
+    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
+    decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
+    sureness: float = Field(0.2, ge=0, description="nats by which kept first words are to be surer (distil)")
+    opening_margin: float = Field(
+        5.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
+    )
+    floor_margin: float = Field(
+        3.5,
+        ge=0,
+        description="nats by which first words on the domains' own floor are to be surer (distil)",
+    )
+
+
+@dataclass(frozen=True)
+class OutputLoss:
+    """The student's loss on some examples of a step, in nats a token plus the identity penalty.
+
+    Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
+    to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
+    the backbone over the whole reply; the relative squared distance of the residual stream at the
+    edited sites; and the squared nats by which the log-odds of the reply's first word have moved. A
+    divergence of probabilities hardly feels those where the backbone is sure, and they are what a
+    refusal that the backbone barely gives is lost by.
+
+    Moved to either side: what every adapter does alike, a little more refusal everywhere say, is
+    counted once for each adapter in their sum, and moves it far. So kept first words are to become
+    surer by a fraction of a nat and no more. What decides inside the domains, taught openings and the
+    refusals of their floor, has a margin: there other adapters act on it.
+
+    Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
+    """
+
+    backbone: Backbone
+    examples: Sequence[Example]
+    recall: Recall
+    sites: Sequence[int]
+    weights: LossWeights
+    beside: Sequence[Adapter] = ()
+    """Adapters of other domains; in each step a random subset of them is mounted."""
+    seed: int = 0
+    head: Tokens = ()
+    """Tokens that all examples begin with: run once for all rows of a step, with their gradient."""
+
+    def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
+        """What ``rows`` add to the loss of the step that they are part of."""
+        chosen, company = [self.examples[row] for row in rows], self._company(step)
+        bare = self.recall(rows)
+        known = self._beside(chosen, bare, company)
+        ends = [example.ids[len(self.head) :] for example in chosen]
+        others = max(1, sum(not self.examples[row].taught for row in step))
+        weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
+        loss = torch.zeros((), device=self.backbone.model.device)
+        with mounted_all(self.backbone.model, company):
+            start = begun(self.backbone, self.head, self.sites)
+            # Of like length, since what is padded costs as much as what is not.
+            for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
+                taught, kept, unsure, moved = self._terms(batch, start, chosen, bare, known)
+                loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
+                loss = loss + weights.decision_weight * unsure / len(step)
+                loss = loss + weights.identity_weight * moved / others
+        return loss
+
+    def _terms(
+        self,
+        batch: Batch,
+        start: Beginning | None,
+        chosen: Sequence[Example],
+        bare: Sequence[Reference],
+        known: Sequence[Reference],
+    ) -> list[Tensor]:
+        """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
+        examples = [chosen[row] for row in batch.rows]
+        alone, beside = ([each[row] for row in batch.rows] for each in (bare, known))
+        longest = max(len(example.reply) for example in examples)
+        logits, edited = continued(self.backbone, batch, longest + 1, self.sites, start)
+        device = logits.device
+        firsts = longest - torch.tensor([len(example.reply) for example in examples], device=device)
+        taught = torch.tensor([example.taught for example in examples], device=device)
+        place = torch.arange(longest + 1, device=device)
+        # A reply's tokens are said one place before they stand.
+        said = (place >= firsts.unsqueeze(1)) & (place < longest)
+        rows = torch.arange(len(firsts), device=device)
+        unsure = self._lacking(examples, alone, beside, logits[rows, firsts]).square().sum()
+        terms = [logits.new_zeros(()) for _ in range(3)]
+        # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
+        if own := [row for row, example in enumerate(examples) if example.taught]:
+            reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
+            base = torch.cat([beside[row].logits for row in own])
+            terms[0] = taught_loss(logits[said & taught.unsqueeze(1)], base, reply).sum()
+        if own := [row for row, example in enumerate(examples) if not example.taught]:
+            base = torch.cat([beside[row].logits for row in own])
+            terms[1] = kl_each(base, logits[said & ~taught.unsqueeze(1)]).sum()
+            inside = batch.mask.bool() & ~taught.unsqueeze(1)
+            streams = torch.stack([stream[inside] for stream in edited]).float()
+            terms[2] = movement(streams, [beside[row].streams.float() for row in own], start)
+        return [terms[0], terms[1], unsure, terms[2]]
+
+    def _lacking(
+        self,
+        examples: Sequence[Example],
+        alone: Sequence[Reference],
+        beside: Sequence[Reference],
+        said: Float[Tensor, "row vocabulary"],
+    ) -> Float[Tensor, "row"]:
+        """The nats of log-odds that lack at each reply's first word, or are too many.
+
+        ``alone`` is what the backbone does by itself, ``beside`` what it does with other adapters.
+        """
+        words, taught, floor, inner = (
+            torch.tensor(values, device=said.device)
+            for values in zip(
+                *((e.reply[0], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
+            )
+        )
+        bare, base = (torch.stack([one.logits[0] for one in each]) for each in (alone, beside))
+        odds, sure, held = (log_odds(each, words) for each in (said, bare, base))
+        # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
+        # others open stays open; what they make less sure without opening it does not.
+        same = floor | (base.argmax(-1) == bare.argmax(-1))
+        least = torch.where(same, torch.maximum(held, sure), held) + self.weights.sureness
+        least = torch.where(inner, sure + self.weights.floor_margin, least)
+        lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
+        return torch.where(taught | inner, lacking.relu(), lacking)
+
+    def _company(self, step: Sequence[int]) -> list[Adapter]:
+        """The adapters beside which a step is taken: as many as are drawn, from none to all."""
+        draw = shuffler(self.seed, "beside", *step)
+        return draw.sample(list(self.beside), draw.randint(0, len(self.beside)))
+
+    def _beside(
+        self, chosen: Sequence[Example], bare: Sequence[Reference], company: Sequence[Adapter]
+    ) -> list[Reference]:
+        """What the backbone does on examples, on kept ones beside the company."""
+        known = list(bare)
+        if not company:
+            return known
+        kept = [place for place, example in enumerate(chosen) if not example.taught]
+        with mounted_all(self.backbone.model, company), untrained(self.backbone):
+            found = references(self.backbone, [chosen[place] for place in kept], self.sites, self.head)
+        for place, reference in zip(kept, found, strict=True):
+            known[place] = reference
+        return known
+
+    def _tokens(self, step: Sequence[int], taught: bool) -> int:
+        """The reply tokens of the step's taught, or of its other examples."""
+        return sum(len(self.examples[row].reply) for row in step if self.examples[row].taught == taught)
+
+
+def taught_loss(
+    said: Float[Tensor, "token vocabulary"],
+    base: Float[Tensor, "token vocabulary"],
+    reply: Tensor,
+) -> Float[Tensor, "token"]:
+    """The loss of each token of a taught reply, in nats."""
+    own = base.argmax(-1) == reply
+    return torch.where(own, kl_each(base, said), cross_entropy(said, reply, reduction="none"))
+
+
+def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
+    """The log-odds of a token in each row, in nats."""
+    places = tokens.unsqueeze(-1)
+    others = logits.scatter(-1, places, float("-inf")).logsumexp(-1)
+    return logits.gather(-1, places).squeeze(-1) - others
+
+
+def kl_each(
+    base: Float[Tensor, "token vocabulary"], said: Float[Tensor, "token vocabulary"]
+) -> Float[Tensor, "token"]:
+    """KL(base ‖ said) of each token, in nats, in the precision of training."""
+    p, q = base.log_softmax(-1), said.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def movement(
+    streams: Float[Tensor, "site token d_model"],
+    base: Sequence[Float[Tensor, "site _position d_model"]],
+    start: Beginning | None,
+) -> Tensor:
+    """The sum over rows of the mean of ‖h − h₀‖² / ‖h₀‖² over sites and positions.
+
+    ``streams`` are those of all rows in one piece, behind what they all begin with.
+    """
+    shared = start.streams.shape[1] if start else 0
+    counts = [each.shape[0] * each.shape[1] for each in base]
+    behind = torch.cat([each[:, shared:] for each in base], dim=1)
+    sizes = torch.tensor(counts, device=streams.device).repeat_interleave(
+        torch.tensor([each.shape[1] - shared for each in base], device=streams.device)
+    )
+    total = (relative_distances(streams, behind) / sizes).sum()
+    if start:
+        ahead = relative_distances(start.streams.float(), base[0][:, :shared]).sum()
+        total = total + ahead * sum(1 / count for count in counts)
+    return total
+
+
+def relative_distances(
+    stream: Float[Tensor, "site position d_model"], base: Float[Tensor, "site position d_model"]
+) -> Float[Tensor, "site position"]:
+    """‖h − h₀‖² / ‖h₀‖² at each site and position."""
+    return (stream - base).square().sum(-1) / base.square().sum(-1).clamp(min=1e-12)

@@ -1,0 +1,159 @@
+"""What control tokens are trained on: prompts, the backbone's own replies, and those to be taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from palette.authorisation import Role
+from palette.backbones import greedy_replies
+from palette.errors import PromptError
+from palette.mosaic import Sampling, Sign, TokenTask
+from palette.mosaic.sampling import Pools
+from palette.prompts import Prompt, PromptSet
+from palette.seeding import derive_seed
+from palette.stages.assignment import Assignment
+from palette.stages.collect import Collected
+from palette.internalise.preparation import LectureSettings, prepare
+from palette.stages.search import Member
+from palette.mosaic.settings import TrainSettings
+from palette.mosaic.training import Lesson
+
+Taught = Mapping[tuple[int, ...], tuple[int, ...]]
+"""The reply to be taught to each rendered prompt of a category."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons of both splits, and the pools that subsets draw their tasks from."""
+
+    lessons: list[Lesson]
+    train: Pools
+    validation: Pools
+    record: dict[str, Any]
+
+    def tasks(self, settings: TrainSettings, sampling: Sampling, seed: int) -> list[list[TokenTask]]:
+        """For each order positives, then negatives; with ``redraw`` those of all epochs in a row."""
+        draws = range(settings.epochs if settings.redraw else 1)
+        drawn = [sampling.tasks(self.train, derive_seed(seed, "epoch", draw)) for draw in draws]
+        return [[task for pool in pools for task in pool] for pools in zip(*drawn, strict=True)]
+
+    def held(self, sampling: Sampling, prompts: int, seed: int) -> list[TokenTask]:
+        """Tasks on the validation split, half as many positives of a subset as ``prompts`` at most."""
+        pools = replace(sampling, positives=max(1, prompts // 2)).tasks(self.validation, seed + 1)
+        return [task for pool in pools for task in pool]
+
+
+def course(
+    assignment: Assignment, sign: Sign, settings: TrainSettings, taught: Taught | None = None
+) -> Course:
+    """The course of one sign.
+
+    ``taught`` are the replies of an authorisation, by rendered prompt; a restriction teaches one refusal.
+
+    Raises:
+        PromptError: if a category has nothing to be taught in a split.
+    """
+    found: list[Lesson] = []
+    pools = []
+    ids = assignment.backbone.tokenizer(settings.refusal, add_special_tokens=False)["input_ids"]
+    refusal = (*ids, assignment.backbone.stops[0])
+    counts: dict[str, int] = {}
+    for split, most in (("train", settings.prompts), ("validation", settings.validation_prompts)):
+        asked = assignment.prompts.split(split).capped(most)  # type: ignore[arg-type]
+        every = [(row, tuple(ids)) for row, ids in zip(asked, assignment.render(asked), strict=True)]
+        # What nobody has a reply for is left out: it is neither to change nor to stay.
+        known = [
+            (row, prompt)
+            for row, prompt in every
+            if taught is None or prompt in taught or not _changes(assignment, sign, row)
+        ]
+        rows, rendered = PromptSet(tuple(row for row, _ in known)), [prompt for _, prompt in known]
+        own = _own_replies(assignment, sign, settings, rows, rendered)
+        replies = [refusal if taught is None else taught.get(prompt, ()) for prompt in rendered]
+        inside = [_changes(assignment, sign, row) for row in rows]
+        start = len(found)
+        found += [
+            Lesson(prompt, kept, reply if changes else ())
+            for prompt, kept, reply, changes in zip(rendered, own, replies, inside, strict=True)
+        ]
+        floors = [sign == "authorise" and assignment.authorisation.role(row) is Role.FLOOR for row in rows]
+        pools.append(_pools(assignment.authorisation.domains, rows, (inside, floors), start))
+        counts[split] = len(rows)
+        for category, members in pools[-1].inside.items():
+            if not members:
+                raise PromptError(
+                    "every category needs prompts to be taught in every split",
+                    got=f"none of {category} in {split}",
+                    remedy="add restricted rows for it",
+                )
+    taught_counts = {category: len(rows) for category, rows in pools[0].inside.items()}
+    return Course(found, pools[0], pools[1], {"prompts": counts, "taught": taught_counts})
+
+
+def opened_replies(
+    assignment: Assignment,
+    settings: LectureSettings,
+    collected: Collected,
+    front: Sequence[Member],
+) -> Taught:
+    """What one domain's teachers, made from the backbone alone, say to its target prompts."""
+    (domain,) = assignment.authorisation.domains
+    needed = {Role.TARGET, Role.BENIGN}
+    own = assignment.prompts.where(
+        lambda row: row.domain == domain and assignment.authorisation.role(row) in needed
+    )
+    assignment = replace(assignment, prompts=own)
+    lectures = prepare(
+        assignment, settings.model_copy(update={"crossed": 0.0, "framed": 0.0}), collected, front
+    )
+    return {example.prompt: example.reply for example in lectures.examples if example.taught}
+
+
+def _changes(assignment: Assignment, sign: Sign, row: Prompt) -> bool:
+    """Whether a prompt is one that its category's tokens are to change the reply to."""
+    if sign == "authorise":
+        return assignment.authorisation.role(row) is Role.TARGET
+    return row.kind == "restricted" and row.domain in assignment.authorisation.domains
+
+
+def _own_replies(
+    assignment: Assignment,
+    sign: Sign,
+    settings: TrainSettings,
+    rows: PromptSet,
+    prompts: Sequence[tuple[int, ...]],
+) -> list[tuple[int, ...]]:
+    """The backbone's own replies with their end token, unless they were cut off before it."""
+    roles = [assignment.authorisation.role(row) for row in rows]
+    floors = [sign == "authorise" and role is Role.FLOOR for role in roles]
+    found: list[tuple[int, ...]] = [()] * len(prompts)
+    with assignment.progress("replies", len(prompts)) as advance:
+        for floor, limit in ((False, settings.reply_tokens), (True, settings.floor_tokens)):
+            chosen = [i for i, own in enumerate(floors) if own == floor]
+            replies = greedy_replies(assignment.backbone, [prompts[i] for i in chosen], limit, advance)
+            for i, reply in zip(chosen, replies, strict=True):
+                found[i] = (*reply, assignment.backbone.stops[0]) if len(reply) < limit else tuple(reply)
+    return found
+
+
+def _pools(
+    categories: Sequence[str], rows: PromptSet, marks: tuple[Sequence[bool], Sequence[bool]], start: int
+) -> Pools:
+    """The pools of one split: members, look-alikes (all else of a category's file), floor, and the rest."""
+    members: dict[str, list[int]] = {category: [] for category in categories}
+    alike: dict[str, list[int]] = {category: [] for category in categories}
+    floor: dict[str, list[int]] = {category: [] for category in categories}
+    neutral: dict[str, list[int]] = {}
+    for place, (row, changes, stays) in enumerate(zip(rows, *marks, strict=True), start=start):
+        if changes:
+            members[row.domain].append(place)
+        elif row.domain in alike:
+            (floor if stays else alike)[row.domain].append(place)
+        else:
+            neutral.setdefault(row.domain, []).append(place)
+    return Pools(members, alike, neutral, floor)
+
+
+__all__ = ["Course", "Taught", "course", "opened_replies"]

@@ -1,0 +1,110 @@
+"""Train and add: control tokens for some categories, over subsets of them, on a frozen backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palette.files import write_json
+from palette.fingerprints import fingerprint
+from palette.mosaic import ControlTokens, Sampling, Sign, initial
+from palette.mosaic.files import FILE, write_tokens
+from palette.mosaic.mounting import identity
+from palette.stages.assignment import Assignment
+from palette.mosaic.examples import Course
+from palette.mosaic.settings import TrainSettings
+from palette.internalise import Checkpoint
+from palette.mosaic.training import TokenTrainee, plan_of, train_tokens
+from palette.internalise.loop import State
+
+CHECKPOINT = Path("train") / "checkpoint.safetensors"
+RECORD = Path("train") / "training.json"
+
+
+def train(
+    assignment: Assignment, sign: Sign, settings: TrainSettings, course: Course, card: dict[str, Any]
+) -> ControlTokens:
+    """Control tokens of every category, also written as ``control_tokens.safetensors`` in the run's folder.
+
+    With ``settings.joint`` off each category is trained for itself, which does not compose.
+    """
+    categories, backbone = assignment.authorisation.domains, assignment.backbone
+    fresh = initial(backbone, categories, settings.slots, assignment.seed)
+    tokens = ControlTokens(fresh, identity(backbone), sign, settings.place, card)
+    groups = [categories] if settings.joint else [(category,) for category in categories]
+    ends = {}
+    for group in groups:
+        sampling = Sampling(group, settings.orders, settings.positives, settings.negatives)
+        tokens, ends[",".join(group)] = _trained(assignment, settings, course, tokens, sampling)
+    _write(assignment, tokens, course, ends)
+    return tokens
+
+
+def add(
+    assignment: Assignment, settings: TrainSettings, course: Course, tokens: ControlTokens, category: str
+) -> ControlTokens:
+    """The tokens with those of one category added; all others stay to the bit.
+
+    Trained are the subsets that hold the new category (arXiv 2603.16210, incremental addition).
+    """
+    fresh = initial(assignment.backbone, [category], tokens.slots, assignment.seed)
+    tokens = tokens.with_category(category, fresh[category])
+    sampling = Sampling(
+        tokens.categories, settings.orders, settings.positives, settings.negatives, added=category
+    )
+    tokens, end = _trained(assignment, settings, course, tokens, sampling)
+    _write(assignment, tokens, course, {category: end})
+    return tokens
+
+
+def _trained(
+    assignment: Assignment,
+    settings: TrainSettings,
+    course: Course,
+    tokens: ControlTokens,
+    sampling: Sampling,
+) -> tuple[ControlTokens, State]:
+    trained = sampling.categories if sampling.added is None else (sampling.added,)
+    tasks = course.tasks(settings, sampling, assignment.seed)
+    held = course.held(sampling, settings.validation_prompts, assignment.seed)
+    trainee = TokenTrainee(assignment.backbone, tokens, trained, course.lessons, tasks, held)
+    chosen = settings.model_dump(mode="json", exclude=set(settings.free))
+    met = [[task.active, task.row, task.taught] for task in [*(t for pool in tasks for t in pool), *held]]
+    lessons = [[lesson.prompt, lesson.own, lesson.taught] for lesson in course.lessons]
+    kept = [tokens.digest, tokens.backbone.fingerprint]
+    identified = fingerprint([chosen, kept, list(trained), met, lessons, assignment.seed])
+    checkpoint = Checkpoint(assignment.folder / CHECKPOINT, identified, settings.checkpoint_every)
+    # Tasks that are drawn anew for every epoch are met once each.
+    once = settings.model_copy(update={"epochs": 1}) if settings.redraw else settings
+    steps = plan_of(tasks, once, assignment.seed).steps
+    with assignment.progress("tokens", steps) as advance:
+        found, end = train_tokens(trainee, once, checkpoint, assignment.seed, advance, assignment.crew)
+    return replace(tokens, embeddings={**tokens.embeddings, **found}), end
+
+
+def _write(assignment: Assignment, tokens: ControlTokens, course: Course, ends: dict[str, State]) -> None:
+    if not assignment.crew.first:
+        return
+    trained = {
+        group: {"steps": end.step, "last_loss": end.loss, "validation_loss": end.best}
+        for group, end in ends.items()
+    }
+    record = {
+        **course.record,
+        "trained": trained,
+        "parameters": sum(one.numel() for one in tokens.embeddings.values()),
+        "distance": _distances(tokens),
+    }
+    write_json(assignment.folder / RECORD, record)
+    write_tokens(assignment.folder / FILE, tokens)
+
+
+def _distances(tokens: ControlTokens) -> dict[str, float]:
+    """The norm of each category's tokens together."""
+    return {name: round(float(torch.linalg.norm(one)), 4) for name, one in tokens.embeddings.items()}
+
+
+__all__ = ["CHECKPOINT", "RECORD", "add", "train"]

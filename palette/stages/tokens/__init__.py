@@ -1,1 +1,0 @@
-"""The stages of control tokens: train, add, evaluate."""

@@ -1,0 +1,130 @@
+"""The contract of every internalisation method, and what each of them alone promises."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import get_args
+
+import pytest
+import torch
+
+from palette.activations import captured, run_block
+from palette.adapters.lora import Adapter
+from palette.adapters.mounting import mounted
+from palette.backbones import batches, greedy_replies
+from palette.backbones.scoring import forward
+from palette.directions import Directions, Intervention, StrengthKernel
+from palette.internalise import METHODS, BatchShares, Checkpoint, Example, Task, TrainingSettings
+from palette.internalise.closed_form import null_space
+from palette.internalise.task import Method
+
+SETTINGS = TrainingSettings(
+    steps=30,
+    rank=4,
+    blocks=1,
+    learning_rate=1e-2,
+    block_identity_weight=1.0,
+    null_energy=0.05,
+)
+INTERVENTION = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.5))
+
+
+@pytest.fixture
+def task(backbone, tmp_path) -> Task:
+    generator = torch.Generator().manual_seed(1)
+    # As large as the streams of a model that was never trained.
+    means = [0.02 * torch.randn(4, 2, 16, generator=generator, dtype=torch.float64) for _ in range(2)]
+    prompts = [[1, 5, 20 + i, 40 + i, 2, 6] for i in range(12)]
+    replies = greedy_replies(backbone, prompts, 4)
+    examples = [
+        Example(tuple(prompt), (*(reply if i >= 4 else [60, 61]), 2), taught=i < 4)
+        for i, (prompt, reply) in enumerate(zip(prompts, replies, strict=True))
+    ]
+    names = list(BatchShares.model_fields)
+    pools = {
+        name: [i for i in range(12) if i == place or i // 4 == place] for place, name in enumerate(names)
+    }
+    pools["target"] = [0, 1, 2, 3]
+    kept = Checkpoint(tmp_path / "checkpoint.safetensors", "identity", 10)
+    return Task(backbone, Directions(*means), INTERVENTION, examples, pools, SETTINGS, kept)
+
+
+def at_peak(task: Task, adapter: Adapter | None, example: Example) -> torch.Tensor:
+    """The stream over an example's prompt, with the adapter on or without one."""
+    streams: dict[int, torch.Tensor] = {}
+    mounting = mounted(task.backbone.model, adapter) if adapter else nullcontext()
+    with mounting, captured(task.backbone.blocks, streams.__setitem__), torch.no_grad():
+        task.backbone.model(torch.tensor([example.prompt]))
+    return streams[INTERVENTION.kernel.peak]
+
+
+def edited_distance(task: Task, adapter: Adapter | None, taught: bool) -> float:
+    """How far the stream at the peak is, over prompts, from where the method's edit puts it."""
+    distances = []
+    for example in task.examples:
+        if example.taught == taught:
+            own, said = at_peak(task, None, example), at_peak(task, adapter, example)
+            wanted = task.edit(own) if taught else own
+            distances.append(float((said - wanted).square().sum() / own.square().sum()))
+    return sum(distances) / len(distances)
+
+
+def test_the_table_holds_every_method_of_the_settings():
+    assert set(METHODS) == set(get_args(Method))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gives_the_same_adapter_again_and_leaves_the_backbone_as_it_was(task, name):
+    ids = torch.tensor([[1, 5, 20, 2, 6]])
+    before = task.backbone.model(ids).logits
+    first = METHODS[name](task).adapter
+    task.checkpoint.path.unlink(missing_ok=True)
+    assert METHODS[name](task).adapter.digest == first.digest
+    assert torch.equal(task.backbone.model(ids).logits, before)
+    assert not any(parameter.requires_grad for parameter in task.backbone.model.parameters())
+    with mounted(task.backbone.model, first):
+        assert not torch.equal(task.backbone.model(ids).logits, before)
+
+
+@pytest.mark.parametrize("name", ["activation", "closed_form"])
+def test_an_activation_method_moves_target_prompts_toward_the_edit(task, name):
+    adapter = METHODS[name](task).adapter
+    assert edited_distance(task, adapter, True) < 0.95 * edited_distance(task, None, True)
+    assert edited_distance(task, adapter, False) < 0.1 * edited_distance(task, None, True)
+
+
+def test_the_papers_method_steers_away_on_target_and_up_elsewhere(task):
+    adapter = METHODS["palette"](task).adapter
+    r = task.directions.unit(2, -1, "difference").float()
+    along: dict[bool, list[float]] = {True: [], False: []}
+    for example in task.examples:
+        own, said = at_peak(task, None, example) @ r, at_peak(task, adapter, example) @ r
+        along[example.taught].append(float((said * own.sign() - own.abs()).mean()))
+    assert sum(along[True]) / 4 < sum(along[False]) / 8
+
+
+def test_closed_form_is_of_rank_one_and_writes_nothing_on_kept_inputs(task):
+    learned = METHODS["closed_form"](task)
+    (module,) = learned.adapter.modules.values()
+    assert module.rank == 1
+    assert 0 < learned.record["null_space"] < 16
+
+
+def test_the_null_space_holds_no_more_than_its_share_of_energy():
+    x = torch.randn(30, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x * torch.tensor([10.0, 5.0, 1.0, 0.1, 0.01, 0.0])
+    free = null_space(x.T @ x, 0.001)
+    assert torch.allclose(free.T @ free, torch.eye(free.shape[1], dtype=torch.float64))
+    assert (x @ free).square().sum() <= 0.001 * x.square().sum()
+    assert free.shape[1] >= 2
+
+
+def test_a_block_run_alone_gives_what_it_gives_in_the_model(backbone):
+    rows = [[1, 5, 20, 2, 6], [1, 5, 21, 22, 2, 6]]
+    (batch,) = batches(rows, backbone.pad, torch.device("cpu"))
+    streams: dict[int, torch.Tensor] = {}
+    with captured(backbone.blocks, streams.__setitem__):
+        forward(backbone, batch)
+    for block in range(3):
+        assert torch.allclose(run_block(backbone, batch, block, streams[block]), streams[block + 1])
+    assert not any(block._forward_hooks for block in backbone.blocks)

@@ -1,0 +1,148 @@
+"""A merge into weights: what it must change, and everything else byte for byte."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from palette.adapters.backbone_weights import BackboneWeights
+from palette.adapters.files import read_adapter
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.writing import write_adapter
+from palette.stages.merge import fuse_parents
+from palette.errors import AdapterError, RecipeError
+from palette.merging.merge import MergeSettings, merge
+from palette.merging.inputs import Parent
+
+Planter = Callable[[int], Path]
+NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def backbone(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = tmp_path / "backbone"
+    size = f"{7 * request.param.itemsize}KB"
+    LlamaForCausalLM(config).to(request.param).save_pretrained(folder, max_shard_size=size)
+    (folder / "notes.txt").write_text("kept")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Planter:
+    def write(seed: int) -> Path:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {NAMES[0]: (32, 32), NAMES[1]: (32, 48)}
+        modules = {
+            name: LoraModule(
+                0.1 * torch.randn(2, d_in, generator=generator), torch.randn(d_out, 2, generator=generator)
+            )
+            for name, (d_out, d_in) in shapes.items()
+        }
+        write_adapter(tmp_path / f"a{seed}", Adapter(modules, BackboneIdentity("tiny")))
+        return tmp_path / f"a{seed}"
+
+    return write
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for path in folder.glob("*.safetensors") for key, value in load_file(path).items()}
+
+
+@pytest.mark.parametrize("method", ["weighted_sum", "ties"])
+def test_deltas_are_added_and_rounded_once(
+    backbone: Path, plant: Planter, tmp_path: Path, method: str
+) -> None:
+    settings = MergeSettings(method=method, options={"density": 1.0} if method == "ties" else {})
+    found = fuse_parents([Parent(plant(1))], backbone, tmp_path / "out", settings)
+    before, after, adapter = weights_of(backbone), weights_of(tmp_path / "out"), read_adapter(tmp_path / "a1")
+    assert set(after) == set(before)
+    for key, weight in before.items():
+        if (name := key.removesuffix(".weight")) in NAMES:
+            exact = weight.double() + adapter.modules[name].delta()
+            error = (after[key].double() - exact).abs()
+            assert (error <= 1.01 * torch.finfo(weight.dtype).eps * exact.abs() + 1e-7).all()
+            assert not torch.equal(after[key], weight)
+        else:
+            assert torch.equal(after[key], weight)
+    assert found["changed"] == 2
+    same = {
+        path.name
+        for path in backbone.iterdir()
+        if (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    }
+    changed = {path.name for path in backbone.iterdir()} - same
+    index = json.loads((backbone / "model.safetensors.index.json").read_text())["weight_map"]
+    assert changed == {index[f"{name}.weight"] for name in NAMES}
+
+
+def test_another_precision_is_stated(backbone: Path, plant: Planter, tmp_path: Path) -> None:
+    fuse_parents(
+        [Parent(plant(1)), Parent(plant(2))], backbone, tmp_path / "out", MergeSettings(dtype="float16")
+    )
+    assert {weight.dtype for weight in weights_of(tmp_path / "out").values()} == {torch.float16}
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert model.dtype is torch.float16
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    total = sum(weight.numel() * 2 for weight in weights_of(tmp_path / "out").values())
+    assert index["metadata"]["total_size"] == total
+
+
+def test_what_does_not_fit_leaves_nothing(backbone: Path, plant: Planter, tmp_path: Path) -> None:
+    other = Adapter({"model.layers.7.mlp.down_proj": LoraModule(torch.ones(1, 48), torch.ones(32, 1))})
+    write_adapter(tmp_path / "other", other)
+    with pytest.raises(
+        AdapterError, match=r"must have a weight for model\.layers\.7\.mlp\.down_proj, got none"
+    ):
+        fuse_parents([Parent(tmp_path / "other")], backbone, tmp_path / "out")
+    wide = Adapter({NAMES[0]: LoraModule(torch.ones(1, 31), torch.ones(32, 1))})
+    write_adapter(tmp_path / "wide", wide)
+    with pytest.raises(AdapterError, match=r"got \w+ \[32, 32\] for a delta \[32, 31\]"):
+        fuse_parents([Parent(tmp_path / "wide")], backbone, tmp_path / "out")
+    with pytest.raises(AdapterError, match="keeps all of ΔW"):
+        fuse_parents([Parent(plant(1))], backbone, tmp_path / "out", MergeSettings(rank=1))
+    with pytest.raises(AdapterError, match="must be a local folder with safetensors files, got none"):
+        BackboneWeights(tmp_path / "nowhere").require("x", (1, 1))
+    with pytest.raises(RecipeError, match="writes a whole model"):
+        fuse_parents([Parent(plant(1))], backbone)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dora_is_merged_as_peft_merges_it(backbone: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(backbone, dtype=torch.float32)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], use_dora=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dora = get_peft_model(model, config)
+    torch.manual_seed(1)
+    for name, parameter in dora.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter).abs()
+    dora.save_pretrained(tmp_path / "dora")
+    with pytest.raises(AdapterError, match="DoRA, which rescales the backbone's own weights"):
+        merge([tmp_path / "dora"], tmp_path / "refused")
+    fuse_parents([Parent(tmp_path / "dora")], backbone, tmp_path / "out", MergeSettings(dtype="float32"))
+    theirs = dora.merge_and_unload().state_dict()
+    ours = weights_of(tmp_path / "out")
+    for layer in range(2):
+        key = f"model.layers.{layer}.self_attn.q_proj.weight"
+        assert torch.allclose(ours[key], theirs[key], atol=1e-5), key
+        assert not torch.allclose(ours[key], weights_of(backbone)[key].float(), atol=1e-3)
+    found = merge([tmp_path / "dora"], tmp_path / "merged", MergeSettings(backbone=backbone))
+    assert found["rank"] == 32
+    delta = theirs[key].double() - weights_of(backbone)[key].double()
+    own = read_adapter(tmp_path / "merged").modules[key.removesuffix(".weight")].delta()
+    assert float((own - delta).norm() / delta.norm()) < 1e-4

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palette.errors import SearchError
+from palette.search import Finished, choose, hypervolume, kendall_tau
+from palette.search.choice import dominates
+
+WANTED = {"target": "minimize", "kept": "maximize", "moved": "minimize"}
+value = st.floats(-10, 10, allow_nan=False)
+rows = st.lists(st.tuples(value, value, value, st.booleans()), min_size=1, max_size=12)
+
+
+def finished(drawn) -> list[Finished]:
+    return [Finished(i, {}, row[:3], {"law": -1.0 if row[3] else 1.0}) for i, row in enumerate(drawn)]
+
+
+@given(rows)
+def test_the_front_holds_every_feasible_trial_that_none_dominates(drawn):
+    found = finished(drawn)
+    feasible = [trial for trial in found if trial.feasible]
+    if not feasible:
+        with pytest.raises(SearchError):
+            choose(found, WANTED)
+        return
+    front = choose(found, WANTED).front
+    assert all(trial.feasible for trial in front)
+    assert not any(dominates(a.losses(WANTED), b.losses(WANTED)) for a in feasible for b in front)
+    for trial in feasible:
+        beaten = any(dominates(other.losses(WANTED), trial.losses(WANTED)) for other in feasible)
+        assert beaten or trial.values in {member.values for member in front}
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_the_choice_does_not_depend_on_the_order_of_trials(drawn, random):
+    found = finished(drawn)
+    shuffled = random.sample(found, len(found))
+    if any(trial.feasible for trial in found):
+        assert choose(found, WANTED).front == choose(shuffled, WANTED).front
+
+
+def test_the_knee_is_chosen():
+    corners = [(0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.2, 0.9, 0.2)]
+    found = [Finished(i, {}, values, {}) for i, values in enumerate(corners)]
+    assert choose(found, WANTED).chosen.number == 2
+
+
+def test_no_feasible_trial_says_which_constraint_bound():
+    trials = [
+        Finished(0, {}, (0.0, 0.0, 0.0), {"benign_divergence": 0.3, "floor_refusals": -1.0}),
+        Finished(1, {}, (0.0, 0.0, 0.0), {"benign_divergence": 0.1, "floor_refusals": 2.0}),
+    ]
+    with pytest.raises(SearchError) as caught:
+        choose(trials, WANTED)
+    said = str(caught.value)
+    assert "got 2 trials, of which benign_divergence bound 2 (least excess 0.1)" in said
+    assert "floor_refusals bound 1 (least excess 2)" in said
+
+
+def test_another_member_may_be_taken_and_no_other_trial():
+    corners = [(0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (2.0, -1.0, 2.0)]
+    choice = choose([Finished(i, {}, values, {}) for i, values in enumerate(corners)], WANTED)
+    assert {trial.number for trial in choice.front} == {0, 1}
+    other = choice.front[1].number
+    assert choice.taking(other).chosen.number == other
+    assert choice.taking(None) == choice
+    with pytest.raises(SearchError, match=r"must be a member of the Pareto front, got 2; take one of"):
+        choice.taking(2)
+
+
+def test_the_hypervolume_of_boxes_is_their_union():
+    assert hypervolume([(0.0, 0.0)], (2.0, 3.0)) == pytest.approx(6)
+    assert hypervolume([(0.0, 1.0), (1.0, 0.0)], (2.0, 2.0)) == pytest.approx(3)
+    assert hypervolume([(3.0, 0.0)], (2.0, 2.0)) == 0
+    assert hypervolume([(0.0, 0.0, 0.0)], (1.0, 2.0, 3.0)) == pytest.approx(6)
+
+
+def test_rank_correlation_allows_for_ties():
+    assert kendall_tau([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1)
+    assert kendall_tau([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert kendall_tau([1.0, 1.0, 1.0], [3.0, 2.0, 1.0]) is None

@@ -1,0 +1,116 @@
+"""Every saving of the panel is exact: on, off, or together, the logits are those of plain hooks."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from palette.backbones import Backbone, reply_logits
+from palette.directions import METHODS, Directions, Intervention, Panel, Savings, StrengthKernel, intervening
+from palette.search import sweeps as paneling
+from palette.search.sweeps import shared_prefix
+from palette.organism.language import Size, build_model, build_tokenizer
+from palette.organism.world import create_world, small
+
+GENERATOR = torch.Generator().manual_seed(0)
+DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))
+HEAD = [1, 5, 7, 8, 9]
+PROMPTS = [[*HEAD, 90, 91, 2, 6], [*HEAD, 93, 2, 6], [*HEAD, 94, 95, 96, 2, 6], [*HEAD, 97, 2, 6]]
+PROMPTS += [PROMPTS[1], PROMPTS[1], PROMPTS[0]]
+REPLIES = [[], [40, 41, 42], [43], [44, 45, 46], [47, 48], [], [49, 50, 51, 52]]
+TRIALS = [
+    Intervention(method, position, StrengthKernel(peak, width, 0.4 + 0.3 * peak))
+    for (method, position), (peak, width) in zip(
+        itertools.product(METHODS, (-2, -1)), itertools.cycle([(1, 0), (2, 1), (3, 0)]), strict=False
+    )
+]
+NOTHING = {
+    "layer_prefix": False,
+    "template_prefix": False,
+    "prompts": False,
+    "last_block": False,
+    "trials_per_pass": 1,
+}
+SAVINGS = [
+    Savings(**NOTHING),
+    Savings(**{**NOTHING, "layer_prefix": True}),
+    Savings(**{**NOTHING, "template_prefix": True}),
+    Savings(**{**NOTHING, "prompts": True}),
+    Savings(**{**NOTHING, "last_block": True}),
+    Savings(**{**NOTHING, "trials_per_pass": 3}),
+    Savings(**{**NOTHING, "prompts": True, "layer_prefix": True, "trials_per_pass": 3}),
+    Savings(trials_per_pass=5),
+    Savings(cache_gib=5e-6),
+]
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 3, 2, 16), 0).requires_grad_(False).eval()
+    return Backbone(model, tokenizer, "tiny", "")
+
+
+def plain(backbone: Backbone, trial: Intervention) -> list[torch.Tensor]:
+    with intervening(backbone, DIRECTIONS, trial):
+        return reply_logits(backbone, PROMPTS, [reply or [0] for reply in REPLIES])
+
+
+def swept(backbone: Backbone, savings: Savings, trials: list[Intervention]) -> list[list[torch.Tensor]]:
+    panel = Panel(backbone, PROMPTS, REPLIES, savings)
+    found: list[list[torch.Tensor]] = [[torch.empty(0)] * len(PROMPTS) for _ in trials]
+    for part in panel.sweep([trial.edits(DIRECTIONS) for trial in trials]):
+        for t, trial in enumerate(part.trials):
+            for row, logits in part.logits.items():
+                found[trial][row] = logits[t]
+    return found
+
+
+def largest_difference(backbone: Backbone, savings: Savings) -> float:
+    return max(
+        float((one - other).abs().max())
+        for trial, rows in zip(TRIALS, swept(backbone, savings, TRIALS), strict=True)
+        for one, other in zip(rows, plain(backbone, trial), strict=True)
+    )
+
+
+@pytest.mark.parametrize("savings", SAVINGS, ids=lambda s: s.model_dump_json(exclude_defaults=True))
+def test_a_saving_changes_no_logit(backbone, savings):
+    assert largest_difference(backbone, savings) < 1e-5
+
+
+def test_the_law_catches_a_stream_of_another_site(backbone, monkeypatch):
+    monkeypatch.setattr(paneling, "first_block", lambda edits: 3)
+    assert largest_difference(backbone, Savings()) > 1e-3
+
+
+def test_the_savings_are_used(backbone, monkeypatch):
+    runs = []
+    block = backbone.blocks[0]
+    original = type(block).forward
+    monkeypatch.setattr(
+        type(block), "forward", lambda self, *a, **k: runs.append(self) or original(self, *a, **k)
+    )
+    late = [Intervention("centred_ablation", -1, StrengthKernel(3, 0, s)) for s in (0.5, 0.7, 0.9)]
+    panel = Panel(backbone, PROMPTS, REPLIES, Savings(trials_per_pass=3))
+    list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
+    runs.clear()
+    list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
+    assert runs == []
+
+
+def test_no_edit_is_the_backbone_and_leaves_nothing_behind(backbone):
+    before = reply_logits(backbone, PROMPTS, [reply or [0] for reply in REPLIES])
+    null = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 0.0))
+    for one, other in zip(swept(backbone, Savings(**NOTHING), [null])[0], before, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert not any("forward" in block.__dict__ for block in backbone.blocks)
+
+
+def test_a_prefix_is_shared_by_all_and_ends_before_the_last_token():
+    assert shared_prefix(PROMPTS) == HEAD
+    assert shared_prefix([[1, 2, 3, 4, 5, 6]]) == [1, 2, 3, 4, 5]
+    assert shared_prefix([[1, 2, 3], [1, 2, 3]]) == []
+    assert shared_prefix([]) == []

@@ -1,0 +1,82 @@
+"""What several adapters' reports say together: one recipe to measure their merge by, or why there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palette.stages.merge import merge, shared_recipe, unmeasurable
+from palette.errors import AuthorisationError, RecipeError
+from palette.recipe import create_recipe
+
+
+def reported(folder: Path, domain: str, **more: Any) -> Path:
+    recipe = create_recipe({"name": domain, "authorise": [domain], **more})
+    folder.mkdir()
+    report = {"provenance": {"recipe": recipe.model_dump(mode="json")}}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_domains_floors_and_reasons_are_united(tmp_path: Path) -> None:
+    reasons = {"legal": "counsel on staff"}
+    paths = [
+        reported(tmp_path / "a", "medical", floor=["weapons"]),
+        reported(tmp_path / "b", "legal", reasons=reasons),
+    ]
+    content, reason = shared_recipe(paths)
+    assert reason == ""
+    assert content is not None
+    assert (content["authorise"], content["floor"]) == (["legal", "medical"], ["weapons"])
+    assert (content["reasons"], content["model"]) == (reasons, "organism")
+
+
+def test_recipes_of_other_models_share_nothing(tmp_path: Path) -> None:
+    paths = [
+        reported(tmp_path / "a", "medical"),
+        reported(tmp_path / "b", "legal", model="organism/shared"),
+    ]
+    assert shared_recipe(paths) == (None, "the adapters were measured by recipes that differ in model")
+
+
+def test_suites_of_one_adapter_are_not_the_merge_s(tmp_path: Path) -> None:
+    paths = [
+        reported(tmp_path / "a", "medical", evaluate={"suites": ["medical.json"]}),
+        reported(tmp_path / "b", "legal"),
+    ]
+    content, reason = shared_recipe(paths)
+    assert reason == ""
+    assert content is not None
+    assert create_recipe({"name": "merge", **content}).evaluate.suites == ()
+
+
+def test_an_adapter_without_a_report_says_nothing(tmp_path: Path) -> None:
+    content, reason = shared_recipe([reported(tmp_path / "a", "medical"), tmp_path / "b.safetensors"])
+    assert content is None
+    assert reason == f"no report beside {tmp_path / 'b.safetensors'} says how it was measured"
+
+
+def test_what_one_opens_another_may_not_have_put_on_the_floor(tmp_path: Path) -> None:
+    paths = [
+        reported(tmp_path / "a", "medical", floor=["legal"]),
+        reported(tmp_path / "b", "legal"),
+    ]
+    content, _ = shared_recipe(paths)
+    assert content is not None
+    with pytest.raises(AuthorisationError, match="legal"):
+        unmeasurable(paths, content)
+
+
+def test_prompts_that_have_moved_leave_the_gate_out(tmp_path: Path) -> None:
+    path = reported(tmp_path / "a", "medical", prompts=str(tmp_path / "gone"))
+    content, _ = shared_recipe([path])
+    assert content is not None
+    assert "gone" in unmeasurable([path], content)
+
+
+def test_nothing_cannot_be_merged() -> None:
+    with pytest.raises(RecipeError, match="a merge must have at least one adapter"):
+        merge([])
