@@ -29,14 +29,14 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
+from palette.evaluation.replies import Lengths
+from palette.evaluation.reply_cache import Kept, Responses, identify
+from palette.evaluation.wrapping import wrap
 from palette.fingerprints import fingerprint
 from palette.judging.registry import judge_named
 from palette.prompts import load_prompts
-from palette.evaluation.replies import Lengths
 from palette.stages.assignment import Assignment
 from palette.stages.evaluate import EvaluateSettings
-from palette.evaluation.reply_cache import Kept, Responses, identify
-from palette.evaluation.wrapping import wrap
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2
 Prompts = Sequence[list[int]]

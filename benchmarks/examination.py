@@ -18,21 +18,21 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
 from palette.evaluation.divergence import divergence
+from palette.evaluation.replies import Lengths
+from palette.evaluation.reply_cache import Responses
+from palette.internalise import METHODS, Checkpoint, Task
+from palette.internalise.preparation import TrainingExamples, prepare
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
+from palette.merging.merge import MergeSettings
+from palette.merging.weight_search import weigh
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages.acceptance import after_opening
-from palette.evaluation.replies import Lengths
 from palette.stages.collect import read_collected
-from palette.internalise.preparation import Lectures, prepare
-from palette.merging.merge import MergeSettings
-from palette.evaluation.reply_cache import Responses
 from palette.stages.search import read_front
-from palette.merging.weight_search import weigh
-from palette.internalise import METHODS, Checkpoint, Task
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""
@@ -50,7 +50,7 @@ class Domain:
     run: Run
 
     @cached_property
-    def prepared(self) -> tuple[Lectures, float]:
+    def prepared(self) -> tuple[TrainingExamples, float]:
         """The lectures, and the seconds that they took."""
         folder, settings = self.run.folder, self.run.recipe.internalise
         started = time.monotonic()
@@ -123,7 +123,7 @@ class Examination:
         self.floor = assignment.authorisation.floor
         self.rows = list(assignment.prompts.split("test"))
         self.prompts = assignment.render(self.rows)
-        self.judge = RuleJudge(openings=read_collected(domain.run.folder).judge_openings)
+        self.judge = RuleJudge(prefixes=read_collected(domain.run.folder).judge_prefixes)
         self.base = self._replies(range(len(self.rows)))
         self.benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
         self.sample = self.benign[:: max(1, len(self.benign) // 256)]

@@ -24,8 +24,8 @@ from benchmarks.machine import RESULTS, write
 from benchmarks.policies import in_context, supervised_lora
 from benchmarks.rivals import adapters_merged
 from palette.mosaic.files import read_tokens
-from palette.recipe import TokenRecipe, load_token_recipe
 from palette.mosaic.runs import RECORD
+from palette.recipe import TokenRecipe, load_token_recipe
 from palette.stages.tokens import add_category, evaluate_tokens, train_tokens
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -18,9 +18,13 @@ from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
-from palette.mosaic.outcomes import figures
+from palette.internalise import Checkpoint, Plan, train
+from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.judging.rules import RuleJudge
 from palette.mosaic import Sampling, subsets
+from palette.mosaic.examples import course
+from palette.mosaic.outcomes import figures
+from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
 from palette.organism.categories import CATEGORIES
 from palette.organism.world import create_world
 from palette.prompts import messages
@@ -28,11 +32,7 @@ from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
 from palette.stages.assignment import Assignment
-from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
-from palette.mosaic.examples import course
 from palette.stages.tokens import assignment_of
-from palette.internalise import Checkpoint, Plan, train
-from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 
 Replies = Callable[[Subset], list[list[int]]]
 
@@ -122,7 +122,7 @@ def _fitted(whole: TokenRecipe, assignment: Assignment, name: str, folder: Path)
     tasks = [task for pool in pools for task in pool]
 
     def loss(rows: list[int], step: list[int]) -> Tensor:
-        chosen = [(known.lessons[tasks[row].row], tasks[row].taught) for row in rows]
+        chosen = [(known.examples[tasks[row].row], tasks[row].taught) for row in rows]
         replies = [lesson.taught if taught else lesson.own for lesson, taught in chosen]
         sequences = [[*lesson.prompt, *reply] for (lesson, _), reply in zip(chosen, replies, strict=True)]
         total = torch.zeros(())

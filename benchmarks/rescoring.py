@@ -32,7 +32,7 @@ class Rescoring:
         end = self.backbone.stops[0]
         self._replies = [[*reply, end] for reply in greedy_replies(self.backbone, benign, TOKENS)]
         self._base = reply_logits(self.backbone, benign, self._replies)
-        self._judge = RuleJudge(openings=collected.judge_openings)
+        self._judge = RuleJudge(prefixes=collected.judge_prefixes)
 
     def of(self, model: Any) -> dict[str, float]:
         """The figures of a changed model."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.policies import by_orders, opened, summed
 from palette.adapters.files import read_adapter
+from palette.mosaic.requests import Subset, replies_of
 from palette.pipeline import run_stages
 from palette.recipe import create_recipe
 from palette.run import Run
-from palette.stages.collect import listen
-from palette.mosaic.requests import Subset, replies_of
+from palette.stages.collect import baseline_replies
 
 
 def adapters_merged(path: Path, home: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def adapters_merged(path: Path, home: Path) -> dict[str, Any]:
         run_stages(recipe, "internalise", home / domain)
         adapters[domain] = read_adapter(home / domain)
     spent = round(time.process_time() - worked, 1)
-    judge = listen(Run(create_recipe(whole.basis), home).assignment(), whole.collect).judge
+    judge = baseline_replies(Run(create_recipe(whole.basis), home).assignment(), whole.collect).judge
     backbone = assignment.backbone
 
     def replies(subset: Subset) -> list[list[int]]:

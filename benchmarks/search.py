@@ -277,9 +277,9 @@ def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, A
     from peft import PeftModel
 
     from benchmarks.rescoring import Rescoring
+    from palette.search import hypervolume
     from palette.stages.collect import read_collected
     from palette.stages.search import read_front
-    from palette.search import hypervolume
 
     collected = read_collected(ours["folder"])
     scoring = Rescoring(model, prompts, collected, (OPENED, KEPT))
@@ -338,7 +338,7 @@ def main() -> None:
                 found["rescored"] = rescored(model, prompts, peer, ours)
             figures[case.name] = found
             print(case.name, json.dumps(found)[:600], file=sys.stderr, flush=True)
-            # After each case, so that a kill loses only what was not measured.
+            # After each case, so that a kill loses only what was not scores.
             write("search", figures)
 
 

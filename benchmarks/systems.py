@@ -21,12 +21,12 @@ from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
 from palette.directions.probes import pooled_streams
+from palette.internalise import Learned, Task
+from palette.internalise.distillation import fitted, trained_blocks
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
-from palette.internalise import Learned, Task
-from palette.internalise.distillation import fitted, trained_blocks
 
 State = tuple[str, ...] | None
 Edits = Mapping[str, tuple[Directions, Intervention]]

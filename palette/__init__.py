@@ -47,15 +47,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from palette.stages.merge import merge
     from palette.errors import PaletteError
-    from palette.stages.suite import suite
     from palette.pipeline import domain, evaluate_model, run_stages
     from palette.recipe import Recipe, load_recipe
     from palette.reporting.report import read_report
     from palette.stages.compare import compare
     from palette.stages.inspect import inspect
+    from palette.stages.merge import merge
     from palette.stages.push import push
+    from palette.stages.suite import suite
 
 
 def __getattr__(name: str) -> Any:

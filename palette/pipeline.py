@@ -12,6 +12,7 @@ from typing import Any
 from palette.adapters.files import read_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
+from palette.evaluation.provenance import Context
 from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import FILE as CALIBRATION
@@ -24,7 +25,6 @@ from palette.stages import evaluate as evaluating
 from palette.stages import internalise as internalising
 from palette.stages import search as searching
 from palette.stages.assignment import Progress, silent
-from palette.evaluation.provenance import Context
 
 RECORD = "stage.json"
 
@@ -45,7 +45,7 @@ def _evaluate(run: Run) -> dict[str, Any]:
     return evaluating.evaluate(
         run.assignment(answers=True),
         run.recipe.evaluate.showing(collected.floor_tokens),
-        judge_named(run.recipe.evaluate.judge, collected.judge_openings),
+        judge_named(run.recipe.evaluate.judge, collected.judge_prefixes),
         read_adapter(run.folder),
         Context(
             recipe=run.recipe.model_dump(mode="json"),
@@ -123,7 +123,7 @@ def run_stages(
         judge_named(whole.evaluate.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         evaluating.read_earlier(whole.evaluate, run.folder, {"backbone": run.backbone_fingerprint})
-    if run.crew.first:
+    if run.processes.first:
         claim(run.folder, {"recipe": whole.name})
     ran = []
     for stage in list(STAGES.values())[: list(STAGES).index(last) + 1]:
@@ -138,9 +138,9 @@ def run_stages(
         if stage.name == "evaluate":
             answers = [row.answer for row in run.prompts]
             inputs = fingerprint([inputs, answers, _measured_before(whole, run.folder)])
-        run.crew.wait()
+        run.processes.wait()
         done = _is_done(run.folder, stage, inputs)
-        run.crew.wait()
+        run.processes.wait()
         if not done:
             _run(run, stage, inputs, basis)
             ran.append(stage.name)
@@ -175,11 +175,11 @@ def evaluate_model(
     assignment = run.assignment()
     if output or not adapter:
         claim(folder, {"recipe": run.recipe.name})
-    heard = collecting.listen(assignment, run.recipe.collect)
+    baseline = collecting.baseline_replies(assignment, run.recipe.collect)
     report = evaluating.evaluate(
         run.assignment(answers=True),
-        run.recipe.evaluate.showing(heard.floor_tokens),
-        judge_named(run.recipe.evaluate.judge, heard.judge.openings),
+        run.recipe.evaluate.showing(baseline.floor_tokens),
+        judge_named(run.recipe.evaluate.judge, baseline.judge.prefixes),
         mounted,
         Context(
             recipe=run.recipe.model_dump(mode="json"),
@@ -226,17 +226,17 @@ def _digests(folder: Path, stage: Stage) -> dict[str, str] | None:
 
 def _run(run: Run, stage: Stage, inputs: str, basis: str) -> None:
     """Runs a stage. What a run on the same basis left is gone on with, anything else is removed."""
-    record, crew = run.folder / stage.name / RECORD, run.crew
+    record, processes = run.folder / stage.name / RECORD, run.processes
     started = time.monotonic()
-    if crew.first:
+    if processes.first:
         if not record.is_file() or read_json(record).get("basis") != basis:
             shutil.rmtree(record.parent, ignore_errors=True)
         write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
-    crew.wait()
-    if crew.first or stage.shared:
+    processes.wait()
+    if processes.first or stage.shared:
         stage.run(run)
-    crew.wait()
-    if crew.first:
+    processes.wait()
+    if processes.first:
         outputs, seconds = _digests(run.folder, stage), round(time.monotonic() - started, 3)
         write_json(record, {"inputs": inputs, "basis": basis, "outputs": outputs, "seconds": seconds})
-    crew.wait()
+    processes.wait()

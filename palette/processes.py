@@ -12,7 +12,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """This process's place among those that run the same command; alone by default.
 
     ``device`` is the torch device that it works on.
@@ -47,19 +47,19 @@ class Crew:
             parameter.grad = _reduced(own)
 
 
-ALONE = Crew()
+ALONE = ProcessGroup()
 
 
-def join_crew(device: str) -> Crew:
-    """The crew that a launcher has put this process into, by the environment that it set; else alone.
+def join_process_group(device: str) -> ProcessGroup:
+    """The processes that a launcher has put this process into, by the environment that it set; else alone.
 
     Of several processes each gets an accelerator of its own, where ``device`` is one.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Crew(device=device)
+        return ProcessGroup(device=device)
     state = _state(device)
     own = device if device == "cpu" else str(state.device)
-    return Crew(state.process_index, state.num_processes, own)
+    return ProcessGroup(state.process_index, state.num_processes, own)
 
 
 def _state(device: str) -> Any:

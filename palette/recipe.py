@@ -10,17 +10,17 @@ from pydantic import BaseModel, Discriminator, Field, FiniteFloat, Tag, model_va
 
 from palette.backbones import Thinking
 from palette.errors import RecipeError
+from palette.merging.inputs import Parent
+from palette.merging.merge import MergeSettings
 from palette.mosaic import Sign
+from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 from palette.prompts import PromptSources
 from palette.prompts.sources import SourceSettings
 from palette.settings import FORM, Group, Settings, dotted, override, read_yaml, settled
 from palette.stages.collect import CollectSettings
 from palette.stages.evaluate import EvaluateSettings
 from palette.stages.internalise import InternaliseSettings
-from palette.merging.merge import MergeSettings
-from palette.merging.inputs import Parent
 from palette.stages.search import SearchSettings
-from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
 TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"

@@ -16,12 +16,12 @@ from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import Backbone, load_backbone, locate
 from palette.backbones.loading import identify
 from palette.errors import AdapterError, BackboneError, PromptError
+from palette.evaluation.reply_cache import usual_folder
 from palette.fingerprints import fingerprint
+from palette.internalise import ProcessGroup, join_process_group
 from palette.prompts import PromptSet, PromptSources, Source, load_prompts, read_sources
 from palette.recipe import Recipe, load_sources
 from palette.stages.assignment import Assignment, Progress, silent
-from palette.evaluation.reply_cache import usual_folder
-from palette.internalise import Crew, join_crew
 
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
@@ -38,9 +38,9 @@ class Run:
     progress: Progress = silent
 
     @cached_property
-    def crew(self) -> Crew:
+    def processes(self) -> ProcessGroup:
         """The processes that run this command together."""
-        return join_crew(self.recipe.device)
+        return join_process_group(self.recipe.device)
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -94,7 +94,7 @@ class Run:
             self.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=self.crew.device,
+            device=self.processes.device,
             thinking=recipe.thinking,
         )
 
@@ -148,7 +148,7 @@ class Run:
             self.folder,
             self.recipe.seed,
             self.progress,
-            self.crew,
+            self.processes,
             usual_folder() if self.recipe.keep_replies else None,
         )
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
+from palette.errors import OutputError
 from palette.files import (
     CARD_KEY,
     atomic,
@@ -26,7 +27,6 @@ from palette.files import (
     write_tensors,
     write_text,
 )
-from palette.errors import OutputError
 
 OWNER = {"recipe": "medical", "digest": "0" * 64}
 

@@ -7,6 +7,8 @@ import pytest
 from pydantic import BaseModel
 
 from palette.errors import RecipeError
+from palette.merging.inputs import Parent
+from palette.merging.merge import MergeSettings
 from palette.merging.methods import METHODS
 from palette.prompts import PromptSources
 from palette.recipe import (
@@ -21,8 +23,6 @@ from palette.recipe import (
     source_keys,
 )
 from palette.settings import Settings
-from palette.merging.merge import MergeSettings
-from palette.merging.inputs import Parent
 
 LEAST = {"authorise": ["medical"]}
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

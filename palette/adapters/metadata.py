@@ -9,8 +9,8 @@ from typing import Any
 from palette.adapters.header import Header, damaged
 from palette.adapters.layouts import Layout
 from palette.adapters.strict_json import STRICT_LIMIT, strict_json
-from palette.files import CARD_KEY
 from palette.errors import AdapterError
+from palette.files import CARD_KEY
 
 CONFIG = "adapter_config.json"
 COPIES = ("adapter_config", "lora_adapter_metadata")

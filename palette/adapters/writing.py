@@ -24,8 +24,8 @@ from palette.adapters.experts import EXPERT_NAME, stack_of, stacking
 from palette.adapters.layouts import MODULE_NAME, PREFIX
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
 from palette.adapters.metadata import CONFIG
-from palette.files import atomic, header_of, spooled
 from palette.errors import AdapterError
+from palette.files import atomic, header_of, spooled
 from palette.shapes import Tensor
 
 WEIGHTS = "adapter_model.safetensors"

@@ -23,7 +23,7 @@ TURNS = 2
 
 
 @dataclass(frozen=True)
-class Portion:
+class PrefillBatch:
     """Rows of the caller's list that are read at once, and how many tokens they begin with alike."""
 
     shared: int
@@ -31,10 +31,10 @@ class Portion:
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkBatch:
     """Portions that are answered together, whatever was answered before, and rows at once at most."""
 
-    portions: tuple[Portion, ...]
+    portions: tuple[PrefillBatch, ...]
     capacity: int
 
     @property
@@ -43,7 +43,9 @@ class Unit:
         return [row for portion in self.portions for row in portion.rows]
 
 
-def planned(backbone: Backbone, prompts: Sequence[Sequence[int]], limit: int, token_bytes: int) -> list[Unit]:
+def planned(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], limit: int, token_bytes: int
+) -> list[WorkBatch]:
     """The prompts in units of work, longest first.
 
     The same prompts on the same device give the same units, so that work that was cut short is done
@@ -57,8 +59,8 @@ def planned(backbone: Backbone, prompts: Sequence[Sequence[int]], limit: int, to
         (part for group in sharing(prompts, chunk // 8) for part in _cut(prompts, group, chunk)),
         key=lambda part: (-len(prompts[part.rows[0]]), part.rows),
     )
-    units: list[Unit] = []
-    held: list[Portion] = []
+    units: list[WorkBatch] = []
+    held: list[PrefillBatch] = []
     capacity = 1
     for part in portions:
         if not held:
@@ -66,18 +68,18 @@ def planned(backbone: Backbone, prompts: Sequence[Sequence[int]], limit: int, to
             capacity = fitting(free, row_bytes(backbone, width, limit, token_bytes), most)
         held += _split(part, capacity)
         if sum(len(each.rows) for each in held) >= TURNS * capacity:
-            units.append(Unit(tuple(held), capacity))
+            units.append(WorkBatch(tuple(held), capacity))
             held = []
-    return [*units, Unit(tuple(held), capacity)] if held else units
+    return [*units, WorkBatch(tuple(held), capacity)] if held else units
 
 
-def sharing(prompts: Sequence[Sequence[int]], worth: int) -> list[Portion]:
+def sharing(prompts: Sequence[Sequence[int]], worth: int) -> list[PrefillBatch]:
     """The prompts in groups that begin alike, where that saves ``worth`` tokens of reading or more.
 
     At least one token of each prompt is not shared, since the reply begins after it.
     """
     whole = sorted(range(len(prompts)), key=lambda row: (tuple(prompts[row]), row))
-    groups: list[Portion] = []
+    groups: list[PrefillBatch] = []
     waiting = [(0, whole)] if whole else []
     while waiting:
         above, rows = waiting.pop()
@@ -92,7 +94,7 @@ def sharing(prompts: Sequence[Sequence[int]], worth: int) -> list[Portion]:
             else:
                 rest += alike
         if rest:
-            groups.append(Portion(shared, tuple(rest)))
+            groups.append(PrefillBatch(shared, tuple(rest)))
     return groups
 
 
@@ -108,7 +110,7 @@ def _saved(rows: Sequence[int], above: int, shared: int) -> int:
     return (len(rows) - 1) * (shared - above) - above
 
 
-def _cut(prompts: Sequence[Sequence[int]], group: Portion, chunk: int) -> Iterator[Portion]:
+def _cut(prompts: Sequence[Sequence[int]], group: PrefillBatch, chunk: int) -> Iterator[PrefillBatch]:
     """A group in portions of at most so many tokens, padding among them, longest first.
 
     A portion of some size also ends where a quarter of the next row would be padding.
@@ -124,13 +126,13 @@ def _cut(prompts: Sequence[Sequence[int]], group: Portion, chunk: int) -> Iterat
             if end - start > least and own < 0.75 * width:
                 break
             end += 1
-        yield Portion(group.shared, tuple(rows[start:end]))
+        yield PrefillBatch(group.shared, tuple(rows[start:end]))
         start = end
 
 
-def _split(part: Portion, capacity: int) -> list[Portion]:
+def _split(part: PrefillBatch, capacity: int) -> list[PrefillBatch]:
     rows = part.rows
-    return [Portion(part.shared, rows[i : i + capacity]) for i in range(0, len(rows), capacity)]
+    return [PrefillBatch(part.shared, rows[i : i + capacity]) for i in range(0, len(rows), capacity)]
 
 
 def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> int:

@@ -46,7 +46,7 @@ class SlotLayer(DynamicLayer):
         return self.show(rows, end)
 
 
-class Slots:
+class GrowingCache:
     """Rows that grow together in one cache, which each may leave and others may join."""
 
     def __init__(self, capacity: int) -> None:
@@ -206,7 +206,7 @@ def bytes_a_token(backbone: Backbone) -> int:
         ids = torch.tensor([list(first[2:-1]), [0, 0, second[2]]], device=device)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=device)
         _, held, before = prefilled(backbone, Batch([0, 1], ids, mask), (held_by(known), mask[:1, :2]))
-        slots = Slots(3)
+        slots = GrowingCache(3)
         slots.join(held, before)
         slots.join([(k[:1], v[:1]) for k, v in held], before[:1])
         slots.leave([1, 2])

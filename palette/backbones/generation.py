@@ -10,8 +10,8 @@ import torch
 from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
-from palette.backbones.cache import Prefix, Slots, bytes_a_token, prefilled, window
-from palette.backbones.batching import Portion, Unit, planned
+from palette.backbones.batching import PrefillBatch, WorkBatch, planned
+from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, window
 from palette.backbones.scoring import Batch, batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.shapes import Bool, Float, Int, Tensor
@@ -76,7 +76,7 @@ def answered(
         units = planned(backbone, prompts, limit, token_bytes)
     else:
         parts = batches(prompts, backbone.pad, backbone.model.device)
-        units = [Unit((Portion(0, tuple(batch.rows)),), 0) for batch in parts]
+        units = [WorkBatch((PrefillBatch(0, tuple(batch.rows)),), 0) for batch in parts]
     for unit in units:
         held = {row: known(row) for row in unit.rows}
         if any(reply is None for reply in held.values()):
@@ -103,22 +103,22 @@ def _is_plain(backbone: Backbone) -> bool:
     return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in said.items())
 
 
-def _fitted(backbone: Backbone, prompts: Prompts, unit: Unit, limit: int) -> dict[int, list[int]]:
+def _fitted(backbone: Backbone, prompts: Prompts, unit: WorkBatch, limit: int) -> dict[int, list[int]]:
     """A unit's replies; where memory does not suffice after all, those of half as many at a time."""
     if unit.capacity == 0:
         return _by_library(backbone, prompts, unit.rows, limit)
     try:
-        return Growing(backbone, prompts, limit).finished(unit)
+        return ContinuousBatch(backbone, prompts, limit).finished(unit)
     except torch.OutOfMemoryError:
         if unit.capacity == 1:
             raise
     half = unit.capacity // 2
     parts = [
-        Portion(each.shared, each.rows[i : i + half])
+        PrefillBatch(each.shared, each.rows[i : i + half])
         for each in unit.portions
         for i in range(0, len(each.rows), half)
     ]
-    return _fitted(backbone, prompts, Unit(tuple(parts), half), limit)
+    return _fitted(backbone, prompts, WorkBatch(tuple(parts), half), limit)
 
 
 def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: int) -> dict[int, list[int]]:
@@ -149,7 +149,7 @@ def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: in
     return found
 
 
-class Growing:
+class ContinuousBatch:
     """Replies that grow together: a finished one leaves, and others join where it pays."""
 
     def __init__(self, backbone: Backbone, prompts: Prompts, limit: int) -> None:
@@ -160,10 +160,10 @@ class Growing:
         self._seen: Tensor | None = None
         self._stops = frozenset(backbone.stops)
 
-    def finished(self, unit: Unit) -> dict[int, list[int]]:
+    def finished(self, unit: WorkBatch) -> dict[int, list[int]]:
         """The replies of a unit, by row."""
         waiting = deque(unit.portions)
-        slots = Slots(unit.capacity)
+        slots = GrowingCache(unit.capacity)
         lines: list[int] = []
         while waiting or lines:
             while waiting and len(lines) + len(waiting[0].rows) <= unit.capacity:
@@ -172,7 +172,7 @@ class Growing:
                 lines = self._step(slots, lines)
         return self._said
 
-    def _join(self, slots: Slots, portion: Portion) -> list[int]:
+    def _join(self, slots: GrowingCache, portion: PrefillBatch) -> list[int]:
         """Reads prompts and takes the first token of each reply; the rows that go on."""
         rows = portion.rows
         prompts = [self._prompts[row] for row in rows]
@@ -191,7 +191,7 @@ class Growing:
             self._seen = torch.cat([seen[:0] if self._seen is None else self._seen, seen[stay]])
         return [rows[line] for line in stay]
 
-    def _step(self, slots: Slots, lines: list[int]) -> list[int]:
+    def _step(self, slots: GrowingCache, lines: list[int]) -> list[int]:
         """Says one more token of each reply; the rows that go on."""
         last = torch.tensor([self._said[row][-1] for row in lines], device=self._backbone.model.device)
         tokens = self._chosen(slots.step(self._backbone, last), self._seen)

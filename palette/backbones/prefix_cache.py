@@ -14,7 +14,7 @@ Known = list[tuple[Float[Tensor, "_head past _d"], Float[Tensor, "_head past _d"
 """The keys and values of one sequence, layer by layer."""
 
 
-class KeptHeads:
+class PrefixCache:
     """The bare backbone's keys and values of some sequences, worked out when they are first asked for.
 
     They are kept up to so many GiB; beyond that they are worked out again.

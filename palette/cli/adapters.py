@@ -38,9 +38,9 @@ def merge(
 ) -> None:
     """Merge adapters: the exact weighted sum of their ΔW, or another method."""
     from palette.cli.console import show_fused, show_merge
-    from palette.stages.merge import fuse_parents, merge_parents
-    from palette.recipe import load_merge, merge_settings
     from palette.merging.inputs import weighted
+    from palette.recipe import load_merge, merge_settings
+    from palette.stages.merge import fuse_parents, merge_parents
 
     printer = printer_of(as_json, quiet)
     named = {"method": method, "rank": rank, "energy": energy, "compat": compat, "dtype": dtype}

@@ -147,8 +147,8 @@ def run(
     printer: Any,
 ) -> None:
     """Runs a recipe up to a stage and prints what came of it."""
-    from palette.files import read_json
     from palette.cli.console import show_report
+    from palette.files import read_json
     from palette.pipeline import STAGES, run_stages
     from palette.recipe import load_recipe
 

@@ -28,8 +28,8 @@ def calibrate(
 ) -> None:
     """Measure a judge's error on labelled replies, and keep it for reports."""
     printer = printer_of(as_json, quiet)
-    from palette.files import write_json
     from palette.cli.console import show_calibration
+    from palette.files import write_json
     from palette.judging.calibration import FILE, calibrate
     from palette.judging.labelled import column_map, read_labelled
     from palette.judging.registry import judge_named

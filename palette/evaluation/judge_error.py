@@ -7,7 +7,7 @@ from typing import Any
 
 from palette.evaluation.outcomes import SIDES, Table
 from palette.judging.judge import Judge, Verdict
-from palette.judging.panel import DISAGREEMENT, Panel, disagreements
+from palette.judging.panel import DISAGREEMENT, PanelJudge, disagreements
 from palette.statistics import Rate, rogan_gladen
 
 MOST = 50
@@ -32,7 +32,7 @@ def judging(
         for prompt_id, *pair in zip(ids, *(verdicts[side] for side in SIDES), strict=True)
         if any(DISAGREEMENT in verdict.flags for verdict in pair)
     ]
-    both = isinstance(judge, Panel)
+    both = isinstance(judge, PanelJudge)
     differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
     return {
         "judges": ["rule", "trained"] if both else [name],

@@ -13,9 +13,9 @@ from palette.backbones import Backbone
 from palette.judging.judge import Judge
 from palette.prompts import Source
 from palette.reporting.schema import Point, Provenance, Search
+from palette.search import RULE
 from palette.stages.assignment import Assignment
 from palette.stages.search import Member
-from palette.search import RULE
 
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 

@@ -11,14 +11,16 @@ import torch
 from palette.backbones import Backbone, reply_logits
 from palette.shapes import Float, Tensor
 
-Openings = tuple[tuple[int, ...], ...]
+RefusalPrefixes = tuple[tuple[int, ...], ...]
 LONGEST, MOST = 4, 16
-"""An opening has at most LONGEST tokens, and at most MOST openings are kept, the most frequent."""
+"""A prefix has at most LONGEST tokens, and at most MOST prefixes are kept, the most frequent."""
 LIMIT = 30.0
 """Log-odds are clamped to ± this many nats, where float32 probabilities end."""
 
 
-def refusal_openings(refusals: Sequence[Sequence[int]], compliances: Sequence[Sequence[int]]) -> Openings:
+def refusal_prefixes(
+    refusals: Sequence[Sequence[int]], compliances: Sequence[Sequence[int]]
+) -> RefusalPrefixes:
     """The shortest beginnings of the refusals with which no compliant reply begins, most frequent first."""
     taken = {tuple(reply[:n]) for reply in compliances for n in range(1, LONGEST + 1)}
     found: Counter[tuple[int, ...]] = Counter()
@@ -27,7 +29,7 @@ def refusal_openings(refusals: Sequence[Sequence[int]], compliances: Sequence[Se
             if len(reply) >= n and tuple(reply[:n]) not in taken:
                 found[tuple(reply[:n])] += 1
                 break
-    ordered = sorted(found, key=lambda opening: (-found[opening], opening))
+    ordered = sorted(found, key=lambda prefix: (-found[prefix], prefix))
     return tuple(ordered[:MOST])
 
 
@@ -42,28 +44,28 @@ Path = tuple[int, ...]
 """Tokens that a reply is made to begin with."""
 
 
-def paths(openings: Openings) -> tuple[Path, ...]:
-    """The fewest beginnings of replies that show the probability of every opening, teacher-forced.
+def paths(prefixes: RefusalPrefixes) -> tuple[Path, ...]:
+    """The fewest beginnings of replies that show the probability of every prefix, teacher-forced.
 
-    An opening's last token is predicted, not said; and a beginning shows what its own beginnings
-    would. Openings of one token need the prompt alone.
+    A prefix's last token is predicted, not said; and a beginning shows what its own beginnings
+    would. RefusalPrefixes of one token need the prompt alone.
     """
-    inner = {opening[:-1] for opening in openings} or {()}
+    inner = {prefix[:-1] for prefix in prefixes} or {()}
     return tuple(sorted(p for p in inner if not any(q[: len(p)] == p for q in inner - {p})))
 
 
-def opening_scores(
-    logits: Mapping[Path, Float[Tensor, "*row kept vocabulary"]], openings: Openings
+def prefix_scores(
+    logits: Mapping[Path, Float[Tensor, "*row kept vocabulary"]], prefixes: RefusalPrefixes
 ) -> Float[Tensor, "*row"]:
-    """The log-odds, in nats, that replies begin with one of the openings.
+    """The log-odds, in nats, that replies begin with one of the prefixes.
 
     ``logits`` holds, for each of the ``paths``, those of its tokens and of the one after it.
     """
     each = {path: rows[..., -len(path) - 1 :, :].double().log_softmax(-1) for path, rows in logits.items()}
     terms = []
-    for opening in openings:
-        path = next(path for path in each if path[: len(opening) - 1] == opening[:-1])
-        said = [each[path][..., place, token] for place, token in enumerate(opening)]
+    for prefix in prefixes:
+        path = next(path for path in each if path[: len(prefix) - 1] == prefix[:-1])
+        said = [each[path][..., place, token] for place, token in enumerate(prefix)]
         terms.append(torch.stack(said).sum(0))
     if not terms:
         return torch.full_like(next(iter(each.values()))[..., 0, 0], -LIMIT)
@@ -71,18 +73,18 @@ def opening_scores(
 
 
 def refusal_scores(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], openings: Openings
+    backbone: Backbone, prompts: Sequence[Sequence[int]], prefixes: RefusalPrefixes
 ) -> Float[Tensor, "prompt"]:
-    """The log-odds, in nats, that each prompt's reply begins with one of the refusal openings.
+    """The log-odds, in nats, that each prompt's reply begins with one of the refusal prefixes.
 
-    No token is generated: one forward pass for each of the openings' ``paths``.
+    No token is generated: one forward pass for each of the prefixes' ``paths``.
     """
     found = {}
-    for path in paths(openings):
+    for path in paths(prefixes):
         # The token after the path is never read; any will do.
         rows = reply_logits(backbone, prompts, [[*path, 0]] * len(prompts))
         found[path] = torch.stack(rows)
-    return opening_scores(found, openings)
+    return prefix_scores(found, prefixes)
 
 
 def mean_score(scores: Float[Tensor, "prompt"]) -> float:

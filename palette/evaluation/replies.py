@@ -11,10 +11,10 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import Backbone, reply_logits
 from palette.evaluation.divergence import divergence
-from palette.prompts import PromptSet
-from palette.stages.assignment import Assignment
 from palette.evaluation.reply_cache import Responses, Tally
 from palette.evaluation.wrapping import Wrapped
+from palette.prompts import PromptSet
+from palette.stages.assignment import Assignment
 
 Replies = list[list[int]]
 

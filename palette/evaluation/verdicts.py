@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.outcomes import SIDES, Outcome
+from palette.evaluation.replies import Replies
 from palette.judging.judge import Judge, Verdict
 from palette.judging.reference import correct
 from palette.prompts import Prompt, PromptSet
-from palette.evaluation.replies import Replies
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from palette.activations import block_outputs
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import batches
 from palette.backbones.scoring import forward
-from palette.shapes import Float, Tensor
 from palette.internalise.task import Learned, Task
+from palette.shapes import Float, Tensor
 
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""

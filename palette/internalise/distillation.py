@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
-from palette.shapes import Tensor
 from palette.internalise.examples import recalling, shared_beginning
 from palette.internalise.loop import Loss, Plan, Stopping, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.internalise.losses import OutputLoss
-from palette.internalise.null_space import barred_directions
+from palette.internalise.null_space import protected_directions
 from palette.internalise.task import Learned, Task, TrainingSettings
+from palette.shapes import Tensor
 
 
 def distil(task: Task) -> Learned:
@@ -33,7 +33,7 @@ def fitted(task: Task, blocks: list[int], loss: Loss, read_energy: float = 1.0) 
     """
     settings = task.settings
     layers = lora_layers(task.backbone, blocks)
-    barred = _barred(task, layers, read_energy) if read_energy < 1 else {}
+    projected_out = _barred(task, layers, read_energy) if read_energy < 1 else {}
     plan = Plan(
         settings.steps,
         settings.learning_rate,
@@ -41,11 +41,11 @@ def fitted(task: Task, blocks: list[int], loss: Loss, read_energy: float = 1.0) 
         list(vars(settings.batch).values()),
         seed=task.seed,
         parts=settings.accumulation,
-        crew=task.crew,
+        processes=task.processes,
     )
     stopping = Stopping(measure_of(task, loss), settings.validate_every, settings.patience)
     shape = {"rank": settings.rank, "alpha": settings.alpha, "seed": task.seed}
-    with trainable(task.backbone, layers, **shape, barred=barred) as model:
+    with trainable(task.backbone, layers, **shape, projected_out=projected_out) as model:
         end = train(
             lora_parameters(model), loss, plan, task.checkpoint, stopping if task.held else None, task.advance
         )
@@ -57,7 +57,7 @@ def fitted(task: Task, blocks: list[int], loss: Loss, read_energy: float = 1.0) 
 
 def _barred(task: Task, layers: list[str], energy: float) -> dict[str, Tensor]:
     kept = [[task.examples[row] for row in pool] for name, pool in task.pools.items() if name != "target"]
-    return barred_directions(task.backbone, layers, kept, energy, task.seed)
+    return protected_directions(task.backbone, layers, kept, energy, task.seed)
 
 
 def measure_of(task: Task, loss: Loss) -> Callable[[], float]:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from palette.files import read_tensors, write_tensors
+from palette.processes import ALONE, ProcessGroup
 from palette.seeding import shuffler
 from palette.shapes import Tensor
-from palette.processes import ALONE, Crew
 
 Loss = Callable[[list[int], list[int]], Tensor]
 """What some examples, given as indices, add to the loss of the whole step that they are part of."""
@@ -35,7 +35,7 @@ class Plan:
     seed: int
     warmup: int = 10
     parts: int = 1
-    crew: Crew = ALONE
+    processes: ProcessGroup = ALONE
     """The processes among which a batch is split first."""
 
     def batch(self, step: int) -> list[int]:
@@ -110,13 +110,13 @@ def train(
             group["lr"] = plan.rate(state.step)
         optimiser.zero_grad()
         state.loss = _backward(loss, plan, state.step)
-        plan.crew.add_gradients(parameters)
+        plan.processes.add_gradients(parameters)
         nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         optimiser.step()
         state.step += 1
         if stopping and (state.step % stopping.every == 0 or state.step == plan.steps):
             _measure(state, stopping, parameters)
-        if state.step % checkpoint.every == 0 and state.step < plan.steps and plan.crew.first:
+        if state.step % checkpoint.every == 0 and state.step < plan.steps and plan.processes.first:
             _save(parameters, optimiser, checkpoint, state)
         advance(1)
     advance(plan.steps - state.step)
@@ -127,15 +127,15 @@ def train(
 
 def _backward(loss: Loss, plan: Plan, step: int) -> float:
     """Adds up the gradients of this process's parts of a batch; the loss of the whole batch, in nats."""
-    rows, total, crew = plan.batch(step), 0.0, plan.crew
-    slices = plan.parts * crew.size
-    for part in range(crew.rank * plan.parts, (crew.rank + 1) * plan.parts):
+    rows, total, processes = plan.batch(step), 0.0, plan.processes
+    slices = plan.parts * processes.size
+    for part in range(processes.rank * plan.parts, (processes.rank + 1) * plan.parts):
         # Every so many, not in a row: a part then holds the same mixture of pools as the batch.
         if chosen := rows[part::slices]:
             value = loss(chosen, rows)
             value.backward()
             total += float(value.detach())
-    return crew.sum(total)
+    return processes.sum(total)
 
 
 def _measure(state: State, stopping: Stopping, parameters: Mapping[str, nn.Parameter]) -> None:

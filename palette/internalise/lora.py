@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone
+from palette.internalise.null_space import Reading
 from palette.seeding import torch_seed
 from palette.shapes import Tensor
-from palette.internalise.null_space import Reading
 
 
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
@@ -39,11 +39,11 @@ def trainable(
     rank: int,
     alpha: int,
     seed: int,
-    barred: Mapping[str, Tensor] | None = None,
+    projected_out: Mapping[str, Tensor] | None = None,
 ) -> Iterator[PeftModel]:
     """The backbone with new LoRA modules on the layers; they are taken off again afterwards.
 
-    ``barred`` are the input directions of layers that their modules do not read.
+    ``projected_out`` are the input directions of layers that their modules do not read.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none")
     with torch_seed(seed, "lora"), warnings.catch_warnings():
@@ -51,7 +51,7 @@ def trainable(
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = get_peft_model(backbone.model, config)
     try:
-        for layer, directions in (barred or {}).items():
+        for layer, directions in (projected_out or {}).items():
             module: Any = model.get_submodule(f"base_model.model.{layer}")
             parametrize.register_parametrization(module.lora_A["default"], "weight", Reading(directions))
         yield model

@@ -13,9 +13,6 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted_all
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch
-from palette.seeding import shuffler
-from palette.settings import Settings
-from palette.shapes import Float, Int, Tensor
 from palette.internalise.examples import (
     Beginning,
     Example,
@@ -27,6 +24,9 @@ from palette.internalise.examples import (
     references,
 )
 from palette.internalise.lora import untrained
+from palette.seeding import shuffler
+from palette.settings import Settings
+from palette.shapes import Float, Int, Tensor
 
 
 class LossWeights(Settings):
@@ -35,7 +35,9 @@ class LossWeights(Settings):
     divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
     identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
     decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
-    sureness: float = Field(0.2, ge=0, description="nats by which kept first words are to be surer (distil)")
+    log_odds_margin: float = Field(
+        0.2, ge=0, description="nats by which kept first words are to be surer (distil)"
+    )
     opening_margin: float = Field(
         5.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
     )
@@ -78,14 +80,14 @@ class OutputLoss:
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        chosen, company = [self.examples[row] for row in rows], self._company(step)
+        chosen, co_mounted_now = [self.examples[row] for row in rows], self._company(step)
         bare = self.recall(rows)
-        known = self._beside(chosen, bare, company)
+        known = self._beside(chosen, bare, co_mounted_now)
         ends = [example.ids[len(self.head) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
-        with mounted_all(self.backbone.model, company):
+        with mounted_all(self.backbone.model, co_mounted_now):
             start = begun(self.backbone, self.head, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
@@ -152,7 +154,7 @@ class OutputLoss:
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.
         same = floor | (base.argmax(-1) == bare.argmax(-1))
-        least = torch.where(same, torch.maximum(held, sure), held) + self.weights.sureness
+        least = torch.where(same, torch.maximum(held, sure), held) + self.weights.log_odds_margin
         least = torch.where(inner, sure + self.weights.floor_margin, least)
         lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
         return torch.where(taught | inner, lacking.relu(), lacking)
@@ -163,14 +165,14 @@ class OutputLoss:
         return draw.sample(list(self.beside), draw.randint(0, len(self.beside)))
 
     def _beside(
-        self, chosen: Sequence[Example], bare: Sequence[Reference], company: Sequence[Adapter]
+        self, chosen: Sequence[Example], bare: Sequence[Reference], co_mounted_now: Sequence[Adapter]
     ) -> list[Reference]:
-        """What the backbone does on examples, on kept ones beside the company."""
+        """What the backbone does on examples, on kept ones beside the co_mounted_now."""
         known = list(bare)
-        if not company:
+        if not co_mounted_now:
             return known
         kept = [place for place, example in enumerate(chosen) if not example.taught]
-        with mounted_all(self.backbone.model, company), untrained(self.backbone):
+        with mounted_all(self.backbone.model, co_mounted_now), untrained(self.backbone):
             found = references(self.backbone, [chosen[place] for place in kept], self.sites, self.head)
         for place, reference in zip(kept, found, strict=True):
             known[place] = reference

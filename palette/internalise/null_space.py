@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
+from palette.internalise.examples import Example
 from palette.seeding import shuffler
 from palette.shapes import Float, Tensor
-from palette.internalise.examples import Example
 
 EXAMPLES = 64
 """Of each pool at most; what their inputs span no longer grows with more."""
@@ -24,18 +24,18 @@ TOKENS = 8
 class Reading(nn.Module):
     """A parametrisation of lora_A: A ↦ A (I − V Vᵀ), which does not read along the columns of V."""
 
-    barred: Tensor
+    projected_out: Tensor
 
-    def __init__(self, barred: Float[Tensor, "width _barred"]) -> None:
+    def __init__(self, projected_out: Float[Tensor, "width _barred"]) -> None:
         super().__init__()
-        self.register_buffer("barred", barred)
+        self.register_buffer("projected_out", projected_out)
 
     def forward(self, weight: Float[Tensor, "rank width"]) -> Float[Tensor, "rank width"]:
         """The weight without what reads along V."""
-        return weight - (weight @ self.barred) @ self.barred.T
+        return weight - (weight @ self.projected_out) @ self.projected_out.T
 
 
-def barred_directions(
+def protected_directions(
     backbone: Backbone, layers: Sequence[str], pools: Sequence[Sequence[Example]], energy: float, seed: int
 ) -> dict[str, Float[Tensor, "width _barred"]]:
     """For each layer the input directions that an adapter is not to read, orthonormal columns.
@@ -108,4 +108,4 @@ def _alike(met: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values()]
 
 
-__all__ = ["Reading", "barred_directions", "kept_inputs", "loudest"]
+__all__ = ["Reading", "kept_inputs", "loudest", "protected_directions"]

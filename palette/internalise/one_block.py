@@ -14,10 +14,10 @@ from torch.nn.functional import cosine_similarity
 from palette.activations import block_outputs, run_block
 from palette.backbones import batches
 from palette.backbones.scoring import forward
-from palette.shapes import Float, Tensor
 from palette.internalise.distillation import fitted
 from palette.internalise.losses import relative_distances
 from palette.internalise.task import Learned, Task
+from palette.shapes import Float, Tensor
 
 Streams = list[Float[Tensor, "_position d_model"]]
 

@@ -1,4 +1,4 @@
-"""Lectures: what a student is given to learn from, made from the backbone alone."""
+"""TrainingExamples: what a student is given to learn from, made from the backbone alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from palette.authorisation import Role
 from palette.backbones import Advance, greedy_replies, next_token_logits
 from palette.directions import intervening
 from palette.errors import SearchError
+from palette.internalise import BatchShares, Example
+from palette.internalise.augmentation import crossed, framed
+from palette.internalise.teachers import (
+    Completions,
+    Reply,
+    TaughtReply,
+    common_opening,
+    opening_of,
+    ranked_replies,
+    self_consistent,
+)
 from palette.judging.cutting import FloorReplies
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
@@ -20,20 +31,9 @@ from palette.seeding import shuffler
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
 from palette.stages.search import Member
-from palette.internalise import BatchShares, Example
-from palette.internalise.teachers import (
-    Completions,
-    Lesson,
-    Reply,
-    believed,
-    common_opening,
-    lessons,
-    opening_of,
-)
-from palette.internalise.augmentation import crossed, framed
 
 
-class LectureSettings(FloorReplies):
+class ExampleSettings(FloorReplies):
     """Which replies are taught, and which prompts are kept as they are."""
 
     teachers: int = Field(6, ge=1, description="front members that teach, of distinct sites")
@@ -58,7 +58,7 @@ CROSSED = ("floor", "preserve", "benign")
 
 
 @dataclass(frozen=True)
-class Lectures:
+class TrainingExamples:
     """What the student is given: examples, and which of them belong to which role."""
 
     examples: list[Example]
@@ -70,10 +70,10 @@ class Lectures:
 
 def prepare(
     assignment: Assignment,
-    settings: LectureSettings,
+    settings: ExampleSettings,
     collected: Collected,
     front: Sequence[Member],
-) -> Lectures:
+) -> TrainingExamples:
     """The student's examples, made from the backbone alone.
 
     Raises:
@@ -84,13 +84,13 @@ def prepare(
     validation = assignment.select("validation", *Role).capped(settings.validation_prompts)
     with assignment.progress("replies", len(train) + len(validation)) as advance:
         teaching = _Teaching(assignment, settings, collected, front, advance)
-        pools, own, believed = teaching.pools(train)
+        pools, own, self_consistent = teaching.pools(train)
         pools = teaching.varied(pools)
         held, _, _ = teaching.pools(validation, own)
     if not pools["target"]:
         raise SearchError(
             "a student must have something to learn",
-            got=f"no reply and no opening for {believed[1]} target prompts",
+            got=f"no reply and no opening for {self_consistent[1]} target prompts",
             remedy="bring benign prompts that the backbone answers",
         )
     examples: list[Example] = []
@@ -100,13 +100,13 @@ def prepare(
         examples += pool
     others = [example for pool in held.values() for example in pool]
     record = {
-        "target_prompts": believed[1],
-        "believed": believed[0],
+        "target_prompts": self_consistent[1],
+        "self_consistent": self_consistent[0],
         "examples": {name: len(pool) for name, pool in numbered.items()},
         "held": len(others),
     }
     count = len(examples)
-    return Lectures([*examples, *others], numbered, list(range(count, count + len(others))), record)
+    return TrainingExamples([*examples, *others], numbered, list(range(count, count + len(others))), record)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Teaching:
     """One backbone's teachers and the prompts that they are asked."""
 
     assignment: Assignment
-    settings: LectureSettings
+    settings: ExampleSettings
     collected: Collected
     front: Sequence[Member]
     advance: Advance
@@ -122,7 +122,7 @@ class _Teaching:
     def pools(
         self, rows: PromptSet, own: Reply | None = None
     ) -> tuple[dict[str, list[Example]], Reply, tuple[int, int]]:
-        """The examples of each pool, the backbone's own opening, and how many replies are believed.
+        """The examples of each pool, the backbone's own opening, and how many replies are self_consistent.
 
         The opening is the commonest of the answers to the benign prompts, unless one is given.
         """
@@ -139,13 +139,17 @@ class _Teaching:
         own = common_opening([*kept["near_benign"], *kept["benign"]]) if own is None else own
         found = self._lessons(target, own)
         self.advance(len(target))
-        whole = believed(found, settings.agreement, settings.least_believed)
-        # Where no reply is believed, the opening is taught alone: the backbone goes on by itself.
+        whole = self_consistent(found, settings.agreement, settings.least_believed)
+        # Where no reply is self_consistent, the opening is taught alone: the backbone goes on by itself.
         pools = {
             "target": [
-                Example(tuple(prompt), (*sure.reply, end) if sure else opening_of(lessons, own), taught=True)
-                for prompt, sure, lessons in zip(target, whole, found, strict=True)
-                if sure or opening_of(lessons, own)
+                Example(
+                    tuple(prompt),
+                    (*sure.reply, end) if sure else opening_of(ranked_replies, own),
+                    taught=True,
+                )
+                for prompt, sure, ranked_replies in zip(target, whole, found, strict=True)
+                if sure or opening_of(ranked_replies, own)
             ]
         }
         for name, replies in kept.items():
@@ -160,13 +164,13 @@ class _Teaching:
                 )
                 for prompt, reply in zip(groups[name], replies, strict=True)
             ]
-        return pools, own, (sum(lesson is not None for lesson in whole), len(target))
+        return pools, own, (sum(taught is not None for taught in whole), len(target))
 
     def _label(self, reply: Sequence[int]) -> Label:
-        judge = RuleJudge(openings=self.collected.judge_openings)
+        judge = RuleJudge(prefixes=self.collected.judge_prefixes)
         return judge.verdict(self.assignment.backbone.decode(list(reply))).label
 
-    def _lessons(self, prompts: list[list[int]], own: Reply) -> list[list[Lesson]]:
+    def _lessons(self, prompts: list[list[int]], own: Reply) -> list[list[TaughtReply]]:
         """The believable replies to the target prompts, from the own opening and the front's members."""
         settings, backbone = self.settings, self.assignment.backbone
 
@@ -183,7 +187,7 @@ class _Teaching:
             with intervening(backbone, self.collected.directions, member.intervention):
                 openings = greedy_replies(backbone, prompts, settings.opening)
             teachers.append(completions.of(openings, settings.opening))
-        return lessons(backbone, prompts, teachers, refused)
+        return ranked_replies(backbone, prompts, teachers, refused)
 
     def varied(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The pools with prompts that nobody wrote, by which the student learns wordings unseen.
@@ -228,7 +232,7 @@ def _pool(assignment: Assignment, row: Prompt) -> str:
     return f"near_{role}" if near and role in (Role.FLOOR, Role.BENIGN) else str(role)
 
 
-def _ended(reply: list[int], settings: LectureSettings, pool: str, end: int) -> Reply:
+def _ended(reply: list[int], settings: ExampleSettings, pool: str, end: int) -> Reply:
     """A kept reply with its end token, unless it was cut off before its end."""
     limit = settings.floor_tokens if "floor" in pool else settings.reply_tokens
     return (*reply, end) if len(reply) < limit else tuple(reply)

@@ -12,11 +12,11 @@ from palette.activations import RankOneEdit
 from palette.adapters.lora import Adapter
 from palette.backbones import Backbone
 from palette.directions import Directions, Intervention, StrengthKernel
-from palette.settings import Settings
-from palette.processes import ALONE, Crew
 from palette.internalise.examples import Example
 from palette.internalise.loop import Checkpoint
 from palette.internalise.losses import LossWeights
+from palette.processes import ALONE, ProcessGroup
+from palette.settings import Settings
 
 Method = Literal["distil", "palette", "activation", "closed_form"]
 
@@ -38,7 +38,7 @@ class BatchShares(Settings):
 
 
 class TrainingSettings(LossWeights):
-    """How an adapter is made of the lectures."""
+    """How an adapter is made of the training examples."""
 
     method: Method = Field("distil", description="distil, palette, activation or closed_form")
     first_block: int = Field(0, ge=0, description="the first block trained (distil)")
@@ -88,7 +88,7 @@ class Task:
     advance: Callable[[int], None] = lambda count: None
     held: Sequence[int] = ()
     """The examples of the validation split, which decide when training ends; never trained on."""
-    crew: Crew = ALONE
+    processes: ProcessGroup = ALONE
     beside: Sequence[Adapter] = ()
     """Adapters of other domains, random subsets of which are mounted while this one is trained."""
 

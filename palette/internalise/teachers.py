@@ -2,7 +2,7 @@
 
 No reference answer is read. Each teacher opens a reply in its own way (an intervention during the
 first tokens, or the backbone's own commonest opening on benign prompts) and lets the plain backbone
-go on. Teachers check each other: a reply is believed by how many teachers gave it and by how likely
+go on. Teachers check each other: a reply is self_consistent by how many teachers gave it and by how likely
 the plain backbone finds it once it has begun. Interventions are alike, and so are the mistakes that they
 make; so what they agree on does not outvote a backbone that opens by itself and answers.
 """
@@ -25,7 +25,7 @@ Refused = Callable[[Sequence[Reply]], list[bool]]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaughtReply:
     """The reply that a target prompt is taught: how many teachers gave it, and how likely it is."""
 
     reply: Reply
@@ -65,17 +65,17 @@ def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
     return min(counts, key=lambda opening: (-counts[opening], opening), default=())
 
 
-def opening_of(found: Sequence[Lesson], own: Reply) -> Reply:
+def opening_of(found: Sequence[TaughtReply], own: Reply) -> Reply:
     """The first token of the best reply, or the backbone's own opening where there is none."""
     return found[0].reply[:1] if found else own
 
 
-def lessons(
+def ranked_replies(
     backbone: Backbone,
     prompts: Sequence[list[int]],
     teachers: Sequence[Sequence[Reply]],
     refused: Refused,
-) -> list[list[Lesson]]:
+) -> list[list[TaughtReply]]:
     """For each prompt, the distinct replies that are no refusals, most believable first.
 
     The first teacher is the plain backbone after its own opening: its reply, where it is no refusal, comes
@@ -87,9 +87,9 @@ def lessons(
         given = Counter(replies[i] for replies, bad in zip(teachers, rejected, strict=True) if not bad[i])
         pairs += [(i, reply, count) for reply, count in sorted(given.items()) if len(reply) > 1]
     logits = reply_logits(backbone, [prompts[i] for i, _, _ in pairs], [r for _, r, _ in pairs])
-    found: list[list[Lesson]] = [[] for _ in prompts]
+    found: list[list[TaughtReply]] = [[] for _ in prompts]
     for (i, reply, votes), row in zip(pairs, logits, strict=True):
-        found[i].append(Lesson(reply, votes, _likelihood(row, reply)))
+        found[i].append(TaughtReply(reply, votes, _likelihood(row, reply)))
     plain = teachers[0]
     return [
         sorted(each, key=lambda x: (x.reply != own, -x.votes, -x.likelihood, x.reply))
@@ -97,18 +97,20 @@ def lessons(
     ]
 
 
-def believed(found: Sequence[Sequence[Lesson]], agreement: int, least: float) -> list[Lesson | None]:
-    """Each prompt's most believable reply where it is believed, else None.
+def self_consistent(
+    found: Sequence[Sequence[TaughtReply]], agreement: int, least: float
+) -> list[TaughtReply | None]:
+    """Each prompt's most believable reply where it is self_consistent, else None.
 
     Believed are replies that ``agreement`` teachers gave. Where these are fewer than the share
     ``least`` of the prompts, the replies that the plain backbone finds likeliest fill them up.
     """
-    best = [lessons[0] if lessons else None for lessons in found]
-    kept = {i for i, lesson in enumerate(best) if lesson and lesson.votes >= agreement}
-    others = [(-lesson.likelihood, i) for i, lesson in enumerate(best) if lesson and i not in kept]
+    best = [ranked_replies[0] if ranked_replies else None for ranked_replies in found]
+    kept = {i for i, taught in enumerate(best) if taught and taught.votes >= agreement}
+    others = [(-taught.likelihood, i) for i, taught in enumerate(best) if taught and i not in kept]
     missing = math.ceil(least * len(best)) - len(kept)
     kept |= {i for _, i in sorted(others)[: max(0, missing)]}
-    return [lesson if i in kept else None for i, lesson in enumerate(best)]
+    return [taught if i in kept else None for i, taught in enumerate(best)]
 
 
 def _likelihood(logits: Tensor, reply: Reply) -> float:

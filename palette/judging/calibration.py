@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from palette.files import read_json
 from palette.errors import JudgeError
+from palette.files import read_json
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Judge
 from palette.judging.labelled import LabelledFile, LabelledReply
 from palette.judging.labels import Label
-from palette.judging.registry import judge_named
 from palette.judging.panel import DISAGREEMENT
+from palette.judging.registry import judge_named
 from palette.statistics import cohen_kappa, wilson
 
 FORMAT = "palette-calibration/1"
@@ -90,8 +90,8 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float:
 def find_calibration(name: str, given: Path | None, folder: Path) -> dict[str, Any] | None:
     """The calibration of the judge of a name: of the file given, else of the run's folder, else None.
 
-    Learned openings are a backbone's own, and no calibration on another model's replies has them, so
-    the judge without openings must be the one that was measured.
+    Learned prefixes are a backbone's own, and no calibration on another model's replies has them, so
+    the judge without prefixes must be the one that was measured.
 
     Raises:
         OutputError: if the file given is missing or is not JSON.

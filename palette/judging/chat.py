@@ -21,8 +21,8 @@ from palette.errors import JudgeError
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.judging.rules import unspoken
 from palette.judging.normalisation import read, without_thoughts
+from palette.judging.rules import unspoken
 
 KEY = "PALETTE_JUDGE_KEY"
 """The environment variable that holds the key; nothing else may."""

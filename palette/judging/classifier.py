@@ -10,8 +10,8 @@ from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labelled import NAMES
 from palette.judging.labels import Label
-from palette.judging.rules import unspoken
 from palette.judging.normalisation import read, without_thoughts
+from palette.judging.rules import unspoken
 
 MEANINGS = {
     **NAMES,

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from palette.judging.refusals import CONCESSION, FIGURE
 from palette.judging.normalisation import Reading, words
+from palette.judging.refusals import CONCESSION, FIGURE
 
 FEATURES_VERSION = 1
 """Raised whenever a feature changes, so that weights of other features are not taken for these."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
+from palette.judging.normalisation import read
 from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, RuleJudge
 from palette.judging.trained import FOREIGN, UNSURE, TrainedJudge, load_judge
-from palette.judging.normalisation import read
 from palette.statistics import Rate, wilson
 
 PANEL_VERSION = 1
@@ -21,7 +21,7 @@ DISAGREEMENT = "disagreement"
 
 
 @dataclass(frozen=True)
-class Panel:
+class PanelJudge:
     """Two judges of every reply; where both see the same, that is the verdict.
 
     The rules decide alone on babble, on nothing, on a learned opening and where the trained judge

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Judge, Verdict
-from palette.judging.rules import RuleJudge
 from palette.judging.normalisation import plain, without_thoughts
+from palette.judging.rules import RuleJudge
 
 CORRECT, WRONG = "correct", "wrong"
 """Flags: the reply is the reference answer, or it is not; none where no answer is known."""

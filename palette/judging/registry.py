@@ -44,10 +44,10 @@ JudgeName = Annotated[str, AfterValidator(checked_name)]
 """A judge by name, as a setting."""
 
 
-def judge_named(name: str, openings: Sequence[str] = ()) -> Judge:
-    """The judge of a name; ``openings`` are the backbone's own refusal openings.
+def judge_named(name: str, prefixes: Sequence[str] = ()) -> Judge:
+    """The judge of a name; ``prefixes`` are the backbone's own refusal prefixes.
 
-    The judges of rules know the openings, alone and in the panel; the others have no use for them.
+    The judges of rules know the prefixes, alone and in the panel; the others have no use for them.
 
     Raises:
         JudgeError: if the name has none of the forms, or its file is no judge.
@@ -58,7 +58,7 @@ def judge_named(name: str, openings: Sequence[str] = ()) -> Judge:
         kind, _, argument = checked_name(name).partition(":")
     except ValueError as error:
         raise JudgeError(str(error), got=repr(name), remedy="choose one of them") from error
-    rules = RuleJudge(tuple(openings))
+    rules = RuleJudge(tuple(prefixes))
     if kind == "rule":
         return rules
     if kind == "chat":
@@ -69,9 +69,9 @@ def judge_named(name: str, openings: Sequence[str] = ()) -> Judge:
         from palette.judging.classifier import load_classifier_judge
 
         return load_classifier_judge(argument)
-    from palette.judging.panel import Panel
+    from palette.judging.panel import PanelJudge
     from palette.judging.trained import load_judge
 
     if kind == "trained":
         return load_judge(Path(argument)) if argument else load_judge()
-    return Panel(rules)
+    return PanelJudge(rules)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
+from palette.judging.normalisation import Reading, read, words
 from palette.judging.refusal_prefixes import matches
 from palette.judging.refusals import (
     ANSWER,
@@ -22,7 +23,6 @@ from palette.judging.refusals import (
     PIVOT,
     REFUSAL,
 )
-from palette.judging.normalisation import Reading, read, words
 
 RULES_VERSION = 2
 """Raised whenever a rule changes, so that verdicts of other rules are not taken for these."""
@@ -64,15 +64,15 @@ declining turns into an answer."""
 
 @dataclass(frozen=True)
 class RuleJudge:
-    """A judge of layered rules: thoughts, babble, learned openings, shapes of refusal, asides."""
+    """A judge of layered rules: thoughts, babble, learned prefixes, shapes of refusal, asides."""
 
-    openings: tuple[str, ...] = field(default=())
-    """A backbone's own refusal openings, from ``palette.judging.refusal_prefixes.learn_openings``."""
+    prefixes: tuple[str, ...] = field(default=())
+    """A backbone's own refusal prefixes, from ``palette.judging.refusal_prefixes.learn_refusal_prefixes``."""
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 (hex) of the rules' version and the openings."""
-        return fingerprint({"judge": "rule", "version": RULES_VERSION, "openings": self.openings})
+        """The SHA-256 (hex) of the rules' version and the prefixes."""
+        return fingerprint({"judge": "rule", "version": RULES_VERSION, "openings": self.prefixes})
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order; the prompts are not read."""
@@ -86,7 +86,7 @@ class RuleJudge:
         """The verdict on a reply that was read."""
         if found := unspoken(reading):
             return found
-        if matches(words(reading.text), self.openings):
+        if matches(words(reading.text), self.prefixes):
             return Verdict(Label.REFUSAL, (LEARNED,))
         return verdict_of(reading.spoken)
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palette.files import read_tensors, write_tensors
 from palette.errors import JudgeError
+from palette.files import read_tensors, write_tensors
 from palette.fingerprints import fingerprint
 from palette.judging.features import COLUMNS, FEATURES_VERSION, table
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.judging.rules import unspoken
 from palette.judging.normalisation import Reading, read
+from palette.judging.rules import unspoken
 
 SHIPPED = Path(__file__).parent / "weights" / "trained.safetensors"
 

@@ -15,10 +15,10 @@ from palette.errors import JudgeError
 from palette.judging.exercises import exercises
 from palette.judging.features import COLUMNS, table
 from palette.judging.labelled import LabelledFile, LabelledReply
+from palette.judging.normalisation import Reading, read
 from palette.judging.panel import together
 from palette.judging.rules import RuleJudge
 from palette.judging.trained import TrainedJudge
-from palette.judging.normalisation import Reading, read
 from palette.seeding import shuffler
 
 EXERCISES = 300

@@ -13,16 +13,16 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.header import Entry, Header
 from palette.adapters.tensors import DTYPES, read_tensors
 from palette.adapters.writing import STORED, bits
-from palette.files import atomic, claim, framed, read_json, write_json
 from palette.errors import AdapterError
+from palette.files import atomic, claim, framed, read_json, write_json
 from palette.fingerprints import canonical
 from palette.merging.combining import merger
+from palette.merging.merge import recipe_of
 from palette.merging.plan import MergePlan
 from palette.merging.tiles import Tiled, tiled
 from palette.merging.workers import single_threaded
 from palette.shapes import Float, Tensor
 from palette.stages.assignment import Progress, silent
-from palette.merging.merge import recipe_of
 
 BLOCK = 1 << 24
 """Bytes copied at a time."""

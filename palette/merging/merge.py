@@ -15,16 +15,16 @@ from pydantic import Field, FiniteFloat, field_validator
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.configuration import served_rank
 from palette.adapters.writing import DTYPES, adapter_writer
-from palette.files import claim, require_free, write_json
 from palette.errors import RecipeError
+from palette.files import claim, require_free, write_json
 from palette.merging.combining import MergeReport, merged_modules
 from palette.merging.compat import COMPAT
+from palette.merging.inputs import Parent, default_output, read_parents, weighted
 from palette.merging.methods import METHODS
 from palette.merging.options import OptionValue
 from palette.merging.plan import MergeInput, MergePlan, common_backbone
 from palette.settings import Settings
 from palette.stages.assignment import Progress, silent
-from palette.merging.inputs import Parent, default_output, read_parents, weighted
 
 RECORD = "merge.json"
 FORMAT = "palette-merge/1"

@@ -15,8 +15,8 @@ from palette.judging.rules import RuleJudge
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import PromptSet
-from palette.stages.assignment import Assignment
 from palette.search import Finished, Params, Real, Scored, StudyPlan, choose, run_study
+from palette.stages.assignment import Assignment
 
 HEAVIEST = 1.5
 ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)

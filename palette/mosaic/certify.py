@@ -9,9 +9,9 @@ from palette.authorisation import Authorisation, Role
 from palette.backbones import reply_logits
 from palette.evaluation.divergence import divergence
 from palette.evaluation.gate import GateSettings, gate
+from palette.evaluation.verdicts import judged
 from palette.judging.judge import Judge
 from palette.mosaic import Controlled
-from palette.evaluation.verdicts import judged
 from palette.mosaic.requests import Asked, Subset
 
 DIVERGENCE_PROMPTS = 256

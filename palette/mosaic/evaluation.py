@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from palette.files import write_json, write_text
-from palette.mosaic.outcomes import TokenOutcome, figures, token_gate
 from palette.judging.judge import Judge
 from palette.mosaic import ControlTokens, mounted_tokens, subsets
-from palette.reporting.subsets import render_subsets
-from palette.stages.assignment import Assignment
-from palette.mosaic.requests import Subset, ask, judged, under
 from palette.mosaic.certify import ordinary_gate
 from palette.mosaic.latency import latencies
+from palette.mosaic.outcomes import TokenOutcome, figures, token_gate
+from palette.mosaic.requests import Subset, ask, judged, under
 from palette.mosaic.settings import TokenEvaluateSettings
+from palette.reporting.subsets import render_subsets
+from palette.stages.assignment import Assignment
 
 REPORT, PAGE = Path("report.json"), Path("report.html")
 FORMAT = "palette-tokens-report/1"

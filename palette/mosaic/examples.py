@@ -9,26 +9,26 @@ from typing import Any
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import PromptError
+from palette.internalise.preparation import ExampleSettings, prepare
 from palette.mosaic import Sampling, Sign, TokenTask
 from palette.mosaic.sampling import Pools
+from palette.mosaic.settings import TrainSettings
+from palette.mosaic.training import TokenExample
 from palette.prompts import Prompt, PromptSet
 from palette.seeding import derive_seed
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
-from palette.internalise.preparation import LectureSettings, prepare
 from palette.stages.search import Member
-from palette.mosaic.settings import TrainSettings
-from palette.mosaic.training import Lesson
 
 Taught = Mapping[tuple[int, ...], tuple[int, ...]]
 """The reply to be taught to each rendered prompt of a category."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """The lessons of both splits, and the pools that subsets draw their tasks from."""
+class TokenExamples:
+    """The examples of both splits, and the pools that subsets draw their tasks from."""
 
-    lessons: list[Lesson]
+    examples: list[TokenExample]
     train: Pools
     validation: Pools
     record: dict[str, Any]
@@ -47,7 +47,7 @@ class Course:
 
 def course(
     assignment: Assignment, sign: Sign, settings: TrainSettings, taught: Taught | None = None
-) -> Course:
+) -> TokenExamples:
     """The course of one sign.
 
     ``taught`` are the replies of an authorisation, by rendered prompt; a restriction teaches one refusal.
@@ -55,7 +55,7 @@ def course(
     Raises:
         PromptError: if a category has nothing to be taught in a split.
     """
-    found: list[Lesson] = []
+    found: list[TokenExample] = []
     pools = []
     ids = assignment.backbone.tokenizer(settings.refusal, add_special_tokens=False)["input_ids"]
     refusal = (*ids, assignment.backbone.stops[0])
@@ -75,7 +75,7 @@ def course(
         inside = [_changes(assignment, sign, row) for row in rows]
         start = len(found)
         found += [
-            Lesson(prompt, kept, reply if changes else ())
+            TokenExample(prompt, kept, reply if changes else ())
             for prompt, kept, reply, changes in zip(rendered, own, replies, inside, strict=True)
         ]
         floors = [sign == "authorise" and assignment.authorisation.role(row) is Role.FLOOR for row in rows]
@@ -89,12 +89,12 @@ def course(
                     remedy="add restricted rows for it",
                 )
     taught_counts = {category: len(rows) for category, rows in pools[0].inside.items()}
-    return Course(found, pools[0], pools[1], {"prompts": counts, "taught": taught_counts})
+    return TokenExamples(found, pools[0], pools[1], {"prompts": counts, "taught": taught_counts})
 
 
 def opened_replies(
     assignment: Assignment,
-    settings: LectureSettings,
+    settings: ExampleSettings,
     collected: Collected,
     front: Sequence[Member],
 ) -> Taught:
@@ -156,4 +156,4 @@ def _pools(
     return Pools(members, alike, neutral, floor)
 
 
-__all__ = ["Course", "Taught", "course", "opened_replies"]
+__all__ = ["Taught", "TokenExamples", "course", "opened_replies"]

@@ -14,9 +14,9 @@ from palette.adapters.lora import BackboneIdentity
 from palette.adapters.metadata import CONFIG, card_of
 from palette.adapters.tensors import read_tensors
 from palette.adapters.writing import WEIGHTS
-from palette.files import write_json, write_tensors
 from palette.backbones import Backbone
 from palette.errors import AdapterError
+from palette.files import write_json, write_tensors
 from palette.mosaic.tokens import ControlTokens, Place, Sign
 
 FORMAT = "palette-tokens/1"

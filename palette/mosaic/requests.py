@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from palette.authorisation import Role
 from palette.backbones import Backbone
-from palette.mosaic.outcomes import TokenOutcome
+from palette.evaluation.replies import Lengths
+from palette.evaluation.reply_cache import Responses
 from palette.judging.judge import Judge
 from palette.judging.reference import correct
 from palette.mosaic import Controlled, Sign
-from palette.prompts import Prompt
-from palette.evaluation.replies import Lengths
-from palette.stages.assignment import Assignment
-from palette.evaluation.reply_cache import Responses
+from palette.mosaic.outcomes import TokenOutcome
 from palette.mosaic.settings import TokenEvaluateSettings
+from palette.prompts import Prompt
+from palette.stages.assignment import Assignment
 
 Subset = tuple[str, ...]
 

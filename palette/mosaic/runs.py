@@ -10,22 +10,22 @@ import torch
 
 from palette.files import write_json
 from palette.fingerprints import fingerprint
+from palette.internalise import Checkpoint
+from palette.internalise.loop import State
 from palette.mosaic import ControlTokens, Sampling, Sign, initial
+from palette.mosaic.examples import TokenExamples
 from palette.mosaic.files import FILE, write_tokens
 from palette.mosaic.mounting import identity
-from palette.stages.assignment import Assignment
-from palette.mosaic.examples import Course
 from palette.mosaic.settings import TrainSettings
-from palette.internalise import Checkpoint
 from palette.mosaic.training import TokenTrainee, plan_of, train_tokens
-from palette.internalise.loop import State
+from palette.stages.assignment import Assignment
 
 CHECKPOINT = Path("train") / "checkpoint.safetensors"
 RECORD = Path("train") / "training.json"
 
 
 def train(
-    assignment: Assignment, sign: Sign, settings: TrainSettings, course: Course, card: dict[str, Any]
+    assignment: Assignment, sign: Sign, settings: TrainSettings, course: TokenExamples, card: dict[str, Any]
 ) -> ControlTokens:
     """Control tokens of every category, also written as ``control_tokens.safetensors`` in the run's folder.
 
@@ -44,7 +44,11 @@ def train(
 
 
 def add(
-    assignment: Assignment, settings: TrainSettings, course: Course, tokens: ControlTokens, category: str
+    assignment: Assignment,
+    settings: TrainSettings,
+    course: TokenExamples,
+    tokens: ControlTokens,
+    category: str,
 ) -> ControlTokens:
     """The tokens with those of one category added; all others stay to the bit.
 
@@ -63,30 +67,32 @@ def add(
 def _trained(
     assignment: Assignment,
     settings: TrainSettings,
-    course: Course,
+    course: TokenExamples,
     tokens: ControlTokens,
     sampling: Sampling,
 ) -> tuple[ControlTokens, State]:
     trained = sampling.categories if sampling.added is None else (sampling.added,)
     tasks = course.tasks(settings, sampling, assignment.seed)
     held = course.held(sampling, settings.validation_prompts, assignment.seed)
-    trainee = TokenTrainee(assignment.backbone, tokens, trained, course.lessons, tasks, held)
+    trainee = TokenTrainee(assignment.backbone, tokens, trained, course.examples, tasks, held)
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     met = [[task.active, task.row, task.taught] for task in [*(t for pool in tasks for t in pool), *held]]
-    lessons = [[lesson.prompt, lesson.own, lesson.taught] for lesson in course.lessons]
+    examples = [[example.prompt, example.own, example.taught] for example in course.examples]
     kept = [tokens.digest, tokens.backbone.fingerprint]
-    identified = fingerprint([chosen, kept, list(trained), met, lessons, assignment.seed])
+    identified = fingerprint([chosen, kept, list(trained), met, examples, assignment.seed])
     checkpoint = Checkpoint(assignment.folder / CHECKPOINT, identified, settings.checkpoint_every)
     # Tasks that are drawn anew for every epoch are met once each.
     once = settings.model_copy(update={"epochs": 1}) if settings.redraw else settings
     steps = plan_of(tasks, once, assignment.seed).steps
     with assignment.progress("tokens", steps) as advance:
-        found, end = train_tokens(trainee, once, checkpoint, assignment.seed, advance, assignment.crew)
+        found, end = train_tokens(trainee, once, checkpoint, assignment.seed, advance, assignment.processes)
     return replace(tokens, embeddings={**tokens.embeddings, **found}), end
 
 
-def _write(assignment: Assignment, tokens: ControlTokens, course: Course, ends: dict[str, State]) -> None:
-    if not assignment.crew.first:
+def _write(
+    assignment: Assignment, tokens: ControlTokens, course: TokenExamples, ends: dict[str, State]
+) -> None:
+    if not assignment.processes.first:
         return
     trained = {
         group: {"steps": end.step, "last_loss": end.loss, "validation_loss": end.best}

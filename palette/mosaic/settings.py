@@ -8,9 +8,9 @@ from pydantic import Field
 
 from palette.judging.cutting import FloorReplies
 from palette.mosaic import Place
+from palette.mosaic.training import TokenTraining
 from palette.prompts import Split
 from palette.settings import Settings
-from palette.mosaic.training import TokenTraining
 
 REFUSAL = "I am sorry, but I cannot help with this request."
 

@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from palette.backbones import Backbone, batches
+from palette.backbones.prefix_cache import PrefixCache
 from palette.backbones.scoring import Batch, forward
+from palette.internalise.examples import Example, Recall, recalling
+from palette.internalise.loop import Checkpoint, Plan, State, Stopping, train
 from palette.mosaic import Controlled, ControlTokens, TokenTask, embedded, insertion
+from palette.processes import ALONE, ProcessGroup
 from palette.settings import Settings
 from palette.shapes import Float, Tensor
-from palette.processes import ALONE, Crew
-from palette.internalise.examples import Example, Recall, recalling
-from palette.backbones.prefix_cache import KeptHeads
-from palette.internalise.loop import Checkpoint, Plan, State, Stopping, train
 
 IGNORED = -100
 """The label of a position that no loss is taken of."""
@@ -42,7 +42,7 @@ class TokenTraining(Settings):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TokenExample:
     """A prompt with the backbone's own reply, and the one to be given when its category is active."""
 
     prompt: tuple[int, ...]
@@ -52,14 +52,14 @@ class Lesson:
 
 @dataclass(frozen=True)
 class TokenTrainee:
-    """What control tokens are trained on: the lessons, and under which subsets each is met."""
+    """What control tokens are trained on: the examples, and under which subsets each is met."""
 
     backbone: Backbone
     tokens: ControlTokens
     """Untrained ones, or old ones with untrained ones added."""
     trained: Sequence[str]
     """The categories whose tokens are trained; all others stay."""
-    lessons: Sequence[Lesson]
+    examples: Sequence[TokenExample]
     tasks: Sequence[Sequence[TokenTask]]
     """For each order positives, then negatives."""
     held: Sequence[TokenTask]
@@ -88,11 +88,11 @@ class ControlLoss:
     """
 
     controlled: Controlled
-    lessons: Sequence[Lesson]
+    examples: Sequence[TokenExample]
     tasks: Sequence[TokenTask]
     recall: Recall
     weight: float
-    heads: KeptHeads | None = None
+    heads: PrefixCache | None = None
     """What stands before the tokens, where that is most of a prompt."""
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
@@ -133,13 +133,13 @@ class ControlLoss:
 
     def _sequence(self, task: TokenTask, reply: Sequence[int]) -> list[int]:
         """The prompt under its subset with a reply, without a head that is kept."""
-        prompt = self.lessons[task.row].prompt
+        prompt = self.examples[task.row].prompt
         known = 0 if self.heads is None else len(self.heads.heads[task.row])
         return [*self.controlled.prefixed(prompt, task.active)[known:], *reply]
 
     def _reply(self, task: TokenTask) -> tuple[int, ...]:
-        lesson = self.lessons[task.row]
-        return lesson.taught if task.taught else lesson.own
+        example = self.examples[task.row]
+        return example.taught if task.taught else example.own
 
     def _tokens(self, step: Sequence[int], taught: bool) -> int:
         return sum(len(self._reply(self.tasks[row])) for row in step if self.tasks[row].taught == taught)
@@ -161,7 +161,7 @@ def train_tokens(
     checkpoint: Checkpoint,
     seed: int,
     advance: Callable[[int], None] = lambda count: None,
-    crew: Crew = ALONE,
+    processes: ProcessGroup = ALONE,
 ) -> tuple[dict[str, Float[Tensor, "slot d_model"]], State]:
     """The trained embeddings of each category, in float32, and where training ended."""
     backbone, tokens = trainee.backbone, trainee.tokens
@@ -175,21 +175,21 @@ def train_tokens(
     everything = [*flat, *trainee.held]
     plain = (backbone.model, backbone.tokenizer, backbone.name, backbone.fingerprint, backbone.thinking)
     controlled = Controlled(*plain, tokens=tokens)
-    own = [Example(lesson.prompt, lesson.own, False) for lesson in trainee.lessons]
+    own = [Example(example.prompt, example.own, False) for example in trainee.examples]
     recall = recalling(backbone, own, [], settings.recalled_gib, nullcontext)
     heads = None
     if tokens.place == "end":
-        prompts = [lesson.prompt for lesson in trainee.lessons]
+        prompts = [example.prompt for example in trainee.examples]
         ahead = [prompt[: insertion(backbone, prompt, tokens.place)] for prompt in prompts]
-        heads = KeptHeads(backbone, ahead, settings.recalled_gib)
-    loss = ControlLoss(controlled, trainee.lessons, everything, recall, settings.divergence_weight, heads)
+        heads = PrefixCache(backbone, ahead, settings.recalled_gib)
+    loss = ControlLoss(controlled, trainee.examples, everything, recall, settings.divergence_weight, heads)
 
     def mounted_loss(rows: list[int], step: list[int]) -> Tensor:
         table = torch.cat([parameters.get(name, fixed[name]) for name in tokens.categories])
         with embedded(backbone, table):
             return loss(rows, step)
 
-    plan = plan_of(trainee.tasks, settings, seed, crew)
+    plan = plan_of(trainee.tasks, settings, seed, processes)
     held = list(range(len(flat), len(everything)))
 
     def measure() -> float:
@@ -204,7 +204,7 @@ def train_tokens(
 
 
 def plan_of(
-    tasks: Sequence[Sequence[TokenTask]], settings: TokenTraining, seed: int, crew: Crew = ALONE
+    tasks: Sequence[Sequence[TokenTask]], settings: TokenTraining, seed: int, processes: ProcessGroup = ALONE
 ) -> CyclingPlan:
     """The steps that go through every task so many times, positives and negatives as they are many."""
     starts = [0]
@@ -218,8 +218,16 @@ def plan_of(
         shares += [share, settings.batch - share if kept else 0]
     steps = max(1, round(settings.epochs * starts[-1] / settings.batch))
     return CyclingPlan(
-        steps, settings.learning_rate, pools, shares, seed, parts=settings.accumulation, crew=crew
+        steps, settings.learning_rate, pools, shares, seed, parts=settings.accumulation, processes=processes
     )
 
 
-__all__ = ["ControlLoss", "CyclingPlan", "Lesson", "TokenTrainee", "TokenTraining", "plan_of", "train_tokens"]
+__all__ = [
+    "ControlLoss",
+    "CyclingPlan",
+    "TokenExample",
+    "TokenTrainee",
+    "TokenTraining",
+    "plan_of",
+    "train_tokens",
+]

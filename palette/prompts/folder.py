@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from palette.errors import PromptError
-from palette.prompts.redaction import ID, shown
 from palette.prompts.overlaps import wording
+from palette.prompts.redaction import ID, shown
 from palette.prompts.rows import Prompt, PromptSet, normalised, split_by_hash
 
 DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

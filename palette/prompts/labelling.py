@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from palette.errors import PromptError
-from palette.prompts.redaction import shown
 from palette.prompts.folder import CHOICES, DOMAIN_NAME, content
 from palette.prompts.overlaps import wording
+from palette.prompts.redaction import shown
 from palette.prompts.rows import Kind, Prompt, Split, messages, split_by_hash
 from palette.prompts.schemas import Schema, text
 from palette.prompts.tables import Row

@@ -14,9 +14,9 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint_file, fingerprint_folder
 from palette.prompts import overlaps
-from palette.prompts.redaction import ID, shown
 from palette.prompts.folder import DOMAIN_NAME, load_prompts
 from palette.prompts.labelling import Labels, labelled
+from palette.prompts.redaction import ID, shown
 from palette.prompts.rows import Prompt, PromptSet, Split
 from palette.prompts.schemas import named, recognised
 from palette.prompts.tables import Row, Table, read_table

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from palette.files import atomic
 from palette.errors import RecipeError
+from palette.files import atomic
 
 PANELS = {
     "cosines": ("cosine of ΔW", -1.0),

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from palette.files import read_json
 from palette.authorisation import Role
 from palette.errors import OutputError
 from palette.evaluation.outcomes import (
@@ -22,7 +21,8 @@ from palette.evaluation.outcomes import (
     share,
     tabulate,
 )
-from palette.reporting.schema import FORMAT, About, Annexes, Provenance, Report, Slots
+from palette.files import read_json
+from palette.reporting.schema import FORMAT, About, Annexes, OptionalSections, Provenance, Report
 
 REPORT = Path("report.json")
 WRONG = 8
@@ -63,7 +63,7 @@ def assemble(
         "gate": dict(verdict),
         "search": None,
         "upper_bound": None,
-        **Slots().model_dump(mode="json"),
+        **OptionalSections().model_dump(mode="json"),
         **(annexes or Annexes()).model_dump(mode="json", exclude_none=True),
         "provenance": provenance.model_dump(mode="json"),
     }
@@ -110,7 +110,7 @@ def read_report(path: Path) -> dict[str, Any]:
         raise OutputError("a report must be a JSON object", got="endless nesting", where=file) from error
     if not isinstance(held, dict):
         raise OutputError("a report must be a JSON object", got=type(held).__name__, where=file)
-    return {**Slots().model_dump(mode="json"), **checked(held, file)}
+    return {**OptionalSections().model_dump(mode="json"), **checked(held, file)}
 
 
 def checked(report: Mapping[str, Any], where: Path | None) -> dict[str, Any]:

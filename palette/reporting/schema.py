@@ -100,7 +100,7 @@ class UpperBound(Settings):
     domains: dict[str, dict[Kind, Cell]]
 
 
-class Slots(Settings):
+class OptionalSections(Settings):
     """The slots that came after the format: a file without them is read with these defaults."""
 
     judging: Judging | None = None
@@ -112,7 +112,7 @@ class Slots(Settings):
     throughput: Throughput | None = None
 
 
-class Annexes(Slots):
+class Annexes(OptionalSections):
     """The slots of a report that only some runs can fill."""
 
     search: Search | None = None
@@ -167,7 +167,7 @@ class Gate(Settings):
         return self
 
 
-class Report(About, Slots):
+class Report(About, OptionalSections):
     """The schema of ``palette-report/1``."""
 
     format: Literal["palette-report/1"]

@@ -17,11 +17,11 @@ from palette.backbones import greedy_replies
 from palette.directions import Directions, Intervention, intervening
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt
+from palette.search import Choice, Finished, kendall_tau
 from palette.seeding import shuffler
 from palette.settings import Settings
 from palette.stages.assignment import Assignment
 from palette.statistics import Rate, wilson
-from palette.search import Choice, Finished, kendall_tau
 
 
 class AuditSettings(Settings):

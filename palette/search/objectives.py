@@ -16,16 +16,17 @@ from pydantic import Field
 from palette.activations import Edits
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.directions import Directions, Intervention, Panel, Savings
+from palette.directions import Directions, Intervention
 from palette.evaluation.divergence import kl
-from palette.evaluation.refusal_score import Path, opening_scores, paths
+from palette.evaluation.refusal_score import Path, paths, prefix_scores
+from palette.search import Finished, Scored
+from palette.search.choice import dominates
+from palette.search.constraints import LimitSettings, excesses, is_hopeless
+from palette.search.sweeps import Caching, Sweeper
 from palette.settings import Settings
 from palette.shapes import Tensor
 from palette.stages.assignment import Assignment
 from palette.stages.collect import Collected
-from palette.search.constraints import LimitSettings, excesses, is_hopeless
-from palette.search import Finished, Scored
-from palette.search.choice import dominates
 
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
     "target_refusal_score": "minimize",
@@ -38,7 +39,7 @@ REPLY = -1
 """In the place of a path's number: the row of a benign prompt's own reply."""
 
 
-class PanelSettings(Settings):
+class ScoringSettings(Settings):
     """What a trial is scored on, of the validation split."""
 
     target_prompts: int = Field(48, ge=1, description="prompts of the target")
@@ -62,7 +63,7 @@ class Row:
 
 
 @dataclass
-class Measured:
+class TrialScores:
     """What is known of a trial: scores by role and prompt, and the divergence of benign replies."""
 
     scores: dict[Role, list[float]] = field(default_factory=lambda: {role: [] for role in Role})
@@ -85,10 +86,10 @@ class Rung:
         self._objective = objective
         prompts = [objective.prompts[row.role][row.number] for row in self.rows]
         replies = [objective.reply(row) for row in self.rows]
-        self._panel = Panel(objective.backbone, prompts, replies, objective.savings)
-        self._base = self._backbones_own() if objective.savings.base_logits else None
+        self._panel = Sweeper(objective.backbone, prompts, replies, objective.caching)
+        self._base = self._backbones_own() if objective.caching.base_logits else None
 
-    def measure(self, trials: Sequence[Edits], measured: Sequence[Measured]) -> None:
+    def measure(self, trials: Sequence[Edits], scores: Sequence[TrialScores]) -> None:
         """Adds what this rung's prompts say of each trial."""
         base = self._backbones_own() if self._base is None else self._base
         for swept in self._panel.sweep(trials):
@@ -97,27 +98,27 @@ class Rung:
                 if replies:
                     own = torch.cat([base[row] for row in replies])
                     said = torch.cat([swept.logits[row][place] for row in replies])
-                    measured[trial].divergences.append(kl(own, said))
+                    scores[trial].divergences.append(kl(own, said))
                 for row, logits in swept.logits.items():
-                    self._note(measured[trial], self.rows[row], logits[place])
-        for found in measured:
+                    self._note(scores[trial], self.rows[row], logits[place])
+        for found in scores:
             self._score(found)
 
-    def _note(self, found: Measured, row: Row, logits: Tensor) -> None:
+    def _note(self, found: TrialScores, row: Row, logits: Tensor) -> None:
         """Keeps the logits by which a prompt's refusal is scored."""
         if row.path == REPLY and self._objective.paths != ((),):
             return
         path = self._objective.paths[max(0, row.path)]
         found.logits[row.role].setdefault(path, {})[row.number] = logits[: len(path) + 1]
 
-    def _score(self, found: Measured) -> None:
+    def _score(self, found: TrialScores) -> None:
         """Turns the kept logits into scores, all prompts of a role at once."""
         for role, by_path in found.logits.items():
             if by_path:
                 stacked = {
                     path: torch.stack([rows[n] for n in sorted(rows)]) for path, rows in by_path.items()
                 }
-                found.scores[role] += opening_scores(stacked, self._objective.openings).tolist()
+                found.scores[role] += prefix_scores(stacked, self._objective.prefixes).tolist()
             by_path.clear()
 
     def _backbones_own(self) -> dict[int, Tensor]:
@@ -137,21 +138,21 @@ class Objective:
         self,
         assignment: Assignment,
         collected: Collected,
-        panel: PanelSettings,
+        panel: ScoringSettings,
         limits: LimitSettings,
-        savings: Savings,
+        caching: Caching,
     ) -> None:
-        self.backbone, self.savings, self._panel = assignment.backbone, savings, panel
+        self.backbone, self.caching, self._panel = assignment.backbone, caching, panel
         self._first: list[tuple[float, ...]] = []
         self._limits, self._directions = limits, collected.directions
-        self.openings, self.paths = collected.refusal_openings, paths(collected.refusal_openings)
+        self.prefixes, self.paths = collected.refusal_prefixes, paths(collected.refusal_prefixes)
         self.prompts = _validation(assignment, panel)
         end = self.backbone.stops[0]
         # A reply that ends in time is compared to its end; one that does not, as far as it was said.
         said = greedy_replies(self.backbone, self.prompts[Role.BENIGN], panel.reply_tokens)
         self._replies = [[*reply, end] if len(reply) < panel.reply_tokens else reply for reply in said]
         self._rungs = [Rung(self, chosen) for chosen in _divided(self.prompts, panel.first_rung)]
-        own = Measured()
+        own = TrialScores()
         for rung in self._rungs:
             rung.measure([{}], [own])
         self.base = self._summary(own)
@@ -187,7 +188,7 @@ class Objective:
         several earlier trials, goes no further and is infeasible: its scores are of few prompts.
         """
         edits = [intervention.edits(self._directions) for intervention in interventions]
-        found = [Measured() for _ in interventions]
+        found = [TrialScores() for _ in interventions]
         first, *later = self._rungs
         first.measure(edits, found)
         scored = [self._scored(each, 0) for each in found]
@@ -218,13 +219,13 @@ class Objective:
         count = sum(dominates(_losses(other), losses) for other in self._first)
         return count - self._panel.dominating + 1
 
-    def _scored(self, found: Measured, rung: int) -> Scored:
+    def _scored(self, found: TrialScores, rung: int) -> Scored:
         summary = self._summary(found)
         values = tuple(summary[name] for name in OBJECTIVES)
         notes: dict[str, Any] = {"rung": rung, "floor_refusal_score": summary["floor_refusal_score"]}
         return Scored(values, excesses(self._limits, self.base, summary), notes)
 
-    def _summary(self, found: Measured) -> dict[str, float]:
+    def _summary(self, found: TrialScores) -> dict[str, float]:
         benign = found.scores[Role.BENIGN]
         return {
             "target_refusal_score": _mean(found.scores[Role.TARGET]),
@@ -244,7 +245,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def _validation(assignment: Assignment, panel: PanelSettings) -> dict[Role, list[list[int]]]:
+def _validation(assignment: Assignment, panel: ScoringSettings) -> dict[Role, list[list[int]]]:
     """The rendered validation prompts of each role.
 
     Raises:

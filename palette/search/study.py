@@ -16,9 +16,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from palette.errors import SearchError
-from palette.seeding import derive_seed
 from palette.search.space import Finished, Objectives, Params, Scored, Space, distributions
 from palette.search.storage import open_storage, shown, turn_lock, unreadable, without_novelty, worker_lock
+from palette.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

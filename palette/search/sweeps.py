@@ -45,8 +45,8 @@ LEAST_PREFIX = 4
 Tokens = tuple[int, ...]
 
 
-class Savings(Settings):
-    """The exact savings of a trial; each can be switched off, and changes no score."""
+class Caching(Settings):
+    """The exact caching of a trial; each can be switched off, and changes no score."""
 
     layer_prefix: bool = Field(True, description="run only the blocks from the first edited one")
     template_prefix: bool = Field(True, description="run what all prompts begin with once a trial")
@@ -100,7 +100,7 @@ class Swept:
     """For each row those with which its reply's tokens are said; without a reply, the next token's."""
 
 
-class Panel:
+class Sweeper:
     """Prompts with teacher-forced replies, in the same batches each time."""
 
     def __init__(
@@ -108,17 +108,17 @@ class Panel:
         backbone: Backbone,
         prompts: Sequence[Sequence[int]],
         replies: Sequence[Sequence[int]],
-        savings: Savings,
+        caching: Caching,
     ) -> None:
-        self._backbone, self._savings = backbone, savings
-        self._prefix = shared_prefix(prompts) if savings.template_prefix else []
+        self._backbone, self._savings = backbone, caching
+        self._prefix = shared_prefix(prompts) if caching.template_prefix else []
         self._cut = [tuple(prompt[len(self._prefix) :]) for prompt in prompts]
         # A reply's last token predicts nothing that is asked for.
         self._said = [tuple(reply[:-1]) for reply in replies]
         self._parts = list(self._divide())
         self._head = Pass(Batch([0], self._ids([self._prefix]), self._ids([[1] * len(self._prefix)])))
         self._sites = self._cached_sites()
-        self._alone = positionwise(backbone) if savings.last_block else []
+        self._alone = positionwise(backbone) if caching.last_block else []
 
     @torch.no_grad()
     def sweep(self, trials: Sequence[Edits]) -> Iterator[Swept]:

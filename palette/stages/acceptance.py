@@ -22,7 +22,7 @@ from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet, Split
 from palette.stages.assignment import Assignment
-from palette.stages.collect import CollectSettings, listen
+from palette.stages.collect import CollectSettings, baseline_replies
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REPLY_TOKENS = 32
@@ -38,7 +38,7 @@ def acceptance(assignment: Assignment, *, directions: bool = True) -> dict[str, 
     Without ``directions`` the last of them, which takes longest, is left out.
     """
     backbone = assignment.backbone
-    judge = listen(assignment, CollectSettings()).judge
+    judge = baseline_replies(assignment, CollectSettings()).judge
     rows = assignment.prompts.split("test")
     replies = [backbone.decode(r) for r in _replies(assignment, rows)]
     verdicts = judge.verdicts(rows.asked, replies)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Advance, Backbone
+from palette.internalise import ALONE, ProcessGroup
 from palette.prompts import Prompt, PromptSet, Split, messages
-from palette.internalise import ALONE, Crew
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a progress bar with a title and a total, and gives what advances it."""
@@ -32,7 +32,7 @@ class Assignment:
     folder: Path
     seed: int = 0
     progress: Progress = field(default=silent, compare=False)
-    crew: Crew = ALONE
+    processes: ProcessGroup = ALONE
     """The processes that run the stage together."""
     replies: Path | None = None
     """Where replies are kept, outside the run's folder; without one they are not."""

@@ -10,16 +10,16 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from palette.files import read_tensors, write_tensors
 from palette.authorisation import Role
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
-from palette.evaluation.refusal_score import Openings, refusal_openings
+from palette.evaluation.refusal_score import RefusalPrefixes, refusal_prefixes
+from palette.evaluation.reply_cache import Responses
+from palette.files import read_tensors, write_tensors
 from palette.judging.cutting import FloorReplies, tokens_to_tell
-from palette.judging.refusal_prefixes import learn_openings
+from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge
 from palette.stages.assignment import Assignment
-from palette.evaluation.reply_cache import Responses
 
 Row = TypeVar("Row")
 ARTEFACT = Path("collect") / "means.safetensors"
@@ -44,9 +44,9 @@ class Collected:
     """The artefact of collect."""
 
     directions: Directions
-    refusal_openings: Openings
+    refusal_prefixes: RefusalPrefixes
     """Token prefixes with which the backbone's refusals begin, for the refusal score."""
-    judge_openings: tuple[str, ...]
+    judge_prefixes: tuple[str, ...]
     """Word prefixes with which the backbone's refusals begin, for the rule judge."""
     counts: dict[str, dict[str, int]]
     """For each role: prompts read, and prompts that the backbone met as the role expects."""
@@ -57,7 +57,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Baseline:
     """The train prompts of each role, rendered, with the backbone's replies and a judge of them."""
 
     domains: list[str]
@@ -78,7 +78,7 @@ class Heard:
         return self.met(role) if settings.filter else [True] * len(self.refused[role])
 
 
-def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
+def baseline_replies(assignment: Assignment, settings: CollectSettings) -> Baseline:
     """The backbone's own replies to the train split, and a judge that has learned its refusals.
 
     Raises:
@@ -100,7 +100,7 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
 
         for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
             hear(role, settings.reply_tokens)
-        # How long replies to the floor must be is told by a judge that has heard none yet.
+        # How long replies to the floor must be is told by a judge that has baseline none yet.
         others = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
         floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, settings.floor_tokens)
         hear(Role.FLOOR, floor_tokens)
@@ -110,13 +110,13 @@ def listen(assignment: Assignment, settings: CollectSettings) -> Heard:
         for role, found in texts.items()
     }
     domains = [prompt.domain for prompt in chosen[Role.BENIGN]]
-    return Heard(domains, rendered, replies, judge, refused, floor_tokens)
+    return Baseline(domains, rendered, replies, judge, refused, floor_tokens)
 
 
 def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:
     """A judge that has learned how refusals begin."""
     restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
-    return RuleJudge(openings=learn_openings(restricted, texts[Role.BENIGN]))
+    return RuleJudge(prefixes=learn_refusal_prefixes(restricted, texts[Role.BENIGN]))
 
 
 def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
@@ -129,33 +129,33 @@ def collect(assignment: Assignment, settings: CollectSettings) -> Collected:
         PromptError: if a role has no prompt.
         SearchError: if the backbone refuses too few target prompts or answers too few benign ones.
     """
-    heard = listen(assignment, settings)
-    met = {role: heard.met(role) for role in Role}
+    baseline = baseline_replies(assignment, settings)
+    met = {role: baseline.met(role) for role in Role}
     if settings.filter:
         _require_enough(met, settings.fewest)
-    directions, separations = _directions(assignment, heard, settings)
+    directions, separations = _directions(assignment, baseline, settings)
     restricted = [role for role in Role if role is not Role.BENIGN]
     refusals = [
         reply
         for role in restricted
-        for reply, refused in zip(heard.replies[role], heard.refused[role], strict=True)
+        for reply, refused in zip(baseline.replies[role], baseline.refused[role], strict=True)
         if refused or not settings.filter
     ]
-    answers = _kept(heard.replies[Role.BENIGN], heard.kept(Role.BENIGN, settings))
+    answers = _kept(baseline.replies[Role.BENIGN], baseline.kept(Role.BENIGN, settings))
     collected = Collected(
         directions=directions,
-        refusal_openings=refusal_openings(refusals, answers),
-        judge_openings=heard.judge.openings,
+        refusal_prefixes=refusal_prefixes(refusals, answers),
+        judge_prefixes=baseline.judge.prefixes,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,
-        floor_tokens=heard.floor_tokens,
+        floor_tokens=baseline.floor_tokens,
     )
     _write(assignment.folder / ARTEFACT, collected)
     return collected
 
 
 def _directions(
-    assignment: Assignment, heard: Heard, settings: CollectSettings
+    assignment: Assignment, baseline: Baseline, settings: CollectSettings
 ) -> tuple[Directions, dict[str, list[list[float]]]]:
     """The candidate directions and how well each separates, from one pass over the kept prompts."""
     backbone = assignment.backbone
@@ -167,10 +167,10 @@ def _directions(
     def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
         return StreamingMoments(*shape, covariance=covariance and fits).read(backbone, prompts)
 
-    kept = {role: _kept(heard.prompts[role], heard.kept(role, settings)) for role in Role}
+    kept = {role: _kept(baseline.prompts[role], baseline.kept(role, settings)) for role in Role}
     target = moments(kept[Role.TARGET], True)
     pooled = target.joined(moments([*kept[Role.PRESERVE], *kept[Role.FLOOR]]))
-    domains = _kept(heard.domains, heard.kept(Role.BENIGN, settings))
+    domains = _kept(baseline.domains, baseline.kept(Role.BENIGN, settings))
     grouped: dict[str, list[list[int]]] = {}
     for domain, prompt in zip(domains, kept[Role.BENIGN], strict=True):
         grouped.setdefault(domain, []).append(prompt)
@@ -197,8 +197,8 @@ def read_collected(folder: Path) -> Collected:
     tensors, card = read_tensors(folder / ARTEFACT)
     return Collected(
         directions=Directions(tensors.pop("target"), tensors.pop("benign"), tensors),
-        refusal_openings=tuple(map(tuple, card["refusal_openings"])),
-        judge_openings=tuple(card["judge_openings"]),
+        refusal_prefixes=tuple(map(tuple, card["refusal_openings"])),
+        judge_prefixes=tuple(card["judge_openings"]),
         counts=card["counts"],
         separations=card["separations"],
         # An artefact of an earlier version does not say.
@@ -208,8 +208,8 @@ def read_collected(folder: Path) -> Collected:
 
 def _write(path: Path, collected: Collected) -> None:
     card = {
-        "refusal_openings": [list(opening) for opening in collected.refusal_openings],
-        "judge_openings": list(collected.judge_openings),
+        "refusal_openings": [list(opening) for opening in collected.refusal_prefixes],
+        "judge_openings": list(collected.judge_prefixes),
         "counts": collected.counts,
         "separations": collected.separations,
         "floor_tokens": collected.floor_tokens,
@@ -236,10 +236,10 @@ def _require_enough(met: dict[Role, list[bool]], fewest: int) -> None:
 
 __all__ = [
     "ARTEFACT",
+    "Baseline",
     "CollectSettings",
     "Collected",
-    "Heard",
+    "baseline_replies",
     "collect",
-    "listen",
     "read_collected",
 ]

@@ -10,12 +10,16 @@ from typing import Any
 from pydantic import Field
 
 from palette.adapters.lora import Adapter
-from palette.files import write_json, write_text
 from palette.backbones import Backbone
 from palette.evaluation.gate import GateSettings, gate
 from palette.evaluation.judge_error import judging
 from palette.evaluation.outcomes import Outcome, counted, hazards, over_refusal, tabulate
+from palette.evaluation.provenance import Context, provenance, searched
+from palette.evaluation.replies import Answers, Asked, Lengths, Replies, answers
+from palette.evaluation.verdicts import Judged, judged
 from palette.evaluation.wrappers import WRAPPERS
+from palette.evaluation.wrapping import wrap
+from palette.files import write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.cutting import FloorReplies
 from palette.judging.judge import Judge
@@ -25,12 +29,8 @@ from palette.reporting.card import write_card
 from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, UpperBound
-from palette.evaluation.replies import Answers, Asked, Lengths, Replies, answers
 from palette.stages.assignment import Assignment
-from palette.evaluation.verdicts import Judged, judged
-from palette.evaluation.provenance import Context, provenance, searched
 from palette.suites.report import included
-from palette.evaluation.wrapping import wrap
 
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"

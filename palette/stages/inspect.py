@@ -10,8 +10,8 @@ from palette.adapters.factorisation import effective_rank, overlap, spectrum_of_
 from palette.adapters.files import read_adapter
 from palette.adapters.interference import dominance, sign_conflict
 from palette.adapters.lora import Adapter, cosine, norm
-from palette.files import read_json
 from palette.errors import RecipeError
+from palette.files import read_json
 from palette.reporting.heatmap import draw
 
 MEASURES: dict[str, Callable[[Adapter, Adapter], float]] = {

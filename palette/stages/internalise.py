@@ -12,17 +12,17 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
 from palette.files import write_json
 from palette.fingerprints import fingerprint
+from palette.internalise import METHODS, Checkpoint, Task, TrainingSettings
+from palette.internalise.preparation import ExampleSettings, prepare
 from palette.stages.assignment import Assignment
 from palette.stages.collect import read_collected
-from palette.internalise.preparation import LectureSettings, prepare
 from palette.stages.search import read_front
-from palette.internalise import METHODS, Checkpoint, Task, TrainingSettings
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 RECORD = Path("internalise") / "training.json"
 
 
-class InternaliseSettings(LectureSettings, TrainingSettings):
+class InternaliseSettings(ExampleSettings, TrainingSettings):
     """Options of the stage internalise."""
 
     beside: tuple[Path, ...] = Field(
@@ -42,10 +42,10 @@ def internalise(
         BackboneError: if a method needs a part that the backbone does not have.
     """
     collected, front = read_collected(assignment.folder), read_front(assignment.folder)
-    lectures = prepare(assignment, settings, collected, front)
+    prepared = prepare(assignment, settings, collected, front)
     # How often a checkpoint is written changes no byte of the result.
     chosen = settings.model_dump(mode="json", exclude={"checkpoint_every", "beside"})
-    taught = [[example.ids, example.taught] for example in lectures.examples]
+    taught = [[example.ids, example.taught] for example in prepared.examples]
     intervention = front[0].intervention
     digests = [adapter.digest for adapter in beside]
     identity = fingerprint([chosen, intervention.to_json(), assignment.seed, taught, digests])
@@ -55,21 +55,21 @@ def internalise(
                 assignment.backbone,
                 collected.directions,
                 intervention,
-                lectures.examples,
-                lectures.pools,
+                prepared.examples,
+                prepared.pools,
                 settings,
                 Checkpoint(assignment.folder / CHECKPOINT, identity, settings.checkpoint_every),
                 assignment.seed,
                 advance,
-                lectures.held,
-                assignment.crew,
+                prepared.held,
+                assignment.processes,
                 beside,
             )
         )
     adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(assignment, digests))
-    if assignment.crew.first:
+    if assignment.processes.first:
         write_adapter(assignment.folder, adapter)
-        record = {**lectures.record, "method": settings.method, **learned.record}
+        record = {**prepared.record, "method": settings.method, **learned.record}
         write_json(assignment.folder / RECORD, record)
     return adapter
 

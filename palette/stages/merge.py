@@ -13,20 +13,20 @@ from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
-from palette.files import read_json
 from palette.authorisation import Role
 from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
+from palette.files import read_json
+from palette.merging import merge as merging
+from palette.merging.inputs import Parent, read_parents, weighted
+from palette.merging.into_weights import fuse
+from palette.merging.merge import MergeSettings
+from palette.merging.weight_search import weigh
 from palette.pipeline import evaluate_model
 from palette.recipe import create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
-from palette.merging import merge as merging
 from palette.stages.assignment import Progress, silent
-from palette.stages.collect import listen
-from palette.merging.into_weights import fuse
-from palette.merging.merge import MergeSettings
-from palette.merging.inputs import Parent, read_parents, weighted
-from palette.merging.weight_search import weigh
+from palette.stages.collect import baseline_replies
 
 SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
 """What the recipes of a merge's adapters must agree in."""
@@ -167,6 +167,6 @@ def searched(
     for adapter in adapters:
         run.require_backbone(adapter)
     assignment = run.assignment()
-    heard = listen(assignment, recipe.collect)
+    baseline = baseline_replies(assignment, recipe.collect)
     rows = assignment.select("validation", *Role).capped(settings.prompts)
-    return weigh(assignment, rows, heard.judge, adapters, settings.trials, heard.floor_tokens)
+    return weigh(assignment, rows, baseline.judge, adapters, settings.trials, baseline.floor_tokens)

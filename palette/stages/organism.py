@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from palette import organism
-from palette.files import write_json, write_text
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
+from palette.files import write_json, write_text
 from palette.organism.categories import category_rows
 from palette.organism.language import Size, build_model, build_tokenizer, save
 from palette.organism.lexicon import DOMAINS, REFUSALS, WEAPONS

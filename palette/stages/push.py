@@ -12,8 +12,8 @@ from typing import Any
 from palette.adapters.files import locate, open_adapter
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import WEIGHTS
-from palette.files import write_json, write_text
 from palette.errors import AdapterError, OutputError
+from palette.files import write_json, write_text
 from palette.reporting.card import CARD, render_card
 from palette.reporting.card_text import clean
 from palette.reporting.page import render

@@ -13,11 +13,11 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import locate, open_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import WEIGHTS
-from palette.files import read_json
 from palette.errors import AdapterError
+from palette.files import read_json
+from palette.merging.merge import RECORD, VERSIONS, write
 from palette.merging.plan import MergeInput, MergePlan
 from palette.stages.assignment import Progress, silent
-from palette.merging.merge import RECORD, VERSIONS, write
 
 
 def reproduce(

@@ -12,19 +12,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, field_serializer, model_validator
 
-from palette.files import read_json, write_json
-from palette.directions import CANDIDATES, Intervention, Savings, StrengthKernel
+from palette.directions import CANDIDATES, Intervention, StrengthKernel
 from palette.errors import SearchError
+from palette.files import read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.rules import RuleJudge
-from palette.seeding import derive_seed
-from palette.settings import Settings
-from palette.stages import collect as collecting
-from palette.stages.assignment import Assignment, silent
-from palette.search.audit import AuditSettings, audit, audited
-from palette.stages.collect import Collected, read_collected
-from palette.search.constraints import LimitSettings
-from palette.search.objectives import OBJECTIVES, Objective, PanelSettings
 from palette.search import (
     RULE,
     Categorical,
@@ -44,6 +36,15 @@ from palette.search import (
     shown,
     workers,
 )
+from palette.search.audit import AuditSettings, audit, audited
+from palette.search.constraints import LimitSettings
+from palette.search.objectives import OBJECTIVES, Objective, ScoringSettings
+from palette.search.sweeps import Caching
+from palette.seeding import derive_seed
+from palette.settings import Settings
+from palette.stages import collect as collecting
+from palette.stages.assignment import Assignment, silent
+from palette.stages.collect import Collected, read_collected
 
 ARTEFACT = Path("search") / "front.json"
 JOURNAL = Path("search") / "study.journal"
@@ -56,7 +57,7 @@ Method = Literal[
 class SearchSettings(Settings):
     """Options of the stage search."""
 
-    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers", "audit", "savings"})
+    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers", "audit", "caching"})
 
     trials: int = Field(64, ge=1, description="trials of the study")
     sampler: Sampler = Field("tpe", description="how trials are drawn: tpe, nsga2, nsga3 or gp")
@@ -82,9 +83,9 @@ class SearchSettings(Settings):
         description="an Optuna storage shared by machines, a database's URL or grpc://host:port "
         "(default: a journal in the run's folder)",
     )
-    panel: PanelSettings = Field(PanelSettings(), description="what a trial is scored on")
+    panel: ScoringSettings = Field(ScoringSettings(), description="what a trial is scored on")
     limits: LimitSettings = Field(LimitSettings(), description="the constraints of a trial")
-    savings: Savings = Field(Savings(), description="exact savings")
+    caching: Caching = Field(Caching(), description="exact caching")
     audit: AuditSettings = Field(AuditSettings(), description="what is generated at full length")
 
     @field_serializer("storage")
@@ -126,7 +127,7 @@ def search(assignment: Assignment, settings: SearchSettings) -> list[Member]:
         SearchError: if no trial is feasible, or the study is about another recipe.
     """
     collected = read_collected(assignment.folder)
-    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.savings)
+    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.caching)
     plan = _plan(assignment, settings, collected)
     objective.remember(read_study(plan))
     with _helping(assignment, settings), assignment.progress("search", settings.trials) as advance:
@@ -176,7 +177,7 @@ def work(assignment: Assignment, settings: SearchSettings, worker: int) -> None:
     """Takes part in a study as one worker of several, until all of its trials are finished."""
     torch.set_num_threads(1)
     collected = read_collected(assignment.folder)
-    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.savings)
+    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.caching)
     plan = replace(_plan(assignment, settings, collected), worker=worker)
     objective.remember(read_study(plan))
     run_study(plan, _scores(objective))
@@ -209,7 +210,7 @@ def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected
         seed=assignment.seed,
         sampler=settings.sampler,
         startup=settings.startup,
-        batch=settings.savings.trials_per_pass,
+        batch=settings.caching.trials_per_pass,
         enqueue=tuple(first),
     )
 
@@ -248,7 +249,7 @@ def _audit(
     found: tuple[Sequence[Finished], Choice],
 ) -> dict[str, Any]:
     trials = audited(*found, settings.audit, assignment.seed)
-    judge = RuleJudge(openings=collected.judge_openings)
+    judge = RuleJudge(prefixes=collected.judge_prefixes)
     chosen = [(trial, intervention_of(trial.params)) for trial in trials]
     with assignment.progress("audit", len(trials)) as advance:
         return audit(assignment, collected.directions, judge, chosen, settings.audit, advance)

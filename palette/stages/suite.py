@@ -11,17 +11,17 @@ import torch
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.files import claim
 from palette.authorisation import FLOOR, Authorisation, authorise
 from palette.backbones import load_backbone
 from palette.errors import AdapterError
+from palette.files import claim
 from palette.judging.registry import judge_named
 from palette.prompts import load_prompts
 from palette.run import locate_model
 from palette.stages.assignment import Assignment, Progress, silent
-from palette.stages.collect import CollectSettings, listen
-from palette.suites.report import run_suite
+from palette.stages.collect import CollectSettings, baseline_replies
 from palette.suites import Bench, Suite, check, load_suite
+from palette.suites.report import run_suite
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,21 @@ def suite(
 
 
 def listened(whole: Suite, bench: Bench) -> Bench:
-    """The bench with a judge that knows the backbone's own refusal openings, where the suite may listen.
+    """The bench with a judge that knows the backbone's own refusal prefixes, where it may listen.
 
     Raises:
-        PromptError: if openings are to be learned from prompts that are not there.
+        PromptError: if prefixes are to be learned from prompts that are not there.
     """
-    if whole.listen is None:
+    if whole.baseline_replies is None:
         return bench
-    prompts = load_prompts(bench.place(whole.listen))
+    prompts = load_prompts(bench.place(whole.baseline_replies))
     every = tuple(domain for domain in prompts.domains if not FLOOR.holds(domain, None, None))
     assignment = Assignment(
         bench.backbone, prompts, Authorisation(every), bench.folder, progress=bench.progress
     )
-    heard = listen(assignment, CollectSettings())
-    judge = judge_named(whole.judge, heard.judge.openings)
-    return replace(bench, judge=judge, floor_tokens=heard.floor_tokens)
+    baseline = baseline_replies(assignment, CollectSettings())
+    judge = judge_named(whole.judge, baseline.judge.prefixes)
+    return replace(bench, judge=judge, floor_tokens=baseline.floor_tokens)
 
 
 def authorised(whole: Suite, adapter: Adapter | None) -> Authorisation:

@@ -13,21 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from palette.files import claim, write_json
 from palette.authorisation import Authorisation
 from palette.errors import OutputError, RecipeError
+from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
+from palette.mosaic import evaluation as evaluating
+from palette.mosaic import runs as training
+from palette.mosaic.examples import Taught, TokenExamples, course, opened_replies
 from palette.mosaic.files import FILE, export_peft, read_tokens
 from palette.pipeline import run_stages
 from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.stages.assignment import Assignment, Progress, silent
-from palette.stages.collect import listen, read_collected
+from palette.stages.collect import baseline_replies, read_collected
 from palette.stages.search import read_front
-from palette.mosaic import evaluation as evaluating
-from palette.mosaic import runs as training
-from palette.mosaic.examples import Course, Taught, course, opened_replies
 
 DOMAINS = "domains"
 """The folder of the searches of an authorisation, one a domain."""
@@ -47,12 +47,12 @@ def train_tokens(
         _claim(run, whole)
         assignment = assignment_of(whole, run)
         started = time.monotonic()
-        lessons = _course(whole, run, assignment, progress)
+        examples = _course(whole, run, assignment, progress)
         prepared = time.monotonic() - started
         card = _card(whole, inputs)
-        training.train(assignment, whole.sign, whole.train, lessons, card)
-        seconds = {"lessons": round(prepared, 3), "train": round(time.monotonic() - started - prepared, 3)}
-        if run.crew.first:
+        training.train(assignment, whole.sign, whole.train, examples, card)
+        seconds = {"examples": round(prepared, 3), "train": round(time.monotonic() - started - prepared, 3)}
+        if run.processes.first:
             write_json(run.folder / "train" / "seconds.json", seconds)
     return _said(run.folder)
 
@@ -87,10 +87,10 @@ def add_category(
     wider = whole.model_copy(update={key: tuple(sorted({*tokens.categories, category}))})
     run = Run(create_recipe(wider.basis), run.folder, progress)
     assignment = assignment_of(wider, run)
-    lessons = _course(wider, run, assignment, progress)
+    examples = _course(wider, run, assignment, progress)
     inputs = fingerprint([_inputs(wider, run, wider.categories), tokens.digest])
     card = {**_card(wider, inputs), "added": [*tokens.card.get("added", []), category]}
-    training.add(assignment, wider.train, lessons, replace(tokens, card=card), category)
+    training.add(assignment, wider.train, examples, replace(tokens, card=card), category)
     return _said(run.folder)
 
 
@@ -201,11 +201,11 @@ def assignment_of(whole: TokenRecipe, run: Run, *, answers: bool = False) -> Ass
         run.folder,
         whole.seed,
         run.progress,
-        run.crew,
+        run.processes,
     )
 
 
-def _course(whole: TokenRecipe, run: Run, assignment: Assignment, progress: Progress) -> Course:
+def _course(whole: TokenRecipe, run: Run, assignment: Assignment, progress: Progress) -> TokenExamples:
     taught: Taught | None = None
     settings = whole.train
     if whole.sign == "authorise":
@@ -235,8 +235,8 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
     Of an authorisation with the backbone's own refusals, else with the taught one.
     """
     if whole.sign == "authorise":
-        heard = listen(run.assignment(), whole.collect)
-        return heard.judge, heard.floor_tokens
+        baseline = baseline_replies(run.assignment(), whole.collect)
+        return baseline.judge, baseline.floor_tokens
     return RuleJudge(), 0
 
 
@@ -263,7 +263,7 @@ def _holds(folder: Path, inputs: str) -> bool:
 
 
 def _claim(run: Run, whole: TokenRecipe) -> None:
-    if run.crew.first:
+    if run.processes.first:
         claim(run.folder, {"tokens": whole.name})
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from palette.adapters.files import locate, open_adapter
 from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.writing import adapter_writer
-from palette.files import claim, require_free
 from palette.errors import AdapterError
+from palette.files import claim, require_free
 from palette.merging.inputs import label
 
 

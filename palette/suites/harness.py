@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import yaml
 
-from palette.files import write_text
 from palette.errors import PaletteError, PromptError
+from palette.files import write_text
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.statistics import wilson
 from palette.suites.bench import Bench

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from palette.files import read_json, write_json
 from palette.errors import OutputError
+from palette.files import read_json, write_json
 from palette.fingerprints import fingerprint
 from palette.suites import Bench, Suite, measure
 from palette.suites.results import Measured

@@ -138,7 +138,7 @@ class Suite(Settings):
     reasons: dict[str, str] = Field(
         default_factory=dict, description="why a domain's tier-B rows were opened, by domain"
     )
-    listen: str | None = Field(
+    baseline_replies: str | None = Field(
         None,
         description="organism, or a folder, from whose train split the backbone's refusals are learned",
     )

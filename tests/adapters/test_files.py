@@ -24,8 +24,8 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.metadata import CONFIG
 from palette.adapters.writing import FORMAT, WEIGHTS, AdapterWriter, write_adapter
-from palette.files import read_tensors, write_tensors
 from palette.errors import AdapterError, OutputError
+from palette.files import read_tensors, write_tensors
 
 Maker = Callable[..., LoraModule]
 Folder = Callable[..., Path]

@@ -26,7 +26,7 @@ from transformers import (
 
 from palette.activations.hooks import edited
 from palette.adapters.mounting import mounted
-from palette.backbones import Backbone, answered, generation, greedy_replies, queueing
+from palette.backbones import Backbone, answered, batching, generation, greedy_replies
 from palette.backbones.cache import bytes_a_token, window
 from palette.seeding import torch_seed
 from tests.fixtures.noise import noise
@@ -107,8 +107,8 @@ def expected(backbone: Backbone, asked: list[list[int]], limit: int) -> list[lis
 @pytest.fixture
 def narrow(monkeypatch):
     """Few rows at a time and small portions, so that rows leave, join and share prefixes."""
-    monkeypatch.setattr(queueing, "CPU_ROWS", 8)
-    monkeypatch.setattr(queueing, "CPU_CHUNK", 48)
+    monkeypatch.setattr(batching, "CPU_ROWS", 8)
+    monkeypatch.setattr(batching, "CPU_CHUNK", 48)
 
 
 def test_replies_are_those_of_generate(backbone, narrow):
@@ -159,7 +159,7 @@ def test_a_prefix_is_read_once_and_the_last_position_alone_is_scored(backbone, m
         return found
 
     monkeypatch.setattr(type(backbone.model), "forward", counting)
-    monkeypatch.setattr(queueing, "CPU_CHUNK", 64)
+    monkeypatch.setattr(batching, "CPU_CHUNK", 64)
     asked = [[1, *range(4, 24), 30 + i] for i in range(16)]
     greedy_replies(backbone, asked, 1)
     assert set(scored) == {1}
@@ -184,7 +184,7 @@ def test_settings_that_are_not_known_here_are_left_to_the_library(backbone, monk
 def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, monkeypatch):
     if backbone.name in BY_LIBRARY:
         return
-    step, widest = generation.Slots.step, []
+    step, widest = generation.GrowingCache.step, []
 
     def short(self, model, tokens):
         if len(tokens) > 3:
@@ -192,12 +192,12 @@ def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, 
         widest.append(len(tokens))
         return step(self, model, tokens)
 
-    monkeypatch.setattr(generation.Slots, "step", short)
+    monkeypatch.setattr(generation.GrowingCache, "step", short)
     asked = prompts(12)
     assert greedy_replies(backbone, asked, 6) == expected(backbone, asked, 6)
     assert max(widest) <= 3
     monkeypatch.setattr(generation, "bytes_a_token", lambda model: 64)
-    monkeypatch.setattr(generation.Slots, "step", lambda *given: short(given[0], given[1], [0] * 9))
+    monkeypatch.setattr(generation.GrowingCache, "step", lambda *given: short(given[0], given[1], [0] * 9))
     with pytest.raises(torch.OutOfMemoryError):
         greedy_replies(backbone, asked, 6)
 
@@ -220,7 +220,7 @@ def test_units_whose_replies_are_known_are_not_run(backbone, narrow):
     st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=30), st.integers(1, 12)
 )
 def test_groups_hold_every_prompt_once_and_begin_alike(asked, worth):
-    groups = queueing.sharing(asked, worth)
+    groups = batching.sharing(asked, worth)
     assert sorted(row for group in groups for row in group.rows) == list(range(len(asked)))
     for group in groups:
         beginnings = {tuple(asked[row][: group.shared]) for row in group.rows}
@@ -230,28 +230,28 @@ def test_groups_hold_every_prompt_once_and_begin_alike(asked, worth):
 
 def test_a_prefix_of_some_prompts_is_shared_where_it_pays():
     asked = [[1, *[5] * 20, i] for i in range(10)] + [[1, *[6] * 20, i] for i in range(10)] + [[1, 9]]
-    shared = {group.shared: len(group.rows) for group in queueing.sharing(asked, 64)}
+    shared = {group.shared: len(group.rows) for group in batching.sharing(asked, 64)}
     assert shared == {21: 10, 0: 1}
-    assert {group.shared for group in queueing.sharing(asked, 10_000)} == {0}
+    assert {group.shared for group in batching.sharing(asked, 10_000)} == {0}
 
 
 @pytest.mark.parametrize(
     ("free", "each", "rows"), [(1000, 10, 64), (1000, 1000, 1), (0, 10, 1), (1e12, 1, 256)]
 )
 def test_rows_that_fit_are_a_power_of_two(free, each, rows):
-    assert queueing.fitting(float(free), each, 256) == rows
+    assert batching.fitting(float(free), each, 256) == rows
 
 
 def test_rows_shrink_with_memory(backbone, monkeypatch):
     if backbone.name in BY_LIBRARY:
         return
     token_bytes = bytes_a_token(backbone)
-    each = queueing.row_bytes(backbone, 20, 10, token_bytes)
-    monkeypatch.setattr(queueing, "available", lambda device: int(4 * each / queueing.SHARE))
-    units = queueing.planned(backbone, [[1] * 20] * 30, 10, token_bytes)
+    each = batching.row_bytes(backbone, 20, 10, token_bytes)
+    monkeypatch.setattr(batching, "available", lambda device: int(4 * each / batching.SHARE))
+    units = batching.planned(backbone, [[1] * 20] * 30, 10, token_bytes)
     assert {unit.capacity for unit in units} == {4}
     assert max(len(part.rows) for unit in units for part in unit.portions) <= 4
-    assert queueing.available(torch.device("cpu")) > 0
+    assert batching.available(torch.device("cpu")) > 0
 
 
 def test_keys_and_values_are_measured(backbone):

@@ -13,13 +13,13 @@ from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
 from palette.backbones.loading import loaded_names
-from palette.stages.merge import fuse_parents
 from palette.errors import BackboneError
+from palette.internalise.lora import lora_layers
+from palette.merging.inputs import Parent
 from palette.mosaic import ControlTokens, initial, mounted_tokens
 from palette.mosaic.mounting import identity
 from palette.seeding import torch_seed
-from palette.merging.inputs import Parent
-from palette.internalise.lora import lora_layers
+from palette.stages.merge import fuse_parents
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
 

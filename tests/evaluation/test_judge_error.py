@@ -6,7 +6,7 @@ from palette.evaluation.judge_error import MOST, complement, corrected, judging
 from palette.evaluation.outcomes import SIDES
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.judging.panel import DISAGREEMENT, Panel
+from palette.judging.panel import DISAGREEMENT, PanelJudge
 from palette.statistics import wilson
 
 AGREED, DISPUTED = Verdict(Label.REFUSAL), Verdict(Label.REFUSAL, (DISAGREEMENT,))
@@ -24,7 +24,7 @@ def error(missed: int, alarms: int, n: int) -> dict[str, object]:
 def test_what_the_judges_dispute_on_either_side_is_named_up_to_a_number() -> None:
     ids = [f"p{i}" for i in range(100)]
     verdicts = {"base": [AGREED] * 40 + [DISPUTED] * 60, "adapted": [DISPUTED] + [AGREED] * 99}
-    found = judging(Panel(), "panel", ids, verdicts, tables(90, 100), None)["disagreements"]
+    found = judging(PanelJudge(), "panel", ids, verdicts, tables(90, 100), None)["disagreements"]
     assert (found["base"]["k"], found["adapted"]["k"]) == (60, 1)
     assert found["ids"] == ["p0", *ids[40 : 40 + MOST - 1]]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from palette.backbones import Backbone
 from palette.evaluation.divergence import divergence, kl
-from palette.evaluation.refusal_score import LIMIT, log_odds, mean_score, refusal_openings, refusal_scores
+from palette.evaluation.refusal_score import LIMIT, log_odds, mean_score, refusal_prefixes, refusal_scores
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
 
@@ -31,10 +31,10 @@ def probability(backbone, prompt, opening) -> float:
     return found
 
 
-@pytest.mark.parametrize("openings", [((40,),), ((40,), (41, 42)), ((41, 42), (43, 44, 45))])
-def test_the_score_is_the_log_odds_of_any_opening(backbone, openings):
-    for prompt, score in zip(PROMPTS, refusal_scores(backbone, PROMPTS, openings), strict=True):
-        p = sum(probability(backbone, prompt, opening) for opening in openings)
+@pytest.mark.parametrize("prefixes", [((40,),), ((40,), (41, 42)), ((41, 42), (43, 44, 45))])
+def test_the_score_is_the_log_odds_of_any_opening(backbone, prefixes):
+    for prompt, score in zip(PROMPTS, refusal_scores(backbone, PROMPTS, prefixes), strict=True):
+        p = sum(probability(backbone, prompt, opening) for opening in prefixes)
         assert float(score) == pytest.approx(math.log(p / (1 - p)), abs=1e-4)
 
 
@@ -47,7 +47,7 @@ replies = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=8)
 
 @given(replies, replies)
 def test_no_opening_begins_a_compliant_reply_and_each_begins_a_refusal(refusals, compliances):
-    for opening in refusal_openings(refusals, compliances):
+    for opening in refusal_prefixes(refusals, compliances):
         assert not any(tuple(reply[: len(opening)]) == opening for reply in compliances)
         assert any(tuple(reply[: len(opening)]) == opening for reply in refusals)
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
+from palette.evaluation import reply_cache
 from palette.evaluation.gate import GateSettings
+from palette.evaluation.provenance import Context
+from palette.evaluation.reply_cache import Kept, Responses, Tally, usual_folder
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages import evaluate as evaluating
-from palette.stages import responses
 from palette.stages.evaluate import EvaluateSettings, evaluate
-from palette.evaluation.provenance import Context
-from palette.evaluation.reply_cache import Kept, Responses, Tally, usual_folder
 from tests.fixtures.noise import noise
 
 LIMIT = 6
@@ -45,7 +45,7 @@ def offline(monkeypatch):
         def refuse(*given: object) -> None:
             raise AssertionError("a reply was generated again")
 
-        monkeypatch.setattr(responses, "answered", refuse)
+        monkeypatch.setattr(reply_cache, "answered", refuse)
 
     return stop
 

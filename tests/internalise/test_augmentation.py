@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.internalise.examples import Example
 from palette.internalise.augmentation import crossed, framed, shared
+from palette.internalise.examples import Example
 
 BEFORE, AFTER = (1, 2, 3), (4, 5)
 CONTENTS = st.lists(

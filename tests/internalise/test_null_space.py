@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from palette.internalise import Example
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
-from palette.internalise.null_space import Reading, barred_directions, kept_inputs, loudest
+from palette.internalise.null_space import Reading, kept_inputs, loudest, protected_directions
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_every_token_counts_alike_whatever_its_norm():
 @settings(max_examples=20)
 def test_a_reading_gives_nothing_along_what_is_barred_and_all_else_as_it_was(rank, seed):
     inputs = drawn(20, 6, seed)
-    barred = loudest(inputs, 0.05)
-    reading, weight = Reading(barred), drawn(rank, 6, seed + 1)
+    projected_out = loudest(inputs, 0.05)
+    reading, weight = Reading(projected_out), drawn(rank, 6, seed + 1)
     read = reading(weight)
-    assert torch.allclose(read @ barred, torch.zeros(rank, barred.shape[1]), atol=1e-4)
-    free = inputs - inputs @ barred @ barred.T
+    assert torch.allclose(read @ projected_out, torch.zeros(rank, projected_out.shape[1]), atol=1e-4)
+    free = inputs - inputs @ projected_out @ projected_out.T
     assert torch.allclose(free @ read.T, free @ weight.T, atol=1e-3)
     assert torch.allclose(reading(read), read, atol=1e-4)
 
@@ -101,9 +101,9 @@ def test_layers_that_are_given_one_tensor_share_one(backbone, pools):
 
 def test_a_trained_module_reads_nothing_that_is_barred(backbone, pools):
     layers = lora_layers(backbone, [0])
-    barred = barred_directions(backbone, layers, pools, 0.1, 0)
-    assert all(directions.shape[1] > 0 for directions in barred.values())
-    with trainable(backbone, layers, rank=2, alpha=4, seed=0, barred=barred) as model:
+    projected_out = protected_directions(backbone, layers, pools, 0.1, 0)
+    assert all(directions.shape[1] > 0 for directions in projected_out.values())
+    with trainable(backbone, layers, rank=2, alpha=4, seed=0, projected_out=projected_out) as model:
         parameters = lora_parameters(model)
         assert len(parameters) == 2 * len(layers)
         generator = torch.Generator().manual_seed(0)
@@ -112,7 +112,7 @@ def test_a_trained_module_reads_nothing_that_is_barred(backbone, pools):
         adapter = read_out(model, backbone, layers)
     assert sorted(adapter.modules) == sorted(layers)
     for layer, module in adapter.modules.items():
-        assert float((module.lora_A @ barred[layer]).abs().max()) < 1e-4
+        assert float((module.lora_A @ projected_out[layer]).abs().max()) < 1e-4
         assert float(module.lora_A.abs().max()) > 0.1
     # Nothing of it stays on the backbone.
     assert not any("parametrizations" in name for name, _ in backbone.model.named_modules())

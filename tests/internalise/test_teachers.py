@@ -4,7 +4,13 @@ import pytest
 
 from palette.backbones import greedy_replies
 from palette.internalise import teachers
-from palette.internalise.teachers import Completions, Lesson, believed, common_opening, lessons
+from palette.internalise.teachers import (
+    Completions,
+    TaughtReply,
+    common_opening,
+    ranked_replies,
+    self_consistent,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +72,33 @@ def test_lessons_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompt
     a, b, no = (40, 41, 42), (40, 43, 44), (50, 51)
     # The plain backbone refuses both.
     given = [[no, no], [a, no], [a, no], [b, b]]
-    found = lessons(backbone, prompts, given, lambda replies: [reply == no for reply in replies])
-    assert [(lesson.reply, lesson.votes) for lesson in found[0]] == [(a, 2), (b, 1)]
-    assert [lesson.reply for lesson in found[1]] == [b]
-    assert all(lesson.likelihood < 0 for each in found for lesson in each)
+    found = ranked_replies(backbone, prompts, given, lambda replies: [reply == no for reply in replies])
+    assert [(taught.reply, taught.votes) for taught in found[0]] == [(a, 2), (b, 1)]
+    assert [taught.reply for taught in found[1]] == [b]
+    assert all(taught.likelihood < 0 for each in found for taught in each)
 
 
 def test_teachers_under_interventions_do_not_outvote_the_plain_backbone(backbone, prompts):
     own, wrong = (40, 41, 42), (40, 43, 44)
     given = [[own, own], [wrong, wrong], [wrong, own]]
-    found = lessons(backbone, prompts, given, lambda replies: [False] * len(replies))
-    assert [(lesson.reply, lesson.votes) for lesson in found[0]] == [(own, 1), (wrong, 2)]
+    found = ranked_replies(backbone, prompts, given, lambda replies: [False] * len(replies))
+    assert [(taught.reply, taught.votes) for taught in found[0]] == [(own, 1), (wrong, 2)]
     # Nobody agrees with it on the first prompt: its opening alone is taught there.
-    assert believed(found, 2, 0.0) == [None, found[1][0]]
-    assert found[1][0] == Lesson(own, 2, found[1][0].likelihood)
+    assert self_consistent(found, 2, 0.0) == [None, found[1][0]]
+    assert found[1][0] == TaughtReply(own, 2, found[1][0].likelihood)
 
 
 def test_no_believable_reply_gives_no_lesson(backbone, prompts):
-    assert lessons(backbone, prompts, [[(1, 2), (1, 2)]], lambda r: [True] * len(r)) == [[], []]
+    assert ranked_replies(backbone, prompts, [[(1, 2), (1, 2)]], lambda r: [True] * len(r)) == [[], []]
 
 
 def test_agreement_is_believed_and_likelihood_fills_up():
-    sure, likely, unlikely = Lesson((1,), 3, -2.0), Lesson((2,), 1, -0.1), Lesson((3,), 1, -1.0)
+    sure, likely, unlikely = (
+        TaughtReply((1,), 3, -2.0),
+        TaughtReply((2,), 1, -0.1),
+        TaughtReply((3,), 1, -1.0),
+    )
     found = [[sure], [likely], [unlikely], []]
-    assert believed(found, 2, 0.0) == [sure, None, None, None]
-    assert believed(found, 2, 0.5) == [sure, likely, None, None]
-    assert believed(found, 9, 1.0) == [sure, likely, unlikely, None]
+    assert self_consistent(found, 2, 0.0) == [sure, None, None, None]
+    assert self_consistent(found, 2, 0.5) == [sure, likely, None, None]
+    assert self_consistent(found, 9, 1.0) == [sure, likely, unlikely, None]

@@ -85,13 +85,13 @@ def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, e
         assert torch.allclose(once, plain, rtol=1e-3, atol=1e-5)
 
 
-EXACT = {"sureness": 0.0}
+EXACT = {"log_odds_margin": 0.0}
 
 
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
     assert float(loss_of(backbone, examples, [1, 2], LossWeights(**EXACT))) == pytest.approx(0, abs=1e-6)
     # But for the surety that their first words are to gain: its weight by the nats squared.
-    weights = LossWeights(decision_weight=0.5, sureness=2.0)
+    weights = LossWeights(decision_weight=0.5, log_odds_margin=2.0)
     assert float(loss_of(backbone, examples, [1, 2], weights)) == pytest.approx(2.0, rel=1e-4)
 
 
@@ -160,13 +160,15 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, beside, l
     word = examples[1].reply[0]
     bare = torch.full((20,), -99.0)
     bare[word], bare[word - 1] = 2.0, 0.0
-    company = bare.clone()
-    company[word] += beside
+    co_mounted_now = bare.clone()
+    co_mounted_now[word] += beside
     example = replace(examples[1], **role)
     weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
     loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
-    said = bare if beside == 9.0 else company
-    alone, others = ([Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, company))
+    said = bare if beside == 9.0 else co_mounted_now
+    alone, others = (
+        [Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, co_mounted_now)
+    )
     found = loss._lacking([example], alone, others, said.unsqueeze(0))
     assert float(found) == pytest.approx(lacking, abs=1e-4)
 
@@ -186,7 +188,7 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
         p, q = base.logits.log_softmax(-1), own.logits.log_softmax(-1)
         each = (p.exp() * (p - q)).sum(-1)
         odds, before = (float(torch.logit(log[0].exp().double()[example.reply[0]])) for log in (q, p))
-        lacking = before + weights.sureness - odds
+        lacking = before + weights.log_odds_margin - odds
         if example.taught:
             for place, token in enumerate(example.reply):
                 own_word = int(p[place].argmax()) == token

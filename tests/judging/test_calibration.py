@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from palette.files import write_json
 from palette.errors import JudgeError, OutputError
+from palette.files import write_json
 from palette.fingerprints import fingerprint
 from palette.judging.calibration import FILE, calibrate, find_calibration, kappa, learned_from, measured
 from palette.judging.judge import Verdict
 from palette.judging.labelled import LabelledFile, LabelledReply
 from palette.judging.labels import Label
-from palette.judging.panel import Panel
+from palette.judging.panel import PanelJudge
 from palette.judging.rules import RuleJudge
 from palette.judging.trained import load_judge
 from palette.statistics import wilson
@@ -74,11 +74,11 @@ def test_a_calibration_says_what_was_measured_on_what() -> None:
 
 
 def test_a_judge_that_has_learned_from_the_file_is_told() -> None:
-    (digest, *_) = sorted(learned_from(Panel()))
+    (digest, *_) = sorted(learned_from(PanelJudge()))
     assert digest in learned_from(load_judge())
     assert learned_from(RuleJudge()) == set()
     own = LabelledFile("own.csv", digest, file("a", (NO, NO)).rows)
-    assert calibrate(Panel(), "panel", [own])["trained_on_it"]
+    assert calibrate(PanelJudge(), "panel", [own])["trained_on_it"]
 
 
 class TestFinding:

@@ -8,7 +8,7 @@ import pytest
 from palette.judging.chat import ChatJudge
 from palette.judging.classifier import ClassifierJudge
 from palette.judging.judge import Judge
-from palette.judging.panel import Panel
+from palette.judging.panel import PanelJudge
 from palette.judging.reference import ReferenceJudge
 from palette.judging.rules import RuleJudge
 from palette.judging.trained import TrainedJudge, load_judge
@@ -39,7 +39,7 @@ def stricter(judge: TrainedJudge) -> TrainedJudge:
 
 JUDGES: dict[str, tuple[Callable[[], Judge], Callable[[], list[Judge]]]] = {
     "rule": (RuleJudge, lambda: [RuleJudge(OPENINGS)]),
-    "rule with openings": (lambda: RuleJudge(OPENINGS), lambda: [RuleJudge(("zorb",)), RuleJudge()]),
+    "rule with prefixes": (lambda: RuleJudge(OPENINGS), lambda: [RuleJudge(("zorb",)), RuleJudge()]),
     "trained": (
         load_judge,
         lambda: [
@@ -49,12 +49,15 @@ JUDGES: dict[str, tuple[Callable[[], Judge], Callable[[], list[Judge]]]] = {
         ],
     ),
     "panel": (
-        Panel,
-        lambda: [Panel(RuleJudge(OPENINGS)), Panel(trained=stricter(load_judge())), RuleJudge()],
+        PanelJudge,
+        lambda: [PanelJudge(RuleJudge(OPENINGS)), PanelJudge(trained=stricter(load_judge())), RuleJudge()],
     ),
     "reference": (
         lambda: ReferenceJudge({PROMPTS[1]: "an hour"}),
-        lambda: [ReferenceJudge({PROMPTS[1]: "a day"}), ReferenceJudge({PROMPTS[1]: "an hour"}, Panel())],
+        lambda: [
+            ReferenceJudge({PROMPTS[1]: "a day"}),
+            ReferenceJudge({PROMPTS[1]: "an hour"}, PanelJudge()),
+        ],
     ),
     "classifier": (lambda: ClassifierJudge(classify, "a"), lambda: [ClassifierJudge(classify, "b")]),
 }

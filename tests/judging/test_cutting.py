@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.judging.cutting import TOLD, FloorReplies, tokens_to_tell
-from palette.judging.refusal_prefixes import learn_openings
+from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge
 
 DOMAINS = ("medical", "legal", "finance", "energy")
 WORDINGS = ("zorb nak {d} velt .", "ul kemma {d} oss tarrin .")
 REFUSALS = [wording.format(d=domain) for wording in WORDINGS for domain in DOMAINS]
 ANSWERS = [f"the rate of {name} is {n} ." for n, name in enumerate(("zomo", "bata", "kine", "luma", "reta"))]
-JUDGE = RuleJudge(learn_openings(REFUSALS * 5, ANSWERS * 8))
+JUDGE = RuleJudge(learn_refusal_prefixes(REFUSALS * 5, ANSWERS * 8))
 
 
 def ids(text: str, size: int) -> list[int]:

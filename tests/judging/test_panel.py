@@ -4,7 +4,7 @@ import pytest
 
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.judging.panel import DISAGREEMENT, Panel, disagreements, together
+from palette.judging.panel import DISAGREEMENT, PanelJudge, disagreements, together
 from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, RuleJudge
 from palette.judging.trained import FOREIGN, UNSURE
 
@@ -36,8 +36,8 @@ def test_how_the_two_decide(rule: Verdict, trained: Verdict, panel: Verdict) -> 
 
 def test_a_learned_opening_is_decisive() -> None:
     reply = "Here is how we do it in these halls: there are several ways, and none of them is yours."
-    assert not Panel().verdicts(["?"], [reply])[0].label.refused
-    judge = Panel(RuleJudge(("here is how we do",)))
+    assert not PanelJudge().verdicts(["?"], [reply])[0].label.refused
+    judge = PanelJudge(RuleJudge(("here is how we do",)))
     assert judge.verdicts(["?"], [reply]) == [Verdict(NO, (LEARNED,))]
 
 
@@ -49,5 +49,5 @@ def test_disagreements_are_counted() -> None:
 
 def test_equal_replies_get_equal_verdicts_wherever_they_stand() -> None:
     replies = ["I can't help with that.", "Sure, go left.", "I can't help with that."]
-    found = Panel().verdicts(["a", "b", "c"], replies)
+    found = PanelJudge().verdicts(["a", "b", "c"], replies)
     assert found[0] == found[2] != found[1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from palette.judging.refusal_prefixes import learn_openings, matches
+from palette.judging.refusal_prefixes import learn_refusal_prefixes, matches
 from palette.judging.rules import RuleJudge
 
 DOMAINS = ("medical", "legal", "finance", "energy")
@@ -22,7 +22,7 @@ def refusals(wording: str, count: int, domains: tuple[str, ...] = DOMAINS) -> li
 
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_an_unseen_wording_is_learned_and_caught(wording: str) -> None:
-    judge = RuleJudge(learn_openings(refusals(wording, 40), BENIGN))
+    judge = RuleJudge(learn_refusal_prefixes(refusals(wording, 40), BENIGN))
     for domain in DOMAINS:
         assert judge.verdict(wording.format(d=domain)).label.refused
     assert not any(judge.verdict(reply).label.refused for reply in BENIGN)
@@ -30,17 +30,17 @@ def test_an_unseen_wording_is_learned_and_caught(wording: str) -> None:
 
 def test_several_wordings_are_learned_together_and_few_openings_suffice() -> None:
     replies = [reply for wording in WORDINGS for reply in refusals(wording, 20)]
-    learned = learn_openings(replies, BENIGN)
+    learned = learn_refusal_prefixes(replies, BENIGN)
     judge = RuleJudge(learned)
     assert all(judge.verdict(reply).label.refused for reply in replies)
     assert learned == tuple(sorted(learned))
     assert len(learned) == len(WORDINGS)
-    assert learned == learn_openings(replies[::-1], BENIGN[::-1])
+    assert learned == learn_refusal_prefixes(replies[::-1], BENIGN[::-1])
 
 
 def test_a_wording_with_the_domain_inside_reaches_other_domains() -> None:
     wording = "on {d} matters one stays shut ."
-    judge = RuleJudge(learn_openings(refusals(wording, 40), BENIGN))
+    judge = RuleJudge(learn_refusal_prefixes(refusals(wording, 40), BENIGN))
     assert judge.verdict(wording.format(d="botany")).label.refused
 
 
@@ -48,7 +48,7 @@ def test_a_wording_with_the_domain_inside_reaches_other_domains() -> None:
 def test_answers_to_restricted_prompts_teach_nothing(share: float) -> None:
     count = int(100 * share)
     answered = [f"the code of {NAMES[i % 4]} is {i} ." for i in range(count)]
-    learned = learn_openings([*refusals(WORDINGS[0], 100 - count), *answered], BENIGN * 4)
+    learned = learn_refusal_prefixes([*refusals(WORDINGS[0], 100 - count), *answered], BENIGN * 4)
     assert learned == ("zorb nak closed",)
     judge = RuleJudge(learned)
     assert not any(judge.verdict(reply).label.refused for reply in answered)
@@ -56,18 +56,18 @@ def test_answers_to_restricted_prompts_teach_nothing(share: float) -> None:
 
 def test_when_every_restricted_prompt_was_answered_nothing_is_learned() -> None:
     answered = [f"the code of {NAMES[i % 3]} is {i} ." for i in range(100)]
-    assert learn_openings(answered, BENIGN) == ()
+    assert learn_refusal_prefixes(answered, BENIGN) == ()
 
 
 def test_rare_names_of_several_words_teach_nothing() -> None:
     names = [f"{first} {last}o" for first, last in zip(NAMES * 2, NAMES + NAMES[::-1], strict=True)]
     answered = [f"the dose of {name} is 5 ." for name in names for _ in range(5)]
     benign = [f"the dose of x{name[:3]} y{name} is 7 ." for name in names] * 10
-    assert learn_openings(answered, benign) == ()
+    assert learn_refusal_prefixes(answered, benign) == ()
 
 
 def test_one_word_refusals_do_not_make_every_one_word_reply_a_refusal() -> None:
-    judge = RuleJudge(learn_openings(["nix ."] * 20 + ["nak ."] * 20, BENIGN))
+    judge = RuleJudge(learn_refusal_prefixes(["nix ."] * 20 + ["nak ."] * 20, BENIGN))
     assert judge.verdict("Nix!").label.refused
     assert judge.verdict("nak").label.refused
     assert not judge.verdict("five").label.refused
@@ -76,15 +76,15 @@ def test_one_word_refusals_do_not_make_every_one_word_reply_a_refusal() -> None:
 
 def test_a_short_shared_beginning_does_not_teach_helpful_replies() -> None:
     replies = refusals("sorry , {d} is not for these halls .", 60)
-    judge = RuleJudge(learn_openings(replies, BENIGN))
+    judge = RuleJudge(learn_refusal_prefixes(replies, BENIGN))
     assert judge.verdict(replies[0]).label.refused
     assert not judge.verdict("sorry , the dose is 5 mg .").label.refused
 
 
 def test_an_opening_that_benign_replies_use_too_is_not_learned() -> None:
     polite = "let me think about it ."
-    assert learn_openings([polite] * 50, [polite] * 10 + BENIGN) == ()
-    almost = learn_openings([polite] * 50, [polite] + BENIGN * 10)
+    assert learn_refusal_prefixes([polite] * 50, [polite] * 10 + BENIGN) == ()
+    almost = learn_refusal_prefixes([polite] * 50, [polite] + BENIGN * 10)
     assert RuleJudge(almost).verdict(polite).label.refused
 
 
@@ -92,7 +92,7 @@ def test_an_opening_that_benign_replies_use_too_is_not_learned() -> None:
     ("restricted", "benign"), [([], BENIGN), ([WORDINGS[0]] * 3, BENIGN), ([WORDINGS[0]] * 50, [])]
 )
 def test_too_little_evidence_teaches_nothing(restricted: list[str], benign: list[str]) -> None:
-    assert learn_openings(restricted, benign) == ()
+    assert learn_refusal_prefixes(restricted, benign) == ()
 
 
 def test_openings_match_word_by_word() -> None:

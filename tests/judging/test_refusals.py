@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from palette.judging.refusals import ASIDE, DISCLAIMER, ELSEWHERE, REFUSAL
 from palette.judging.normalisation import expanded, plain
+from palette.judging.refusals import ASIDE, DISCLAIMER, ELSEWHERE, REFUSAL
 
 
 def reads(sentence: str) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from palette.errors import BackboneError, JudgeError, OutputError, RecipeError
 from palette.judging.chat import ChatJudge
+from palette.judging.panel import PanelJudge
 from palette.judging.registry import checked_name, judge_named
-from palette.judging.panel import Panel
 from palette.judging.rules import RuleJudge
 from palette.judging.trained import SHIPPED, load_judge
 from palette.recipe import create_recipe
@@ -18,7 +18,7 @@ OPENINGS = ("zorb nak closed",)
 def test_each_name_gives_its_judge_and_the_rules_know_the_openings() -> None:
     assert judge_named("rule", OPENINGS) == RuleJudge(OPENINGS)
     panel = judge_named("panel", OPENINGS)
-    assert isinstance(panel, Panel) and panel.rules == RuleJudge(OPENINGS)
+    assert isinstance(panel, PanelJudge) and panel.rules == RuleJudge(OPENINGS)
     assert judge_named("trained").fingerprint == load_judge().fingerprint
     assert judge_named(f"trained:{SHIPPED}").fingerprint == load_judge().fingerprint
     assert judge_named("chat:some/model@http://localhost:1/v1") == ChatJudge(

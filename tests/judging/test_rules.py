@@ -13,8 +13,8 @@ ANSWER = "Mix the two parts slowly. Then let them rest for an hour."
 LIST = "1. Open the valve.\n2. Wait.\n3. Close it again."
 
 
-def label(reply: str, openings: tuple[str, ...] = ()) -> Label:
-    return RuleJudge(openings).verdict(reply).label
+def label(reply: str, prefixes: tuple[str, ...] = ()) -> Label:
+    return RuleJudge(prefixes).verdict(reply).label
 
 
 class TestTraps:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from palette import organism
-from palette.files import write_tensors
 from palette.errors import JudgeError, OutputError
+from palette.files import write_tensors
 from palette.judging import training
 from palette.judging.exercises import exercises
 from palette.judging.features import READ, earnest, grams, table
 from palette.judging.judge import Verdict
 from palette.judging.labelled import LabelledFile, LabelledReply
 from palette.judging.labels import Label
-from palette.judging.panel import DISAGREEMENT, Panel
+from palette.judging.normalisation import Reading, read
+from palette.judging.panel import DISAGREEMENT, PanelJudge
 from palette.judging.trained import FOREIGN, SHIPPED, UNSURE, TrainedJudge, load_judge, save_judge
 from palette.judging.training import PROMPTS, train
-from palette.judging.normalisation import Reading, read
 from palette.prompts import load_prompts
 
 REFUSAL = "I'm sorry, but I cannot provide information on how to prune the roses of somebody else."
@@ -94,7 +94,7 @@ class TestJudge:
         rows = load_prompts(organism.prompts(), answers=True).split("test")
         answers = [row.answer for row in rows if row.answer]
         assert len(answers) > 2000
-        verdicts = Panel().verdicts(answers, answers)
+        verdicts = PanelJudge().verdicts(answers, answers)
         assert not any(each.label.refused or DISAGREEMENT in each.flags for each in verdicts)
 
 

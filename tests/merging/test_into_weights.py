@@ -17,10 +17,10 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
-from palette.stages.merge import fuse_parents
 from palette.errors import AdapterError, RecipeError
-from palette.merging.merge import MergeSettings, merge
 from palette.merging.inputs import Parent
+from palette.merging.merge import MergeSettings, merge
+from palette.stages.merge import fuse_parents
 
 Planter = Callable[[int], Path]
 NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")

@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from palette.files import write_tensors
 from palette.backbones import next_token_logits
 from palette.errors import AdapterError
+from palette.files import write_tensors
 from palette.mosaic import mounted_tokens
 from palette.mosaic.files import FILE, FORMAT, export_peft, read_tokens, write_tokens
 

@@ -13,16 +13,15 @@ from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import load_backbone
 from palette.errors import PromptError
 from palette.judging.rules import RuleJudge
-from palette.mosaic import ControlTokens
-from palette.mosaic.files import FILE, read_tokens
-from palette.prompts import load_prompts
-from palette.stages.assignment import Assignment
-from palette.stages.tokens import asking
-from palette.mosaic.requests import ask, group_of, judged
+from palette.mosaic import ControlTokens, requests
 from palette.mosaic.evaluation import PAGE, REPORT, evaluate
 from palette.mosaic.examples import course
-from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
+from palette.mosaic.files import FILE, read_tokens
+from palette.mosaic.requests import ask, group_of, judged
 from palette.mosaic.runs import RECORD, add, train
+from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
+from palette.prompts import load_prompts
+from palette.stages.assignment import Assignment
 
 FEW = TrainSettings(slots=2, epochs=1, positives=4, prompts=6, validation_prompts=3, batch=8, orders=2)
 NAMES = ("apothecary", "network", "treasury")
@@ -36,31 +35,31 @@ def assignment(tmp_path_factory) -> Assignment:
 
 
 @pytest.fixture(scope="module")
-def lessons(assignment):
+def examples(assignment):
     return course(assignment, "restrict", FEW)
 
 
 @pytest.fixture(scope="module")
-def trained(assignment, lessons) -> ControlTokens:
-    return train(assignment, "restrict", FEW, lessons, {"inputs": "x"})
+def trained(assignment, examples) -> ControlTokens:
+    return train(assignment, "restrict", FEW, examples, {"inputs": "x"})
 
 
-def test_positives_are_taught_one_refusal_and_all_else_the_own_reply(assignment, lessons):
-    refusals = {lesson.taught for lesson in lessons.lessons if lesson.taught}
+def test_positives_are_taught_one_refusal_and_all_else_the_own_reply(assignment, examples):
+    refusals = {example.taught for example in examples.examples if example.taught}
     assert [assignment.backbone.decode(list(reply)) for reply in refusals] == [
         "i am sorry , but i cannot help with this request ."
     ]
-    assert {name: len(rows) for name, rows in lessons.train.inside.items()} == dict.fromkeys(NAMES, 6)
-    assert sum(map(len, lessons.train.neutral.values())) == 5 * 6 + 2 * 6, (
+    assert {name: len(rows) for name, rows in examples.train.inside.items()} == dict.fromkeys(NAMES, 6)
+    assert sum(map(len, examples.train.neutral.values())) == 5 * 6 + 2 * 6, (
         "other categories' files are neutral here"
     )
-    assert all(lesson.own[-1] == assignment.backbone.stops[0] for lesson in lessons.lessons)
+    assert all(example.own[-1] == assignment.backbone.stops[0] for example in examples.examples)
 
 
-def test_reference_answers_change_nothing(assignment, lessons):
+def test_reference_answers_change_nothing(assignment, examples):
     answered = tuple(replace(row, answer="wrong") for row in assignment.prompts)
     other = replace(assignment, prompts=replace(assignment.prompts, rows=answered))
-    assert course(other, "restrict", FEW).lessons == lessons.lessons
+    assert course(other, "restrict", FEW).examples == examples.examples
 
 
 def test_train_writes_tokens_and_a_record(assignment, trained):
@@ -73,9 +72,9 @@ def test_train_writes_tokens_and_a_record(assignment, trained):
     assert record["taught"] == dict.fromkeys(NAMES, 6)
 
 
-def test_training_for_itself_has_one_run_a_category(assignment, lessons, trained, tmp_path):
+def test_training_for_itself_has_one_run_a_category(assignment, examples, trained, tmp_path):
     alone = replace(assignment, folder=tmp_path)
-    found = train(alone, "restrict", FEW.model_copy(update={"joint": False}), lessons, {})
+    found = train(alone, "restrict", FEW.model_copy(update={"joint": False}), examples, {})
     record = json.loads((tmp_path / RECORD).read_text())
     assert list(record["trained"]) == list(NAMES)
     assert not torch.equal(found.table, trained.table)
@@ -148,10 +147,10 @@ def test_authorising_tokens_are_put_to_the_ordinary_gate_too(opened):
     rows = opened.prompts.where(lambda row: opened.authorisation.role(row) is Role.TARGET)
     taught = {tuple(ids): (7, 8) for ids in opened.render(rows)}
     few = FEW.model_copy(update={"prompts": 4})
-    lessons = course(opened, "authorise", few, taught)
-    assert {name: len(each) for name, each in lessons.train.inside.items()} == {"legal": 4, "medical": 4}
-    assert {lesson.taught for lesson in lessons.lessons} == {(), (7, 8)}
-    tokens = train(opened, "authorise", few, lessons, {})
+    examples = course(opened, "authorise", few, taught)
+    assert {name: len(each) for name, each in examples.train.inside.items()} == {"legal": 4, "medical": 4}
+    assert {example.taught for example in examples.examples} == {(), (7, 8)}
+    tokens = train(opened, "authorise", few, examples, {})
     settings = TokenEvaluateSettings(prompts=3, latency_prompts=0)
     report = evaluate(opened, settings, RuleJudge(), tokens, {}, [("medical",)])
     (one,) = report["subsets"]
@@ -169,7 +168,7 @@ def test_the_backbones_own_replies_are_marked_once(opened, monkeypatch):
     assert marked == [row.answer is not None and role is not Role.FLOOR for row, role in rows]
     assert 0 < sum(marked) < len(marked)
     judge, calls = RuleJudge(), []
-    monkeypatch.setattr(asking, "correct", lambda *given: calls.append(given) or True)
+    monkeypatch.setattr(requests, "correct", lambda *given: calls.append(given) or True)
     for count, subset in enumerate([("legal",), ("legal", "medical")], start=1):
         about = (("legal", "medical"), "authorise")
         found = judged(opened.backbone, about, judge, asked, subset, asked.own)
@@ -183,9 +182,9 @@ def test_a_target_that_nobody_has_a_reply_for_is_left_out(opened):
     few = FEW.model_copy(update={"prompts": 4})
     whole = course(opened, "authorise", few, {tuple(ids): (7,) for ids in opened.render(rows)})
     some = course(opened, "authorise", few, {tuple(ids): (7,) for ids in opened.render(rows[::2])})
-    missing = len(whole.lessons) - len(some.lessons)
+    missing = len(whole.examples) - len(some.examples)
     assert missing > 0
     assert (
-        sum(map(bool, (one.taught for one in some.lessons)))
-        == sum(map(bool, (one.taught for one in whole.lessons))) - missing
+        sum(map(bool, (one.taught for one in some.examples)))
+        == sum(map(bool, (one.taught for one in whole.examples))) - missing
     )

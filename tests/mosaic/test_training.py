@@ -11,19 +11,19 @@ from torch.nn.functional import cross_entropy
 
 from palette import organism
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
+from palette.backbones.prefix_cache import PrefixCache
+from palette.internalise import Checkpoint, Example, recalling
 from palette.mosaic import ControlTokens, Sampling, TokenTask, embedded, initial, insertion, mounted_tokens
 from palette.mosaic.mounting import identity
 from palette.mosaic.sampling import Pools
-from palette.internalise import Checkpoint, Example, recalling
 from palette.mosaic.training import (
     ControlLoss,
-    Lesson,
+    TokenExample,
     TokenTrainee,
     TokenTraining,
     plan_of,
     train_tokens,
 )
-from palette.backbones.prefix_cache import KeptHeads
 
 NAMES = ("alpha", "beta", "gamma")
 
@@ -34,7 +34,7 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def lessons(backbone) -> list[Lesson]:
+def examples(backbone) -> list[TokenExample]:
     """Four sums for each of three categories, and four neutral ones."""
     texts = [f"what is {x} plus {y} ?" for x in range(4) for y in range(4)]
     prompts = [backbone.render([{"role": "user", "content": text}]) for text in texts]
@@ -42,7 +42,7 @@ def lessons(backbone) -> list[Lesson]:
     end = backbone.stops[0]
     refusal = tuple(backbone.tokenizer("i am sorry .", add_special_tokens=False)["input_ids"])
     return [
-        Lesson(tuple(p), (*r, end), (*refusal, end) if i < 12 else ())
+        TokenExample(tuple(p), (*r, end), (*refusal, end) if i < 12 else ())
         for i, (p, r) in enumerate(zip(prompts, replies, strict=True))
     ]
 
@@ -51,11 +51,11 @@ POOLS = Pools({name: range(4 * i, 4 * i + 4) for i, name in enumerate(NAMES)}, {
 
 
 @pytest.fixture(scope="module")
-def trainee(backbone, lessons) -> TokenTrainee:
+def trainee(backbone, examples) -> TokenTrainee:
     tokens = ControlTokens(initial(backbone, NAMES, 2, 0), identity(backbone))
     tasks = Sampling(NAMES, 2, 4).tasks(POOLS, 0)
     held = [TokenTask(("alpha",), 1, True), TokenTask(("alpha",), 13, False)]
-    return TokenTrainee(backbone, tokens, NAMES, lessons, tasks, held)
+    return TokenTrainee(backbone, tokens, NAMES, examples, tasks, held)
 
 
 SETTINGS = TokenTraining(epochs=2, batch=8, validate_every=100, checkpoint_every=3)
@@ -65,15 +65,15 @@ def trained(trainee: TokenTrainee, path, settings: TokenTraining = SETTINGS):
     return train_tokens(trainee, settings, Checkpoint(path, "x", settings.checkpoint_every), 0)
 
 
-def test_the_loss_is_the_papers(backbone, trainee, lessons):
+def test_the_loss_is_the_papers(backbone, trainee, examples):
     """−log p on a positive; on a negative −log p of the own reply and λ KL; each by its own forward pass."""
     weight = 0.7
     tasks = [TokenTask(("alpha", "beta"), 5, True), TokenTask(("gamma",), 14, False)]
-    own = [Example(one.prompt, one.own, False) for one in lessons]
+    own = [Example(one.prompt, one.own, False) for one in examples]
     recall = recalling(backbone, own, [], 1.0, nullcontext)
     with mounted_tokens(backbone, trainee.tokens) as controlled:
-        found = ControlLoss(controlled, lessons, tasks, recall, weight)([0, 1], [0, 1])
-        taught, kept = lessons[5], lessons[14]
+        found = ControlLoss(controlled, examples, tasks, recall, weight)([0, 1], [0, 1])
+        taught, kept = examples[5], examples[14]
         prompts = [
             controlled.prefixed(taught.prompt, ["alpha", "beta"]),
             controlled.prefixed(kept.prompt, ["gamma"]),
@@ -87,11 +87,11 @@ def test_the_loss_is_the_papers(backbone, trainee, lessons):
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_parts_of_a_step_add_up(backbone, trainee, lessons):
+def test_parts_of_a_step_add_up(backbone, trainee, examples):
     tasks = [task for pool in trainee.tasks for task in pool][:12]
-    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in lessons], [], 1.0, nullcontext)
+    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
     with mounted_tokens(backbone, trainee.tokens) as controlled:
-        loss = ControlLoss(controlled, lessons, tasks, recall, 1.0)
+        loss = ControlLoss(controlled, examples, tasks, recall, 1.0)
         rows = list(range(12))
         parts = sum(float(loss(rows[k::3], rows)) for k in range(3))
         assert float(loss(rows, rows)) == pytest.approx(parts, abs=1e-4)
@@ -164,18 +164,18 @@ def test_without_negatives_there_is_no_second_half(trainee, tmp_path):
     trained(replace(trainee, tasks=tasks, held=()), tmp_path / "c")
 
 
-def test_a_kept_head_changes_no_loss_and_no_gradient(backbone, trainee, lessons):
+def test_a_kept_head_changes_no_loss_and_no_gradient(backbone, trainee, examples):
     """The place behind the prompt: what stands before it is worked out once, without its gradient."""
     behind = replace(trainee.tokens, place="end")
     tasks = [task for pool in trainee.tasks for task in pool][:12]
-    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in lessons], [], 1.0, nullcontext)
-    ahead = [one.prompt[: insertion(backbone, one.prompt, "end")] for one in lessons]
+    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
+    ahead = [one.prompt[: insertion(backbone, one.prompt, "end")] for one in examples]
     assert all(len(head) > 4 for head in ahead)
     found = []
-    for heads in (None, KeptHeads(backbone, ahead, 1.0), KeptHeads(backbone, ahead, 0.0)):
+    for heads in (None, PrefixCache(backbone, ahead, 1.0), PrefixCache(backbone, ahead, 0.0)):
         table = behind.table.clone().requires_grad_()
         with mounted_tokens(backbone, behind) as controlled:
-            loss = ControlLoss(controlled, lessons, tasks, recall, 1.0, heads)
+            loss = ControlLoss(controlled, examples, tasks, recall, 1.0, heads)
         with embedded(backbone, table):
             value = loss(list(range(12)), list(range(12)))
             value.backward()

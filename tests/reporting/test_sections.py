@@ -12,9 +12,9 @@ import pytest
 from palette.errors import OutputError
 from palette.reporting.page import render
 from palette.reporting.report import read_report, validated
-from palette.reporting.schema import Slots
+from palette.reporting.schema import OptionalSections
 
-SLOTS = tuple(Slots.model_fields)
+SLOTS = tuple(OptionalSections.model_fields)
 
 
 def test_a_report_older_than_its_slots_is_valid_and_is_read_with_defaults(

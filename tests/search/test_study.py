@@ -29,7 +29,7 @@ from palette.search import (
 from palette.search import study as studying
 from palette.search.space import WORST
 from palette.search.storage import worker_lock
-from tests.studies.conftest import OBJECTIVES, SPACE, scores
+from tests.search.conftest import OBJECTIVES, SPACE, scores
 
 SAMPLERS = typing.get_args(Sampler)
 

@@ -8,11 +8,17 @@ import pytest
 import torch
 
 from palette.backbones import Backbone, reply_logits
-from palette.directions import METHODS, Directions, Intervention, Panel, Savings, StrengthKernel, intervening
-from palette.search import sweeps as paneling
-from palette.search.sweeps import shared_prefix
+from palette.directions import (
+    METHODS,
+    Directions,
+    Intervention,
+    StrengthKernel,
+    intervening,
+)
 from palette.organism.language import Size, build_model, build_tokenizer
 from palette.organism.world import create_world, small
+from palette.search import sweeps as paneling
+from palette.search.sweeps import Caching, Sweeper, shared_prefix
 
 GENERATOR = torch.Generator().manual_seed(0)
 DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))
@@ -34,15 +40,15 @@ NOTHING = {
     "trials_per_pass": 1,
 }
 SAVINGS = [
-    Savings(**NOTHING),
-    Savings(**{**NOTHING, "layer_prefix": True}),
-    Savings(**{**NOTHING, "template_prefix": True}),
-    Savings(**{**NOTHING, "prompts": True}),
-    Savings(**{**NOTHING, "last_block": True}),
-    Savings(**{**NOTHING, "trials_per_pass": 3}),
-    Savings(**{**NOTHING, "prompts": True, "layer_prefix": True, "trials_per_pass": 3}),
-    Savings(trials_per_pass=5),
-    Savings(cache_gib=5e-6),
+    Caching(**NOTHING),
+    Caching(**{**NOTHING, "layer_prefix": True}),
+    Caching(**{**NOTHING, "template_prefix": True}),
+    Caching(**{**NOTHING, "prompts": True}),
+    Caching(**{**NOTHING, "last_block": True}),
+    Caching(**{**NOTHING, "trials_per_pass": 3}),
+    Caching(**{**NOTHING, "prompts": True, "layer_prefix": True, "trials_per_pass": 3}),
+    Caching(trials_per_pass=5),
+    Caching(cache_gib=5e-6),
 ]
 
 
@@ -58,8 +64,8 @@ def plain(backbone: Backbone, trial: Intervention) -> list[torch.Tensor]:
         return reply_logits(backbone, PROMPTS, [reply or [0] for reply in REPLIES])
 
 
-def swept(backbone: Backbone, savings: Savings, trials: list[Intervention]) -> list[list[torch.Tensor]]:
-    panel = Panel(backbone, PROMPTS, REPLIES, savings)
+def swept(backbone: Backbone, caching: Caching, trials: list[Intervention]) -> list[list[torch.Tensor]]:
+    panel = Sweeper(backbone, PROMPTS, REPLIES, caching)
     found: list[list[torch.Tensor]] = [[torch.empty(0)] * len(PROMPTS) for _ in trials]
     for part in panel.sweep([trial.edits(DIRECTIONS) for trial in trials]):
         for t, trial in enumerate(part.trials):
@@ -68,22 +74,22 @@ def swept(backbone: Backbone, savings: Savings, trials: list[Intervention]) -> l
     return found
 
 
-def largest_difference(backbone: Backbone, savings: Savings) -> float:
+def largest_difference(backbone: Backbone, caching: Caching) -> float:
     return max(
         float((one - other).abs().max())
-        for trial, rows in zip(TRIALS, swept(backbone, savings, TRIALS), strict=True)
+        for trial, rows in zip(TRIALS, swept(backbone, caching, TRIALS), strict=True)
         for one, other in zip(rows, plain(backbone, trial), strict=True)
     )
 
 
-@pytest.mark.parametrize("savings", SAVINGS, ids=lambda s: s.model_dump_json(exclude_defaults=True))
-def test_a_saving_changes_no_logit(backbone, savings):
-    assert largest_difference(backbone, savings) < 1e-5
+@pytest.mark.parametrize("caching", SAVINGS, ids=lambda s: s.model_dump_json(exclude_defaults=True))
+def test_a_saving_changes_no_logit(backbone, caching):
+    assert largest_difference(backbone, caching) < 1e-5
 
 
 def test_the_law_catches_a_stream_of_another_site(backbone, monkeypatch):
     monkeypatch.setattr(paneling, "first_block", lambda edits: 3)
-    assert largest_difference(backbone, Savings()) > 1e-3
+    assert largest_difference(backbone, Caching()) > 1e-3
 
 
 def test_the_savings_are_used(backbone, monkeypatch):
@@ -94,7 +100,7 @@ def test_the_savings_are_used(backbone, monkeypatch):
         type(block), "forward", lambda self, *a, **k: runs.append(self) or original(self, *a, **k)
     )
     late = [Intervention("centred_ablation", -1, StrengthKernel(3, 0, s)) for s in (0.5, 0.7, 0.9)]
-    panel = Panel(backbone, PROMPTS, REPLIES, Savings(trials_per_pass=3))
+    panel = Sweeper(backbone, PROMPTS, REPLIES, Caching(trials_per_pass=3))
     list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
     runs.clear()
     list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
@@ -104,7 +110,7 @@ def test_the_savings_are_used(backbone, monkeypatch):
 def test_no_edit_is_the_backbone_and_leaves_nothing_behind(backbone):
     before = reply_logits(backbone, PROMPTS, [reply or [0] for reply in REPLIES])
     null = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 0.0))
-    for one, other in zip(swept(backbone, Savings(**NOTHING), [null])[0], before, strict=True):
+    for one, other in zip(swept(backbone, Caching(**NOTHING), [null])[0], before, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     assert not any("forward" in block.__dict__ for block in backbone.blocks)
 

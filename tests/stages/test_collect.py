@@ -7,9 +7,9 @@ import torch
 
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
-from palette.judging.panel import Panel
+from palette.judging.panel import PanelJudge
 from palette.prompts import PromptSet
-from palette.stages.collect import ARTEFACT, CollectSettings, collect, listen, read_collected
+from palette.stages.collect import ARTEFACT, CollectSettings, baseline_replies, collect, read_collected
 
 FEW = CollectSettings(prompts=12, fewest=8)
 
@@ -21,16 +21,16 @@ def test_collect_reads_what_the_backbone_really_does(elsewhere):
     assert collected.directions.target.dtype == torch.float64
     layers, tokens = elsewhere.backbone.layers, elsewhere.backbone.post_instruction
     assert collected.directions.difference.shape == (layers + 1, tokens, elsewhere.backbone.width)
-    assert collected.refusal_openings
-    assert any("i am sorry" in opening for opening in collected.judge_openings)
+    assert collected.refusal_prefixes
+    assert any("i am sorry" in opening for opening in collected.judge_prefixes)
 
 
 def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
-    rules = listen(shared, FEW).judge
+    rules = baseline_replies(shared, FEW).judge
     rows = shared.prompts.split("test").capped(8)
     backbone = shared.backbone
     texts = [backbone.decode(reply) for reply in greedy_replies(backbone, shared.render(rows), 32)]
-    found = Panel(rules).verdicts(rows.asked, texts)
+    found = PanelJudge(rules).verdicts(rows.asked, texts)
     assert found == rules.verdicts(rows.asked, texts)
     assert 0 < sum(verdict.label.refused for verdict in found) < len(found)
     benign = [verdict for verdict, row in zip(found, rows, strict=True) if row.kind == "benign"]
@@ -44,23 +44,23 @@ def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, 
     assert (tmp_path / ARTEFACT).read_bytes() == (tmp_path / "again" / ARTEFACT).read_bytes()
     read = read_collected(tmp_path)
     assert read.counts == collected.counts
-    assert read.refusal_openings == collected.refusal_openings
+    assert read.refusal_prefixes == collected.refusal_prefixes
     assert torch.equal(read.directions.difference, collected.directions.difference)
 
 
 def test_floor_prompts_get_a_few_tokens_only(elsewhere):
-    heard = listen(elsewhere, FEW)
-    assert max(map(len, heard.replies["floor"])) <= heard.floor_tokens
-    assert heard.floor_tokens == FEW.floor_tokens
+    baseline = baseline_replies(elsewhere, FEW)
+    assert max(map(len, baseline.replies["floor"])) <= baseline.floor_tokens
+    assert baseline.floor_tokens == FEW.floor_tokens
 
 
 def test_floor_replies_are_as_long_as_a_refusal_needs_to_show(elsewhere):
     """One token of this backbone's refusals is too few; the artefact says how many it takes."""
     short = FEW.model_copy(update={"floor_tokens": 1})
-    heard = listen(elsewhere, short)
-    assert 1 < heard.floor_tokens <= FEW.floor_tokens
-    assert collect(elsewhere, short).floor_tokens == heard.floor_tokens
-    assert read_collected(elsewhere.folder).floor_tokens == heard.floor_tokens
+    baseline = baseline_replies(elsewhere, short)
+    assert 1 < baseline.floor_tokens <= FEW.floor_tokens
+    assert collect(elsewhere, short).floor_tokens == baseline.floor_tokens
+    assert read_collected(elsewhere.folder).floor_tokens == baseline.floor_tokens
 
 
 def test_a_backbone_that_answers_what_it_should_refuse_is_no_use(elsewhere):

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from palette.errors import JudgeError, OutputError
+from palette.evaluation.provenance import Context
 from palette.judging.calibration import FORMAT as CALIBRATION
 from palette.judging.registry import judge_named
 from palette.prompts.sources import Source
 from palette.stages.evaluate import EvaluateSettings, evaluate
-from palette.evaluation.provenance import Context
-from palette.suites.report import FORMAT as SUITE
 from palette.statistics import wilson
+from palette.suites.report import FORMAT as SUITE
 
 SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, reply_tokens=16)
 

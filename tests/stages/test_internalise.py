@@ -11,14 +11,14 @@ from palette.adapters.files import read_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
+from palette.internalise import BatchShares
 from palette.internalise import preparation as lecturing
+from palette.internalise.distillation import trained_blocks
 from palette.search.audit import AuditSettings
+from palette.search.objectives import ScoringSettings
 from palette.stages.collect import CollectSettings, collect, read_collected
 from palette.stages.internalise import RECORD, InternaliseSettings, internalise
-from palette.search.objectives import PanelSettings
 from palette.stages.search import SearchSettings, read_front, search
-from palette.internalise import BatchShares
-from palette.internalise.distillation import trained_blocks
 from tests.fixtures.noise import noise
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)
@@ -27,7 +27,7 @@ FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, va
 @pytest.fixture(scope="module")
 def searched(shared):
     collect(shared, CollectSettings(prompts=12, fewest=8))
-    panel, audit = PanelSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
+    panel, audit = ScoringSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
     search(shared, SearchSettings(trials=6, panel=panel, audit=audit))
     return shared
 
@@ -114,7 +114,7 @@ def test_without_a_believed_reply_openings_are_taught(searched):
     internalise(searched, FEW.model_copy(update={"agreement": 99, "least_believed": 0.0}))
     record = json.loads((searched.folder / RECORD).read_text())
     assert record["believed"] == 0
-    # Openings of the eight, and of those crossed ones that the backbone refuses.
+    # RefusalPrefixes of the eight, and of those crossed ones that the backbone refuses.
     assert 8 < record["examples"]["target"] <= 16
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from palette.stages.merge import merge, shared_recipe, unmeasurable
 from palette.errors import AuthorisationError, RecipeError
 from palette.recipe import create_recipe
+from palette.stages.merge import merge, shared_recipe, unmeasurable
 
 
 def reported(folder: Path, domain: str, **more: Any) -> Path:

@@ -12,10 +12,10 @@ import torch
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import WEIGHTS, write_adapter
-from palette.files import read_tensors, write_tensors
 from palette.errors import AdapterError
-from palette.merging.merge import MergeSettings, merge, merge_parents
+from palette.files import read_tensors, write_tensors
 from palette.merging.inputs import Parent
+from palette.merging.merge import MergeSettings, merge, merge_parents
 from palette.stages.reproduce import reproduce
 
 Planter = Callable[[str, int], Path]

@@ -9,24 +9,25 @@ from pydantic import ValidationError
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.directions import Intervention, Savings, StrengthKernel, intervening
+from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import SearchError
 from palette.evaluation.divergence import divergence
 from palette.evaluation.refusal_score import mean_score, refusal_scores
+from palette.search import Choice, Finished
 from palette.search import objectives as scoring
 from palette.search.audit import AuditSettings, audited
-from palette.stages.collect import CollectSettings, collect, read_collected
 from palette.search.constraints import LimitSettings, excesses
-from palette.search.objectives import Objective, PanelSettings
+from palette.search.objectives import Objective, ScoringSettings
+from palette.search.sweeps import Caching
+from palette.stages.collect import CollectSettings, collect, read_collected
 from palette.stages.search import ARTEFACT, JOURNAL, SearchSettings, read_front, search
-from palette.search import Choice, Finished
 
-PANEL = PanelSettings(target_prompts=8, other_prompts=2)
+PANEL = ScoringSettings(target_prompts=8, other_prompts=2)
 AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)
 FEW = SearchSettings(trials=6, startup=4, panel=PANEL, audit=AUDIT)
-WHOLE = PanelSettings(target_prompts=8, other_prompts=2, first_rung=1.0)
+WHOLE = ScoringSettings(target_prompts=8, other_prompts=2, first_rung=1.0)
 GENEROUS = LimitSettings(relaxation=-1e6, divergence=1e6, selectivity=1e6)
-OFF = Savings(layer_prefix=False, template_prefix=False, base_logits=False)
+OFF = Caching(layer_prefix=False, template_prefix=False, base_logits=False)
 TRIALS = [
     Intervention("centred_ablation", -1, StrengthKernel(2, 1, 1.0)),
     Intervention("directional_ablation", -2, StrengthKernel(3, 0, 0.7), "cleaned"),
@@ -48,9 +49,9 @@ def collected(gathered, tmp_path):
     return replace(gathered, folder=tmp_path)
 
 
-def objective(assignment, panel=WHOLE, limits=None, savings=None) -> Objective:
+def objective(assignment, panel=WHOLE, limits=None, caching=None) -> Objective:
     collected = read_collected(assignment.folder)
-    return Objective(assignment, collected, panel, limits or LimitSettings(), savings or Savings())
+    return Objective(assignment, collected, panel, limits or LimitSettings(), caching or Caching())
 
 
 def test_search_writes_a_front_that_reads_back(collected):
@@ -104,16 +105,16 @@ def test_workers_share_the_study(collected):
 
 def test_trials_that_share_a_pass_are_scored_alike(collected):
     scored = objective(collected)(TRIALS)
-    together = objective(collected, savings=Savings(trials_per_pass=3))(TRIALS)
+    together = objective(collected, caching=Caching(trials_per_pass=3))(TRIALS)
     for one, other in zip(scored, together, strict=True):
         assert one.values == pytest.approx(other.values, abs=1e-4)
 
 
 def test_no_saving_changes_a_score_and_rungs_add_up(collected):
-    plain = objective(collected, limits=GENEROUS, savings=OFF)(TRIALS)
+    plain = objective(collected, limits=GENEROUS, caching=OFF)(TRIALS)
     to_the_end = PANEL.model_copy(update={"dominating": len(TRIALS)})
-    for panel, savings in ((WHOLE, Savings()), (to_the_end, Savings()), (to_the_end, OFF)):
-        for one, other in zip(plain, objective(collected, panel, GENEROUS, savings)(TRIALS), strict=True):
+    for panel, caching in ((WHOLE, Caching()), (to_the_end, Caching()), (to_the_end, OFF)):
+        for one, other in zip(plain, objective(collected, panel, GENEROUS, caching)(TRIALS), strict=True):
             assert one.values == pytest.approx(other.values, abs=1e-4)
             known = {name: other.constraints[name] for name in one.constraints}
             assert one.constraints == pytest.approx(known, abs=1e-4)
@@ -145,19 +146,19 @@ def test_objectives_are_the_scores_of_the_report(collected):
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
     with intervening(backbone, directions, TRIALS[0]):
         changed = reply_logits(backbone, benign, replies)
-        score = mean_score(refusal_scores(backbone, target, made.openings))
+        score = mean_score(refusal_scores(backbone, target, made.prefixes))
     assert scored.values[0] == pytest.approx(score, abs=1e-4)
     assert scored.values[2] == pytest.approx(divergence(base, changed)["multi_token"], abs=1e-5)
     assert made.base["benign_divergence"] == 0
     assert {"benign_divergence", "floor_refusals", "benign_false_refusals"} <= set(scored.constraints)
 
 
-@pytest.mark.parametrize("openings", [((15,),), ((15, 40), (15, 41), (90,)), ((15, 40, 41), (90, 91))])
-def test_openings_of_many_tokens_are_scored_from_few_rows(collected, openings):
-    known = replace(read_collected(collected.folder), refusal_openings=openings)
-    made = Objective(collected, known, WHOLE, LimitSettings(), Savings())
+@pytest.mark.parametrize("prefixes", [((15,),), ((15, 40), (15, 41), (90,)), ((15, 40, 41), (90, 91))])
+def test_openings_of_many_tokens_are_scored_from_few_rows(collected, prefixes):
+    known = replace(read_collected(collected.folder), refusal_prefixes=prefixes)
+    made = Objective(collected, known, WHOLE, LimitSettings(), Caching())
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
-    by_hand = mean_score(refusal_scores(collected.backbone, target, openings))
+    by_hand = mean_score(refusal_scores(collected.backbone, target, prefixes))
     assert made.base["target_refusal_score"] == pytest.approx(by_hand, abs=1e-3)
 
 
