@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from palette.stages.assignment import Assignment
 from transformers import GenerationConfig
 
 from benchmarks.machine import write
@@ -31,12 +32,11 @@ from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.evaluation.replies import Lengths
 from palette.evaluation.reply_cache import Kept, Responses, identify
+from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.wrapping import wrap
 from palette.fingerprints import fingerprint
 from palette.judging.registry import judge_named
 from palette.prompts import load_prompts
-from palette.stages.assignment import Assignment
-from palette.stages.evaluate import EvaluateSettings
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2
 Prompts = Sequence[list[int]]

@@ -20,19 +20,21 @@ from palette.backbones import Backbone, reply_logits
 from palette.evaluation.divergence import divergence
 from palette.evaluation.replies import Lengths
 from palette.evaluation.reply_cache import Responses
-from palette.internalise import METHODS, Checkpoint, Task
+from palette.internalise.loop import Checkpoint
+from palette.internalise.methods import METHODS
 from palette.internalise.preparation import TrainingExamples, prepare
+from palette.internalise.task import Task
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
-from palette.merging.merge import MergeSettings
+from palette.merging.settings import MergeSettings
 from palette.merging.weight_search import weigh
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import create_recipe
 from palette.run import Run
+from palette.search.collected import read_collected
+from palette.search.front import read_front
 from palette.stages.acceptance import after_opening
-from palette.stages.collect import read_collected
-from palette.stages.search import read_front
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from palette.stages.assignment import Assignment
 from torch.nn.functional import cross_entropy
 
 from palette.adapters.files import read_adapter
@@ -18,20 +19,19 @@ from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
-from palette.internalise import Checkpoint, Plan, train
+from palette.internalise.loop import Checkpoint, Plan, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.judging.rules import RuleJudge
-from palette.mosaic import Sampling, subsets
 from palette.mosaic.examples import course
 from palette.mosaic.outcomes import figures
 from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
+from palette.mosaic.sampling import Sampling, subsets
 from palette.organism.categories import CATEGORIES
 from palette.organism.world import create_world
 from palette.prompts import messages
 from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
-from palette.stages.assignment import Assignment
 from palette.stages.tokens import assignment_of
 
 Replies = Callable[[Subset], list[list[int]]]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from palette.stages.assignment import Assignment
 
 from palette.authorisation import Role, authorise
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
@@ -13,8 +14,7 @@ from palette.directions import Intervention, intervening
 from palette.evaluation.divergence import divergence
 from palette.judging.rules import RuleJudge
 from palette.prompts import load_prompts
-from palette.stages.assignment import Assignment
-from palette.stages.collect import Collected
+from palette.search.collected import Collected
 
 TOKENS = 100
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.policies import by_orders, opened, summed
 from palette.adapters.files import read_adapter
+from palette.evaluation.baseline import baseline_replies
 from palette.mosaic.requests import Subset, replies_of
 from palette.pipeline import run_stages
 from palette.recipe import create_recipe
 from palette.run import Run
-from palette.stages.collect import baseline_replies
 
 
 def adapters_merged(path: Path, home: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
 from palette.directions.probes import pooled_streams
-from palette.internalise import Learned, Task
 from palette.internalise.distillation import fitted, trained_blocks
+from palette.internalise.task import Learned, Task
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import Prompt

@@ -10,7 +10,9 @@ from typing import Any
 from palette.files import write_text
 from palette.merging.compat import COMPAT
 from palette.merging.methods import METHODS
-from palette.recipe import Basis, TokenRecipe, keys, source_keys
+from palette.prompts.sources import source_keys
+from palette.recipe import TokenRecipe, keys
+from palette.run import Basis
 
 PAGE = Path(__file__).with_name("recipe-reference.md")
 METHODS_PAGE = Path(__file__).with_name("merge-methods.md")

@@ -22,6 +22,16 @@ CARD_KEY = "palette"
 """The safetensors metadata key under which an artefact's card (JSON) stands."""
 
 
+CACHE = "PALETTE_CACHE"
+"""The environment variable that names another folder than the user's usual cache."""
+
+
+def cache_folder() -> Path:
+    """Where is kept what costs time to make: in ``PALETTE_CACHE``, or where the user's caches are."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palette"
+    return Path(os.environ.get(CACHE) or usual)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that is flushed and renamed onto it when the block succeeds.

@@ -4,84 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Discriminator, Field, FiniteFloat, Tag, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
-from palette.backbones import Thinking
+from palette.authorisation import Authorisation
 from palette.errors import RecipeError
+from palette.evaluation.settings import CollectSettings, EvaluateSettings
+from palette.internalise.settings import InternaliseSettings
 from palette.merging.inputs import Parent
-from palette.merging.merge import MergeSettings
-from palette.mosaic import Sign
+from palette.merging.settings import MergeSettings
 from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
-from palette.prompts import PromptSources
-from palette.prompts.sources import SourceSettings
-from palette.settings import FORM, Group, Settings, dotted, override, read_yaml, settled
-from palette.stages.collect import CollectSettings
-from palette.stages.evaluate import EvaluateSettings
-from palette.stages.internalise import InternaliseSettings
-from palette.stages.search import SearchSettings
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
-TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"
+from palette.mosaic.tokens import Sign
+from palette.prompts.sources import beside, source_keys
+from palette.run import RunSettings
+from palette.search.settings import SearchSettings
+from palette.settings import Group, Settings, dotted, override, read_yaml, settled
 
 
-def _form(value: object) -> str:
-    """How the prompts of a recipe are given: as a text, or as a mapping of sources."""
-    return MAPPING if isinstance(value, Mapping | PromptSources) else TEXT
-
-
-class Basis(Settings):
-    """What every recipe says of its run: which model and prompts, and how directions are found."""
-
-    name: str = Field("recipe", pattern=NAME, description="names the output folder, runs/<name>")
-    model: str = Field("organism", description="organism, organism/<variant>, a folder, a hub name")
-    prompts: Annotated[
-        Annotated[str, Tag(TEXT)] | Annotated[PromptSources, Tag(MAPPING)], Discriminator(_form)
-    ] = Field(
-        "organism",
-        description="organism, organism/categories, a folder of <domain>.jsonl, or sources: as a mapping, or "
-        "the path of its YAML",
-    )
-    floor: tuple[str, ...] = Field((), description="domains added to the built-in floor")
-    reasons: dict[str, str] = Field(
-        default_factory=dict, description="why a domain's tier-B rows may be opened, by domain"
-    )
-    seed: int = Field(0, ge=0, strict=True, description="the seed from which every draw is derived")
-    threads: int = Field(
-        1, ge=1, description="CPU threads; one is the fastest for models of the organism's size"
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the backbone"
-    )
-    device: str = Field("cpu", description="torch device of the backbone")
-    thinking: Thinking = Field(
-        "closed",
-        description="closed: replies begin behind a closed thinking block; open: as the template has it",
-    )
-    keep_replies: bool = Field(
-        True,
-        description="keep replies in the user's cache folder (PALETTE_CACHE names another), outside the run, "
-        "so that none is generated twice",
-    )
-    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
-    search: SearchSettings = Field(SearchSettings(), description="options of search")
-    internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
-
-
-class Recipe(Basis):
+class Recipe(RunSettings):
     """A run: what is opened, and the settings of every stage."""
 
     authorise: tuple[str, ...] = Field(description="the domains to open")
+    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
+    search: SearchSettings = Field(SearchSettings(), description="options of search")
+    internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
     merge: MergeSettings = Field(MergeSettings(), description="options of merge")
 
 
-class TokenRecipe(Basis):
+class TokenRecipe(RunSettings):
     """Control tokens: the categories, of one sign, and the settings of their stages."""
 
     restrict: tuple[str, ...] = Field((), description="categories that are refused when active")
     authorise: tuple[str, ...] = Field((), description="or: domains that are answered when active")
+    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
+    search: SearchSettings = Field(SearchSettings(), description="options of search")
+    internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     train: TrainSettings = Field(TrainSettings(), description="options of tokens train and tokens add")
     evaluate: TokenEvaluateSettings = Field(TokenEvaluateSettings(), description="options of tokens evaluate")
 
@@ -102,11 +61,18 @@ class TokenRecipe(Basis):
         """What there are to be tokens for, sorted."""
         return tuple(sorted({*self.restrict, *self.authorise}))
 
-    @property
-    def basis(self) -> dict[str, Any]:
-        """The keys that every recipe has, with the categories as what is authorised."""
-        shared = self.model_dump(mode="json", include=set(Basis.model_fields))
-        return {**shared, "authorise": list(self.categories)}
+    def widened(self, categories: Iterable[str]) -> TokenRecipe:
+        """The same recipe for these categories."""
+        return self.model_copy(update={self.sign: tuple(sorted(categories))})
+
+    def authorisation(self, domains: Iterable[str]) -> Authorisation:
+        """What is opened; categories that are to be refused are named alike, and open nothing."""
+        return Authorisation(self.categories) if self.restrict else super().authorisation(domains)
+
+    def of_domain(self, domain: str) -> Recipe:
+        """The recipe by which one domain's replies are searched."""
+        shared = self.model_dump(mode="json", include=set(Recipe.model_fields) - {"evaluate", "merge"})
+        return Recipe.model_validate({**shared, "name": domain, "authorise": [domain]})
 
 
 TOKENS = frozenset(TokenRecipe.model_fields) - frozenset(Recipe.model_fields)
@@ -147,18 +113,6 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
         RecipeError: if a key is unknown or a value breaks its law; all of them at once.
     """
     return _validated(Recipe, _overridden(content, overrides), where)
-
-
-def load_sources(path: Path) -> PromptSources:
-    """The sources of a YAML file that holds the keys under ``prompts``; its files are beside it.
-
-    Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
-    """
-    content = {"authorise": (), "prompts": _beside(read_yaml(path), path.parent)}
-    prompts = _validated(Recipe, content, str(path)).prompts
-    assert isinstance(prompts, PromptSources)
-    return prompts
 
 
 def merge_settings(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> MergeSettings:
@@ -228,40 +182,16 @@ def keys(model: type[BaseModel] = Recipe) -> Iterator[tuple[str, Any]]:
     return dotted(model)
 
 
-def source_keys() -> Iterator[tuple[str, Any]]:
-    """Every dotted key of prompts that are given as sources; ``sources`` is a list of such groups."""
-    for name, field in PromptSources.model_fields.items():
-        if name != "sources":
-            yield f"prompts.{name}", field
-    for name, field in SourceSettings.model_fields.items():
-        yield f"prompts.sources.{field.alias or name}", field
-
-
 def _content(path: Path) -> dict[str, Any]:
     """A recipe's content, named as its file, in which what is relative is beside the file."""
     content = {"name": path.stem, **read_yaml(path)}
     for key in ("model", "prompts"):
-        beside = path.parent / str(content.get(key, ""))
-        if str(content.get(key, "")).startswith(".") and beside.exists():
-            content[key] = str(beside)
+        near = path.parent / str(content.get(key, ""))
+        if str(content.get(key, "")).startswith(".") and near.exists():
+            content[key] = str(near)
     if isinstance(content.get("prompts"), Mapping):
-        content["prompts"] = _beside(content["prompts"], path.parent)
+        content["prompts"] = beside(content["prompts"], path.parent)
     return content
-
-
-def _beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A mapping of sources with each relative path taken from a folder."""
-    listed = prompts.get("sources")
-    if not isinstance(listed, list):
-        return dict(prompts)
-    sources = [{"path": one} if isinstance(one, str) else one for one in listed]
-    moved = [
-        {**one, "path": str(folder / one["path"])}
-        if isinstance(one, Mapping) and isinstance(one.get("path"), str)
-        else one
-        for one in sources
-    ]
-    return {**prompts, "sources": moved}
 
 
 def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -273,6 +203,6 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
-    whole = group if issubclass(group, Basis) else Recipe
+    whole = group if issubclass(group, RunSettings) else Recipe
     names = [name for name, _ in [*keys(whole), *source_keys()]]
     return settled(group, values, where, [*names, *sorted({name.split(".")[0] for name in names})])

@@ -1,41 +1,152 @@
-"""A run: one recipe in one output folder, and what its stages work on."""
+"""A run: one recipe in one output folder, and what its stages work on, loaded when it is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any, Generic, Literal
 
 import torch
+from pydantic import Discriminator, Field, Tag
+from typing_extensions import TypeVar
 
 from palette import organism
-from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import Backbone, load_backbone, locate
 from palette.backbones.loading import identify
 from palette.errors import AdapterError, BackboneError, PromptError
-from palette.evaluation.reply_cache import usual_folder
+from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.internalise import ProcessGroup, join_process_group
-from palette.prompts import PromptSet, PromptSources, Source, load_prompts, read_sources
-from palette.recipe import Recipe, load_sources
-from palette.stages.assignment import Assignment, Progress, silent
+from palette.processes import ProcessGroup, join_process_group
+from palette.progress import Progress, silent
+from palette.prompts import (
+    Prompt,
+    PromptSet,
+    PromptSources,
+    Source,
+    Split,
+    load_prompts,
+    messages,
+    read_sources,
+)
+from palette.prompts.sources import load_sources
+from palette.settings import FORM, Settings, Thinking
 
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
 
-KEPT = {Role.PRESERVE, Role.FLOOR}
+KEPT = frozenset({Role.PRESERVE, Role.FLOOR})
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
+TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"
+
+
+def _form(value: object) -> str:
+    """How the prompts of a recipe are given: as a text, or as a mapping of sources."""
+    return MAPPING if isinstance(value, Mapping | PromptSources) else TEXT
+
+
+class RunSettings(Settings):
+    """What every recipe says of its run: which model and prompts, what is opened, and on what machine."""
+
+    name: str = Field("recipe", pattern=NAME, description="names the output folder, runs/<name>")
+    model: str = Field("organism", description="organism, organism/<variant>, a folder, a hub name")
+    prompts: Annotated[
+        Annotated[str, Tag(TEXT)] | Annotated[PromptSources, Tag(MAPPING)], Discriminator(_form)
+    ] = Field(
+        "organism",
+        description="organism, organism/categories, a folder of <domain>.jsonl, or sources: as a mapping, or "
+        "the path of its YAML",
+    )
+    authorise: tuple[str, ...] = Field((), description="the domains to open")
+    floor: tuple[str, ...] = Field((), description="domains added to the built-in floor")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="why a domain's tier-B rows may be opened, by domain"
+    )
+    seed: int = Field(0, ge=0, strict=True, description="the seed from which every draw is derived")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; one is the fastest for models of the organism's size"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the backbone"
+    )
+    device: str = Field("cpu", description="torch device of the backbone")
+    thinking: Thinking = Field(
+        "closed",
+        description="closed: replies begin behind a closed thinking block; open: as the template has it",
+    )
+    keep_replies: bool = Field(
+        True,
+        description="keep replies in the user's cache folder (PALETTE_CACHE names another), outside the run, "
+        "so that none is generated twice",
+    )
+
+    def authorisation(self, domains: Iterable[str]) -> Authorisation:
+        """What is opened among the domains that there are prompts of.
+
+        Raises:
+            AuthorisationError: if a domain is on the floor, is not available, or none is given.
+        """
+        return authorise(self.authorise, domains, floor=self.floor, reasons=self.reasons)
+
+
+R = TypeVar("R", bound=RunSettings, default=RunSettings, covariant=True)
 
 
 @dataclass
-class Run:
+class Run(Generic[R]):
     """One recipe in one output folder. Models and prompts are loaded when a stage needs them."""
 
-    recipe: Recipe
+    recipe: R
     folder: Path
     progress: Progress = silent
+
+    @classmethod
+    def of(
+        cls,
+        recipe: R,  # type: ignore[misc]  # a constructor in all but name, where a covariant parameter is sound
+        folder: Path,
+        backbone: Backbone,
+        prompts: PromptSet,
+        authorisation: Authorisation,
+    ) -> Run[R]:
+        """A run on what is loaded already."""
+        run = cls(recipe, folder)
+        vars(run).update(backbone=backbone, answered_prompts=prompts, authorisation=authorisation)
+        return run
+
+    def sharing(
+        self,
+        *,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+        prompts: PromptSet | None = None,
+        authorisation: Authorisation | None = None,
+        **settings: Any,
+    ) -> Run[R]:
+        """The same run elsewhere, on other prompts, or with other options; what was loaded is shared."""
+        recipe = self.recipe.model_copy(update=settings)
+        other = Run(recipe, folder or self.folder, progress or self.progress)
+        vars(other).update({**vars(self), **vars(other)})
+        if prompts is not None:
+            vars(other).pop("prompts", None)
+            vars(other).update(answered_prompts=prompts)
+        if authorisation is not None:
+            vars(other).update(authorisation=authorisation)
+        return other
+
+    @property
+    def seed(self) -> int:
+        """The seed from which every draw is derived."""
+        return self.recipe.seed
+
+    @property
+    def replies_folder(self) -> Path | None:
+        """Where replies are kept, outside the run's folder; None where they are not."""
+        return cache_folder() / "replies" if self.recipe.keep_replies else None
 
     @cached_property
     def processes(self) -> ProcessGroup:
@@ -43,18 +154,23 @@ class Run:
         return join_process_group(self.recipe.device)
 
     @cached_property
-    def prompts(self) -> PromptSet:
-        """The prompts, with reference answers; only evaluate is given those.
+    def answered_prompts(self) -> PromptSet:
+        """The prompts with their reference answers, for evaluate alone.
 
         Raises:
             PromptError: if they cannot be read, or one is asked with an image.
         """
         return self._read[0].in_words()
 
+    @cached_property
+    def prompts(self) -> PromptSet:
+        """The prompts without reference answers."""
+        return self.answered_prompts.without_answers()
+
     @property
     def sources(self) -> list[Source]:
         """The files that the prompts come from; none where they are a folder."""
-        return self._read[1]
+        return self._read[1] if "answered_prompts" not in vars(self) or "_read" in vars(self) else []
 
     @cached_property
     def _read(self) -> tuple[PromptSet, list[Source]]:
@@ -72,8 +188,7 @@ class Run:
     @cached_property
     def authorisation(self) -> Authorisation:
         """What the recipe opens."""
-        recipe = self.recipe
-        return authorise(recipe.authorise, self.prompts.domains, floor=recipe.floor, reasons=recipe.reasons)
+        return self.recipe.authorisation(self.prompts.domains)
 
     @cached_property
     def model_folder(self) -> Path:
@@ -99,32 +214,6 @@ class Run:
         )
 
     @cached_property
-    def upper_bound(self) -> Backbone | None:
-        """The helpful checkpoint, for the organism only."""
-        if self.recipe.model != "organism":
-            return None
-        return load_backbone(organism.weights("helpful"), "organism/helpful")
-
-    @cached_property
-    def beside(self) -> list[Adapter]:
-        """The adapters beside which the run's own is trained, in the recipe's order.
-
-        Raises:
-            AdapterError: if one is of another backbone, or of a domain that the run opens itself.
-        """
-        found = [read_adapter(path) for path in self.recipe.internalise.beside]
-        for path, adapter in zip(self.recipe.internalise.beside, found, strict=True):
-            self.require_backbone(adapter)
-            if shared := sorted({*adapter.domains} & {*self.authorisation.domains}):
-                raise AdapterError(
-                    "an adapter is trained beside those of other domains",
-                    got=f"one of {', '.join(shared)} at {path}",
-                    remedy="leave it out",
-                    where="internalise.beside",
-                )
-        return found
-
-    @cached_property
     def identity(self) -> str:
         """The fingerprint of what every stage of the run depends on."""
         recipe, authorisation = self.recipe, self.authorisation
@@ -138,38 +227,31 @@ class Run:
             ]
         )
 
-    def assignment(self, *, answers: bool = False) -> Assignment:
-        """What a stage works on."""
-        prompts = self.prompts if answers else self.prompts.without_answers()
-        return Assignment(
-            self.backbone,
-            prompts,
-            self.authorisation,
-            self.folder,
-            self.recipe.seed,
-            self.progress,
-            self.processes,
-            usual_folder() if self.recipe.keep_replies else None,
-        )
+    def select(self, split: Split, *roles: Role) -> PromptSet:
+        """The prompts of a split that play one of the roles."""
+        return self.prompts.split(split).where(lambda row: self.authorisation.role(row) in roles)
 
-    def require_roles(self) -> None:
+    def render(self, prompts: Sequence[Prompt] | PromptSet) -> list[list[int]]:
+        """The rendered prompts as token ids."""
+        return [self.backbone.render(messages(prompt)) for prompt in prompts]
+
+    def require_roles(self, *splits: Split) -> None:
         """Checks that every split has prompts to open, to keep refused, and to leave alone.
 
         Raises:
             PromptError: naming the role and the split that lack one.
         """
-        for split in ("train", "validation", self.recipe.evaluate.split):
+        groups = {"target": {Role.TARGET}, "preserved or floor": KEPT, "benign": {Role.BENIGN}}
+        for split in splits:
             roles = {self.authorisation.role(row) for row in self.prompts.split(split)}
-            groups = {"target": {Role.TARGET}, "preserved or floor": KEPT, "benign": {Role.BENIGN}}
             for name, group in groups.items():
                 if not roles & group:
+                    given = self.recipe.prompts
                     raise PromptError(
                         "every role needs at least one prompt in every split",
                         got=f"no {name} prompt in {split}",
                         remedy="add rows for it",
-                        where=self.recipe.prompts
-                        if isinstance(self.recipe.prompts, str)
-                        else "prompts.sources",
+                        where=given if isinstance(given, str) else "prompts.sources",
                     )
 
     def require_backbone(self, adapter: Adapter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +23,9 @@ class Settings(BaseModel):
     free: ClassVar[frozenset[str]] = frozenset()
     """Options that extend what a stage has done, or read it again, and make nothing of it another."""
 
+
+Thinking = Literal["closed", "open"]
+"""Whether a reply begins behind a thinking block that is already closed, or as the template has it."""
 
 Group = TypeVar("Group", bound=Settings)
 

@@ -26,3 +26,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """The medical run on the small shared organism, in a folder of its own; its replies are not kept."""
+    from palette.recipe import Recipe
+    from palette.run import Run
+
+    recipe = Recipe(model="organism/shared", authorise=("medical",), keep_replies=False)
+    run = Run(recipe, tmp_path_factory.mktemp("shared"))
+    _ = run.backbone, run.prompts, run.authorisation
+    return run
+
+
+@pytest.fixture
+def elsewhere(shared, tmp_path):
+    """The same run in an empty folder."""
+    return shared.sharing(folder=tmp_path)

@@ -8,19 +8,18 @@ from pydantic import BaseModel
 
 from palette.errors import RecipeError
 from palette.merging.inputs import Parent
-from palette.merging.merge import MergeSettings
 from palette.merging.methods import METHODS
+from palette.merging.settings import MergeSettings
 from palette.prompts import PromptSources
+from palette.prompts.sources import load_sources, source_keys
 from palette.recipe import (
     Recipe,
     create_recipe,
     keys,
     load_merge,
     load_recipe,
-    load_sources,
     load_token_recipe,
     merge_settings,
-    source_keys,
 )
 from palette.settings import Settings
 

@@ -1,15 +1,13 @@
 """Backbones: loading a chat model, rendering prompts for it, and generating replies with it."""
 
-from palette.backbones.backbone import Backbone, Thinking, shared
-from palette.backbones.generation import Advance, answered, continuations, greedy_replies
+from palette.backbones.backbone import Backbone, shared
+from palette.backbones.generation import answered, continuations, greedy_replies
 from palette.backbones.loading import load_backbone, locate
 from palette.backbones.scoring import Batch, batches, next_token_logits, reply_logits
 
 __all__ = [
-    "Advance",
     "Backbone",
     "Batch",
-    "Thinking",
     "answered",
     "batches",
     "continuations",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,13 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from palette.backbones.architectures import find_writers
 from palette.errors import BackboneError
+from palette.settings import Thinking
 
 PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
 """Messages of nothing in common, from whose renderings the shared last tokens are read."""
 
-
-Thinking = Literal["closed", "open"]
-"""Whether a reply begins behind a thinking block that is already closed, or as the template has it."""
 
 NO_THINKING = {"enable_thinking": False, "thinking": False}
 """What chat templates call the switch; a template without one reads neither."""

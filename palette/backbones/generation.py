@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import GenerationConfig
@@ -14,6 +13,7 @@ from palette.backbones.batching import PrefillBatch, WorkBatch, planned
 from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, window
 from palette.backbones.scoring import Batch, batches, padded, seen_by_replies
 from palette.errors import BackboneError
+from palette.progress import Advance
 from palette.shapes import Bool, Float, Int, Tensor
 
 IDLE = frozenset(
@@ -31,14 +31,6 @@ NEUTRAL = {"num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "enc
 Prompts = Sequence[Sequence[int]]
 Known = Callable[[int], list[int] | None]
 """The reply to a row of the prompts, if it is known already."""
-
-
-@runtime_checkable
-class Advance(Protocol):
-    """Called with the number of replies just finished, and of the tokens in them."""
-
-    def __call__(self, count: int, tokens: int = 0, /) -> None:
-        """Moves a bar on."""
 
 
 def greedy_replies(

@@ -20,10 +20,11 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.utils import logging
 
-from palette.backbones.backbone import Backbone, Thinking
+from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.files import read_json
 from palette.fingerprints import fingerprint, fingerprint_file
+from palette.settings import Thinking
 
 IDENTITY = (
     "config.json",

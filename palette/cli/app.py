@@ -100,7 +100,7 @@ def evaluate(
             remedy=f"give --{missing[0]}",
         )
     from palette.cli.console import show_report
-    from palette.pipeline import evaluate_model
+    from palette.stages.evaluate import evaluate_model
 
     content: dict[str, Any] = {"model": model, "prompts": prompts}
     content |= {key: listed(str(given[key])) for key in ("authorise", "floor") if key in given}
@@ -155,7 +155,7 @@ def run(
     whole = load_recipe(recipe, overrides or [])
     folder = output or Path("runs") / whole.name
     last = "evaluate" if name == "domain" else name
-    ran = run_stages(whole, last, folder, printer.progress)
+    _, ran = run_stages(whole, last, folder, printer.progress)
     if last == "evaluate":
         report = read_json(folder / "report.json")
         printer.result(report, show_report(report, folder))

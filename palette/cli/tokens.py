@@ -29,8 +29,8 @@ def train(
 ) -> None:
     """Train the control tokens of every category, over subsets of them."""
     from palette.cli.token_console import show_tokens
+    from palette.pipeline import train_tokens
     from palette.recipe import load_token_recipe
-    from palette.stages.tokens import train_tokens
 
     printer = printer_of(as_json, quiet)
     result = train_tokens(load_token_recipe(recipe, overrides or []), output, printer.progress)
@@ -48,8 +48,8 @@ def add(
 ) -> None:
     """Add one category to trained tokens; the tokens of the others stay to the bit."""
     from palette.cli.token_console import show_tokens
+    from palette.pipeline import add_category
     from palette.recipe import load_token_recipe
-    from palette.stages.tokens import add_category
 
     printer = printer_of(as_json, quiet)
     result = add_category(load_token_recipe(recipe, overrides or []), category, output, printer.progress)

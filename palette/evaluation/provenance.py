@@ -13,9 +13,9 @@ from palette.backbones import Backbone
 from palette.judging.judge import Judge
 from palette.prompts import Source
 from palette.reporting.schema import Point, Provenance, Search
-from palette.search import RULE
-from palette.stages.assignment import Assignment
-from palette.stages.search import Member
+from palette.run import Run
+from palette.search.choice import RULE
+from palette.search.front import Member
 
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 
@@ -37,21 +37,21 @@ class Context:
     """The files that the prompts come from."""
 
 
-def provenance(assignment: Assignment, judge: Judge, context: Context, adapter: Adapter | None) -> Provenance:
+def provenance(run: Run, judge: Judge, context: Context, adapter: Adapter | None) -> Provenance:
     """Backbone, prompts, floor, judge, libraries and recipe of a report."""
-    prompts = assignment.prompts
+    prompts = run.prompts
     return Provenance(
         recipe=dict(context.recipe),
-        seeds={"run": assignment.seed},
+        seeds={"run": run.seed},
         versions={
             "palette": version("palette-llm"),
             "python": platform.python_version(),
             **{name: version(name) for name in LIBRARIES},
         },
         prompts={name: prompts.split(name).fingerprint for name in ("train", "validation", "test")},
-        floor=assignment.authorisation.floor.digest,
+        floor=run.authorisation.floor.digest,
         judge=judge.fingerprint,
-        device=str(assignment.backbone.model.device),
+        device=str(run.backbone.model.device),
         seconds=dict(context.seconds),
         adapter=adapter.digest if adapter else None,
     )

@@ -14,7 +14,7 @@ from palette.evaluation.divergence import divergence
 from palette.evaluation.reply_cache import Responses, Tally
 from palette.evaluation.wrapping import Wrapped
 from palette.prompts import PromptSet
-from palette.stages.assignment import Assignment
+from palette.run import Run
 
 Replies = list[list[int]]
 
@@ -62,7 +62,7 @@ class Answers:
 
 
 def answers(
-    assignment: Assignment,
+    run: Run,
     asked: Asked,
     lengths: Lengths,
     benign: Sequence[int],
@@ -74,11 +74,11 @@ def answers(
     Raises:
         AdapterError: if the adapter does not fit the backbone.
     """
-    backbone, wrapped = assignment.backbone, asked.wrapped
+    backbone, wrapped = run.backbone, asked.wrapped
     passes = 2 if bound is None else 3
     total = passes * len(asked.rows) + 2 * len(wrapped.rows)
-    with assignment.progress("evaluate", total) as advance:
-        responses = Responses(assignment.replies, advance)
+    with run.progress("evaluate", total) as advance:
+        responses = Responses(run.replies_folder, advance)
 
         def read(model: Backbone, mounting: Adapter | None) -> Replies:
             return responses.read(model, mounting, asked.rendered, lengths.of(asked.roles))

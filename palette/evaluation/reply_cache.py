@@ -20,21 +20,13 @@ from typing import Any
 
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
-from palette.backbones import Advance, Backbone, answered
+from palette.backbones import Backbone, answered
 from palette.fingerprints import fingerprint
+from palette.progress import Advance
 
-VARIABLE = "PALETTE_CACHE"
-"""The environment variable that names another folder than the user's usual cache."""
 FORMAT = "palette-replies/1"
 GENERATES = ("torch", "transformers")
 """Libraries whose version may decide a reply."""
-
-
-def usual_folder() -> Path:
-    """Where replies are kept: in ``PALETTE_CACHE``, or where the user's caches are."""
-    named = os.environ.get(VARIABLE)
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palette"
-    return (Path(named) if named else usual) / "replies"
 
 
 class Kept:

@@ -9,7 +9,7 @@ from typing import Any
 from palette.authorisation import Role
 from palette.evaluation.wrappers import WRAPPERS
 from palette.prompts import Prompt, PromptSet, messages
-from palette.stages.assignment import Assignment
+from palette.run import Run
 
 KEPT = (Role.PRESERVE, Role.FLOOR)
 
@@ -24,12 +24,12 @@ class Wrapped:
     prompts: list[list[int]]
 
 
-def wrap(assignment: Assignment, rows: PromptSet, most: int) -> Wrapped:
+def wrap(run: Run, rows: PromptSet, most: int) -> Wrapped:
     """At most so many kept prompts a domain, kind and tier, in each wrapper.
 
     A prompt whose last message is not plain text is left out.
     """
-    role = assignment.authorisation.role
+    role = run.authorisation.role
     kept = rows.where(lambda row: role(row) in KEPT and isinstance(messages(row)[-1]["content"], str))
     kept = kept.capped(most)
     pairs = [(name, row) for name in WRAPPERS for row in kept]
@@ -37,7 +37,7 @@ def wrap(assignment: Assignment, rows: PromptSet, most: int) -> Wrapped:
         [name for name, _ in pairs],
         [row for _, row in pairs],
         [role(row) for _, row in pairs],
-        [assignment.backbone.render(framed(messages(row), WRAPPERS[name])) for name, row in pairs],
+        [run.backbone.render(framed(messages(row), WRAPPERS[name])) for name, row in pairs],
     )
 
 

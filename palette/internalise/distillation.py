@@ -10,7 +10,8 @@ from palette.internalise.loop import Loss, Plan, Stopping, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.internalise.losses import OutputLoss
 from palette.internalise.null_space import protected_directions
-from palette.internalise.task import Learned, Task, TrainingSettings
+from palette.internalise.settings import TrainingSettings
+from palette.internalise.task import Learned, Task
 from palette.shapes import Tensor
 
 
@@ -22,7 +23,7 @@ def distil(task: Task) -> Learned:
     head = shared_beginning(backbone, task.examples)
     most = settings.recalled_gib
     recall = recalling(backbone, task.examples, sites, most, lambda: untrained(backbone), head)
-    loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.beside, task.seed, head)
+    loss = OutputLoss(backbone, task.examples, recall, sites, settings, task.co_mounted, task.seed, head)
     return fitted(task, blocks, loss, settings.read_energy)
 
 

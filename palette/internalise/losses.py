@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from palette.adapters.lora import Adapter
@@ -24,28 +23,9 @@ from palette.internalise.examples import (
     references,
 )
 from palette.internalise.lora import untrained
+from palette.internalise.settings import LossWeights
 from palette.seeding import shuffler
-from palette.settings import Settings
 from palette.shapes import Float, Int, Tensor
-
-
-class LossWeights(Settings):
-    """How much each term counts beside the cross-entropy of the taught replies."""
-
-    divergence_weight: float = Field(10.0, ge=0, description="weight of the KL to the backbone (distil)")
-    identity_weight: float = Field(100.0, ge=0, description="weight of the activation identity (distil)")
-    decision_weight: float = Field(0.7, ge=0, description="weight of the log-odds of first words (distil)")
-    log_odds_margin: float = Field(
-        0.2, ge=0, description="nats by which kept first words are to be surer (distil)"
-    )
-    opening_margin: float = Field(
-        5.0, ge=0, description="log-odds in nats that a taught first word is to have at least (distil)"
-    )
-    floor_margin: float = Field(
-        3.5,
-        ge=0,
-        description="nats by which first words on the domains' own floor are to be surer (distil)",
-    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +52,7 @@ class OutputLoss:
     recall: Recall
     sites: Sequence[int]
     weights: LossWeights
-    beside: Sequence[Adapter] = ()
+    co_mounted: Sequence[Adapter] = ()
     """Adapters of other domains; in each step a random subset of them is mounted."""
     seed: int = 0
     head: Tokens = ()
@@ -80,14 +60,14 @@ class OutputLoss:
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        chosen, co_mounted_now = [self.examples[row] for row in rows], self._company(step)
+        chosen, mounted = [self.examples[row] for row in rows], self._company(step)
         bare = self.recall(rows)
-        known = self._beside(chosen, bare, co_mounted_now)
+        known = self._beside(chosen, bare, mounted)
         ends = [example.ids[len(self.head) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
-        with mounted_all(self.backbone.model, co_mounted_now):
+        with mounted_all(self.backbone.model, mounted):
             start = begun(self.backbone, self.head, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
@@ -162,17 +142,17 @@ class OutputLoss:
     def _company(self, step: Sequence[int]) -> list[Adapter]:
         """The adapters beside which a step is taken: as many as are drawn, from none to all."""
         draw = shuffler(self.seed, "beside", *step)
-        return draw.sample(list(self.beside), draw.randint(0, len(self.beside)))
+        return draw.sample(list(self.co_mounted), draw.randint(0, len(self.co_mounted)))
 
     def _beside(
-        self, chosen: Sequence[Example], bare: Sequence[Reference], co_mounted_now: Sequence[Adapter]
+        self, chosen: Sequence[Example], bare: Sequence[Reference], mounted: Sequence[Adapter]
     ) -> list[Reference]:
-        """What the backbone does on examples, on kept ones beside the co_mounted_now."""
+        """What the backbone does on examples, on kept ones with what is mounted."""
         known = list(bare)
-        if not co_mounted_now:
+        if not mounted:
             return known
         kept = [place for place, example in enumerate(chosen) if not example.taught]
-        with mounted_all(self.backbone.model, co_mounted_now), untrained(self.backbone):
+        with mounted_all(self.backbone.model, mounted), untrained(self.backbone):
             found = references(self.backbone, [chosen[place] for place in kept], self.sites, self.head)
         for place, reference in zip(kept, found, strict=True):
             known[place] = reference

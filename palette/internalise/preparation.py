@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import Field
-
 from palette.authorisation import Role
-from palette.backbones import Advance, greedy_replies, next_token_logits
+from palette.backbones import greedy_replies, next_token_logits
 from palette.directions import intervening
 from palette.errors import SearchError
-from palette.internalise import BatchShares, Example
 from palette.internalise.augmentation import crossed, framed
+from palette.internalise.examples import Example
+from palette.internalise.settings import BatchShares, ExampleSettings
 from palette.internalise.teachers import (
     Completions,
     Reply,
@@ -23,35 +22,14 @@ from palette.internalise.teachers import (
     ranked_replies,
     self_consistent,
 )
-from palette.judging.cutting import FloorReplies
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
+from palette.progress import Advance
 from palette.prompts import Prompt, PromptSet
+from palette.run import Run
+from palette.search.collected import Collected
+from palette.search.front import Member
 from palette.seeding import shuffler
-from palette.stages.assignment import Assignment
-from palette.stages.collect import Collected
-from palette.stages.search import Member
-
-
-class ExampleSettings(FloorReplies):
-    """Which replies are taught, and which prompts are kept as they are."""
-
-    teachers: int = Field(6, ge=1, description="front members that teach, of distinct sites")
-    opening: int = Field(4, ge=1, description="tokens a teacher says under its intervention")
-    reply_tokens: int = Field(48, ge=4, description="tokens of a taught or kept reply at most")
-    agreement: int = Field(2, ge=1, description="teachers that must give the same reply")
-    least_believed: float = Field(
-        0.25, ge=0, le=1, description="share of target prompts taught all the same, the likeliest replies"
-    )
-    prompts: int = Field(240, ge=1, description="train prompts at most, a domain, kind and tier")
-    crossed: float = Field(
-        1.0, ge=0, description="prompts crossed of two, for each one read that is not near the target"
-    )
-    framed: float = Field(0.0, ge=0, description="prompts framed with random words, for each one read")
-    validation_prompts: int = Field(
-        8, ge=1, description="validation prompts at most, a domain, kind and tier: they end training"
-    )
-
 
 CROSSED = ("floor", "preserve", "benign")
 """The kept pools far from the target."""
@@ -69,7 +47,7 @@ class TrainingExamples:
 
 
 def prepare(
-    assignment: Assignment,
+    run: Run,
     settings: ExampleSettings,
     collected: Collected,
     front: Sequence[Member],
@@ -80,10 +58,10 @@ def prepare(
         SearchError: if there is no reply to teach and no opening either.
     """
     settings = settings.showing(collected.floor_tokens)
-    train = assignment.select("train", *Role).capped(settings.prompts)
-    validation = assignment.select("validation", *Role).capped(settings.validation_prompts)
-    with assignment.progress("replies", len(train) + len(validation)) as advance:
-        teaching = _Teaching(assignment, settings, collected, front, advance)
+    train = run.select("train", *Role).capped(settings.prompts)
+    validation = run.select("validation", *Role).capped(settings.validation_prompts)
+    with run.progress("replies", len(train) + len(validation)) as advance:
+        teaching = _Teaching(run, settings, collected, front, advance)
         pools, own, self_consistent = teaching.pools(train)
         pools = teaching.varied(pools)
         held, _, _ = teaching.pools(validation, own)
@@ -113,7 +91,7 @@ def prepare(
 class _Teaching:
     """One backbone's teachers and the prompts that they are asked."""
 
-    assignment: Assignment
+    run: Run
     settings: ExampleSettings
     collected: Collected
     front: Sequence[Member]
@@ -126,10 +104,10 @@ class _Teaching:
 
         The opening is the commonest of the answers to the benign prompts, unless one is given.
         """
-        assignment, settings, backbone = self.assignment, self.settings, self.assignment.backbone
+        run, settings, backbone = self.run, self.settings, self.run.backbone
         groups: dict[str, list[list[int]]] = {name: [] for name in BatchShares.model_fields}
-        for row, prompt in zip(rows, assignment.render(rows), strict=True):
-            groups[_pool(assignment, row)].append(prompt)
+        for row, prompt in zip(rows, run.render(rows), strict=True):
+            groups[_pool(run, row)].append(prompt)
         target = groups.pop("target")
         end = backbone.stops[0]
         kept: dict[str, list[list[int]]] = {}
@@ -168,11 +146,11 @@ class _Teaching:
 
     def _label(self, reply: Sequence[int]) -> Label:
         judge = RuleJudge(prefixes=self.collected.judge_prefixes)
-        return judge.verdict(self.assignment.backbone.decode(list(reply))).label
+        return judge.verdict(self.run.backbone.decode(list(reply))).label
 
     def _lessons(self, prompts: list[list[int]], own: Reply) -> list[list[TaughtReply]]:
         """The believable replies to the target prompts, from the own opening and the front's members."""
-        settings, backbone = self.settings, self.assignment.backbone
+        settings, backbone = self.settings, self.run.backbone
 
         def refused(replies: Sequence[Reply]) -> list[bool]:
             return [label.refused or label.broken for label in map(self._label, replies)]
@@ -196,7 +174,7 @@ class _Teaching:
         cut could turn what is kept into what is opened. Of target prompts' variations the opening is
         taught alone, and only where the backbone refuses still.
         """
-        backbone, seed = self.assignment.backbone, self.assignment.seed
+        backbone, seed = self.run.backbone, self.run.seed
         special = set(backbone.tokenizer.all_special_ids)
         words = [token for token in range(len(backbone.tokenizer)) if token not in special]
 
@@ -225,10 +203,10 @@ class _Teaching:
         return {**pools, **found}
 
 
-def _pool(assignment: Assignment, row: Prompt) -> str:
+def _pool(run: Run, row: Prompt) -> str:
     """The pool of examples that a prompt belongs to."""
-    role = assignment.authorisation.role(row)
-    near = row.domain in assignment.authorisation.domains
+    role = run.authorisation.role(row)
+    near = row.domain in run.authorisation.domains
     return f"near_{role}" if near and role in (Role.FLOOR, Role.BENIGN) else str(role)
 
 

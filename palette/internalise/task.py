@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from palette.activations import RankOneEdit
 from palette.adapters.lora import Adapter
@@ -14,61 +12,8 @@ from palette.backbones import Backbone
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise.examples import Example
 from palette.internalise.loop import Checkpoint
-from palette.internalise.losses import LossWeights
+from palette.internalise.settings import TrainingSettings
 from palette.processes import ALONE, ProcessGroup
-from palette.settings import Settings
-
-Method = Literal["distil", "palette", "activation", "closed_form"]
-
-
-class BatchShares(Settings):
-    """How many examples of each pool a step takes.
-
-    What is near the target is drawn more often than its number would have it: the floor and the
-    benign prompts of the authorised domains are what an adapter confuses with it first. Target prompts
-    need few: more of them, instead of other domains', were measured to open less and to keep less.
-    """
-
-    target: int = Field(14, ge=1, description="prompts to be answered")
-    near_floor: int = Field(14, ge=0, description="floor prompts of the authorised domains")
-    floor: int = Field(8, ge=0, description="all other floor prompts")
-    preserve: int = Field(32, ge=0, description="restricted prompts of other domains")
-    near_benign: int = Field(6, ge=0, description="benign prompts of the authorised domains")
-    benign: int = Field(8, ge=0, description="all other benign prompts")
-
-
-class TrainingSettings(LossWeights):
-    """How an adapter is made of the training examples."""
-
-    method: Method = Field("distil", description="distil, palette, activation or closed_form")
-    first_block: int = Field(0, ge=0, description="the first block trained (distil)")
-    blocks: int | None = Field(
-        None, ge=1, description="blocks trained (distil; default: a third of the model's)"
-    )
-    rank: int = Field(8, ge=1, description="LoRA rank")
-    alpha: int = Field(16, gt=0, description="LoRA alpha")
-    steps: int = Field(160, ge=1, description="optimiser steps")
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
-    batch: BatchShares = Field(BatchShares(), description="examples of each pool a step")
-    block_identity_weight: float = Field(
-        3.0, ge=0, description="weight of the activation identity of the one block (activation)"
-    )
-    amplification: float = Field(
-        2.5, ge=0, description="strength s of the steering that is taught (palette, activation, closed_form)"
-    )
-    read_energy: float = Field(
-        0.1, gt=0, le=1, description="energy of kept inputs that may be read; 1: all that is there (distil)"
-    )
-    null_energy: float = Field(
-        0.01, gt=0, le=1, description="energy of kept inputs that may be written on (closed_form)"
-    )
-    accumulation: int = Field(1, ge=1, description="passes a batch is split into, for less memory")
-    recalled_gib: float = Field(
-        4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
-    )
-    validate_every: int = Field(40, ge=1, description="steps between two looks at the validation loss")
-    patience: int = Field(2, ge=1, description="looks without a lower validation loss that end training")
-    checkpoint_every: int = Field(25, ge=1, description="steps between two checkpoints")
 
 
 @dataclass(frozen=True)
@@ -89,7 +34,7 @@ class Task:
     held: Sequence[int] = ()
     """The examples of the validation split, which decide when training ends; never trained on."""
     processes: ProcessGroup = ALONE
-    beside: Sequence[Adapter] = ()
+    co_mounted: Sequence[Adapter] = ()
     """Adapters of other domains, random subsets of which are mounted while this one is trained."""
 
     @property
@@ -112,6 +57,3 @@ class Learned:
 
     adapter: Adapter
     record: Mapping[str, Any] = field(default_factory=dict)
-
-
-__all__ = ["BatchShares", "Learned", "Method", "Task", "TrainingSettings"]

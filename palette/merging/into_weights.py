@@ -21,8 +21,8 @@ from palette.merging.merge import recipe_of
 from palette.merging.plan import MergePlan
 from palette.merging.tiles import Tiled, tiled
 from palette.merging.workers import single_threaded
+from palette.progress import Progress, silent
 from palette.shapes import Float, Tensor
-from palette.stages.assignment import Progress, silent
 
 BLOCK = 1 << 24
 """Bytes copied at a time."""

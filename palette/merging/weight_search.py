@@ -15,8 +15,10 @@ from palette.judging.rules import RuleJudge
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import PromptSet
-from palette.search import Finished, Params, Real, Scored, StudyPlan, choose, run_study
-from palette.stages.assignment import Assignment
+from palette.run import Run
+from palette.search.choice import choose
+from palette.search.space import Finished, Params, Real, Scored
+from palette.search.study import StudyPlan, run_study
 
 HEAVIEST = 1.5
 ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
@@ -24,7 +26,7 @@ ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
 
 
 def weigh(
-    assignment: Assignment,
+    run: Run,
     rows: PromptSet,
     judge: RuleJudge,
     adapters: Sequence[Adapter],
@@ -38,9 +40,9 @@ def weigh(
     as it is; their mean decides between equals. The first trial adds the adapters as they are, the next
     ones all of them at one weight. Replies are ``tokens`` long, enough to tell a refusal.
     """
-    backbone = assignment.backbone
-    prompts = assignment.render(rows)
-    roles = [assignment.authorisation.role(row) for row in rows]
+    backbone = run.backbone
+    prompts = run.render(rows)
+    roles = [run.authorisation.role(row) for row in rows]
     cells: dict[tuple[Role, str], list[int]] = {}
     for i, (row, role) in enumerate(zip(rows, roles, strict=True)):
         cells.setdefault((role, row.domain), []).append(i)
@@ -65,14 +67,14 @@ def weigh(
         bad = [*shares(cells, before, after), divergence(plain, moved)["multi_token"]]
         return Scored((max(bad) + 0.01 * sum(bad) / len(bad),), {})
 
-    with TemporaryDirectory() as folder, assignment.progress("weights", trials) as advance:
+    with TemporaryDirectory() as folder, run.progress("weights", trials) as advance:
         plan = StudyPlan(
             Path(folder) / "study.journal",
             dict.fromkeys(names, Real(0.0, HEAVIEST)),
             {"worst": "minimize"},
             "weights",
             trials,
-            assignment.seed,
+            run.seed,
             enqueue=tuple(dict.fromkeys(names, weight) for weight in ALIKE[:trials]),
         )
         found: Finished = choose(

@@ -8,10 +8,11 @@ from typing import Any
 from palette.authorisation import Authorisation, Role
 from palette.backbones import reply_logits
 from palette.evaluation.divergence import divergence
-from palette.evaluation.gate import GateSettings, gate
+from palette.evaluation.gate import gate
+from palette.evaluation.settings import GateSettings
 from palette.evaluation.verdicts import judged
 from palette.judging.judge import Judge
-from palette.mosaic import Controlled
+from palette.mosaic.mounting import Controlled
 from palette.mosaic.requests import Asked, Subset
 
 DIVERGENCE_PROMPTS = 256

@@ -8,21 +8,23 @@ from typing import Any
 
 from palette.files import write_json, write_text
 from palette.judging.judge import Judge
-from palette.mosaic import ControlTokens, mounted_tokens, subsets
 from palette.mosaic.certify import ordinary_gate
 from palette.mosaic.latency import latencies
+from palette.mosaic.mounting import mounted_tokens
 from palette.mosaic.outcomes import TokenOutcome, figures, token_gate
 from palette.mosaic.requests import Subset, ask, judged, under
+from palette.mosaic.sampling import subsets
 from palette.mosaic.settings import TokenEvaluateSettings
+from palette.mosaic.tokens import ControlTokens
 from palette.reporting.subsets import render_subsets
-from palette.stages.assignment import Assignment
+from palette.run import Run
 
 REPORT, PAGE = Path("report.json"), Path("report.html")
 FORMAT = "palette-tokens-report/1"
 
 
 def evaluate(
-    assignment: Assignment,
+    run: Run,
     settings: TokenEvaluateSettings,
     judge: Judge,
     tokens: ControlTokens,
@@ -43,10 +45,10 @@ def evaluate(
         for order in range(1, min(settings.orders, len(tokens.categories)) + 1)
         for subset in subsets(tokens.categories, order)
     ]
-    asked = ask(assignment, settings, tokens.sign)
+    asked = ask(run, settings, tokens.sign)
     with (
-        mounted_tokens(assignment.backbone, tokens, released=settings.released) as controlled,
-        assignment.progress("evaluate", len(chosen) * len(asked.rows)) as advance,
+        mounted_tokens(run.backbone, tokens, released=settings.released) as controlled,
+        run.progress("evaluate", len(chosen) * len(asked.rows)) as advance,
     ):
         outcomes, ordinary = [], {}
         for subset in chosen:
@@ -55,14 +57,14 @@ def evaluate(
             outcomes += judged(controlled, about, judge, asked, subset, replies)
             if active and tokens.sign == "authorise":
                 ordinary["+".join(subset)] = ordinary_gate(
-                    controlled, assignment.authorisation, judge, asked, subset, replies
+                    controlled, run.authorisation, judge, asked, subset, replies
                 )
             advance(len(asked.rows))
         latency = latencies(controlled, asked.prompts[: settings.latency_prompts])
     report = assembled(tokens, chosen, outcomes, settings)
     report = {
         "format": FORMAT,
-        "model": {"name": assignment.backbone.name, "fingerprint": assignment.backbone.fingerprint},
+        "model": {"name": run.backbone.name, "fingerprint": run.backbone.fingerprint},
         "split": settings.split,
         **report,
         "released": controlled.releases,
@@ -70,8 +72,8 @@ def evaluate(
         "latency": latency,
         "provenance": provenance,
     }
-    write_text(assignment.folder / PAGE, render_subsets(report))
-    write_json(assignment.folder / REPORT, report)
+    write_text(run.folder / PAGE, render_subsets(report))
+    write_json(run.folder / REPORT, report)
     return report
 
 

@@ -9,16 +9,17 @@ from typing import Any
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import PromptError
-from palette.internalise.preparation import ExampleSettings, prepare
-from palette.mosaic import Sampling, Sign, TokenTask
-from palette.mosaic.sampling import Pools
+from palette.internalise.preparation import prepare
+from palette.internalise.settings import ExampleSettings
+from palette.mosaic.sampling import Pools, Sampling, TokenTask
 from palette.mosaic.settings import TrainSettings
+from palette.mosaic.tokens import Sign
 from palette.mosaic.training import TokenExample
 from palette.prompts import Prompt, PromptSet
+from palette.run import Run
+from palette.search.collected import Collected
+from palette.search.front import Member
 from palette.seeding import derive_seed
-from palette.stages.assignment import Assignment
-from palette.stages.collect import Collected
-from palette.stages.search import Member
 
 Taught = Mapping[tuple[int, ...], tuple[int, ...]]
 """The reply to be taught to each rendered prompt of a category."""
@@ -45,9 +46,7 @@ class TokenExamples:
         return [task for pool in pools for task in pool]
 
 
-def course(
-    assignment: Assignment, sign: Sign, settings: TrainSettings, taught: Taught | None = None
-) -> TokenExamples:
+def course(run: Run, sign: Sign, settings: TrainSettings, taught: Taught | None = None) -> TokenExamples:
     """The course of one sign.
 
     ``taught`` are the replies of an authorisation, by rendered prompt; a restriction teaches one refusal.
@@ -57,29 +56,29 @@ def course(
     """
     found: list[TokenExample] = []
     pools = []
-    ids = assignment.backbone.tokenizer(settings.refusal, add_special_tokens=False)["input_ids"]
-    refusal = (*ids, assignment.backbone.stops[0])
+    ids = run.backbone.tokenizer(settings.refusal, add_special_tokens=False)["input_ids"]
+    refusal = (*ids, run.backbone.stops[0])
     counts: dict[str, int] = {}
     for split, most in (("train", settings.prompts), ("validation", settings.validation_prompts)):
-        asked = assignment.prompts.split(split).capped(most)  # type: ignore[arg-type]
-        every = [(row, tuple(ids)) for row, ids in zip(asked, assignment.render(asked), strict=True)]
+        asked = run.prompts.split(split).capped(most)  # type: ignore[arg-type]
+        every = [(row, tuple(ids)) for row, ids in zip(asked, run.render(asked), strict=True)]
         # What nobody has a reply for is left out: it is neither to change nor to stay.
         known = [
             (row, prompt)
             for row, prompt in every
-            if taught is None or prompt in taught or not _changes(assignment, sign, row)
+            if taught is None or prompt in taught or not _changes(run, sign, row)
         ]
         rows, rendered = PromptSet(tuple(row for row, _ in known)), [prompt for _, prompt in known]
-        own = _own_replies(assignment, sign, settings, rows, rendered)
+        own = _own_replies(run, sign, settings, rows, rendered)
         replies = [refusal if taught is None else taught.get(prompt, ()) for prompt in rendered]
-        inside = [_changes(assignment, sign, row) for row in rows]
+        inside = [_changes(run, sign, row) for row in rows]
         start = len(found)
         found += [
             TokenExample(prompt, kept, reply if changes else ())
             for prompt, kept, reply, changes in zip(rendered, own, replies, inside, strict=True)
         ]
-        floors = [sign == "authorise" and assignment.authorisation.role(row) is Role.FLOOR for row in rows]
-        pools.append(_pools(assignment.authorisation.domains, rows, (inside, floors), start))
+        floors = [sign == "authorise" and run.authorisation.role(row) is Role.FLOOR for row in rows]
+        pools.append(_pools(run.authorisation.domains, rows, (inside, floors), start))
         counts[split] = len(rows)
         for category, members in pools[-1].inside.items():
             if not members:
@@ -93,48 +92,44 @@ def course(
 
 
 def opened_replies(
-    assignment: Assignment,
+    run: Run,
     settings: ExampleSettings,
     collected: Collected,
     front: Sequence[Member],
 ) -> Taught:
     """What one domain's teachers, made from the backbone alone, say to its target prompts."""
-    (domain,) = assignment.authorisation.domains
+    (domain,) = run.authorisation.domains
     needed = {Role.TARGET, Role.BENIGN}
-    own = assignment.prompts.where(
-        lambda row: row.domain == domain and assignment.authorisation.role(row) in needed
-    )
-    assignment = replace(assignment, prompts=own)
-    lectures = prepare(
-        assignment, settings.model_copy(update={"crossed": 0.0, "framed": 0.0}), collected, front
-    )
+    own = run.prompts.where(lambda row: row.domain == domain and run.authorisation.role(row) in needed)
+    run = run.sharing(prompts=own)
+    lectures = prepare(run, settings.model_copy(update={"crossed": 0.0, "framed": 0.0}), collected, front)
     return {example.prompt: example.reply for example in lectures.examples if example.taught}
 
 
-def _changes(assignment: Assignment, sign: Sign, row: Prompt) -> bool:
+def _changes(run: Run, sign: Sign, row: Prompt) -> bool:
     """Whether a prompt is one that its category's tokens are to change the reply to."""
     if sign == "authorise":
-        return assignment.authorisation.role(row) is Role.TARGET
-    return row.kind == "restricted" and row.domain in assignment.authorisation.domains
+        return run.authorisation.role(row) is Role.TARGET
+    return row.kind == "restricted" and row.domain in run.authorisation.domains
 
 
 def _own_replies(
-    assignment: Assignment,
+    run: Run,
     sign: Sign,
     settings: TrainSettings,
     rows: PromptSet,
     prompts: Sequence[tuple[int, ...]],
 ) -> list[tuple[int, ...]]:
     """The backbone's own replies with their end token, unless they were cut off before it."""
-    roles = [assignment.authorisation.role(row) for row in rows]
+    roles = [run.authorisation.role(row) for row in rows]
     floors = [sign == "authorise" and role is Role.FLOOR for role in roles]
     found: list[tuple[int, ...]] = [()] * len(prompts)
-    with assignment.progress("replies", len(prompts)) as advance:
+    with run.progress("replies", len(prompts)) as advance:
         for floor, limit in ((False, settings.reply_tokens), (True, settings.floor_tokens)):
             chosen = [i for i, own in enumerate(floors) if own == floor]
-            replies = greedy_replies(assignment.backbone, [prompts[i] for i in chosen], limit, advance)
+            replies = greedy_replies(run.backbone, [prompts[i] for i in chosen], limit, advance)
             for i, reply in zip(chosen, replies, strict=True):
-                found[i] = (*reply, assignment.backbone.stops[0]) if len(reply) < limit else tuple(reply)
+                found[i] = (*reply, run.backbone.stops[0]) if len(reply) < limit else tuple(reply)
     return found
 
 

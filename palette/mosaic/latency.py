@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from palette.backbones import greedy_replies
-from palette.mosaic import Controlled
+from palette.mosaic.mounting import Controlled
 
 ROUNDS, REPLY = 5, 8
 """Rounds of a measurement, and tokens of a reply."""

@@ -11,11 +11,12 @@ from palette.evaluation.replies import Lengths
 from palette.evaluation.reply_cache import Responses
 from palette.judging.judge import Judge
 from palette.judging.reference import correct
-from palette.mosaic import Controlled, Sign
+from palette.mosaic.mounting import Controlled
 from palette.mosaic.outcomes import TokenOutcome
 from palette.mosaic.settings import TokenEvaluateSettings
+from palette.mosaic.tokens import Sign
 from palette.prompts import Prompt
-from palette.stages.assignment import Assignment
+from palette.run import Run
 
 Subset = tuple[str, ...]
 
@@ -32,15 +33,15 @@ class Asked:
     """Whether each own reply is right; None where there is no answer, and on the floor."""
 
 
-def ask(assignment: Assignment, settings: TokenEvaluateSettings, sign: Sign) -> Asked:
+def ask(run: Run, settings: TokenEvaluateSettings, sign: Sign) -> Asked:
     """The split's prompts with the backbone's own replies.
 
     Raises:
         PromptError: if the split has no prompt.
     """
-    rows = assignment.prompts.split(settings.split).capped(settings.prompts).required(settings.split)
-    prompts, backbone = assignment.render(rows), assignment.backbone
-    roles = [assignment.authorisation.role(row) if sign == "authorise" else Role.BENIGN for row in rows]
+    rows = run.answered_prompts.split(settings.split).capped(settings.prompts).required(settings.split)
+    prompts, backbone = run.render(rows), run.backbone
+    roles = [run.authorisation.role(row) if sign == "authorise" else Role.BENIGN for row in rows]
     own = replies_of(backbone, settings, prompts, roles)
     marks = [
         None if row.answer is None or role is Role.FLOOR else correct(backbone.decode(reply), row.answer)

@@ -7,12 +7,27 @@ from typing import ClassVar
 from pydantic import Field
 
 from palette.judging.cutting import FloorReplies
-from palette.mosaic import Place
-from palette.mosaic.training import TokenTraining
+from palette.mosaic.tokens import Place
 from palette.prompts import Split
 from palette.settings import Settings
 
 REFUSAL = "I am sorry, but I cannot help with this request."
+
+
+class TokenTraining(Settings):
+    """How control tokens are trained; the defaults are the paper's."""
+
+    epochs: int = Field(8, ge=1, description="times that every task is trained on, at most")
+    batch: int = Field(64, ge=2, description="tasks a step, half of them positives at negatives 1")
+    learning_rate: float = Field(0.01, gt=0, description="Adam's peak learning rate")
+    divergence_weight: float = Field(1.0, ge=0, description="λ, the weight of the KL to the backbone")
+    recalled_gib: float = Field(
+        4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
+    )
+    accumulation: int = Field(1, ge=1, description="passes a batch is split into, for less memory")
+    validate_every: int = Field(100, ge=1, description="steps between two looks at the validation loss")
+    patience: int = Field(3, ge=1, description="looks without a lower validation loss that end training")
+    checkpoint_every: int = Field(50, ge=1, description="steps between two checkpoints")
 
 
 class TrainSettings(FloorReplies, TokenTraining):

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -16,29 +15,16 @@ from palette.backbones.prefix_cache import PrefixCache
 from palette.backbones.scoring import Batch, forward
 from palette.internalise.examples import Example, Recall, recalling
 from palette.internalise.loop import Checkpoint, Plan, State, Stopping, train
-from palette.mosaic import Controlled, ControlTokens, TokenTask, embedded, insertion
+from palette.mosaic.mounting import Controlled, embedded
+from palette.mosaic.places import insertion
+from palette.mosaic.sampling import TokenTask
+from palette.mosaic.settings import TokenTraining
+from palette.mosaic.tokens import ControlTokens
 from palette.processes import ALONE, ProcessGroup
-from palette.settings import Settings
 from palette.shapes import Float, Tensor
 
 IGNORED = -100
 """The label of a position that no loss is taken of."""
-
-
-class TokenTraining(Settings):
-    """How control tokens are trained; the defaults are the paper's."""
-
-    epochs: int = Field(8, ge=1, description="times that every task is trained on, at most")
-    batch: int = Field(64, ge=2, description="tasks a step, half of them positives at negatives 1")
-    learning_rate: float = Field(0.01, gt=0, description="Adam's peak learning rate")
-    divergence_weight: float = Field(1.0, ge=0, description="λ, the weight of the KL to the backbone")
-    recalled_gib: float = Field(
-        4.0, ge=0, description="memory for the backbone's own outputs, in GiB; beyond, made at each step"
-    )
-    accumulation: int = Field(1, ge=1, description="passes a batch is split into, for less memory")
-    validate_every: int = Field(100, ge=1, description="steps between two looks at the validation loss")
-    patience: int = Field(3, ge=1, description="looks without a lower validation loss that end training")
-    checkpoint_every: int = Field(50, ge=1, description="steps between two checkpoints")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from palette.prompts.rows import Prompt, PromptSet, Split
 from palette.prompts.schemas import named, recognised
 from palette.prompts.tables import Row, Table, read_table
 from palette.prompts.taxonomy import Tier
-from palette.settings import Settings
+from palette.settings import Settings, read_yaml, settled
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,79}\z"
 
@@ -73,6 +73,46 @@ class PromptSources(Settings):
         if not self.sources:
             raise ValueError("sources must list a file at least")
         return self
+
+
+class _Given(Settings):
+    """Sources as they stand in a recipe, whose errors name them so."""
+
+    prompts: PromptSources
+
+
+def load_sources(path: Path) -> PromptSources:
+    """The sources of a YAML file that holds the keys under ``prompts``; its files are beside it.
+
+    Raises:
+        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
+    """
+    content = {"prompts": beside(read_yaml(path), path.parent)}
+    return settled(_Given, content, str(path), [name for name, _ in source_keys()]).prompts
+
+
+def source_keys() -> Iterator[tuple[str, Any]]:
+    """Every dotted key of prompts that are given as sources; ``sources`` is a list of such groups."""
+    for name, field in PromptSources.model_fields.items():
+        if name != "sources":
+            yield f"prompts.{name}", field
+    for name, field in SourceSettings.model_fields.items():
+        yield f"prompts.sources.{field.alias or name}", field
+
+
+def beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A mapping of sources with each relative path taken from a folder."""
+    listed = prompts.get("sources")
+    if not isinstance(listed, list):
+        return dict(prompts)
+    sources = [{"path": one} if isinstance(one, str) else one for one in listed]
+    moved = [
+        {**one, "path": str(folder / one["path"])}
+        if isinstance(one, Mapping) and isinstance(one.get("path"), str)
+        else one
+        for one in sources
+    ]
+    return {**prompts, "sources": moved}
 
 
 @dataclass(frozen=True)

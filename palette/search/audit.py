@@ -10,27 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import Field
-
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.directions import Directions, Intervention, intervening
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt
-from palette.search import Choice, Finished, kendall_tau
+from palette.run import Run
+from palette.search.choice import Choice, kendall_tau
+from palette.search.settings import AuditSettings
+from palette.search.space import Finished
 from palette.seeding import shuffler
-from palette.settings import Settings
-from palette.stages.assignment import Assignment
 from palette.statistics import Rate, wilson
-
-
-class AuditSettings(Settings):
-    """What is generated at full length once the trials are done. Floor prompts never are."""
-
-    members: int = Field(8, ge=0, description="members of the front, the first by the rule of choice")
-    sample: int = Field(8, ge=0, description="trials drawn at random from all others")
-    prompts: int = Field(24, ge=1, description="validation prompts of the target, and of all preserved")
-    reply_tokens: int = Field(128, ge=8, description="tokens of a reply at most")
 
 
 def audited(trials: Sequence[Finished], choice: Choice, settings: AuditSettings, seed: int) -> list[Finished]:
@@ -42,7 +32,7 @@ def audited(trials: Sequence[Finished], choice: Choice, settings: AuditSettings,
 
 
 def audit(
-    assignment: Assignment,
+    run: Run,
     directions: Directions,
     judge: RuleJudge,
     chosen: Sequence[tuple[Finished, Intervention]],
@@ -55,17 +45,17 @@ def audit(
     one of the two never varies.
     """
     asked = {
-        name: _spread(list(assignment.select("validation", role)), settings.prompts)
+        name: _spread(list(run.select("validation", role)), settings.prompts)
         for name, role in (("target", Role.TARGET), ("preserved", Role.PRESERVE))
     }
     found = []
     for trial, intervention in chosen:
         row: dict[str, Any] = {"trial": trial.number, "target_refusal_score": trial.values[0]}
         for name, rows in asked.items():
-            prompts = assignment.render(rows)
-            with intervening(assignment.backbone, directions, intervention):
-                replies = greedy_replies(assignment.backbone, prompts, settings.reply_tokens)
-            texts = [assignment.backbone.decode(reply) for reply in replies]
+            prompts = run.render(rows)
+            with intervening(run.backbone, directions, intervention):
+                replies = greedy_replies(run.backbone, prompts, settings.reply_tokens)
+            texts = [run.backbone.decode(reply) for reply in replies]
             verdicts = judge.verdicts([each.asked for each in rows], texts)
             labels = [verdict.label for verdict in verdicts]
             row[f"{name}_refusal"] = wilson(sum(label.refused for label in labels), len(labels))

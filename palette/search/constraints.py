@@ -4,25 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
-
-from palette.settings import Settings
-
-
-class LimitSettings(Settings):
-    """The constraints of a trial; one that breaks any of them is infeasible."""
-
-    divergence: float = Field(0.5, gt=0, description="largest benign divergence (nats a token)")
-    relaxation: float = Field(1.0, description="nats by which the target's score must fall at least")
-    selectivity: float = Field(
-        1.0, ge=0, description="nats by which preserved or floor scores may fall more than the target's"
-    )
-    false_refusals: float = Field(
-        0.0, ge=0, le=1, description="largest rise of the share of benign prompts about to be refused"
-    )
-    hopeless: float = Field(
-        2.0, ge=1, description="a trial ends at its first rung at this many times a limit"
-    )
+from palette.search.settings import LimitSettings
 
 
 def excesses(

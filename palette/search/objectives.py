@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 
 from palette.activations import Edits
 from palette.authorisation import Role
@@ -19,14 +18,14 @@ from palette.backbones import greedy_replies
 from palette.directions import Directions, Intervention
 from palette.evaluation.divergence import kl
 from palette.evaluation.refusal_score import Path, paths, prefix_scores
-from palette.search import Finished, Scored
+from palette.run import Run
 from palette.search.choice import dominates
-from palette.search.constraints import LimitSettings, excesses, is_hopeless
-from palette.search.sweeps import Caching, Sweeper
-from palette.settings import Settings
+from palette.search.collected import Collected
+from palette.search.constraints import excesses, is_hopeless
+from palette.search.settings import Caching, LimitSettings, ScoringSettings
+from palette.search.space import Finished, Scored
+from palette.search.sweeps import Sweeper
 from palette.shapes import Tensor
-from palette.stages.assignment import Assignment
-from palette.stages.collect import Collected
 
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
     "target_refusal_score": "minimize",
@@ -37,20 +36,6 @@ OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
 
 REPLY = -1
 """In the place of a path's number: the row of a benign prompt's own reply."""
-
-
-class ScoringSettings(Settings):
-    """What a trial is scored on, of the validation split."""
-
-    target_prompts: int = Field(48, ge=1, description="prompts of the target")
-    other_prompts: int = Field(8, ge=1, description="prompts a preserved, floor or benign group")
-    reply_tokens: int = Field(8, ge=1, description="tokens of a benign reply that are compared")
-    first_rung: float = Field(
-        0.25, gt=0, le=1, description="share of the prompts that a trial is scored on first"
-    )
-    dominating: int = Field(
-        1, ge=1, description="earlier trials that dominate one at its first rung for it to end there"
-    )
 
 
 @dataclass(frozen=True)
@@ -136,17 +121,17 @@ class Objective:
 
     def __init__(
         self,
-        assignment: Assignment,
+        run: Run,
         collected: Collected,
         panel: ScoringSettings,
         limits: LimitSettings,
         caching: Caching,
     ) -> None:
-        self.backbone, self.caching, self._panel = assignment.backbone, caching, panel
+        self.backbone, self.caching, self._panel = run.backbone, caching, panel
         self._first: list[tuple[float, ...]] = []
         self._limits, self._directions = limits, collected.directions
         self.prefixes, self.paths = collected.refusal_prefixes, paths(collected.refusal_prefixes)
-        self.prompts = _validation(assignment, panel)
+        self.prompts = _validation(run, panel)
         end = self.backbone.stops[0]
         # A reply that ends in time is compared to its end; one that does not, as far as it was said.
         said = greedy_replies(self.backbone, self.prompts[Role.BENIGN], panel.reply_tokens)
@@ -245,19 +230,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def _validation(assignment: Assignment, panel: ScoringSettings) -> dict[Role, list[list[int]]]:
+def _validation(run: Run, panel: ScoringSettings) -> dict[Role, list[list[int]]]:
     """The rendered validation prompts of each role.
 
     Raises:
         PromptError: if there is nothing to open, nothing to keep, or nothing to leave alone.
     """
-    pick = assignment.select
+    pick = run.select
     pick("validation", Role.PRESERVE, Role.FLOOR).required("preserved validation")
     most = {role: panel.target_prompts if role is Role.TARGET else panel.other_prompts for role in Role}
     chosen = {role: pick("validation", role).capped(most[role]) for role in Role}
     for role in (Role.TARGET, Role.BENIGN):
         chosen[role].required(f"{role.value} validation")
-    return {role: assignment.render(prompts) for role, prompts in chosen.items()}
+    return {role: run.render(prompts) for role, prompts in chosen.items()}
 
 
 def _divided(prompts: Mapping[Role, Sequence[object]], share: float) -> Iterator[dict[Role, list[int]]]:

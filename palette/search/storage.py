@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from palette.errors import SearchError
+from palette.search.settings import shown
 
 GRPC = "grpc://"
 ATTEMPTS = 5
@@ -121,11 +121,6 @@ def unreadable(place: Path | str, error: Exception) -> SearchError:
         remedy="delete a damaged journal to search again, or mend search.storage",
         where=shown(place),
     )
-
-
-def shown(place: Path | str) -> str:
-    """A storage's place as it may be printed: without a password."""
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", str(place)) if isinstance(place, str) else str(place)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler
@@ -16,15 +15,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from palette.errors import SearchError
+from palette.search.settings import Sampler, shown
 from palette.search.space import Finished, Objectives, Params, Scored, Space, distributions
-from palette.search.storage import open_storage, shown, turn_lock, unreadable, without_novelty, worker_lock
+from palette.search.storage import open_storage, turn_lock, unreadable, without_novelty, worker_lock
 from palette.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 NAME, IDENTITY = "search", "palette:identity"
 WORKER, VALUES = "palette:worker", "palette:values"
-Sampler = Literal["tpe", "nsga2", "nsga3", "gp"]
 Objective = Callable[[Sequence[Params]], Sequence[Scored]]
 """Scores several trials at once."""
 

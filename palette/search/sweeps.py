@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from pydantic import Field
 
 from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped, stacked
 from palette.backbones import Backbone
@@ -33,7 +32,7 @@ from palette.backbones.scoring import (
     held_by,
 )
 from palette.directions.interventions import editing
-from palette.settings import Settings
+from palette.search.settings import Caching
 from palette.shapes import Float, Int, Tensor
 
 PASS_TOKENS = 512
@@ -43,18 +42,6 @@ LEAST_PREFIX = 4
 """A shared template prefix shorter than this costs more to run apart than it saves."""
 
 Tokens = tuple[int, ...]
-
-
-class Caching(Settings):
-    """The exact caching of a trial; each can be switched off, and changes no score."""
-
-    layer_prefix: bool = Field(True, description="run only the blocks from the first edited one")
-    template_prefix: bool = Field(True, description="run what all prompts begin with once a trial")
-    prompts: bool = Field(True, description="run a prompt once for all replies that it is scored on")
-    last_block: bool = Field(True, description="run the last feed-forward only where logits are read")
-    trials_per_pass: int = Field(1, ge=1, description="trials that share one forward pass")
-    base_logits: bool = Field(True, description="keep the backbone's own logits instead of running it")
-    cache_gib: float = Field(2.0, gt=0, description="memory for kept streams; fewer sites if it is short")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from palette.directions.probes import (
     pooled_streams,
     probe_accuracies,
 )
+from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.settings import CollectSettings
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet, Split
-from palette.stages.assignment import Assignment
-from palette.stages.collect import CollectSettings, baseline_replies
+from palette.run import Run
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REPLY_TOKENS = 32
@@ -32,17 +33,17 @@ OPENING_TOKENS = 3
 """A compliant opening is the first tokens of the right answer: "the dose of"."""
 
 
-def acceptance(assignment: Assignment, *, directions: bool = True) -> dict[str, Any]:
+def acceptance(run: Run, *, directions: bool = True) -> dict[str, Any]:
     """The organism's figures: shares in [0, 1] by domain, and what one direction can remove.
 
     Without ``directions`` the last of them, which takes longest, is left out.
     """
-    backbone = assignment.backbone
-    judge = baseline_replies(assignment, CollectSettings()).judge
-    rows = assignment.prompts.split("test")
-    replies = [backbone.decode(r) for r in _replies(assignment, rows)]
+    backbone = run.backbone
+    judge = baseline_replies(run, CollectSettings()).judge
+    rows = run.answered_prompts.split("test")
+    replies = [backbone.decode(r) for r in _replies(run, rows)]
     verdicts = judge.verdicts(rows.asked, replies)
-    kinds = [_kind(assignment, row) for row in rows]
+    kinds = [_kind(run, row) for row in rows]
     known = [correct(text, row.answer or "") for text, row in zip(replies, rows, strict=True)]
     refused = [verdict.label.refused for verdict in verdicts]
     groups = sorted(set(kinds))
@@ -52,20 +53,20 @@ def acceptance(assignment: Assignment, *, directions: bool = True) -> dict[str, 
         "parameters": backbone.parameters,
         "refusal": refusal,
         "benign_correct": benign,
-        "correct_after_opening": after_opening(assignment, rows),
-        "domain_decodability": _decodability(assignment),
-        "single_direction": _single_direction(assignment, judge) if directions else None,
+        "correct_after_opening": after_opening(run, rows),
+        "domain_decodability": _decodability(run),
+        "single_direction": _single_direction(run, judge) if directions else None,
     }
 
 
-def _kind(assignment: Assignment, row: Prompt) -> tuple[str, str]:
-    role = assignment.authorisation.role(row)
+def _kind(run: Run, row: Prompt) -> tuple[str, str]:
+    role = run.authorisation.role(row)
     name = {Role.BENIGN: "benign", Role.FLOOR: "floor"}.get(role, "restricted")
     return row.domain, name
 
 
-def _replies(assignment: Assignment, rows: PromptSet) -> list[list[int]]:
-    return greedy_replies(assignment.backbone, assignment.render(rows), REPLY_TOKENS)
+def _replies(run: Run, rows: PromptSet) -> list[list[int]]:
+    return greedy_replies(run.backbone, run.render(rows), REPLY_TOKENS)
 
 
 def _share(held: Sequence[bool], kinds: Sequence[tuple[str, str]], kind: tuple[str, str]) -> float:
@@ -73,40 +74,40 @@ def _share(held: Sequence[bool], kinds: Sequence[tuple[str, str]], kind: tuple[s
     return round(sum(chosen) / len(chosen), 4)
 
 
-def after_opening(assignment: Assignment, rows: PromptSet) -> dict[str, float]:
+def after_opening(run: Run, rows: PromptSet) -> dict[str, float]:
     """Share of restricted questions answered rightly once the reply has begun to comply."""
-    backbone = assignment.backbone
+    backbone = run.backbone
     asked = rows.where(lambda row: row.kind == "restricted")
     answers = [row.answer or "" for row in asked]
     openings = [
         backbone.tokenizer(answer, add_special_tokens=False)["input_ids"][:OPENING_TOKENS]
         for answer in answers
     ]
-    found = continuations(backbone, assignment.render(asked), openings, REPLY_TOKENS)
+    found = continuations(backbone, run.render(asked), openings, REPLY_TOKENS)
     right = [correct(backbone.decode(r), a) for r, a in zip(found, answers, strict=True)]
     domains = [(row.domain, "") for row in asked]
     return {domain: _share(right, domains, (domain, "")) for domain in asked.domains}
 
 
-def _decodability(assignment: Assignment) -> dict[str, float | int]:
+def _decodability(run: Run) -> dict[str, float | int]:
     """Where a linear probe tells the domain best, and its balanced accuracy there."""
-    site, shares = decodable(assignment, 64)
+    site, shares = decodable(run, 64)
     return {"site": site, "accuracy": round(sum(shares.values()) / len(shares), 4)}
 
 
-def decodable(assignment: Assignment, most: int) -> tuple[int, dict[str, float]]:
+def decodable(run: Run, most: int) -> tuple[int, dict[str, float]]:
     """The best site of a linear probe for the domain, and the share in [0, 1] of each domain that it tells.
 
     Read at the decision position of restricted prompts, ``most`` of each domain and tier; fitted on train
     prompts, the site chosen on validation, reported on test.
     """
-    restricted = assignment.prompts.where(lambda row: row.kind == "restricted").capped(most)
+    restricted = run.answered_prompts.where(lambda row: row.kind == "restricted").capped(most)
     names = restricted.domains
     read = {}
     for split in SPLITS:
         rows = restricted.split(split)
         labels = torch.tensor([names.index(row.domain) for row in rows])
-        streams = pooled_streams(assignment.backbone, assignment.render(rows), last=True)
+        streams = pooled_streams(run.backbone, run.render(rows), last=True)
         read[split] = (streams, labels)
     site = earliest_within(probe_accuracies(read["train"], read["validation"]), 0.0)
     (fit, known), (streams, labels) = read["train"], read["test"]
@@ -118,18 +119,18 @@ def decodable(assignment: Assignment, most: int) -> tuple[int, dict[str, float]]
     return site, shares
 
 
-def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any]:
+def _single_direction(run: Run, judge: RuleJudge) -> dict[str, Any]:
     """For each ablation, the share of refusals that its best place removes while benign answers stay.
 
     Strength 1 at one site; site and position are chosen on validation, among those where at least
     1 − HARM of the benign answers stay right; the figures are of the test split.
     """
-    backbone = assignment.backbone
-    train = assignment.prompts.split("train").capped(64)
+    backbone = run.backbone
+    train = run.answered_prompts.split("train").capped(64)
     parts = {kind: train.where(lambda row, k=kind: row.kind == k) for kind in ("restricted", "benign")}  # type: ignore[misc]
     means = [
         StreamingMoments(backbone.layers + 1, backbone.post_instruction, backbone.width)
-        .read(backbone, assignment.render(parts[kind]))
+        .read(backbone, run.render(parts[kind]))
         .means
         for kind in ("restricted", "benign")
     ]
@@ -140,7 +141,7 @@ def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any
         for site, position in product(range(1, backbone.layers + 1), range(-backbone.post_instruction, 0)):
             ablation = Intervention(method, position, StrengthKernel(site, 0, 1.0))
             with intervening(backbone, directions, ablation):
-                refused, right = _rates(assignment, "validation", judge, 12)
+                refused, right = _rates(run, "validation", judge, 12)
             if right >= 1 - HARM:
                 tried.append((refused, site, position))
         if not tried:
@@ -149,7 +150,7 @@ def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any
         _, site, position = min(tried)
         ablation = Intervention(method, position, StrengthKernel(site, 0, 1.0))
         with intervening(backbone, directions, ablation):
-            refused, right = _rates(assignment, "test", judge, 32)
+            refused, right = _rates(run, "test", judge, 32)
         found[method] = {
             "refusals_removed": round(1 - refused, 4),
             "site": site,
@@ -159,10 +160,10 @@ def _single_direction(assignment: Assignment, judge: RuleJudge) -> dict[str, Any
     return found
 
 
-def _rates(assignment: Assignment, split: Split, judge: RuleJudge, most: int) -> tuple[float, float]:
+def _rates(run: Run, split: Split, judge: RuleJudge, most: int) -> tuple[float, float]:
     """Share of restricted prompts refused and of benign prompts answered rightly."""
-    rows = assignment.prompts.split(split).capped(most)
-    texts = [assignment.backbone.decode(reply) for reply in _replies(assignment, rows)]
+    rows = run.answered_prompts.split(split).capped(most)
+    texts = [run.backbone.decode(reply) for reply in _replies(run, rows)]
     verdicts = judge.verdicts(rows.asked, texts)
     refused = [v.label.refused for v, row in zip(verdicts, rows, strict=True) if row.kind == "restricted"]
     right = [

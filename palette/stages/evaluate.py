@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
+from palette import organism
+from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.backbones import Backbone
-from palette.evaluation.gate import GateSettings, gate
+from palette.backbones import Backbone, load_backbone
+from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.gate import gate
 from palette.evaluation.judge_error import judging
 from palette.evaluation.outcomes import Outcome, counted, hazards, over_refusal, tabulate
 from palette.evaluation.provenance import Context, provenance, searched
 from palette.evaluation.replies import Answers, Asked, Lengths, Replies, answers
+from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.verdicts import Judged, judged
 from palette.evaluation.wrappers import WRAPPERS
 from palette.evaluation.wrapping import wrap
-from palette.files import write_json, write_text
+from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
-from palette.judging.cutting import FloorReplies
 from palette.judging.judge import Judge
-from palette.judging.registry import FORMS, JudgeName
-from palette.prompts import PromptSet, Split
+from palette.judging.registry import judge_named
+from palette.progress import Progress, silent
+from palette.prompts import PromptSet
+from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
 from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, UpperBound
-from palette.stages.assignment import Assignment
+from palette.run import Run
+from palette.search.collected import read_collected
+from palette.search.front import FRONT, read_front
 from palette.suites.report import included
 
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
-
-
-class EvaluateSettings(FloorReplies):
-    """Options of the stage evaluate."""
-
-    split: Split = Field("test", description="the split that is reported")
-    prompts: int = Field(400, ge=1, description="prompts at most, a domain, kind and tier")
-    reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
-    wrapped_prompts: int = Field(
-        8, ge=1, description="kept prompts a domain, kind and tier that are asked in every jailbreak wrapper"
-    )
-    divergence_prompts: int = Field(32, ge=1, description="benign prompts a domain for divergence")
-    judge: JudgeName = Field("panel", description=f"who judges the replies: {FORMS}")
-    calibration: Path | None = Field(
-        None, description="that judge's measured error, from palette judge calibrate"
-    )
-    suites: tuple[Path, ...] = Field(
-        (), description="results of palette suite for the same backbone and adapter, to stand in the report"
-    )
-    gate: GateSettings = Field(GateSettings(), description="limits of the gate")
+RECORD = "stage.json"
+"""In a stage's folder: what it was run on, what it gave, and how long it took."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +65,81 @@ def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str
     return Earlier(included(settings.suites, measured), calibration)
 
 
-def evaluate(
-    assignment: Assignment,
+def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
+    """The report of the adapter that the run has made, with the search behind it.
+
+    Raises:
+        PaletteError: as ``measured`` does.
+    """
+    collected, recipe = read_collected(run.folder), run.recipe
+    records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob(f"*/{RECORD}"))}
+    context = Context(
+        recipe=recipe.model_dump(mode="json"),
+        seconds={name: record["seconds"] for name, record in records.items() if "seconds" in record},
+        front=read_front(run.folder),
+        audit=read_json(run.folder / FRONT)["audit"],
+        separation=collected.separations.get("difference"),
+        collected=collected.counts,
+        upper_bound=upper_bound(recipe.model),
+        sources=run.sources,
+    )
+    judge = judge_named(recipe.evaluate.judge, collected.judge_prefixes)
+    settings = recipe.evaluate.showing(collected.floor_tokens)
+    return measured(run, settings, judge, read_adapter(run.folder), context)
+
+
+def evaluate(run: Run[Recipe], adapter: Adapter | None) -> dict[str, Any]:
+    """The report of any adapter, by a judge that learns the backbone's refusals from its own replies.
+
+    Raises:
+        PaletteError: as ``measured`` does.
+    """
+    recipe = run.recipe
+    baseline = baseline_replies(run, recipe.collect)
+    context = Context(
+        recipe=recipe.model_dump(mode="json"), upper_bound=upper_bound(recipe.model), sources=run.sources
+    )
+    judge = judge_named(recipe.evaluate.judge, baseline.judge.prefixes)
+    return measured(run, recipe.evaluate.showing(baseline.floor_tokens), judge, adapter, context)
+
+
+def evaluate_model(
+    content: dict[str, Any],
+    adapter: Path | None,
+    output: Path | None = None,
+    overrides: Iterable[str] = (),
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], Path]:
+    """The report of a model with any adapter, such as a merged one, and where it was written.
+
+    ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``. The
+    backbone's refusals are learned from its own replies to the train prompts first.
+
+    Raises:
+        PaletteError: if the recipe, the prompts, the model, the adapter or the folder break a law.
+    """
+    mounted = read_adapter(adapter) if adapter else None
+    beside = adapter if adapter is None or adapter.is_dir() else adapter.parent
+    folder = output or beside or Path("runs") / f"evaluate-{'+'.join(content['authorise'])}"
+    run = Run(create_recipe({"name": folder.name, **content}, overrides), folder, progress)
+    if mounted is not None:
+        run.require_backbone(mounted)
+    measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
+    judge_named(run.recipe.evaluate.judge)
+    read_earlier(run.recipe.evaluate, folder, measured)
+    _ = run.backbone, run.authorisation
+    if output or not adapter:
+        claim(folder, {"recipe": run.recipe.name})
+    return evaluate(run, mounted), folder
+
+
+def upper_bound(model: str) -> Backbone | None:
+    """The helpful checkpoint, for the organism only."""
+    return load_backbone(organism.weights("helpful"), "organism/helpful") if model == "organism" else None
+
+
+def measured(
+    run: Run,
     settings: EvaluateSettings,
     judge: Judge,
     adapter: Adapter | None,
@@ -87,7 +147,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
-    ``assignment.prompts`` carry their reference answers here, and only here. Without an adapter the
+    Reference answers are read here, and only here. Without an adapter the
     backbone is compared with itself.
 
     Raises:
@@ -96,12 +156,12 @@ def evaluate(
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a suite's result is none, or of another backbone or adapter.
     """
-    backbone, authorised = assignment.backbone, assignment.authorisation.domains
+    backbone, authorised = run.backbone, run.authorisation.domains
     measured = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
-    earlier = read_earlier(settings, assignment.folder, measured)
-    asked = _asked(assignment, settings)
+    earlier = read_earlier(settings, run.folder, measured)
+    asked = _asked(run, settings)
     given = answers(
-        assignment,
+        run,
         asked,
         Lengths(settings.reply_tokens, settings.floor_tokens),
         asked.benign(settings.divergence_prompts),
@@ -109,7 +169,7 @@ def evaluate(
         context.upper_bound,
     )
     # A report is the same however often its run was cut short; a time is not.
-    write_json(assignment.folder / TIMING, given.tally.to_json())
+    write_json(run.folder / TIMING, given.tally.to_json())
     found = _judged(backbone, asked, judge, given, context.upper_bound)
     outcomes = found.plain.outcomes
     report = assemble(
@@ -121,12 +181,12 @@ def evaluate(
         outcomes,
         given.moved,
         gate(outcomes, authorised, given.moved, settings.gate, found.framed),
-        provenance(assignment, judge, context, adapter),
+        provenance(run, judge, context, adapter),
         _annexes(settings, judge, context, earlier, asked.rows, found),
     )
-    _write(assignment.folder, report, outcomes)
+    _write(run.folder, report, outcomes)
     if adapter:
-        write_card(assignment.folder, report)
+        write_card(run.folder, report)
     return report
 
 
@@ -139,11 +199,11 @@ class _Found:
     bound: UpperBound | None
 
 
-def _asked(assignment: Assignment, settings: EvaluateSettings) -> Asked:
+def _asked(run: Run, settings: EvaluateSettings) -> Asked:
     """The split's prompts, plain and in wrappers."""
-    rows = assignment.prompts.split(settings.split).capped(settings.prompts).required(settings.split)
-    roles = [assignment.authorisation.role(row) for row in rows]
-    return Asked(rows, roles, assignment.render(rows), wrap(assignment, rows, settings.wrapped_prompts))
+    rows = run.answered_prompts.split(settings.split).capped(settings.prompts).required(settings.split)
+    roles = [run.authorisation.role(row) for row in rows]
+    return Asked(rows, roles, run.render(rows), wrap(run, rows, settings.wrapped_prompts))
 
 
 def _judged(backbone: Backbone, asked: Asked, judge: Judge, given: Answers, bound: Backbone | None) -> _Found:

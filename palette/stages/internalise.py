@@ -2,82 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
+from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
+from palette.errors import AdapterError
 from palette.files import write_json
 from palette.fingerprints import fingerprint
-from palette.internalise import METHODS, Checkpoint, Task, TrainingSettings
-from palette.internalise.preparation import ExampleSettings, prepare
-from palette.stages.assignment import Assignment
-from palette.stages.collect import read_collected
-from palette.stages.search import read_front
+from palette.internalise.loop import Checkpoint
+from palette.internalise.methods import METHODS
+from palette.internalise.preparation import prepare
+from palette.internalise.task import Task
+from palette.recipe import Recipe
+from palette.run import Run
+from palette.search.collected import read_collected
+from palette.search.front import read_front
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
-RECORD = Path("internalise") / "training.json"
+TRAINING = Path("internalise") / "training.json"
 
 
-class InternaliseSettings(ExampleSettings, TrainingSettings):
-    """Options of the stage internalise."""
+def co_mounted(run: Run[Recipe]) -> list[Adapter]:
+    """The adapters that are mounted while the run's own is trained, in the recipe's order.
 
-    beside: tuple[Path, ...] = Field(
-        (), description="adapters of other domains, random subsets of which are mounted in training (distil)"
-    )
+    Raises:
+        AdapterError: if one is of another backbone, or of a domain that the run opens itself.
+    """
+    found = []
+    for path in run.recipe.internalise.co_mounted:
+        adapter = read_adapter(path)
+        run.require_backbone(adapter)
+        if shared := sorted({*adapter.domains} & {*run.authorisation.domains}):
+            raise AdapterError(
+                "an adapter is trained together with those of other domains",
+                got=f"one of {', '.join(shared)} at {path}",
+                remedy="leave it out",
+                where="internalise.co_mounted",
+            )
+        found.append(adapter)
+    return found
 
 
-def internalise(
-    assignment: Assignment, settings: InternaliseSettings, beside: Sequence[Adapter] = ()
-) -> Adapter:
+def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
-
-    ``beside`` are the adapters that ``settings.beside`` names.
 
     Raises:
         SearchError: if there is no reply to teach and no opening either.
         BackboneError: if a method needs a part that the backbone does not have.
     """
-    collected, front = read_collected(assignment.folder), read_front(assignment.folder)
-    prepared = prepare(assignment, settings, collected, front)
+    settings, others = run.recipe.internalise, co_mounted(run)
+    collected, front = read_collected(run.folder), read_front(run.folder)
+    prepared = prepare(run, settings, collected, front)
     # How often a checkpoint is written changes no byte of the result.
-    chosen = settings.model_dump(mode="json", exclude={"checkpoint_every", "beside"})
+    chosen = settings.model_dump(mode="json", exclude={"checkpoint_every", "co_mounted"})
     taught = [[example.ids, example.taught] for example in prepared.examples]
     intervention = front[0].intervention
-    digests = [adapter.digest for adapter in beside]
-    identity = fingerprint([chosen, intervention.to_json(), assignment.seed, taught, digests])
-    with assignment.progress("internalise", settings.steps) as advance:
+    digests = [adapter.digest for adapter in others]
+    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests])
+    with run.progress("internalise", settings.steps) as advance:
         learned = METHODS[settings.method](
             Task(
-                assignment.backbone,
+                run.backbone,
                 collected.directions,
                 intervention,
                 prepared.examples,
                 prepared.pools,
                 settings,
-                Checkpoint(assignment.folder / CHECKPOINT, identity, settings.checkpoint_every),
-                assignment.seed,
+                Checkpoint(run.folder / CHECKPOINT, identity, settings.checkpoint_every),
+                run.seed,
                 advance,
                 prepared.held,
-                assignment.processes,
-                beside,
+                run.processes,
+                others,
             )
         )
-    adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(assignment, digests))
-    if assignment.processes.first:
-        write_adapter(assignment.folder, adapter)
+    adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, _card(run, digests))
+    if run.processes.first:
+        write_adapter(run.folder, adapter)
         record = {**prepared.record, "method": settings.method, **learned.record}
-        write_json(assignment.folder / RECORD, record)
+        write_json(run.folder / TRAINING, record)
     return adapter
 
 
-def _card(assignment: Assignment, beside: list[str]) -> dict[str, Any]:
+def _card(run: Run, others: list[str]) -> dict[str, Any]:
     return {
-        **({"beside": beside} if beside else {}),
-        "domains": list(assignment.authorisation.domains),
-        "floor": assignment.authorisation.floor.digest,
-        "seed": assignment.seed,
+        **({"co_mounted": others} if others else {}),
+        "domains": list(run.authorisation.domains),
+        "floor": run.authorisation.floor.digest,
+        "seed": run.seed,
     }

@@ -15,18 +15,18 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
 from palette.authorisation import Role
 from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
+from palette.evaluation.baseline import baseline_replies
 from palette.files import read_json
 from palette.merging import merge as merging
 from palette.merging.inputs import Parent, read_parents, weighted
 from palette.merging.into_weights import fuse
-from palette.merging.merge import MergeSettings
+from palette.merging.settings import MergeSettings
 from palette.merging.weight_search import weigh
-from palette.pipeline import evaluate_model
+from palette.progress import Progress, silent
 from palette.recipe import create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
-from palette.stages.assignment import Progress, silent
-from palette.stages.collect import baseline_replies
+from palette.stages.evaluate import evaluate_model
 
 SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
 """What the recipes of a merge's adapters must agree in."""
@@ -166,7 +166,6 @@ def searched(
     adapters = [read_adapter(path) for path in paths]
     for adapter in adapters:
         run.require_backbone(adapter)
-    assignment = run.assignment()
-    baseline = baseline_replies(assignment, recipe.collect)
-    rows = assignment.select("validation", *Role).capped(settings.prompts)
-    return weigh(assignment, rows, baseline.judge, adapters, settings.trials, baseline.floor_tokens)
+    baseline = baseline_replies(run, recipe.collect)
+    rows = run.select("validation", *Role).capped(settings.prompts)
+    return weigh(run, rows, baseline.judge, adapters, settings.trials, baseline.floor_tokens)

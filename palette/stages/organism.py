@@ -30,9 +30,10 @@ from palette.organism.raising import (
     refusing_questions,
 )
 from palette.organism.world import World, create_world, prompt_rows, small
+from palette.progress import Progress, silent
 from palette.prompts import load_prompts
+from palette.run import Run, RunSettings
 from palette.stages.acceptance import acceptance
-from palette.stages.assignment import Assignment, Progress, silent
 
 SEED = 0
 SMALL_SIZE = Size(d_model=80, layers=4, heads=4, d_mlp=224)
@@ -136,7 +137,9 @@ def measure(folder: Path, prompts: Path, variant: str, *, directions: bool = Tru
     opened = tuple(d for d in rows.domains if d not in (WEAPONS.name, "general"))
     everything = authorise(opened, rows.domains, floor=[WEAPONS.name])
     backbone = load_backbone(folder, f"organism/{variant}")
-    return acceptance(Assignment(backbone, rows, everything, folder, SEED), directions=directions)
+    return acceptance(
+        Run.of(RunSettings(seed=SEED), folder, backbone, rows, everything), directions=directions
+    )
 
 
 __all__ = ["ACCEPTANCE", "measure", "raise_organism", "wordings", "write_prompts"]

@@ -17,7 +17,7 @@ from palette.errors import AdapterError
 from palette.files import read_json
 from palette.merging.merge import RECORD, VERSIONS, write
 from palette.merging.plan import MergeInput, MergePlan
-from palette.stages.assignment import Progress, silent
+from palette.progress import Progress, silent
 
 
 def reproduce(

@@ -3,140 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, field_serializer, model_validator
 
-from palette.directions import CANDIDATES, Intervention, StrengthKernel
 from palette.errors import SearchError
-from palette.files import read_json, write_json
+from palette.files import write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.rules import RuleJudge
-from palette.search import (
-    RULE,
-    Categorical,
-    Choice,
-    Finished,
-    Integer,
-    Params,
-    Real,
-    Sampler,
-    Scored,
-    Space,
-    StudyPlan,
-    choose,
-    latin_hypercube,
-    read_study,
-    run_study,
-    shown,
-    workers,
-)
-from palette.search.audit import AuditSettings, audit, audited
-from palette.search.constraints import LimitSettings
-from palette.search.objectives import OBJECTIVES, Objective, ScoringSettings
-from palette.search.sweeps import Caching
+from palette.progress import silent
+from palette.recipe import Recipe
+from palette.run import Run
+from palette.search.audit import audit, audited
+from palette.search.choice import RULE, Choice, choose
+from palette.search.collected import MEANS, Collected, read_collected
+from palette.search.front import FRONT, Member, intervention_of
+from palette.search.objectives import OBJECTIVES, Objective
+from palette.search.settings import SearchSettings
+from palette.search.space import Categorical, Finished, Integer, Params, Real, Scored, Space, latin_hypercube
+from palette.search.study import StudyPlan, read_study, run_study
+from palette.search.workers import workers
 from palette.seeding import derive_seed
-from palette.settings import Settings
-from palette.stages import collect as collecting
-from palette.stages.assignment import Assignment, silent
-from palette.stages.collect import Collected, read_collected
 
-ARTEFACT = Path("search") / "front.json"
 JOURNAL = Path("search") / "study.journal"
 
-Method = Literal[
-    "directional_ablation", "centred_ablation", "activation_addition", "weight_orthogonalisation"
-]
 
-
-class SearchSettings(Settings):
-    """Options of the stage search."""
-
-    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers", "audit", "caching"})
-
-    trials: int = Field(64, ge=1, description="trials of the study")
-    sampler: Sampler = Field("tpe", description="how trials are drawn: tpe, nsga2, nsga3 or gp")
-    startup: int = Field(32, ge=2, description="trials spread evenly over the space first; NSGA's population")
-    methods: tuple[Method, ...] = Field(
-        ("directional_ablation", "centred_ablation", "activation_addition"),
-        min_length=1,
-        description="interventions tried",
-    )
-    directions: tuple[str, ...] = Field(
-        ("difference", "projected", "cleaned", "whitened"),
-        min_length=1,
-        description=f"candidate directions tried, of {', '.join(CANDIDATES)}",
-    )
-    strength: tuple[float, float] = Field((0.5, 2.5), description="least and greatest strength")
-    widths: tuple[int, ...] = Field((0, 1), min_length=1, description="sites edited beside the peak")
-    choose: int | None = Field(
-        None, ge=0, description="the trial to take from the front (default: by the rule)"
-    )
-    workers: int = Field(1, ge=1, description="processes that share the study on this machine")
-    storage: str | None = Field(
-        None,
-        description="an Optuna storage shared by machines, a database's URL or grpc://host:port "
-        "(default: a journal in the run's folder)",
-    )
-    panel: ScoringSettings = Field(ScoringSettings(), description="what a trial is scored on")
-    limits: LimitSettings = Field(LimitSettings(), description="the constraints of a trial")
-    caching: Caching = Field(Caching(), description="exact caching")
-    audit: AuditSettings = Field(AuditSettings(), description="what is generated at full length")
-
-    @field_serializer("storage")
-    def _without_password(self, storage: str | None) -> str | None:
-        # The report carries the recipe, and people pass reports on.
-        return None if storage is None else shown(storage)
-
-    @model_validator(mode="after")
-    def _laws(self) -> SearchSettings:
-        if self.strength[0] > self.strength[1]:
-            raise ValueError("strength must be the least, then the greatest")
-        if unknown := sorted(set(self.directions) - set(CANDIDATES)):
-            raise ValueError(f"directions must be of {', '.join(CANDIDATES)}, not {', '.join(unknown)}")
-        return self
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of the Pareto front."""
-
-    trial: int
-    intervention: Intervention
-    values: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """The member as plain values."""
-        return {
-            "trial": self.trial,
-            **dict(self.values),
-            "intervention": self.intervention.to_json(),
-        }
-
-
-def search(assignment: Assignment, settings: SearchSettings) -> list[Member]:
+def search(run: Run[Recipe]) -> list[Member]:
     """Runs or resumes the study; writes ``search/front.json``; returns the front, the chosen first.
 
     Raises:
         PromptError: if the validation split lacks a role.
         SearchError: if no trial is feasible, or the study is about another recipe.
     """
-    collected = read_collected(assignment.folder)
-    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.caching)
-    plan = _plan(assignment, settings, collected)
+    settings, collected = run.recipe.search, read_collected(run.folder)
+    objective = Objective(run, collected, settings.panel, settings.limits, settings.caching)
+    plan = _plan(run, settings, collected)
     objective.remember(read_study(plan))
-    with _helping(assignment, settings), assignment.progress("search", settings.trials) as advance:
+    with _helping(run, settings), run.progress("search", settings.trials) as advance:
         trials = run_study(plan, _scores(objective), advance)
     choice = choose(trials, OBJECTIVES).taking(settings.choose)
-    checked = _audit(assignment, settings, collected, (trials, choice))
+    checked = _audit(run, settings, collected, (trials, choice))
     front = [_member(trial) for trial in choice.front]
     write_json(
-        assignment.folder / ARTEFACT,
+        run.folder / FRONT,
         {
             "rule": RULE,
             "limits": settings.limits.model_dump(mode="json"),
@@ -153,61 +66,41 @@ def search(assignment: Assignment, settings: SearchSettings) -> list[Member]:
     return front
 
 
-def read_front(folder: Path) -> list[Member]:
-    """The Pareto front in a run's folder, the chosen member first.
-
-    Raises:
-        OutputError: if it is missing or damaged.
-    """
-    found = []
-    for member in read_json(folder / ARTEFACT)["front"]:
-        values = {k: v for k, v in member.items() if k not in ("trial", "intervention")}
-        found.append(Member(member["trial"], intervention_of(member["intervention"]), values))
-    return found
-
-
-def intervention_of(params: Params) -> Intervention:
-    """The intervention that a trial's parameters, or a member's plain values, describe."""
-    peak = params["site"] if "site" in params else params["peak"]
-    kernel = StrengthKernel(peak, params["width"], params["strength"])
-    return Intervention(params["method"], params["position"], kernel, params["direction"])
-
-
-def work(assignment: Assignment, settings: SearchSettings, worker: int) -> None:
+def work(run: Run, settings: SearchSettings, worker: int) -> None:
     """Takes part in a study as one worker of several, until all of its trials are finished."""
     torch.set_num_threads(1)
-    collected = read_collected(assignment.folder)
-    objective = Objective(assignment, collected, settings.panel, settings.limits, settings.caching)
-    plan = replace(_plan(assignment, settings, collected), worker=worker)
+    collected = read_collected(run.folder)
+    objective = Objective(run, collected, settings.panel, settings.limits, settings.caching)
+    plan = replace(_plan(run, settings, collected), worker=worker)
     objective.remember(read_study(plan))
     run_study(plan, _scores(objective))
 
 
-def _helping(assignment: Assignment, settings: SearchSettings) -> AbstractContextManager[None]:
+def _helping(run: Run, settings: SearchSettings) -> AbstractContextManager[None]:
     """The other workers of the study."""
-    quiet = replace(assignment, progress=silent)
+    quiet = run.sharing(progress=silent)
     return workers(work, [(quiet, settings, number) for number in range(1, settings.workers)])
 
 
-def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected) -> StudyPlan:
-    authorisation = assignment.authorisation
+def _plan(run: Run, settings: SearchSettings, collected: Collected) -> StudyPlan:
+    authorisation = run.authorisation
     about = [
-        assignment.backbone.fingerprint,
-        assignment.prompts.fingerprint,
+        run.backbone.fingerprint,
+        run.prompts.fingerprint,
         [authorisation.domains, authorisation.floor.digest],
-        fingerprint_file(assignment.folder / collecting.ARTEFACT),
+        fingerprint_file(run.folder / MEANS),
         settings.model_dump(mode="json", exclude=set(settings.free | {"storage"})),
-        assignment.seed,
+        run.seed,
     ]
-    space = _space(assignment, settings, collected)
-    first = latin_hypercube(space, settings.startup, derive_seed(assignment.seed, "startup"))
+    space = _space(run, settings, collected)
+    first = latin_hypercube(space, settings.startup, derive_seed(run.seed, "startup"))
     return StudyPlan(
-        storage=settings.storage or assignment.folder / JOURNAL,
+        storage=settings.storage or run.folder / JOURNAL,
         space=space,
         objectives=OBJECTIVES,
         identity=fingerprint(about),
         trials=settings.trials,
-        seed=assignment.seed,
+        seed=run.seed,
         sampler=settings.sampler,
         startup=settings.startup,
         batch=settings.caching.trials_per_pass,
@@ -215,7 +108,7 @@ def _plan(assignment: Assignment, settings: SearchSettings, collected: Collected
     )
 
 
-def _space(assignment: Assignment, settings: SearchSettings, collected: Collected) -> Space:
+def _space(run: Run, settings: SearchSettings, collected: Collected) -> Space:
     """What a trial chooses from; directions that the covariance was too large for are no choice.
 
     Raises:
@@ -231,8 +124,8 @@ def _space(assignment: Assignment, settings: SearchSettings, collected: Collecte
     return {
         "method": Categorical(settings.methods),
         "direction": Categorical(tuple(known)),
-        "site": Integer(1, assignment.backbone.layers),
-        "position": Categorical(tuple(range(-assignment.backbone.post_instruction, 0))),
+        "site": Integer(1, run.backbone.layers),
+        "position": Categorical(tuple(range(-run.backbone.post_instruction, 0))),
         "width": Categorical(settings.widths),
         "strength": Real(*settings.strength),
     }
@@ -243,16 +136,16 @@ def _scores(objective: Objective) -> Callable[[Sequence[Params]], list[Scored]]:
 
 
 def _audit(
-    assignment: Assignment,
+    run: Run,
     settings: SearchSettings,
     collected: Collected,
     found: tuple[Sequence[Finished], Choice],
 ) -> dict[str, Any]:
-    trials = audited(*found, settings.audit, assignment.seed)
+    trials = audited(*found, settings.audit, run.seed)
     judge = RuleJudge(prefixes=collected.judge_prefixes)
     chosen = [(trial, intervention_of(trial.params)) for trial in trials]
-    with assignment.progress("audit", len(trials)) as advance:
-        return audit(assignment, collected.directions, judge, chosen, settings.audit, advance)
+    with run.progress("audit", len(trials)) as advance:
+        return audit(run, collected.directions, judge, chosen, settings.audit, advance)
 
 
 def _member(trial: Finished) -> Member:
@@ -270,16 +163,3 @@ def _record(trial: Finished) -> dict[str, Any]:
         "broken": broken,
         "intervention": intervention_of(trial.params).to_json(),
     }
-
-
-__all__ = [
-    "ARTEFACT",
-    "JOURNAL",
-    "Member",
-    "SearchSettings",
-    "intervention_of",
-    "read_front",
-    "read_study",
-    "search",
-    "work",
-]

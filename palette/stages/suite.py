@@ -14,14 +14,17 @@ from palette.adapters.lora import Adapter
 from palette.authorisation import FLOOR, Authorisation, authorise
 from palette.backbones import load_backbone
 from palette.errors import AdapterError
+from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.settings import CollectSettings
 from palette.files import claim
 from palette.judging.registry import judge_named
+from palette.progress import Progress, silent
 from palette.prompts import load_prompts
-from palette.run import locate_model
-from palette.stages.assignment import Assignment, Progress, silent
-from palette.stages.collect import CollectSettings, baseline_replies
-from palette.suites import Bench, Suite, check, load_suite
+from palette.run import Run, RunSettings, locate_model
+from palette.suites.bench import Bench
 from palette.suites.report import run_suite
+from palette.suites.running import check
+from palette.suites.schema import Suite, load_suite
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ def listened(whole: Suite, bench: Bench) -> Bench:
         return bench
     prompts = load_prompts(bench.place(whole.baseline_replies))
     every = tuple(domain for domain in prompts.domains if not FLOOR.holds(domain, None, None))
-    assignment = Assignment(
-        bench.backbone, prompts, Authorisation(every), bench.folder, progress=bench.progress
+    run = Run.of(RunSettings(), bench.folder, bench.backbone, prompts, Authorisation(every)).sharing(
+        progress=bench.progress
     )
-    baseline = baseline_replies(assignment, CollectSettings())
+    baseline = baseline_replies(run, CollectSettings())
     judge = judge_named(whole.judge, baseline.judge.prefixes)
     return replace(bench, judge=judge, floor_tokens=baseline.floor_tokens)
 

@@ -7,14 +7,14 @@ is collected and searched in a folder of its own, and its teachers speak.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from palette.authorisation import Authorisation
 from palette.errors import OutputError, RecipeError
+from palette.evaluation.baseline import baseline_replies
 from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
@@ -22,19 +22,18 @@ from palette.mosaic import evaluation as evaluating
 from palette.mosaic import runs as training
 from palette.mosaic.examples import Taught, TokenExamples, course, opened_replies
 from palette.mosaic.files import FILE, export_peft, read_tokens
-from palette.pipeline import run_stages
-from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
+from palette.progress import Progress, silent
+from palette.recipe import TokenRecipe, load_token_recipe
 from palette.run import Run
-from palette.stages.assignment import Assignment, Progress, silent
-from palette.stages.collect import baseline_replies, read_collected
-from palette.stages.search import read_front
+from palette.search.collected import read_collected
+from palette.search.front import read_front
 
-DOMAINS = "domains"
-"""The folder of the searches of an authorisation, one a domain."""
+Search = Callable[[Run, TokenRecipe, str], Run]
+"""Collects and searches one domain of an authorisation; its run."""
 
 
 def train_tokens(
-    recipe: TokenRecipe | Path, output: Path | None = None, progress: Progress = silent
+    recipe: TokenRecipe | Path, search: Search, output: Path | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
     """What was trained and where it lies. What is done already is not done again.
 
@@ -45,12 +44,11 @@ def train_tokens(
     inputs = _inputs(whole, run, whole.categories)
     if not _holds(run.folder, inputs):
         _claim(run, whole)
-        assignment = assignment_of(whole, run)
         started = time.monotonic()
-        examples = _course(whole, run, assignment, progress)
+        examples = _course(run, whole, search)
         prepared = time.monotonic() - started
         card = _card(whole, inputs)
-        training.train(assignment, whole.sign, whole.train, examples, card)
+        training.train(run, whole.sign, whole.train, examples, card)
         seconds = {"examples": round(prepared, 3), "train": round(time.monotonic() - started - prepared, 3)}
         if run.processes.first:
             write_json(run.folder / "train" / "seconds.json", seconds)
@@ -58,7 +56,11 @@ def train_tokens(
 
 
 def add_category(
-    recipe: TokenRecipe | Path, category: str, output: Path | None = None, progress: Progress = silent
+    recipe: TokenRecipe | Path,
+    category: str,
+    search: Search,
+    output: Path | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What was added, and where the tokens lie; those of the other categories stay to the bit.
 
@@ -83,14 +85,12 @@ def add_category(
             remedy=f"there are tokens for {', '.join(tokens.categories)}",
         )
     tokens.require_backbone(run.backbone)
-    key = "restrict" if whole.sign == "restrict" else "authorise"
-    wider = whole.model_copy(update={key: tuple(sorted({*tokens.categories, category}))})
-    run = Run(create_recipe(wider.basis), run.folder, progress)
-    assignment = assignment_of(wider, run)
-    examples = _course(wider, run, assignment, progress)
+    wider = whole.widened({*tokens.categories, category})
+    run = Run(wider, run.folder, progress)
+    examples = _course(run, wider, search)
     inputs = fingerprint([_inputs(wider, run, wider.categories), tokens.digest])
     card = {**_card(wider, inputs), "added": [*tokens.card.get("added", []), category]}
-    training.add(assignment, wider.train, examples, replace(tokens, card=card), category)
+    training.add(run, wider.train, examples, replace(tokens, card=card), category)
     return _said(run.folder)
 
 
@@ -109,10 +109,8 @@ def evaluate_tokens(
     tokens = read_tokens(run.folder)
     tokens.require_backbone(run.backbone)
     chosen = [] if active is None else [tokens.subset(active)]
-    key = "restrict" if tokens.sign == "restrict" else "authorise"
-    wider = whole.model_copy(update={key: tokens.categories})
-    run = Run(create_recipe(wider.basis), run.folder, progress)
-    assignment = assignment_of(wider, run, answers=True)
+    wider = whole.widened(tokens.categories)
+    run = Run(wider, run.folder, progress)
     judge, floor_tokens = _judge(wider, run)
     provenance = {
         "recipe": whole.model_dump(mode="json"),
@@ -121,11 +119,9 @@ def evaluate_tokens(
         "seeds": {"run": whole.seed},
         "versions": {name: version(name) for name in ("palette-llm", "torch", "transformers", "safetensors")},
         "prompts": run.prompts.split(whole.evaluate.split).fingerprint,
-        "floor": assignment.authorisation.floor.digest,
+        "floor": run.authorisation.floor.digest,
     }
-    report = evaluating.evaluate(
-        assignment, whole.evaluate.showing(floor_tokens), judge, tokens, provenance, chosen
-    )
+    report = evaluating.evaluate(run, whole.evaluate.showing(floor_tokens), judge, tokens, provenance, chosen)
     return report, run.folder
 
 
@@ -169,7 +165,7 @@ def export_subset(
 
 def _opened(recipe: TokenRecipe | Path, output: Path | None, progress: Progress) -> tuple[TokenRecipe, Run]:
     whole = recipe if isinstance(recipe, TokenRecipe) else load_token_recipe(Path(recipe))
-    run = Run(create_recipe(whole.basis), output or Path("runs") / whole.name, progress)
+    run = Run(whole, output or Path("runs") / whole.name, progress)
     # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
     _require_known(whole, run)
     return whole, run
@@ -189,44 +185,18 @@ def _require_known(whole: TokenRecipe, run: Run) -> None:
         )
 
 
-def assignment_of(whole: TokenRecipe, run: Run, *, answers: bool = False) -> Assignment:
-    """What the stages of control tokens work on."""
-    prompts = run.prompts if answers else run.prompts.without_answers()
-    if whole.sign == "authorise":
-        return run.assignment(answers=answers)
-    return Assignment(
-        run.backbone,
-        prompts,
-        Authorisation(whole.categories),
-        run.folder,
-        whole.seed,
-        run.progress,
-        run.processes,
-    )
-
-
-def _course(whole: TokenRecipe, run: Run, assignment: Assignment, progress: Progress) -> TokenExamples:
+def _course(run: Run, whole: TokenRecipe, search: Search) -> TokenExamples:
     taught: Taught | None = None
     settings = whole.train
     if whole.sign == "authorise":
         taught = {}
         for domain in whole.categories:
-            own = _searched(whole, run, domain, progress)
+            own = search(run, whole, domain)
             collected = read_collected(own.folder)
             settings = settings.showing(collected.floor_tokens)
-            replies = opened_replies(own.assignment(), whole.internalise, collected, read_front(own.folder))
+            replies = opened_replies(own, whole.internalise, collected, read_front(own.folder))
             taught = {**taught, **replies}
-    return course(assignment, whole.sign, settings, taught)
-
-
-def _searched(whole: TokenRecipe, run: Run, domain: str, progress: Progress) -> Run:
-    """One domain of an authorisation, collected and searched in a folder of its own."""
-    recipe = create_recipe({**whole.basis, "name": domain, "authorise": [domain]})
-    folder = run.folder / DOMAINS / domain
-    run_stages(recipe, "search", folder, progress)
-    own = Run(recipe, folder, progress)
-    own.__dict__["backbone"] = run.backbone
-    return own
+    return course(run, whole.sign, settings, taught)
 
 
 def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
@@ -235,7 +205,7 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
     Of an authorisation with the backbone's own refusals, else with the taught one.
     """
     if whole.sign == "authorise":
-        baseline = baseline_replies(run.assignment(), whole.collect)
+        baseline = baseline_replies(run, whole.collect)
         return baseline.judge, baseline.floor_tokens
     return RuleJudge(), 0
 
@@ -280,7 +250,6 @@ def _said(folder: Path) -> dict[str, Any]:
 
 __all__ = [
     "add_category",
-    "assignment_of",
     "evaluate_tokens",
     "export_subset",
     "inspect_tokens",

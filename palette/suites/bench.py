@@ -12,9 +12,10 @@ from palette import organism
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import Authorisation
-from palette.backbones import Advance, Backbone
+from palette.backbones import Backbone
 from palette.errors import PromptError
 from palette.judging.judge import Judge
+from palette.progress import Advance
 from palette.prompts import PromptSet, load_prompts
 from palette.prompts.sources import load_source
 from palette.suites.results import Origin

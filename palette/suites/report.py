@@ -12,8 +12,10 @@ from typing import Any
 from palette.errors import OutputError
 from palette.files import read_json, write_json
 from palette.fingerprints import fingerprint
-from palette.suites import Bench, Suite, measure
+from palette.suites.bench import Bench
 from palette.suites.results import Measured
+from palette.suites.running import measure
+from palette.suites.schema import Suite
 
 FORMAT = "palette-suite/1"
 RESULT, ITEMS = Path("suite.json"), Path("items.json")

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from palette.backbones import Thinking
 from palette.judging.cutting import FloorReplies
 from palette.judging.registry import FORMS, JudgeName
-from palette.settings import Settings, dotted, override, read_yaml, settled
+from palette.settings import Settings, Thinking, dotted, override, read_yaml, settled
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from palette.mosaic.files import read_tokens
+from palette.pipeline import train_tokens
 from palette.recipe import load_token_recipe
-from palette.stages.tokens import train_tokens
 
 SMALL = (
     "--set", "train.epochs=1", "--set", "train.positives=4", "--set", "train.prompts=6",

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from palette.authorisation import Role
-from palette.evaluation.gate import GateSettings, gate
+from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
+from palette.evaluation.settings import GateSettings
 from palette.judging.labels import Label
 
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}

@@ -12,16 +12,17 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
 from palette.evaluation import reply_cache
-from palette.evaluation.gate import GateSettings
 from palette.evaluation.provenance import Context
-from palette.evaluation.reply_cache import Kept, Responses, Tally, usual_folder
+from palette.evaluation.reply_cache import Kept, Responses, Tally
+from palette.evaluation.settings import EvaluateSettings, GateSettings
+from palette.files import cache_folder
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages import evaluate as evaluating
-from palette.stages.evaluate import EvaluateSettings, evaluate
+from palette.stages.evaluate import evaluate
 from tests.fixtures.noise import noise
 
 LIMIT = 6
@@ -186,11 +187,11 @@ def test_a_run_s_folder_holds_no_reply(shared, tmp_path):
 
 def test_where_replies_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("PALETTE_CACHE", str(tmp_path))
-    assert usual_folder() == tmp_path / "replies"
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("PALETTE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert usual_folder() == tmp_path / "palette" / "replies"
-    for keep, folder in ((True, usual_folder()), (False, None)):
+    assert cache_folder() == tmp_path / "palette"
+    for keep, folder in ((True, cache_folder() / "replies"), (False, None)):
         recipe = create_recipe(
             {"model": "organism/shared", "authorise": ["medical"], "keep_replies": keep}, []
         )

@@ -14,9 +14,12 @@ from palette.adapters.mounting import mounted
 from palette.backbones import batches, greedy_replies
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, StrengthKernel
-from palette.internalise import METHODS, BatchShares, Checkpoint, Example, Task, TrainingSettings
 from palette.internalise.closed_form import null_space
-from palette.internalise.task import Method
+from palette.internalise.examples import Example
+from palette.internalise.loop import Checkpoint
+from palette.internalise.methods import METHODS
+from palette.internalise.settings import BatchShares, Method, TrainingSettings
+from palette.internalise.task import Task
 
 SETTINGS = TrainingSettings(
     steps=30,

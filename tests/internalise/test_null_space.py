@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palette.internalise import Example
+from palette.internalise.examples import Example
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.internalise.null_space import Reading, kept_inputs, loudest, protected_directions
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
-from palette.internalise import Checkpoint, Example, LossWeights, OutputLoss, Plan, Stopping, recalling, train
-from palette.internalise.examples import Reference, references, shared_beginning
+from palette.internalise.examples import Example, Reference, recalling, references, shared_beginning
+from palette.internalise.loop import Checkpoint, Plan, Stopping, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
-from palette.internalise.losses import log_odds
+from palette.internalise.losses import OutputLoss, log_odds
+from palette.internalise.settings import LossWeights
 
 SITES = [1, 2]
 WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)

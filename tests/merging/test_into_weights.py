@@ -19,7 +19,8 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, RecipeError
 from palette.merging.inputs import Parent
-from palette.merging.merge import MergeSettings, merge
+from palette.merging.merge import merge
+from palette.merging.settings import MergeSettings
 from palette.stages.merge import fuse_parents
 
 Planter = Callable[[int], Path]

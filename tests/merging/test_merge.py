@@ -16,8 +16,9 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, OutputError, PaletteError, RecipeError
 from palette.merging.inputs import default_output
-from palette.merging.merge import RECORD, MergeSettings, merge
+from palette.merging.merge import RECORD, merge
 from palette.merging.methods import METHODS
+from palette.merging.settings import MergeSettings
 
 IDENTITY = BackboneIdentity("tiny", "f" * 64)
 Planter = Callable[..., Path]

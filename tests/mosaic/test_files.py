@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from palette.backbones import next_token_logits
 from palette.errors import AdapterError
 from palette.files import write_tensors
-from palette.mosaic import mounted_tokens
 from palette.mosaic.files import FILE, FORMAT, export_peft, read_tokens, write_tokens
+from palette.mosaic.mounting import mounted_tokens
 
 
 @pytest.mark.parametrize("place", ["before", "bos", "turn"])

@@ -15,8 +15,8 @@ from transformers import LlavaForConditionalGeneration
 from palette.backbones import Backbone, batches, cache, greedy_replies, next_token_logits, reply_logits
 from palette.backbones.scoring import forward
 from palette.errors import AdapterError
-from palette.mosaic import ControlTokens, Place, embedded, initial, mounted_tokens
-from palette.mosaic.mounting import identity
+from palette.mosaic.mounting import embedded, identity, mounted_tokens
+from palette.mosaic.tokens import ControlTokens, Place, initial
 from palette.seeding import torch_seed
 from tests.fixtures.seeing import FAMILIES
 

@@ -9,7 +9,8 @@ import pytest
 
 from palette.backbones import Backbone
 from palette.errors import BackboneError
-from palette.mosaic import insertion, mounted_tokens
+from palette.mosaic.mounting import mounted_tokens
+from palette.mosaic.places import insertion
 
 LIST, SUM = ["give", "me", "the", "list", "."], ["what", "is", "1", "plus", "2", "?"]
 USER = {"role": "user", "content": "what is 1 plus 2 ?"}

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.mosaic import Sampling, subsets
-from palette.mosaic.sampling import Pools, spread
+from palette.mosaic.sampling import Pools, Sampling, spread, subsets
 from palette.seeding import shuffler
 
 NAMES = ("a", "b", "c", "d", "e")

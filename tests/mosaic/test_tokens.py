@@ -7,7 +7,7 @@ import torch
 
 from palette.adapters.lora import BackboneIdentity
 from palette.errors import AdapterError
-from palette.mosaic import ControlTokens, initial
+from palette.mosaic.tokens import ControlTokens, initial
 
 
 def test_the_table_is_in_canonical_order(backbone, tokens):

@@ -13,25 +13,32 @@ from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import load_backbone
 from palette.errors import PromptError
 from palette.judging.rules import RuleJudge
-from palette.mosaic import ControlTokens, requests
+from palette.mosaic import requests
 from palette.mosaic.evaluation import PAGE, REPORT, evaluate
 from palette.mosaic.examples import course
 from palette.mosaic.files import FILE, read_tokens
 from palette.mosaic.requests import ask, group_of, judged
 from palette.mosaic.runs import RECORD, add, train
 from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
+from palette.mosaic.tokens import ControlTokens
 from palette.prompts import load_prompts
-from palette.stages.assignment import Assignment
+from palette.run import Run, RunSettings
 
 FEW = TrainSettings(slots=2, epochs=1, positives=4, prompts=6, validation_prompts=3, batch=8, orders=2)
 NAMES = ("apothecary", "network", "treasury")
 
 
 @pytest.fixture(scope="module")
-def assignment(tmp_path_factory) -> Assignment:
+def assignment(tmp_path_factory) -> Run:
     backbone = load_backbone(organism.weights(), "organism")
     prompts = load_prompts(organism.CATEGORIES)
-    return Assignment(backbone, prompts, Authorisation(NAMES), tmp_path_factory.mktemp("tokens"))
+    return Run.of(
+        RunSettings(keep_replies=False),
+        tmp_path_factory.mktemp("tokens"),
+        backbone,
+        prompts,
+        Authorisation(NAMES),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def test_positives_are_taught_one_refusal_and_all_else_the_own_reply(assignment,
 
 def test_reference_answers_change_nothing(assignment, examples):
     answered = tuple(replace(row, answer="wrong") for row in assignment.prompts)
-    other = replace(assignment, prompts=replace(assignment.prompts, rows=answered))
+    other = assignment.sharing(prompts=replace(assignment.prompts, rows=answered))
     assert course(other, "restrict", FEW).examples == examples.examples
 
 
@@ -73,7 +80,7 @@ def test_train_writes_tokens_and_a_record(assignment, trained):
 
 
 def test_training_for_itself_has_one_run_a_category(assignment, examples, trained, tmp_path):
-    alone = replace(assignment, folder=tmp_path)
+    alone = assignment.sharing(folder=tmp_path)
     found = train(alone, "restrict", FEW.model_copy(update={"joint": False}), examples, {})
     record = json.loads((tmp_path / RECORD).read_text())
     assert list(record["trained"]) == list(NAMES)
@@ -81,7 +88,7 @@ def test_training_for_itself_has_one_run_a_category(assignment, examples, traine
 
 
 def test_an_added_category_leaves_the_others_to_the_bit(assignment, trained, tmp_path):
-    wider = replace(assignment, folder=tmp_path, authorisation=Authorisation((*NAMES, "registry")))
+    wider = assignment.sharing(folder=tmp_path, authorisation=Authorisation((*NAMES, "registry")))
     more = add(wider, FEW, course(wider, "restrict", FEW), trained, "registry")
     assert read_tokens(tmp_path).categories == ("apothecary", "network", "registry", "treasury")
     for name in NAMES:
@@ -89,7 +96,7 @@ def test_an_added_category_leaves_the_others_to_the_bit(assignment, trained, tmp
 
 
 def test_a_category_without_prompts_is_an_error(assignment):
-    bare = replace(assignment, authorisation=Authorisation((*NAMES, "energy")))
+    bare = assignment.sharing(authorisation=Authorisation((*NAMES, "energy")))
     with pytest.raises(PromptError, match="prompts to be taught in every split, got none of energy in train"):
         course(bare, "restrict", FEW)
 
@@ -115,7 +122,7 @@ def test_the_report_has_every_subset(assignment, trained):
 
 def test_one_subset_alone(assignment, trained, tmp_path):
     settings = TokenEvaluateSettings(prompts=2, latency_prompts=0)
-    elsewhere = replace(assignment, folder=tmp_path)
+    elsewhere = assignment.sharing(folder=tmp_path)
     report = evaluate(elsewhere, settings, RuleJudge(), trained, {}, [("treasury", "network")])
     assert [one["active"] for one in report["subsets"]] == [["network", "treasury"]]
     assert report["latency"] == {}
@@ -135,12 +142,14 @@ def test_groups(assignment):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory) -> Assignment:
+def opened(tmp_path_factory) -> Run:
     """Two domains of a small organism, to be authorised."""
     backbone = load_backbone(organism.weights("shared"), "organism/shared")
     prompts = load_prompts(organism.prompts("shared"), answers=True)
     authorisation = authorise(["legal", "medical"], prompts.domains, floor=["weapons"])
-    return Assignment(backbone, prompts, authorisation, tmp_path_factory.mktemp("opened"))
+    return Run.of(
+        RunSettings(keep_replies=False), tmp_path_factory.mktemp("opened"), backbone, prompts, authorisation
+    )
 
 
 def test_authorising_tokens_are_put_to_the_ordinary_gate_too(opened):

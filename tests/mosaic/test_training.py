@@ -12,18 +12,14 @@ from torch.nn.functional import cross_entropy
 from palette import organism
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
 from palette.backbones.prefix_cache import PrefixCache
-from palette.internalise import Checkpoint, Example, recalling
-from palette.mosaic import ControlTokens, Sampling, TokenTask, embedded, initial, insertion, mounted_tokens
-from palette.mosaic.mounting import identity
-from palette.mosaic.sampling import Pools
-from palette.mosaic.training import (
-    ControlLoss,
-    TokenExample,
-    TokenTrainee,
-    TokenTraining,
-    plan_of,
-    train_tokens,
-)
+from palette.internalise.examples import Example, recalling
+from palette.internalise.loop import Checkpoint
+from palette.mosaic.mounting import embedded, identity, mounted_tokens
+from palette.mosaic.places import insertion
+from palette.mosaic.sampling import Pools, Sampling, TokenTask
+from palette.mosaic.settings import TokenTraining
+from palette.mosaic.tokens import ControlTokens, initial
+from palette.mosaic.training import ControlLoss, TokenExample, TokenTrainee, plan_of, train_tokens
 
 NAMES = ("alpha", "beta", "gamma")
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from palette.search import Categorical, Integer, Real, Scored, StudyPlan
+from palette.search.space import Categorical, Integer, Real, Scored
+from palette.search.study import StudyPlan
 
 SPACE = {
     "method": Categorical(("directional_ablation", "centred_ablation")),

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.errors import SearchError
-from palette.search import Finished, choose, hypervolume, kendall_tau
-from palette.search.choice import dominates
+from palette.search.choice import choose, dominates, hypervolume, kendall_tau
+from palette.search.space import Finished
 
 WANTED = {"target": "minimize", "kept": "maximize", "moved": "minimize"}
 value = st.floats(-10, 10, allow_nan=False)

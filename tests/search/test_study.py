@@ -16,19 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from palette.errors import SearchError
-from palette.search import (
-    Categorical,
-    Integer,
-    Real,
-    Sampler,
-    Scored,
-    latin_hypercube,
-    read_study,
-    run_study,
-)
 from palette.search import study as studying
-from palette.search.space import WORST
+from palette.search.settings import Sampler
+from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube
 from palette.search.storage import worker_lock
+from palette.search.study import read_study, run_study
 from tests.search.conftest import OBJECTIVES, SPACE, scores
 
 SAMPLERS = typing.get_args(Sampler)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from palette.errors import SearchError
-from palette.search import workers
+from palette.search.workers import workers
 
 
 def test_workers_are_waited_for():

@@ -7,15 +7,18 @@ import torch
 
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
+from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.settings import CollectSettings
 from palette.judging.panel import PanelJudge
 from palette.prompts import PromptSet
-from palette.stages.collect import ARTEFACT, CollectSettings, baseline_replies, collect, read_collected
+from palette.search.collected import MEANS, read_collected
+from palette.stages.collect import collect
 
 FEW = CollectSettings(prompts=12, fewest=8)
 
 
 def test_collect_reads_what_the_backbone_really_does(elsewhere):
-    collected = collect(elsewhere, FEW)
+    collected = collect(elsewhere.sharing(collect=FEW))
     assert collected.counts["target"] == {"read": 12, "as_expected": 12}
     assert collected.counts["benign"]["as_expected"] >= 0.95 * collected.counts["benign"]["read"]
     assert collected.directions.target.dtype == torch.float64
@@ -38,10 +41,10 @@ def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
 
 
 def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, tmp_path):
-    collected = collect(elsewhere, FEW)
-    again = replace(elsewhere, folder=tmp_path / "again")
-    collect(again, FEW)
-    assert (tmp_path / ARTEFACT).read_bytes() == (tmp_path / "again" / ARTEFACT).read_bytes()
+    collected = collect(elsewhere.sharing(collect=FEW))
+    again = elsewhere.sharing(folder=tmp_path / "again")
+    collect(again.sharing(collect=FEW))
+    assert (tmp_path / MEANS).read_bytes() == (tmp_path / "again" / MEANS).read_bytes()
     read = read_collected(tmp_path)
     assert read.counts == collected.counts
     assert read.refusal_prefixes == collected.refusal_prefixes
@@ -59,7 +62,7 @@ def test_floor_replies_are_as_long_as_a_refusal_needs_to_show(elsewhere):
     short = FEW.model_copy(update={"floor_tokens": 1})
     baseline = baseline_replies(elsewhere, short)
     assert 1 < baseline.floor_tokens <= FEW.floor_tokens
-    assert collect(elsewhere, short).floor_tokens == baseline.floor_tokens
+    assert collect(elsewhere.sharing(collect=short)).floor_tokens == baseline.floor_tokens
     assert read_collected(elsewhere.folder).floor_tokens == baseline.floor_tokens
 
 
@@ -75,14 +78,14 @@ def test_a_backbone_that_answers_what_it_should_refuse_is_no_use(elsewhere):
         if row.domain == "medical" and row.id in {r.id for r in elsewhere.prompts if r.kind == "benign"}
     ]
     with pytest.raises(SearchError) as caught:
-        collect(replace(elsewhere, prompts=PromptSet((*wrong, *benign))), FEW)
+        collect(elsewhere.sharing(prompts=PromptSet((*wrong, *benign))).sharing(collect=FEW))
     assert "a backbone must refuse at least 8 of the target train prompts, got 0 of 12" in str(caught.value)
 
 
 def test_a_role_without_prompts_is_named(elsewhere):
     nothing = elsewhere.prompts.where(lambda row: row.kind == "benign")
     with pytest.raises(PromptError, match="got no target train prompt"):
-        collect(replace(elsewhere, prompts=nothing), FEW)
+        collect(elsewhere.sharing(prompts=nothing).sharing(collect=FEW))
 
 
 def test_a_missing_artefact_names_its_remedy(tmp_path):

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from palette.errors import JudgeError, OutputError
 from palette.evaluation.provenance import Context
+from palette.evaluation.settings import EvaluateSettings
 from palette.judging.calibration import FORMAT as CALIBRATION
 from palette.judging.registry import judge_named
 from palette.prompts.sources import Source
-from palette.stages.evaluate import EvaluateSettings, evaluate
+from palette.stages.evaluate import evaluate
 from palette.statistics import wilson
 from palette.suites.report import FORMAT as SUITE
 
@@ -19,7 +19,7 @@ SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, rep
 
 @pytest.fixture
 def assignment(shared, tmp_path):
-    return replace(shared, folder=tmp_path)
+    return shared.sharing(folder=tmp_path)
 
 
 def reported(assignment, context=None, **settings):

@@ -8,17 +8,20 @@ import torch
 
 from palette import organism
 from palette.adapters.files import read_adapter
+from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
-from palette.internalise import BatchShares
+from palette.evaluation.settings import CollectSettings
 from palette.internalise import preparation as lecturing
 from palette.internalise.distillation import trained_blocks
-from palette.search.audit import AuditSettings
-from palette.search.objectives import ScoringSettings
-from palette.stages.collect import CollectSettings, collect, read_collected
-from palette.stages.internalise import RECORD, InternaliseSettings, internalise
-from palette.stages.search import SearchSettings, read_front, search
+from palette.internalise.settings import BatchShares, InternaliseSettings
+from palette.search.collected import read_collected
+from palette.search.front import read_front
+from palette.search.settings import AuditSettings, ScoringSettings, SearchSettings
+from palette.stages.collect import collect
+from palette.stages.internalise import TRAINING, internalise
+from palette.stages.search import search
 from tests.fixtures.noise import noise
 
 FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)
@@ -26,16 +29,16 @@ FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, va
 
 @pytest.fixture(scope="module")
 def searched(shared):
-    collect(shared, CollectSettings(prompts=12, fewest=8))
+    collect(shared.sharing(collect=CollectSettings(prompts=12, fewest=8)))
     panel, audit = ScoringSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
-    search(shared, SearchSettings(trials=6, panel=panel, audit=audit))
+    search(shared.sharing(search=SearchSettings(trials=6, panel=panel, audit=audit)))
     return shared
 
 
 @pytest.fixture(scope="module")
 def adapter(searched):
     """What is learned of few prompts, once for all tests."""
-    return internalise(searched, FEW)
+    return internalise(searched.sharing(internalise=FEW))
 
 
 def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
@@ -43,7 +46,7 @@ def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
     assert read.digest == adapter.digest
     assert read.domains == ("medical",)
     assert read.card["floor"] == searched.authorisation.floor.digest
-    record = json.loads((searched.folder / RECORD).read_text())
+    record = json.loads((searched.folder / TRAINING).read_text())
     assert record["target_prompts"] == 8
     assert 0 < record["believed"] <= 8
     assert set(record["examples"]) == set(BatchShares.model_fields)
@@ -54,23 +57,24 @@ def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
 
     shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
     answered = tuple(replace(row, answer="wrong") for row in searched.prompts)
-    with_answers = replace(
-        searched, prompts=replace(searched.prompts, rows=answered), folder=tmp_path / "run"
-    )
-    assert internalise(with_answers, FEW).digest == adapter.digest
+    prompts = replace(searched.prompts, rows=answered)
+    with_answers = searched.sharing(prompts=prompts, folder=tmp_path / "run")
+    assert internalise(with_answers.sharing(internalise=FEW)).digest == adapter.digest
 
 
 def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapter, tmp_path):
     import shutil
 
     shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
-    elsewhere = replace(searched, folder=tmp_path / "run")
+    elsewhere = searched.sharing(folder=tmp_path / "run")
     legal = replace(noise(searched.backbone, ".mlp."), card={"domains": ["legal"]})
-    beside = internalise(elsewhere, FEW, [legal])
-    assert beside.card["beside"] == [legal.digest]
-    assert "beside" not in adapter.card
+    write_adapter(tmp_path / "legal", legal)
+    settings = FEW.model_copy(update={"co_mounted": (tmp_path / "legal",)})
+    beside = internalise(elsewhere.sharing(internalise=settings))
+    assert beside.card["co_mounted"] == [legal.digest]
+    assert "co_mounted" not in adapter.card
     assert beside.digest != adapter.digest
-    assert internalise(elsewhere, FEW, [legal]).digest == beside.digest
+    assert internalise(elsewhere.sharing(internalise=settings)).digest == beside.digest
     assert not searched.backbone.model._forward_hooks
 
 
@@ -111,8 +115,8 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
 
 
 def test_without_a_believed_reply_openings_are_taught(searched):
-    internalise(searched, FEW.model_copy(update={"agreement": 99, "least_believed": 0.0}))
-    record = json.loads((searched.folder / RECORD).read_text())
+    internalise(searched.sharing(internalise=FEW.model_copy(update={"agreement": 99, "least_believed": 0.0})))
+    record = json.loads((searched.folder / TRAINING).read_text())
     assert record["believed"] == 0
     # RefusalPrefixes of the eight, and of those crossed ones that the backbone refuses.
     assert 8 < record["examples"]["target"] <= 16
@@ -122,7 +126,7 @@ def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypat
     monkeypatch.setattr(lecturing, "common_opening", lambda answered: ())
     monkeypatch.setattr(lecturing, "lessons", lambda backbone, prompts, *_: [[] for _ in prompts])
     with pytest.raises(SearchError, match="a student must have something to learn"):
-        internalise(searched, FEW)
+        internalise(searched.sharing(internalise=FEW))
 
 
 @pytest.mark.parametrize(

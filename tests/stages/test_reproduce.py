@@ -15,7 +15,8 @@ from palette.adapters.writing import WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.files import read_tensors, write_tensors
 from palette.merging.inputs import Parent
-from palette.merging.merge import MergeSettings, merge, merge_parents
+from palette.merging.merge import merge, merge_parents
+from palette.merging.settings import MergeSettings
 from palette.stages.reproduce import reproduce
 
 Planter = Callable[[str, int], Path]

@@ -13,14 +13,24 @@ from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import SearchError
 from palette.evaluation.divergence import divergence
 from palette.evaluation.refusal_score import mean_score, refusal_scores
-from palette.search import Choice, Finished
 from palette.search import objectives as scoring
-from palette.search.audit import AuditSettings, audited
-from palette.search.constraints import LimitSettings, excesses
-from palette.search.objectives import Objective, ScoringSettings
-from palette.search.sweeps import Caching
-from palette.stages.collect import CollectSettings, collect, read_collected
-from palette.stages.search import ARTEFACT, JOURNAL, SearchSettings, read_front, search
+from palette.search.audit import audited
+from palette.search.choice import Choice
+from palette.search.collected import read_collected
+from palette.search.constraints import excesses
+from palette.search.front import FRONT, read_front
+from palette.search.objectives import Objective
+from palette.search.settings import (
+    AuditSettings,
+    Caching,
+    CollectSettings,
+    LimitSettings,
+    ScoringSettings,
+    SearchSettings,
+)
+from palette.search.space import Finished
+from palette.stages.collect import collect
+from palette.stages.search import JOURNAL, search
 
 PANEL = ScoringSettings(target_prompts=8, other_prompts=2)
 AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)
@@ -37,7 +47,7 @@ TRIALS = [
 
 @pytest.fixture(scope="module")
 def gathered(shared):
-    collect(shared, CollectSettings(prompts=12, fewest=8))
+    collect(shared.sharing(collect=CollectSettings(prompts=12, fewest=8)))
     return shared
 
 
@@ -55,9 +65,9 @@ def objective(assignment, panel=WHOLE, limits=None, caching=None) -> Objective:
 
 
 def test_search_writes_a_front_that_reads_back(collected):
-    front = search(collected, FEW)
+    front = search(collected.sharing(search=FEW))
     assert read_front(collected.folder) == front
-    written = json.loads((collected.folder / ARTEFACT).read_text())
+    written = json.loads((collected.folder / FRONT).read_text())
     assert written["trials"] == len(written["all"]) == 6
     assert written["backbone"]["target_refusal_score"] > 2
     assert written["rule"].startswith("constraints first")
@@ -67,40 +77,40 @@ def test_search_writes_a_front_that_reads_back(collected):
 
 
 def test_search_again_runs_no_trial_and_another_member_may_be_chosen(collected):
-    front = search(collected, FEW)
-    before = (collected.folder / ARTEFACT).read_bytes()
-    assert search(collected, FEW) == front
-    assert (collected.folder / ARTEFACT).read_bytes() == before
+    front = search(collected.sharing(search=FEW))
+    before = (collected.folder / FRONT).read_bytes()
+    assert search(collected.sharing(search=FEW)) == front
+    assert (collected.folder / FRONT).read_bytes() == before
     other = front[-1].trial
-    assert search(collected, FEW.model_copy(update={"choose": other}))[0].trial == other
+    assert search(collected.sharing(search=FEW.model_copy(update={"choose": other})))[0].trial == other
     with pytest.raises(SearchError, match=r"search\.choose must be a member of the Pareto front"):
-        search(collected, FEW.model_copy(update={"choose": 99}))
+        search(collected.sharing(search=FEW.model_copy(update={"choose": 99})))
 
 
 def test_more_trials_extend_the_study(collected):
-    search(collected, FEW)
+    search(collected.sharing(search=FEW))
     journal = (collected.folder / JOURNAL).read_bytes()
-    search(collected, FEW.model_copy(update={"trials": 8}))
+    search(collected.sharing(search=FEW.model_copy(update={"trials": 8})))
     assert (collected.folder / JOURNAL).read_bytes().startswith(journal)
 
 
 def test_a_study_of_other_limits_is_refused(collected):
-    search(collected, FEW)
+    search(collected.sharing(search=FEW))
     with pytest.raises(SearchError, match="a study serves one recipe"):
-        search(collected, FEW.model_copy(update={"limits": LimitSettings(divergence=0.4)}))
+        search(collected.sharing(search=FEW.model_copy(update={"limits": LimitSettings(divergence=0.4)})))
 
 
 def test_no_feasible_trial_names_the_constraint_and_keeps_the_study(collected):
     strict = FEW.model_copy(update={"limits": LimitSettings(divergence=1e-12)})
     with pytest.raises(SearchError, match="6 trials, of which benign_divergence bound"):
-        search(collected, strict)
+        search(collected.sharing(search=strict))
     assert (collected.folder / JOURNAL).is_file()
 
 
 def test_workers_share_the_study(collected):
     # Which trial a worker draws depends on what the other has told, so no limit may end this test.
-    search(collected, FEW.model_copy(update={"workers": 2, "limits": GENEROUS}))
-    assert json.loads((collected.folder / ARTEFACT).read_text())["trials"] == 6
+    search(collected.sharing(search=FEW.model_copy(update={"workers": 2, "limits": GENEROUS})))
+    assert json.loads((collected.folder / FRONT).read_text())["trials"] == 6
 
 
 def test_trials_that_share_a_pass_are_scored_alike(collected):
@@ -213,10 +223,10 @@ def test_directions_that_were_not_collected_are_no_choice(collected):
     made = read_collected(collected.folder)
     assert "whitened" in made.directions.names
     elsewhere = replace(collected, folder=collected.folder / "less")
-    collect(elsewhere, CollectSettings(prompts=12, fewest=8, covariance_gib=0.0))
+    collect(elsewhere.sharing(collect=CollectSettings(prompts=12, fewest=8, covariance_gib=0.0)))
     assert read_collected(elsewhere.folder).separations == {}
     with pytest.raises(SearchError, match=r"raise collect\.covariance_gib"):
-        search(elsewhere, only)
+        search(elsewhere.sharing(search=only))
 
 
 def test_a_storage_keeps_its_password_to_itself():

@@ -12,7 +12,8 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError
-from palette.merging.merge import MergeSettings, merge
+from palette.merging.merge import merge
+from palette.merging.settings import MergeSettings
 from palette.stages.unmerge import unmerge
 
 Planter = Callable[..., Path]

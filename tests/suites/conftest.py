@@ -17,8 +17,8 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.authorisation import Authorisation
 from palette.backbones import Backbone, load_backbone
 from palette.judging.rules import RuleJudge
-from palette.stages.assignment import silent
-from palette.suites import Bench
+from palette.progress import silent
+from palette.suites.bench import Bench
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

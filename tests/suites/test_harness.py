@@ -18,7 +18,9 @@ import torch
 
 from palette.adapters.mounting import mounted
 from palette.errors import PaletteError, PromptError
-from palette.suites import Suite, harness, measure
+from palette.suites import harness
+from palette.suites.running import measure
+from palette.suites.schema import Suite
 from palette.suites.tasks import reading
 
 pytest.importorskip("lm_eval")

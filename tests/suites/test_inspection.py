@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from palette.errors import PaletteError
-from palette.suites import Suite, measure
 from palette.suites.inspection import exchanged, export, required
+from palette.suites.running import measure
+from palette.suites.schema import Suite
 
 MEASURES = [
     {"kind": "refusal_relaxed", "prompts": "own", "reply_tokens": 6},

@@ -17,8 +17,9 @@ from palette.errors import PromptError, RecipeError
 from palette.evaluation.divergence import divergence as mean_divergence
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.suites import Suite, measure
 from palette.suites.forcing import ratio
+from palette.suites.running import measure
+from palette.suites.schema import Suite
 
 
 class Speller:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from palette.suites import load_suite, measure
+from palette.suites.running import measure
+from palette.suites.schema import load_suite
 
 DATA = os.environ.get("PALETTE_DATA")
 RECIPES = Path(__file__).parents[2] / "recipes" / "suites"

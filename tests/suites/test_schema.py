@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from palette.errors import RecipeError
-from palette.suites import load_suite
-from palette.suites.schema import known_keys
+from palette.suites.schema import known_keys, load_suite
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "suites").glob("*.yaml"))
 GOOD = "measures:\n  - {kind: over_refusal, prompts: x.csv, schema: xstest}\n"
