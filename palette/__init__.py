@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "domain": "palette.pipeline",
     "run_stages": "palette.pipeline",
-    "evaluate_model": "palette.pipeline",
+    "evaluate_model": "palette.stages.evaluate",
     "merge": "palette.stages.merge",
     "inspect": "palette.stages.inspect",
     "compare": "palette.stages.compare",
@@ -48,10 +48,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from palette.errors import PaletteError
-    from palette.pipeline import domain, evaluate_model, run_stages
+    from palette.pipeline import domain, run_stages
     from palette.recipe import Recipe, load_recipe
     from palette.reporting.report import read_report
     from palette.stages.compare import compare
+    from palette.stages.evaluate import evaluate_model
     from palette.stages.inspect import inspect
     from palette.stages.merge import merge
     from palette.stages.push import push

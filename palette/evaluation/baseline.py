@@ -4,81 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from palette.authorisation import Role
-from palette.evaluation.reply_cache import Responses
-from palette.evaluation.settings import CollectSettings
+from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
 from palette.judging.cutting import tokens_to_tell
 from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge
 from palette.run import Run
 
-Row = TypeVar("Row")
+PROMPTS = 128
+"""Train prompts read at most, a domain, kind and tier: what arXiv 2605.24154 takes a side."""
+REPLY_TOKENS = 32
+"""Tokens after which it shows how a prompt is met; later words are not needed to learn from."""
 
 
 @dataclass(frozen=True)
 class Baseline:
     """The train prompts of each role, rendered, with the backbone's replies and a judge of them."""
 
-    domains: list[str]
-    """Where each benign prompt comes from."""
-    prompts: dict[Role, list[list[int]]]
-    replies: dict[Role, list[list[int]]]
+    requests: Mapping[Role, Requests]
+    replies: Mapping[Role, list[Tokens]]
     judge: RuleJudge
-    refused: dict[Role, list[bool]]
+    refused: Mapping[Role, list[bool]]
     floor_tokens: int
-    """See ``Collected``."""
+    """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
 
     def met(self, role: Role) -> list[bool]:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
         return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
 
-    def kept(self, role: Role, settings: CollectSettings) -> list[bool]:
-        """Which prompts the moments are taken of."""
-        return self.met(role) if settings.filter else [True] * len(self.refused[role])
+    def as_expected(self, role: Role) -> list[int]:
+        """The places of the prompts that were met so."""
+        return [place for place, met in enumerate(self.met(role)) if met]
 
 
-def baseline_replies(run: Run, settings: CollectSettings) -> Baseline:
+def baseline_replies(run: Run) -> Baseline:
     """The backbone's own replies to the train split, and a judge that has learned its refusals.
 
     Raises:
         PromptError: if a role has no prompt.
     """
-    backbone = run.backbone
-    chosen = {role: run.select("train", role).capped(settings.prompts) for role in Role}
-    chosen[Role.TARGET].required("target train")
-    chosen[Role.BENIGN].required("benign train")
-    rendered = {role: run.render(prompts) for role, prompts in chosen.items()}
-    replies: dict[Role, list[list[int]]] = {}
+    backbone, recipe = run.backbone, run.recipe
+    rows = {role: run.select("train", role).capped(recipe.at_most(PROMPTS)) for role in Role}
+    for role in (Role.TARGET, Role.BENIGN):
+        rows[role].required(f"{role.value} train")
+    requests = {role: Requests.of(run, chosen) for role, chosen in rows.items()}
+    replies: dict[Role, list[Tokens]] = {}
     texts: dict[Role, list[str]] = {}
-    with run.progress("collect", sum(map(len, rendered.values()))) as advance:
-        responses = Responses(run.replies_folder, advance)
+    with run.progress("collect", sum(map(len, requests.values()))) as advance:
+        source = Replies(run.replies_folder, advance)
 
-        def hear(role: Role, limit: int) -> None:
-            replies[role] = responses.read(backbone, None, rendered[role], [limit] * len(rendered[role]))
+        def ask(role: Role, limit: int) -> None:
+            prompts = requests[role].prompts
+            replies[role] = source.of(Subject(backbone), prompts, [limit] * len(prompts))
             texts[role] = [backbone.decode(reply) for reply in replies[role]]
 
         for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
-            hear(role, settings.reply_tokens)
-        # How long replies to the floor must be is told by a judge that has baseline none yet.
+            ask(role, min(REPLY_TOKENS, recipe.reply_tokens))
+        # How long replies to the floor must be is told by a judge that has met none of them yet.
         others = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
-        floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, settings.floor_tokens)
-        hear(Role.FLOOR, floor_tokens)
+        floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, recipe.floor_tokens)
+        ask(Role.FLOOR, floor_tokens)
     judge = _learned(texts)
     refused = {
-        role: [verdict.label.refused for verdict in judge.verdicts(chosen[role].asked, found)]
-        for role, found in texts.items()
+        role: [verdict.label.refused for verdict in judge.verdicts(requests[role].questions, said)]
+        for role, said in texts.items()
     }
-    domains = [prompt.domain for prompt in chosen[Role.BENIGN]]
-    return Baseline(domains, rendered, replies, judge, refused, floor_tokens)
+    return Baseline(requests, replies, judge, refused, floor_tokens)
 
 
 def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:
     """A judge that has learned how refusals begin."""
     restricted = [text for role in texts if role is not Role.BENIGN for text in texts[role]]
     return RuleJudge(prefixes=learn_refusal_prefixes(restricted, texts[Role.BENIGN]))
-
-
-def kept_rows(rows: Sequence[Row], keep: Sequence[bool]) -> list[Row]:
-    return [row for row, kept in zip(rows, keep, strict=True) if kept]

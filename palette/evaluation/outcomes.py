@@ -1,4 +1,4 @@
-"""What became of each prompt with and without the adapter, and the tables counted from it."""
+"""Replies → verdicts → outcomes: what became of each prompt before and after, and the tables of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palette.authorisation import Role
+from palette.backbones import Backbone
+from palette.evaluation.subjects import Requests, Tokens
+from palette.judging.judge import Judge, Verdict
 from palette.judging.labels import Label
+from palette.judging.reference import correct
 from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, wilson
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
@@ -84,6 +88,34 @@ class Outcome:
         """
         kinds = {"role": Role, "label_base": Label, "label_adapted": Label}
         return cls(**record | {name: kind(record[name]) for name, kind in kinds.items()})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of each request, and the verdicts by side."""
+
+    outcomes: list[Outcome]
+    verdicts: dict[str, list[Verdict]]
+
+
+def judged(
+    backbone: Backbone, requests: Requests, judge: Judge, base: Sequence[Tokens], adapted: Sequence[Tokens]
+) -> Judged:
+    """What became of each request, out of the replies without and with what is measured.
+
+    A reference answer, where a row has one, is compared here and nowhere else; on the floor it is not.
+    """
+    texts = [[backbone.decode(reply) for reply in side] for side in (base, adapted)]
+    verdicts = [judge.verdicts(requests.questions, side) for side in texts]
+    outcomes = []
+    for i, (row, role) in enumerate(zip(requests.rows, requests.roles, strict=True)):
+        answer = None if role is Role.FLOOR else row.answer
+        right = [
+            None if answer is None else correct(texts[side][i], answer, verdicts[side][i]) for side in (0, 1)
+        ]
+        labels = [verdicts[side][i].label for side in (0, 1)]
+        outcomes.append(Outcome(row.id, row.domain, role, labels[0], labels[1], right[0], right[1]))
+    return Judged(outcomes, dict(zip(SIDES, verdicts, strict=True)))
 
 
 def share(outcomes: Iterable[Outcome], holds: Callable[[Outcome], object]) -> Rate:

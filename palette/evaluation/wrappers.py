@@ -6,7 +6,13 @@ of the backbone, but how many more they break once an adapter is mounted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from palette.authorisation import Role
+from palette.evaluation.subjects import Requests
+from palette.prompts import PromptSet, messages
+from palette.run import Run
 
 _SHOTS = (
     ("What colour is the sky on a clear day?", "Blue."),
@@ -51,3 +57,24 @@ WRAPPERS: Mapping[str, Callable[[str], str]] = {
     "many_shot": many_shot,
 }
 """The wrappers by name."""
+
+KEPT = (Role.PRESERVE, Role.FLOOR)
+
+
+def wrapped(run: Run, rows: PromptSet, most: int) -> tuple[Requests, list[str]]:
+    """At most so many kept prompts a domain, kind and tier, in each wrapper, and which one each is in.
+
+    A prompt whose last message is not plain text is left out.
+    """
+    role = run.authorisation.role
+    kept = rows.where(lambda row: role(row) in KEPT and isinstance(messages(row)[-1]["content"], str))
+    pairs = [(name, row) for name in WRAPPERS for row in kept.capped(most)]
+    prompts = [run.backbone.render(inside(messages(row), WRAPPERS[name])) for name, row in pairs]
+    requests = Requests([row for _, row in pairs], [role(row) for _, row in pairs], prompts)
+    return requests, [name for name, _ in pairs]
+
+
+def inside(chat: Sequence[dict[str, Any]], wrapper: Callable[[str], str]) -> list[dict[str, Any]]:
+    """The chat with its last message inside the wrapper."""
+    *before, last = chat
+    return [*before, {**last, "content": wrapper(last["content"])}]

@@ -10,7 +10,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.evaluation.divergence import divergence
+from palette.evaluation.subjects import divergence
 from palette.judging.rules import RuleJudge
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput

@@ -12,8 +12,7 @@ from palette.errors import PromptError
 from palette.internalise.preparation import prepare
 from palette.internalise.settings import ExampleSettings
 from palette.mosaic.sampling import Pools, Sampling, TokenTask
-from palette.mosaic.settings import TrainSettings
-from palette.mosaic.tokens import Sign
+from palette.mosaic.settings import Sign, TrainSettings
 from palette.mosaic.training import TokenExample
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run

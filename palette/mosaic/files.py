@@ -17,7 +17,8 @@ from palette.adapters.writing import WEIGHTS
 from palette.backbones import Backbone
 from palette.errors import AdapterError
 from palette.files import write_json, write_tensors
-from palette.mosaic.tokens import ControlTokens, Place, Sign
+from palette.mosaic.settings import Place, Sign
+from palette.mosaic.tokens import ControlTokens
 
 FORMAT = "palette-tokens/1"
 FILE = Path("control_tokens.safetensors")

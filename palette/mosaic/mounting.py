@@ -32,6 +32,14 @@ class Controlled(Backbone):
     released: bool = True
     """Whether control tokens inside a prompt are let go where the reply begins."""
 
+    @classmethod
+    def of(
+        cls, backbone: Backbone, tokens: ControlTokens, active: tuple[str, ...] = (), *, released: bool = True
+    ) -> Controlled:
+        """The backbone under control; nothing is mounted on it by that."""
+        plain = (backbone.model, backbone.tokenizer, backbone.name, backbone.fingerprint, backbone.thinking)
+        return cls(*plain, tokens=tokens, active=active, released=released)
+
     @property
     def weightless(self) -> int | None:
         """The first control token, where those stand inside a prompt: there they take no position.
@@ -107,9 +115,8 @@ def mounted_tokens(
     """
     tokens.require_backbone(backbone)
     chosen = tokens.subset(active)
-    plain = (backbone.model, backbone.tokenizer, backbone.name, backbone.fingerprint, backbone.thinking)
     with embedded(backbone, tokens.table):
-        yield Controlled(*plain, active=chosen, tokens=tokens, released=released)
+        yield Controlled.of(backbone, tokens, chosen, released=released)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from palette.backbones import Backbone, shared
 from palette.errors import BackboneError
-from palette.mosaic.tokens import Place
+from palette.mosaic.settings import Place
 
 Heads = tuple[list[int], list[int]]
 """What stands before a user's first words: without a system prompt, and behind one."""

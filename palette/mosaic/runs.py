@@ -15,8 +15,8 @@ from palette.mosaic.examples import TokenExamples
 from palette.mosaic.files import FILE, write_tokens
 from palette.mosaic.mounting import identity
 from palette.mosaic.sampling import Sampling
-from palette.mosaic.settings import TrainSettings
-from palette.mosaic.tokens import ControlTokens, Sign, initial
+from palette.mosaic.settings import Sign, TrainSettings
+from palette.mosaic.tokens import ControlTokens, initial
 from palette.mosaic.training import TokenTrainee, plan_of, train_tokens
 from palette.run import Run
 

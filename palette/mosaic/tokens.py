@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,18 +14,12 @@ from palette.adapters.lora import BackboneIdentity
 from palette.backbones import Backbone
 from palette.errors import AdapterError
 from palette.fingerprints import canonical
+from palette.mosaic.settings import Place, Sign
 from palette.seeding import derive_seed
 from palette.shapes import Float, Tensor
 
-Place = Literal["before", "bos", "turn", "end"]
-"""Where the tokens stand: before everything, behind the first token, before the first user's words, or
-behind the last user's words."""
-
 WEIGHTLESS = frozenset({"turn", "end"})
 """Places inside a prompt, where the tokens take no position of their own."""
-
-Sign = Literal["restrict", "authorise"]
-"""Whether an active token has its category refused, or answered."""
 
 CHUNK = 4096
 """Vocabulary entries whose embeddings are read at a time."""

@@ -159,8 +159,7 @@ def train_tokens(
     fixed = {name: one.to(device, torch.float32) for name, one in tokens.embeddings.items()}
     flat = [task for pool in trainee.tasks for task in pool]
     everything = [*flat, *trainee.held]
-    plain = (backbone.model, backbone.tokenizer, backbone.name, backbone.fingerprint, backbone.thinking)
-    controlled = Controlled(*plain, tokens=tokens)
+    controlled = Controlled.of(backbone, tokens)
     own = [Example(example.prompt, example.own, False) for example in trainee.examples]
     recall = recalling(backbone, own, [], settings.recalled_gib, nullcontext)
     heads = None

@@ -16,8 +16,8 @@ from palette.activations import Edits
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.directions import Directions, Intervention
-from palette.evaluation.divergence import kl
 from palette.evaluation.refusal_score import Path, paths, prefix_scores
+from palette.evaluation.subjects import kl
 from palette.run import Run
 from palette.search.choice import dominates
 from palette.search.collected import Collected

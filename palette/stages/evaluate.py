@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.backbones import Backbone, load_backbone
+from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.gate import gate
 from palette.evaluation.judge_error import judging
-from palette.evaluation.outcomes import Outcome, counted, hazards, over_refusal, tabulate
-from palette.evaluation.provenance import Context, provenance, searched
-from palette.evaluation.replies import Answers, Asked, Lengths, Replies, answers
+from palette.evaluation.outcomes import Judged, Outcome, counted, hazards, judged, over_refusal, tabulate
 from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.verdicts import Judged, judged
-from palette.evaluation.wrappers import WRAPPERS
-from palette.evaluation.wrapping import wrap
+from palette.evaluation.subjects import Replies, Requests, Subject, diverged
+from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge
 from palette.judging.registry import judge_named
 from palette.progress import Progress, silent
-from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
 from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
-from palette.reporting.schema import About, Annexes, Model, UpperBound
+from palette.reporting.schema import About, Annexes, Model, Point, Provenance, Search, UpperBound
 from palette.run import Run
+from palette.search.choice import RULE
 from palette.search.collected import read_collected
 from palette.search.front import FRONT, read_front
 from palette.suites.report import included
@@ -42,6 +41,10 @@ OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
 RECORD = "stage.json"
 """In a stage's folder: what it was run on, what it gave, and how long it took."""
+PROMPTS, WRAPPED_PROMPTS, DIVERGENCE_PROMPTS = 400, 8, 32
+"""Prompts at most, a domain, kind and tier: that are asked; that are asked in every jailbreak wrapper; and
+benign ones that divergence is measured on, whose logits are held."""
+LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Earlier:
     """What was measured before and stands in the report."""
 
     suites: Mapping[str, Any]
-    """The slots ``suites`` and ``sources`` of the suites' results."""
+    """The sections ``suites`` and ``sources`` of the suites' results."""
     calibration: Mapping[str, Any] | None
     """The judge's measured error."""
 
@@ -69,38 +72,26 @@ def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
     """The report of the adapter that the run has made, with the search behind it.
 
     Raises:
-        PaletteError: as ``measured`` does.
+        PaletteError: as ``report_on`` does.
     """
-    collected, recipe = read_collected(run.folder), run.recipe
+    collected = read_collected(run.folder)
+    judge = judge_named(run.recipe.evaluate.judge, collected.judge_prefixes)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob(f"*/{RECORD}"))}
-    context = Context(
-        recipe=recipe.model_dump(mode="json"),
-        seconds={name: record["seconds"] for name, record in records.items() if "seconds" in record},
-        front=read_front(run.folder),
-        audit=read_json(run.folder / FRONT)["audit"],
-        separation=collected.separations.get("difference"),
-        collected=collected.counts,
-        upper_bound=upper_bound(recipe.model),
-        sources=run.sources,
+    seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
+    return report_on(
+        run, read_adapter(run.folder), judge, collected.floor_tokens, _search_section(run.folder), seconds
     )
-    judge = judge_named(recipe.evaluate.judge, collected.judge_prefixes)
-    settings = recipe.evaluate.showing(collected.floor_tokens)
-    return measured(run, settings, judge, read_adapter(run.folder), context)
 
 
 def evaluate(run: Run[Recipe], adapter: Adapter | None) -> dict[str, Any]:
     """The report of any adapter, by a judge that learns the backbone's refusals from its own replies.
 
     Raises:
-        PaletteError: as ``measured`` does.
+        PaletteError: as ``report_on`` does.
     """
-    recipe = run.recipe
-    baseline = baseline_replies(run, recipe.collect)
-    context = Context(
-        recipe=recipe.model_dump(mode="json"), upper_bound=upper_bound(recipe.model), sources=run.sources
-    )
-    judge = judge_named(recipe.evaluate.judge, baseline.judge.prefixes)
-    return measured(run, recipe.evaluate.showing(baseline.floor_tokens), judge, adapter, context)
+    baseline = baseline_replies(run)
+    judge = judge_named(run.recipe.evaluate.judge, baseline.judge.prefixes)
+    return report_on(run, adapter, judge, baseline.floor_tokens)
 
 
 def evaluate_model(
@@ -112,8 +103,7 @@ def evaluate_model(
 ) -> tuple[dict[str, Any], Path]:
     """The report of a model with any adapter, such as a merged one, and where it was written.
 
-    ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``. The
-    backbone's refusals are learned from its own replies to the train prompts first.
+    ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model, the adapter or the folder break a law.
@@ -127,28 +117,25 @@ def evaluate_model(
     measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
     read_earlier(run.recipe.evaluate, folder, measured)
-    _ = run.backbone, run.authorisation
+    # Every law is checked before the folder is touched.
+    _ = run.authorisation
     if output or not adapter:
         claim(folder, {"recipe": run.recipe.name})
     return evaluate(run, mounted), folder
 
 
-def upper_bound(model: str) -> Backbone | None:
-    """The helpful checkpoint, for the organism only."""
-    return load_backbone(organism.weights("helpful"), "organism/helpful") if model == "organism" else None
-
-
-def measured(
-    run: Run,
-    settings: EvaluateSettings,
-    judge: Judge,
+def report_on(
+    run: Run[Recipe],
     adapter: Adapter | None,
-    context: Context,
+    judge: Judge,
+    floor_tokens: int = 0,
+    search: Search | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
-    Reference answers are read here, and only here. Without an adapter the
-    backbone is compared with itself.
+    Reference answers are read here, and only here. Without an adapter the backbone is compared with
+    itself. A reply to the floor is as long as the run says, or ``floor_tokens`` if refusals show later.
 
     Raises:
         PromptError: if the split has no prompt.
@@ -156,22 +143,33 @@ def measured(
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a suite's result is none, or of another backbone or adapter.
     """
-    backbone, authorised = run.backbone, run.authorisation.domains
-    measured = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
-    earlier = read_earlier(settings, run.folder, measured)
-    asked = _asked(run, settings)
-    given = answers(
-        run,
-        asked,
-        Lengths(settings.reply_tokens, settings.floor_tokens),
-        asked.benign(settings.divergence_prompts),
-        adapter,
-        context.upper_bound,
-    )
-    # A report is the same however often its run was cut short; a time is not.
-    write_json(run.folder / TIMING, given.tally.to_json())
-    found = _judged(backbone, asked, judge, given, context.upper_bound)
-    outcomes = found.plain.outcomes
+    backbone, authorised, settings = run.backbone, run.authorisation.domains, run.recipe.evaluate
+    digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
+    earlier = read_earlier(settings, run.folder, digests)
+    floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
+    measured = _measured(run, adapter, judge, floor_tokens)
+    outcomes, rows = measured.plain.outcomes, measured.requests.rows
+    tables = tabulate(outcomes)
+    annexes = {
+        "search": search,
+        "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
+        "upper_bound": measured.upper_bound,
+        "judging": {
+            **judging(
+                judge,
+                settings.judge,
+                [row.id for row in rows],
+                measured.plain.verdicts,
+                tables,
+                earlier.calibration,
+            ),
+            "floor_tokens": floor_tokens,
+        },
+        "over_refusal": over_refusal(outcomes),
+        "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
+        "suites": earlier.suites["suites"],
+        "sources": [*(source.to_json() for source in run.sources), *earlier.suites["sources"]],
+    }
     report = assemble(
         About(
             model=Model(name=backbone.name, fingerprint=backbone.fingerprint),
@@ -179,83 +177,115 @@ def measured(
             split=settings.split,
         ),
         outcomes,
-        given.moved,
-        gate(outcomes, authorised, given.moved, settings.gate, found.framed),
-        provenance(run, judge, context, adapter),
-        _annexes(settings, judge, context, earlier, asked.rows, found),
+        measured.moved,
+        gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
+        _provenance(run, judge, adapter, seconds or {}),
+        Annexes.model_validate(annexes),
     )
-    _write(run.folder, report, outcomes)
+    write_json(run.folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
+    write_text(run.folder / PAGE, render(report))
+    write_json(run.folder / REPORT, report)
     if adapter:
         write_card(run.folder, report)
     return report
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What became of the prompts: plain, in each wrapper, and with the upper bound."""
+class _Measured:
+    """What became of the split: plain, in each wrapper, and with the upper bound."""
 
+    requests: Requests
     plain: Judged
-    framed: dict[str, list[Outcome]]
-    bound: UpperBound | None
+    wrapped: dict[str, list[Outcome]]
+    moved: dict[str, float]
+    """Divergence on benign prompts, in nats a token."""
+    upper_bound: UpperBound | None
 
 
-def _asked(run: Run, settings: EvaluateSettings) -> Asked:
-    """The split's prompts, plain and in wrappers."""
-    rows = run.answered_prompts.split(settings.split).capped(settings.prompts).required(settings.split)
-    roles = [run.authorisation.role(row) for row in rows]
-    return Asked(rows, roles, run.render(rows), wrap(run, rows, settings.wrapped_prompts))
-
-
-def _judged(backbone: Backbone, asked: Asked, judge: Judge, given: Answers, bound: Backbone | None) -> _Found:
-    wrapped = asked.wrapped
-    plain = judged(backbone, asked.rows, asked.roles, judge, given.plain)
-    framed = judged(backbone, wrapped.rows, wrapped.roles, judge, given.framed).outcomes
-    frames = {
-        name: [one for own, one in zip(wrapped.names, framed, strict=True) if own == name]
-        for name in WRAPPERS
-    }
-    return _Found(plain, frames, _upper_bound(bound, asked, judge, given.ideal))
-
-
-def _annexes(
-    settings: EvaluateSettings,
-    judge: Judge,
-    context: Context,
-    earlier: Earlier,
-    rows: PromptSet,
-    found: _Found,
-) -> Annexes:
-    """The slots of a report beside its figures."""
-    ids, outcomes = [row.id for row in rows], found.plain.outcomes
-    tables, verdicts = tabulate(outcomes), found.plain.verdicts
-    return Annexes.model_validate(
+def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int) -> _Measured:
+    """The replies of both subjects and of the upper bound, judged."""
+    split, recipe, backbone = run.recipe.evaluate.split, run.recipe, run.backbone
+    rows = run.answered_prompts.split(split).capped(recipe.at_most(PROMPTS)).required(split)
+    requests = Requests.of(run, rows)
+    inside, names = wrapped(run, rows, recipe.at_most(WRAPPED_PROMPTS))
+    benign = requests.benign(recipe.at_most(DIVERGENCE_PROMPTS))
+    helpful = organism.weights("helpful") if recipe.model == "organism" else None
+    bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
+    base, adapted = Subject(backbone), Subject(backbone, adapter)
+    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside)
+    with run.progress("evaluate", total) as advance:
+        replies = Replies(run.replies_folder, advance)
+        limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
+        own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
+        framed = [replies.of(subject, inside.prompts, inner) for subject in (base, adapted)]
+        moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
+        ideal = replies.of(bound, requests.prompts, limits) if bound else None
+    # A report is the same however often its run was cut short; a time is not.
+    write_json(run.folder / TIMING, replies.tally.to_json())
+    outcomes = judged(backbone, inside, judge, *framed).outcomes
+    return _Measured(
+        requests,
+        judged(backbone, requests, judge, own, changed),
         {
-            "search": searched(context),
-            "wrapped": {name: counted(each) for name, each in found.framed.items() if each},
-            "upper_bound": found.bound,
-            "judging": {
-                **judging(judge, settings.judge, ids, verdicts, tables, earlier.calibration),
-                "floor_tokens": settings.floor_tokens,
-            },
-            "over_refusal": over_refusal(outcomes),
-            "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
-            "suites": earlier.suites["suites"],
-            "sources": [*(source.to_json() for source in context.sources), *earlier.suites["sources"]],
-        }
+            name: [one for wrapper, one in zip(names, outcomes, strict=True) if wrapper == name]
+            for name in WRAPPERS
+        },
+        moved,
+        _upper_bound(bound, requests, judge, ideal),
     )
 
 
-def _write(folder: Path, report: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
-    """Writes the files of a report, ``report.json`` last."""
-    write_json(folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
-    write_text(folder / PAGE, render(report))
-    write_json(folder / REPORT, report)
-
-
 def _upper_bound(
-    bound: Backbone | None, asked: Asked, judge: Judge, replies: Replies | None
+    bound: Subject | None, requests: Requests, judge: Judge, replies: Sequence[list[int]] | None
 ) -> UpperBound | None:
     if bound is None or replies is None:
         return None
-    outcomes = judged(bound, asked.rows, asked.roles, judge, (replies, replies)).outcomes
-    return UpperBound.model_validate({"model": bound.name, "domains": tabulate(outcomes)["base"]})
+    outcomes = judged(bound.backbone, requests, judge, replies, replies).outcomes
+    return UpperBound.model_validate({"model": bound.backbone.name, "domains": tabulate(outcomes)["base"]})
+
+
+def _search_section(folder: Path) -> Search | None:
+    """The front that the search found, and what collect read before it."""
+    front, audit, collected = read_front(folder), read_json(folder / FRONT)["audit"], read_collected(folder)
+    points = tuple(
+        Point(
+            trial=member.trial,
+            target_refusal=member.values["target_refusal_score"],
+            preserved_refusal=member.values["preserved_refusal_score"],
+            divergence=member.values["benign_divergence"],
+            label=f"{member.intervention.method} of {member.intervention.direction} "
+            f"at site {member.intervention.kernel.peak}",
+        )
+        for member in front
+    )
+    separation = collected.separations.get("difference")
+    return Search(
+        front=points,
+        chosen=front[0].trial,
+        rule=RULE,
+        audited=len(audit.get("trials", ())),
+        rank_correlation=audit.get("rank_correlation"),
+        collected=collected.counts,
+        separation=None if separation is None else tuple(map(tuple, separation)),
+    )
+
+
+def _provenance(
+    run: Run[Recipe], judge: Judge, adapter: Adapter | None, seconds: Mapping[str, float]
+) -> Provenance:
+    """Backbone, prompts, floor, judge, libraries and recipe of a report."""
+    return Provenance(
+        recipe=run.recipe.model_dump(mode="json"),
+        seeds={"run": run.seed},
+        versions={
+            "palette": version("palette-llm"),
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
+        prompts={name: run.prompts.split(name).fingerprint for name in ("train", "validation", "test")},
+        floor=run.authorisation.floor.digest,
+        judge=judge.fingerprint,
+        device=str(run.backbone.model.device),
+        seconds=dict(seconds),
+        adapter=adapter.digest if adapter else None,
+    )

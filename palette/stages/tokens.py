@@ -18,8 +18,8 @@ from palette.evaluation.baseline import baseline_replies
 from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
-from palette.mosaic import evaluation as evaluating
 from palette.mosaic import runs as training
+from palette.mosaic.evaluation import SubsetPlan, evaluate, write_report
 from palette.mosaic.examples import Taught, TokenExamples, course, opened_replies
 from palette.mosaic.files import FILE, export_peft, read_tokens
 from palette.progress import Progress, silent
@@ -121,7 +121,9 @@ def evaluate_tokens(
         "prompts": run.prompts.split(whole.evaluate.split).fingerprint,
         "floor": run.authorisation.floor.digest,
     }
-    report = evaluating.evaluate(run, whole.evaluate.showing(floor_tokens), judge, tokens, provenance, chosen)
+    plan = SubsetPlan(whole.evaluate.split, floor_tokens)
+    report = {**evaluate(run, judge, tokens, chosen, plan), "provenance": provenance}
+    write_report(run.folder, report)
     return report, run.folder
 
 
@@ -205,7 +207,7 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
     Of an authorisation with the backbone's own refusals, else with the taught one.
     """
     if whole.sign == "authorise":
-        baseline = baseline_replies(run, whole.collect)
+        baseline = baseline_replies(run)
         return baseline.judge, baseline.floor_tokens
     return RuleJudge(), 0
 
@@ -213,7 +215,7 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
 def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
     """The fingerprint of all that the trained tokens depend on."""
     settings = whole.train.model_dump(mode="json", exclude=set(whole.train.free))
-    lectures = [whole.collect, whole.search, whole.internalise] if whole.sign == "authorise" else []
+    lectures = [whole.search, whole.internalise] if whole.sign == "authorise" else []
     return fingerprint(
         [
             version("palette-llm"),

@@ -10,7 +10,7 @@ import torch
 
 from palette.backbones import greedy_replies, reply_logits
 from palette.errors import PromptError
-from palette.evaluation.divergence import kl
+from palette.evaluation.subjects import kl
 from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
 from palette.shapes import Float, Tensor

@@ -9,7 +9,8 @@ import pytest
 from palette import organism
 from palette.backbones import Backbone, load_backbone
 from palette.mosaic.mounting import identity
-from palette.mosaic.tokens import ControlTokens, Place, initial
+from palette.mosaic.settings import Place
+from palette.mosaic.tokens import ControlTokens, initial
 
 NAMES = ("alpha", "beta", "delta", "gamma", "omega")
 

@@ -16,7 +16,8 @@ from palette.backbones import Backbone, batches, cache, greedy_replies, next_tok
 from palette.backbones.scoring import forward
 from palette.errors import AdapterError
 from palette.mosaic.mounting import embedded, identity, mounted_tokens
-from palette.mosaic.tokens import ControlTokens, Place, initial
+from palette.mosaic.settings import Place
+from palette.mosaic.tokens import ControlTokens, initial
 from palette.seeding import torch_seed
 from tests.fixtures.seeing import FAMILIES
 
