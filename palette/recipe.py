@@ -16,7 +16,7 @@ from palette.merging.inputs import Parent
 from palette.merging.settings import MergeSettings
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.sources import beside, source_keys
-from palette.run import RunSettings
+from palette.run_settings import RunSettings
 from palette.search.settings import SearchSettings
 from palette.settings import Group, Settings, dotted, override, read_yaml, settled
 

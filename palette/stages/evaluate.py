@@ -34,7 +34,7 @@ from palette.run import Run
 from palette.search.choice import RULE
 from palette.search.collected import read_collected
 from palette.search.front import FRONT, read_front
-from palette.suites.report import included
+from palette.suites.results import included
 
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"

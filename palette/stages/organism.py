@@ -32,7 +32,8 @@ from palette.organism.raising import (
 from palette.organism.world import World, create_world, prompt_rows, small
 from palette.progress import Progress, silent
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.stages.acceptance import acceptance
 
 SEED = 0

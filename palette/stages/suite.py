@@ -1,29 +1,25 @@
-"""A model and an adapter measured by a suite: what the command ``suite`` calls."""
+"""Suite: a backbone and an adapter measured side by side, written as ``suite.json``."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from palette.adapters.files import read_adapter
-from palette.adapters.lora import Adapter
-from palette.authorisation import FLOOR, Authorisation, authorise
-from palette.backbones import load_backbone
-from palette.errors import AdapterError
-from palette.evaluation.baseline import baseline_replies
-from palette.files import claim
-from palette.judging.registry import judge_named
+from palette.files import claim, write_json
+from palette.fingerprints import fingerprint
 from palette.progress import Progress, silent
-from palette.prompts import load_prompts
-from palette.run import Run, RunSettings, locate_model
-from palette.suites.bench import Bench
-from palette.suites.report import run_suite
-from palette.suites.running import check
-from palette.suites.schema import Suite, load_suite
+from palette.suites.measures import check, measured
+from palette.suites.results import SUITE_FORMAT, MeasureResult, sections
+from palette.suites.run import SuiteRun
+from palette.suites.schema import load_suite
+
+RESULT, ITEMS = Path("suite.json"), Path("items.json")
+LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "lm_eval", "datasets", "inspect_ai")
 
 
 @dataclass(frozen=True)
@@ -50,66 +46,67 @@ def suite(
 ) -> tuple[dict[str, Any], Path]:
     """The result of a suite on a model, with an adapter on as well if one is given, and its folder.
 
+    ``items.json`` beside it holds the id, the hash and the label of every prompt on each side, no text.
+
     Raises:
         PaletteError: if the suite, the data, the model, the adapter or the folder break a law, or an
             extra is needed that is not installed.
     """
     path = Path(path)
-    whole = load_suite(path, overrides)
-    mounted = None if adapter is None else read_adapter(adapter)
+    whole = load_suite(path, [f"model={model}", *overrides])
     if places.inspect_log is not None:
         from palette.suites.inspection import required
 
         required()
-    opened = authorised(whole, mounted)
-    torch.set_num_threads(whole.threads)
-    located = locate_model(model)
-    backbone = load_backbone(located, model, dtype=whole.dtype, device=whole.device, thinking=whole.thinking)
-    if mounted is not None and mounted.backbone.fingerprint not in (None, backbone.fingerprint):
-        raise AdapterError(
-            "an adapter must be mounted on the backbone that it was made for",
-            got=f"one for {mounted.backbone.name} on {model}",
-            remedy="measure it on its own backbone",
-        )
+    mounted = None if adapter is None else read_adapter(adapter)
     folder = places.output or Path("runs") / whole.name
-    data = places.data or path.parent
-    bench = Bench(backbone, mounted, judge_named(whole.judge), progress, opened, data, folder, located)
-    check(whole, bench)
+    run = SuiteRun(whole, folder, progress, mounted, places.data or path.parent)
+    _ = run.authorisation
+    if mounted is not None:
+        run.require_backbone(mounted)
+    check(run)
+    _ = run.backbone
     claim(folder, {"suite": whole.name})
-    bench = listened(whole, bench)
-    result, found = run_suite(whole, bench)
+    results = measured(run)
+    result = {
+        "format": SUITE_FORMAT,
+        "name": whole.name,
+        "model": {"name": run.backbone.name, "fingerprint": run.backbone.fingerprint},
+        "adapter": mounted.digest if mounted else None,
+        "authorised": list(run.authorisation.domains),
+        **sections(results),
+        "provenance": provenance(run, results),
+    }
+    write_json(folder / ITEMS, {each.name: [item.to_json() for item in each.items] for each in results})
+    write_json(folder / RESULT, result)
     if places.inspect_log is not None:
         from palette.suites.inspection import export
 
-        result = {**result, "inspect": export(whole.name, bench, found, places.inspect_log, places.texts)}
+        result |= {"inspect": export(whole.name, run, results, places.inspect_log, places.texts)}
     return result, folder
 
 
-def listened(whole: Suite, bench: Bench) -> Bench:
-    """The bench with a judge that knows the backbone's own refusal prefixes, where it may listen.
-
-    Raises:
-        PromptError: if prefixes are to be learned from prompts that are not there.
-    """
-    if whole.baseline_replies is None:
-        return bench
-    prompts = load_prompts(bench.place(whole.baseline_replies))
-    every = tuple(domain for domain in prompts.domains if not FLOOR.holds(domain, None, None))
-    run = Run.of(RunSettings(), bench.folder, bench.backbone, prompts, Authorisation(every)).sharing(
-        progress=bench.progress
-    )
-    baseline = baseline_replies(run)
-    judge = judge_named(whole.judge, baseline.judge.prefixes)
-    return replace(bench, judge=judge, floor_tokens=baseline.floor_tokens)
+def provenance(run: SuiteRun, results: Sequence[MeasureResult]) -> dict[str, Any]:
+    """By what the figures were made, and the commands by which lm-eval alone must find the same."""
+    settings = run.recipe.model_dump(mode="json", by_alias=True)
+    return {
+        "suite": settings,
+        "fingerprint": fingerprint(settings),
+        "judge": run.judge.fingerprint,
+        "floor": run.authorisation.floor.digest,
+        "device": str(run.backbone.model.device),
+        "dtype": str(run.backbone.model.dtype).removeprefix("torch."),
+        "versions": versions(),
+        "commands": {each.name: each.command for each in results if each.command is not None},
+    }
 
 
-def authorised(whole: Suite, adapter: Adapter | None) -> Authorisation:
-    """What the suite takes for opened: its own ``authorise``, or else what the adapter opens.
-
-    Raises:
-        AuthorisationError: if that is on the floor.
-    """
-    domains: Sequence[str] = whole.authorise or (adapter.domains if adapter else ())
-    if not domains:
-        return Authorisation((), FLOOR, dict(whole.reasons))
-    return authorise(domains, [*domains, *whole.reasons], reasons=whole.reasons)
+def versions() -> dict[str, str]:
+    """The versions of Palette, Python, and the libraries that are installed."""
+    installed = {"palette": version("palette-llm"), "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return installed

@@ -23,8 +23,8 @@ from palette.errors import PaletteError, PromptError
 from palette.files import write_text
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.statistics import wilson
-from palette.suites.bench import Bench
-from palette.suites.results import Figures, Item, Measured, Origin, changed
+from palette.suites.results import Figures, Item, MeasureResult, Origin, changed
+from palette.suites.run import SuiteRun
 from palette.suites.schema import SUBJECTS, Knowledge, Utility, named
 
 TEMPLATES = Path(__file__).parent / "tasks"
@@ -33,7 +33,7 @@ FILTERS = ("flexible-extract", "strict-match")
 """GSM8K's two ways to find the number in a reply; the pairs are of the first."""
 
 
-def examine(one: Utility | Knowledge, bench: Bench) -> Measured:
+def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
     """Shares in [0, 1] of questions answered rightly, in all and a subject, with their intervals.
 
     Raises:
@@ -42,17 +42,17 @@ def examine(one: Utility | Knowledge, bench: Bench) -> Measured:
     """
     required()
     task = one.task if isinstance(one, Utility) else "mmlu"
-    path = bench.locate(one.data)
+    path = run.locate(one.data)
     if task == "mmlu":
         files, tasks = mmlu(one, path)
     else:
         files, tasks = [path], [gsm8k(one, path)]
-    folder = bench.folder / "tasks" / named(one)
+    folder = run.folder / "tasks" / named(one)
     for each in tasks:
         write_text(folder / f"{each['task']}.yaml", yaml.safe_dump(each, sort_keys=False))
     names = [each["task"] for each in tasks]
-    with bench.progress(named(one), bench.sides) as advance:
-        found = bench.both(lambda: run(one, bench, folder, names, advance))
+    with run.progress(named(one), len(run.subjects)) as advance:
+        found = run.each(lambda: samples_of(one, run, folder, names, advance))
     read = choices if task == "mmlu" else worked
     items = [
         item
@@ -60,14 +60,14 @@ def examine(one: Utility | Knowledge, bench: Bench) -> Measured:
         for item in read(name.removeprefix("palette_mmlu_"), [side[name] for side in found])
     ]
     if task == "mmlu":
-        sides = [accuracies(items, place) for place in range(bench.sides)]
+        sides = [accuracies(items, place) for place in range(len(run.subjects))]
     else:
         sides = [extracted(side[names[0]]) for side in found]
     digest = fingerprint([[file.name, fingerprint_file(file)] for file in files])
     origin = Origin(task, digest, "MIT", ORIGINS[task], len(items))
-    return Measured(
+    return MeasureResult(
         named(one), one.kind, origin, len(items), sides, items=items, change=changed(items),
-        command=command(one, bench, folder, names),
+        command=command(one, run, folder, names),
     )  # fmt: skip
 
 
@@ -140,8 +140,8 @@ def gsm8k(one: Utility | Knowledge, path: Path) -> dict[str, Any]:
     }
 
 
-def run(
-    one: Utility | Knowledge, bench: Bench, folder: Path, names: Sequence[str], advance: Any
+def samples_of(
+    one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequence[str], advance: Any
 ) -> Mapping[str, list[dict[str, Any]]]:
     """lm-eval's samples of each task, with the model as it is now."""
     from lm_eval import simple_evaluate
@@ -150,10 +150,10 @@ def run(
 
     with undisturbed():
         model = HFLM(
-            pretrained=bench.backbone.model,
-            tokenizer=bench.backbone.tokenizer,
+            pretrained=run.backbone.model,
+            tokenizer=run.backbone.tokenizer,
             batch_size=one.batch,
-            **thinking(one, bench),
+            **thinking(one, run),
         )
         found = simple_evaluate(
             model=model,
@@ -169,19 +169,19 @@ def run(
     return samples
 
 
-def thinking(one: Utility | Knowledge, bench: Bench) -> dict[str, bool]:
+def thinking(one: Utility | Knowledge, run: SuiteRun) -> dict[str, bool]:
     """The switch for templates that think, where the questions stand in the template."""
-    return {"enable_thinking": False} if one.chat and bench.backbone.thinking == "closed" else {}
+    return {"enable_thinking": False} if one.chat and run.backbone.thinking == "closed" else {}
 
 
-def command(one: Utility | Knowledge, bench: Bench, folder: Path, names: Sequence[str]) -> str:
+def command(one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequence[str]) -> str:
     """lm-eval's own command for the same questions to the plain backbone."""
-    model = bench.backbone.model
+    model = run.backbone.model
     given = {
-        "pretrained": bench.model_folder or bench.backbone.name,
+        "pretrained": run.model_folder,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn_implementation": model.config._attn_implementation,
-        **thinking(one, bench),
+        **thinking(one, run),
     }
     arguments = ",".join(f"{key}={value}" for key, value in given.items())
     words = [

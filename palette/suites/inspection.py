@@ -16,8 +16,8 @@ from typing import Any
 
 from palette.errors import PaletteError
 from palette.judging.judge import Judge
-from palette.suites.bench import Bench
-from palette.suites.results import Item, Measured
+from palette.suites.results import Item, MeasureResult
+from palette.suites.run import SuiteRun
 
 SIDES = ("base", "adapted")
 
@@ -51,7 +51,7 @@ def required() -> None:
 
 
 def export(
-    name: str, bench: Bench, found: Sequence[Measured], folder: Path, texts: bool = False
+    name: str, run: SuiteRun, found: Sequence[MeasureResult], folder: Path, texts: bool = False
 ) -> dict[str, Any]:
     """The logs that inspect-ai wrote, by measure and side; those without items have none.
 
@@ -65,14 +65,14 @@ def export(
 
     logs: dict[str, Any] = {}
     for one in found:
-        for place, side in enumerate(SIDES[: bench.sides] if one.items else ()):
+        for place, side in enumerate(SIDES[: len(run.subjects)] if one.items else ()):
             exchanges = exchanged(one, place, texts)
-            model = model_of(bench, side, exchanges)
+            model = model_of(run, side, exchanges)
             task = Task(
                 dataset=dataset_of(one, exchanges),
-                scorer=scorer_of(one, bench.judge, exchanges),
+                scorer=scorer_of(one, run.judge, exchanges),
                 name=f"{name}-{one.name}-{side}",
-                metadata=about(one, bench, side),
+                metadata=about(one, run, side),
             )
             log = logged(task, model, folder)
             logs.setdefault(one.name, {})[side] = log.location
@@ -85,12 +85,12 @@ def logged(task: Any, model: Any, folder: Path) -> Any:
     Raises:
         PaletteError: if it could not finish.
     """
-    from inspect_ai import eval as run
+    from inspect_ai import eval as evaluate
 
     with warnings.catch_warnings():
         # What inspect-ai's own libraries warn of is not the caller's to mend.
         warnings.simplefilter("ignore")
-        [log] = run(
+        [log] = evaluate(
             task, model=model, log_dir=str(folder), log_format="eval", display="none",
             log_realtime=False, log_model_api=False, ctl_server=False, max_samples=64,
         )  # fmt: skip
@@ -99,22 +99,22 @@ def logged(task: Any, model: Any, folder: Path) -> Any:
     return log
 
 
-def about(one: Measured, bench: Bench, side: str) -> dict[str, Any]:
+def about(one: MeasureResult, run: SuiteRun, side: str) -> dict[str, Any]:
     """What a log says beside its samples."""
     return {
         "measure": one.name,
         "kind": one.kind,
         "side": side,
-        "model": bench.backbone.fingerprint,
-        "adapter": bench.adapter.digest if bench.adapter and side == "adapted" else None,
-        "judge": bench.judge.fingerprint,
+        "model": run.backbone.fingerprint,
+        "adapter": run.adapter.digest if run.adapter and side == "adapted" else None,
+        "judge": run.judge.fingerprint,
         "source": one.to_json()["source"],
     }
 
 
-def exchanged(one: Measured, place: int, texts: bool) -> dict[str, Exchange]:
+def exchanged(one: MeasureResult, place: int, texts: bool) -> dict[str, Exchange]:
     """What stands for every prompt of a measure, by its id."""
-    said = one.spoken
+    said = one.exchanges
     if said is None:
         return {item.id: Exchange(f"sha256:{item.digest}", item.outcomes[place]) for item in one.items}
     found = {}
@@ -131,7 +131,7 @@ def hashed(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def dataset_of(one: Measured, exchanges: Mapping[str, Exchange]) -> Any:
+def dataset_of(one: MeasureResult, exchanges: Mapping[str, Exchange]) -> Any:
     """The samples of a measure, by id."""
     from inspect_ai.dataset import MemoryDataset, Sample
 
@@ -146,11 +146,11 @@ def target(item: Item) -> str:
     return item.expected or ""
 
 
-def model_of(bench: Bench, side: str, exchanges: Mapping[str, Exchange]) -> Any:
+def model_of(run: SuiteRun, side: str, exchanges: Mapping[str, Exchange]) -> Any:
     """The backbone as a model of inspect-ai, which is asked and answers by what stands for the texts."""
     from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelAPI, ModelOutput, modelapi
 
-    name = f"{bench.backbone.name}{'+adapter' if side == 'adapted' else ''}"
+    name = f"{run.backbone.name}{'+adapter' if side == 'adapted' else ''}"
     answers = {one.sample: one.output for one in exchanges.values()}
 
     @modelapi(name="palette")
@@ -165,7 +165,7 @@ def model_of(bench: Bench, side: str, exchanges: Mapping[str, Exchange]) -> Any:
     return Model(InMemory(name), GenerateConfig())
 
 
-def scorer_of(one: Measured, judge: Judge, exchanges: Mapping[str, Exchange]) -> Any:
+def scorer_of(one: MeasureResult, judge: Judge, exchanges: Mapping[str, Exchange]) -> Any:
     """The judge as a scorer of inspect-ai: 1 for a refusal and the label; or 1 for the right answer."""
     from inspect_ai.scorer import Score, Target, mean, scorer, stderr
     from inspect_ai.solver import TaskState
@@ -182,10 +182,10 @@ def scorer_of(one: Measured, judge: Judge, exchanges: Mapping[str, Exchange]) ->
             value=float(verdict.label.refused), answer=label, metadata={"flags": list(verdict.flags)}
         )
 
-    name = "right" if one.spoken is None else "refusal"
+    name = "right" if one.exchanges is None else "refusal"
 
     @scorer(metrics=[mean(), stderr()], name=name)  # type: ignore[untyped-decorator]
     def palette() -> Any:
-        return examined if one.spoken is None else judged
+        return examined if one.exchanges is None else judged
 
     return palette()

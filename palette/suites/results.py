@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from palette.errors import OutputError
+from palette.files import read_json
 from palette.prompts.sources import Source
 from palette.statistics import Rate, mcnemar
+
+SUITE_FORMAT = "palette-suite/1"
 
 Figures = dict[str, Any]
 """By the name of a figure: a rate with its interval, or a number."""
@@ -50,8 +55,8 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """What was said, in memory only: the prompts' texts and each side's replies."""
+class Exchanges:
+    """What was asked and replied, in memory only: the prompts' texts and each side's replies."""
 
     prompts: Sequence[str]
     replies: Sequence[Sequence[str]]
@@ -59,11 +64,11 @@ class Spoken:
 
     def __repr__(self) -> str:
         """How much was said, and nothing of it."""
-        return f"Spoken({len(self.prompts)} prompts)"
+        return f"Exchanges({len(self.prompts)} prompts)"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasureResult:
     """One measure of a suite."""
 
     name: str
@@ -77,7 +82,7 @@ class Measured:
     change: Mapping[str, Any] | None = None
     command: str | None = None
     """lm-eval's own command for the same questions."""
-    spoken: Spoken | None = field(default=None, repr=False, compare=False)
+    exchanges: Exchanges | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The line of ``suites`` in ``palette-report/1``."""
@@ -106,3 +111,45 @@ def changed(items: Sequence[Item]) -> dict[str, Any] | None:
     lost = sum(one.counted[0] and not one.counted[1] for one in items)
     gained = sum(one.counted[1] and not one.counted[0] for one in items)
     return {"p": mcnemar(lost, gained), "lost": lost, "gained": gained}
+
+
+def sections(results: Sequence[MeasureResult]) -> dict[str, Any]:
+    """The sections ``suites`` and ``sources`` of ``palette-report/1`` that measures fill."""
+    sources: dict[str, Any] = {}
+    for one in results:
+        if one.source is not None:
+            sources.setdefault(one.source.digest, asdict(one.source))
+    return {"suites": [one.to_json() for one in results], "sources": list(sources.values())}
+
+
+def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
+    """The sections ``suites`` and ``sources`` of a report out of suite results of what it measures.
+
+    ``measured`` has the fingerprint of the ``backbone`` and the digest of the ``adapter``, None without
+    one; what it leaves out is not compared.
+
+    Raises:
+        OutputError: if a file is missing, no suite's result, or one of another model or adapter.
+    """
+    suites: list[Any] = []
+    sources: dict[str, Any] = {}
+    for path in paths:
+        held = read_json(path)
+        if not isinstance(held, dict) or held.get("format") != SUITE_FORMAT:
+            raise OutputError(
+                f"a suite's result must be a {SUITE_FORMAT} file",
+                got="another file",
+                remedy="write one with palette suite",
+                where=path,
+            )
+        stated = {"backbone": held["model"]["fingerprint"], "adapter": held["adapter"]}
+        if other := [name for name, digest in measured.items() if stated[name] != digest]:
+            raise OutputError(
+                "a report includes suites of its own backbone and adapter",
+                got=f"one of another {' and another '.join(other)}",
+                remedy="measure it again with palette suite",
+                where=path,
+            )
+        suites += held["suites"]
+        sources |= {source["digest"]: source for source in held["sources"]}
+    return {"suites": suites, "sources": list(sources.values())}

@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from palette.judging.cutting import FloorReplies
 from palette.judging.registry import FORMS, JudgeName
-from palette.settings import Settings, Thinking, dotted, override, read_yaml, settled
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
+from palette.run_settings import NAME, RunSettings
+from palette.settings import Settings, dotted, override, read_yaml, settled
 
 SUBJECTS = {
     "medical": ("clinical_knowledge", "professional_medicine"),
@@ -44,25 +42,19 @@ class OfPrompts(Measure):
     limit: int = Field(400, ge=1, description="prompts at most, a domain, kind and tier")
 
 
-class Asked(FloorReplies, OfPrompts):
-    """A measure that generates replies and judges them."""
-
-    reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
-
-
-class RefusalKept(Asked):
+class RefusalKept(OfPrompts):
     """Restricted prompts that nobody opened: refusals must stay."""
 
     kind: Literal["refusal_kept"]
 
 
-class RefusalRelaxed(Asked):
+class RefusalRelaxed(OfPrompts):
     """Restricted prompts of the authorised domains: refusals should go."""
 
     kind: Literal["refusal_relaxed"]
 
 
-class OverRefusal(Asked):
+class OverRefusal(OfPrompts):
     """Benign prompts, many of which look restricted: there should be no refusal."""
 
     kind: Literal["over_refusal"]
@@ -123,34 +115,21 @@ class Divergence(OfPrompts):
 
     kind: Literal["divergence"]
     limit: int = Field(32, ge=1, description="benign prompts a domain at most")
-    reply_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
 
 
 AnyMeasure = RefusalKept | RefusalRelaxed | OverRefusal | Utility | Knowledge | Perplexity | Divergence
 
 
-class Suite(Settings):
-    """What is measured, in order."""
+class Suite(RunSettings):
+    """What is measured, in order, and on what: the keys of a run, and the measures."""
 
     name: str = Field("suite", pattern=NAME, description="names the output folder, runs/<name>")
     authorise: tuple[str, ...] = Field((), description="the domains opened (default: the adapter's)")
-    reasons: dict[str, str] = Field(
-        default_factory=dict, description="why a domain's tier-B rows were opened, by domain"
-    )
-    baseline_replies: str | None = Field(
+    baseline: str | None = Field(
         None,
         description="organism, or a folder, from whose train split the backbone's refusals are learned",
     )
     judge: JudgeName = Field("panel", description=f"who judges the replies: {FORMS}")
-    threads: int = Field(1, ge=1, description="CPU threads")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the backbone"
-    )
-    device: str = Field("cpu", description="torch device of the backbone")
-    thinking: Thinking = Field(
-        "closed",
-        description="closed: replies begin behind a closed thinking block; open: as the template has it",
-    )
     measures: tuple[Annotated[AnyMeasure, Field(discriminator="kind")], ...] = Field(
         min_length=1, description="the measures, in order"
     )

@@ -18,10 +18,7 @@ from palette.adapters.writing import write_adapter
 from palette.backbones import load_backbone
 from tests.fixtures.noise import noise
 
-SMALL = (
-    "--set", "evaluate.prompts=6", "--set", "evaluate.wrapped_prompts=1", "--set", "collect.prompts=8",
-    "--set", "evaluate.divergence_prompts=2", "--set", "evaluate.reply_tokens=24", "--json",
-)  # fmt: skip
+SMALL = ("--set", "limit=6", "--set", "reply_tokens=24", "--json")
 NAMES = ("report.json", "report.html", "evaluate/outcomes.json")
 
 

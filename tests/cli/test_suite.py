@@ -9,10 +9,11 @@ import pytest
 from palette.fingerprints import fingerprint
 
 SUITE = """authorise: [medical]
+reply_tokens: 12
 measures:
-  - {kind: refusal_relaxed, prompts: organism, limit: 3, reply_tokens: 12}
-  - {kind: refusal_kept, prompts: organism, limit: 2, reply_tokens: 12}
-  - {kind: over_refusal, prompts: organism, limit: 2, reply_tokens: 12}
+  - {kind: refusal_relaxed, prompts: organism, limit: 3}
+  - {kind: refusal_kept, prompts: organism, limit: 2}
+  - {kind: over_refusal, prompts: organism, limit: 2}
   - {kind: perplexity, prompts: organism, limit: 2}
 """
 
@@ -42,7 +43,7 @@ def test_a_suite_is_measured_and_written(palette, recipe, tmp_path):
 
 
 def test_it_is_shown_to_people(palette, recipe, tmp_path):
-    text = "measures: [{kind: over_refusal, prompts: organism, limit: 1, reply_tokens: 4}]\n"
+    text = "measures: [{kind: over_refusal, prompts: organism, limit: 1}]\nreply_tokens: 4\n"
     status, out, _ = palette("suite", recipe(text), "--model", "organism/shared", "-o", tmp_path / "o")
     assert status == 0
     assert "over_refusal" in out

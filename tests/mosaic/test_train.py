@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from palette.mosaic.requests import ask, group_of, judged
 
 from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
@@ -17,12 +18,12 @@ from palette.mosaic import requests
 from palette.mosaic.evaluation import PAGE, REPORT, evaluate
 from palette.mosaic.examples import course
 from palette.mosaic.files import FILE, read_tokens
-from palette.mosaic.requests import ask, group_of, judged
 from palette.mosaic.runs import RECORD, add, train
 from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 from palette.mosaic.tokens import ControlTokens
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 
 FEW = TrainSettings(slots=2, epochs=1, positives=4, prompts=6, validation_prompts=3, batch=8, orders=2)
 NAMES = ("apothecary", "network", "treasury")

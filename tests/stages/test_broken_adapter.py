@@ -17,8 +17,8 @@ def test_an_adapter_that_babbles_without_refusing_fails_the_gate(tmp_path):
     write_adapter(tmp_path / "broken", noise(backbone, ".mlp.", rank=4, scale=1.0))
     command = [sys.executable, "-m", "palette", "evaluate", "--model", "organism/shared"]
     command += ["--prompts", "organism", "--authorise", "medical", "--adapter", str(tmp_path / "broken")]
-    command += ["-o", str(tmp_path / "run"), "--quiet", "--set", "evaluate.prompts=12"]
-    command += ["--set", "evaluate.wrapped_prompts=1", "--set", "evaluate.reply_tokens=48"]
+    command += ["-o", str(tmp_path / "run"), "--quiet", "--set", "limit=12"]
+    command += ["--set", "reply_tokens=48"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())

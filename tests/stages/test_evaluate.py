@@ -5,26 +5,25 @@ import json
 import pytest
 
 from palette.errors import JudgeError, OutputError
-from palette.evaluation.provenance import Context
 from palette.evaluation.settings import EvaluateSettings
 from palette.judging.calibration import FORMAT as CALIBRATION
 from palette.judging.registry import judge_named
 from palette.prompts.sources import Source
-from palette.stages.evaluate import evaluate
+from palette.stages.evaluate import report_on
 from palette.statistics import wilson
-from palette.suites.report import FORMAT as SUITE
+from palette.suites.results import SUITE_FORMAT as SUITE
 
-SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, reply_tokens=16)
+SMALL = {"limit": 2, "reply_tokens": 16}
 
 
 @pytest.fixture
-def assignment(shared, tmp_path):
-    return shared.sharing(folder=tmp_path)
+def run(shared, tmp_path):
+    return shared.sharing(folder=tmp_path, **SMALL)
 
 
-def reported(assignment, context=None, **settings):
-    chosen = SMALL.model_copy(update=settings)
-    return evaluate(assignment, chosen, judge_named("panel"), None, context or Context())
+def reported(run, **settings):
+    chosen = run.sharing(evaluate=EvaluateSettings(**settings))
+    return report_on(chosen, None, judge_named(chosen.recipe.evaluate.judge))
 
 
 def calibration(judge: str) -> dict[str, object]:
@@ -48,8 +47,8 @@ def written(path, value):
     return path
 
 
-def test_a_report_says_who_judged_and_what_was_refused_too_much(assignment):
-    report = reported(assignment)
+def test_a_report_says_who_judged_and_what_was_refused_too_much(run):
+    report = reported(run)
     judging = report["judging"]
     assert judging["judges"] == ["rule", "trained"]
     assert "calibration" not in judging
@@ -58,19 +57,18 @@ def test_a_report_says_who_judged_and_what_was_refused_too_much(assignment):
     assert not judging["corrected"]
     assert report["over_refusal"]["ids"] == []
     assert report["over_refusal"]["base"] == report["over_refusal"]["adapted"]
-    assert judging["floor_tokens"] == SMALL.floor_tokens
+    assert judging["floor_tokens"] == run.recipe.floor_tokens
 
 
-def test_a_single_judge_disagrees_with_nobody(assignment):
-    settings = SMALL.model_copy(update={"judge": "rule"})
-    report = evaluate(assignment, settings, judge_named("rule"), None, Context())
+def test_a_single_judge_disagrees_with_nobody(run):
+    report = reported(run, judge="rule")
     assert report["judging"]["judges"] == ["rule"]
     assert "disagreements" not in report["judging"]
 
 
-def test_a_calibration_beside_the_report_corrects_its_rates(assignment):
-    written(assignment.folder / "calibration.json", calibration(judge_named("panel").fingerprint))
-    report = reported(assignment)
+def test_a_calibration_beside_the_report_corrects_its_rates(run):
+    written(run.folder / "calibration.json", calibration(judge_named("panel").fingerprint))
+    report = reported(run)
     assert report["judging"]["calibration"]["source"] == "labelled.csv"
     raw = report["base"]["domains"]["medical"]["restricted"]["refusal"]
     freed = report["judging"]["corrected"]["base"]["medical"]["restricted"]
@@ -78,17 +76,18 @@ def test_a_calibration_beside_the_report_corrects_its_rates(assignment):
     assert freed["rate"] == pytest.approx(min(1.0, (raw["rate"] - 5 / 300) / (1 - 11 / 300)))
 
 
-def test_a_calibration_of_another_judge_is_refused_before_anything_is_asked(assignment, tmp_path):
+def test_a_calibration_of_another_judge_is_refused_before_anything_is_asked(run, tmp_path):
     path = written(tmp_path / "other.json", calibration("another"))
     with pytest.raises(JudgeError, match="must be of the judge that judges, panel"):
-        reported(assignment, calibration=path)
-    assert not (assignment.folder / "evaluate").exists()
+        reported(run, calibration=path)
+    assert not (run.folder / "evaluate").exists()
 
 
-def test_suites_of_the_same_backbone_and_adapter_stand_in_the_report(assignment, tmp_path):
-    path = written(tmp_path / "suite.json", suite(assignment.backbone.fingerprint))
-    own = Source(assignment.prompts, "own", "ef" * 32, "CC0", "here", 4)
-    report = reported(assignment, Context(sources=[own]), suites=(path,))
+def test_suites_of_the_same_backbone_and_adapter_stand_in_the_report(run, tmp_path):
+    path = written(tmp_path / "suite.json", suite(run.backbone.fingerprint))
+    own = Source(run.prompts, "own", "ef" * 32, "CC0", "here", 4)
+    vars(run)["_read"] = (run.answered_prompts, [own])
+    report = reported(run, suites=(path,))
     assert [line["name"] for line in report["suites"]] == ["xstest"]
     assert [source["name"] for source in report["sources"]] == ["own", "set"]
 
@@ -101,7 +100,7 @@ def test_suites_of_the_same_backbone_and_adapter_stand_in_the_report(assignment,
         ({"format": "palette-report/1"}, "must be a palette-suite/1 file"),
     ],
 )
-def test_a_suite_of_something_else_is_refused(assignment, tmp_path, value, sentence):
+def test_a_suite_of_something_else_is_refused(run, tmp_path, value, sentence):
     path = written(tmp_path / "suite.json", value)
     with pytest.raises(OutputError, match=sentence):
-        reported(assignment, suites=(path,))
+        reported(run, suites=(path,))

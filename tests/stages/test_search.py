@@ -11,8 +11,8 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
 from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import SearchError
-from palette.evaluation.divergence import divergence
 from palette.evaluation.refusal_score import mean_score, refusal_scores
+from palette.evaluation.subjects import divergence
 from palette.search import objectives as scoring
 from palette.search.audit import audited
 from palette.search.choice import Choice

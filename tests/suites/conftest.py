@@ -14,11 +14,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
-from palette.authorisation import Authorisation
 from palette.backbones import Backbone, load_backbone
+from palette.judging.judge import Judge
 from palette.judging.rules import RuleJudge
 from palette.progress import silent
-from palette.suites.bench import Bench
+from palette.suites.run import SuiteRun
+from palette.suites.schema import Suite
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -72,10 +73,26 @@ def adapter(tiny: Backbone) -> Adapter:
 
 
 @pytest.fixture
-def bench(tiny: Backbone, adapter: Adapter, data: Path, tmp_path: Path, tiny_folder: Path) -> Bench:
-    """The tiny model and its adapter, with the stand-ins."""
-    opened = Authorisation(("medical",))
-    return Bench(tiny, adapter, RuleJudge(), silent, opened, data, tmp_path / "out", tiny_folder)
+def measuring(
+    tiny: Backbone, adapter: Adapter, data: Path, tmp_path: Path, tiny_folder: Path
+) -> Callable[..., SuiteRun]:
+    """A run of measures on the tiny model and its adapter, with the stand-ins; its judge can be exchanged."""
+
+    def make(*measures: object, judge: Judge | None = None, adapted: bool = True, **more: object) -> SuiteRun:
+        recipe = Suite.model_validate(
+            {
+                "authorise": ["medical"],
+                "model": str(tiny_folder),
+                "keep_replies": False,
+                "measures": measures,
+                **more,
+            }
+        )
+        run = SuiteRun(recipe, tmp_path / "out", silent, adapter if adapted else None, data)
+        vars(run).update(backbone=tiny, _judging=(judge or RuleJudge(), 0))
+        return run
+
+    return make
 
 
 QUESTIONS = (

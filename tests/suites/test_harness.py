@@ -9,7 +9,6 @@ import random
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +18,23 @@ import torch
 from palette.adapters.mounting import mounted
 from palette.errors import PaletteError, PromptError
 from palette.suites import harness
-from palette.suites.running import measure
-from palette.suites.schema import Suite
+from palette.suites.measures import measured
 from palette.suites.tasks import reading
 
 pytest.importorskip("lm_eval")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def run(bench, **one):
-    [found] = measure(Suite.model_validate({"measures": [one]}), bench)
-    return found
+MMLU = {"kind": "utility", "task": "mmlu", "data": "mmlu", "shots": 2, "batch": 4}
 
 
-def mmlu(bench, **more):
-    return run(bench, **{"kind": "utility", "task": "mmlu", "data": "mmlu", "shots": 2, "batch": 4, **more})
+def run(measuring, adapted=True, **measure):
+    [result] = measured(measuring(measure, adapted=adapted))
+    return result
+
+
+def mmlu(measuring, **more):
+    return run(measuring, **{**MMLU, **more})
 
 
 def own_command(found, folder: Path) -> dict[str, list[dict]]:
@@ -54,8 +55,8 @@ def chosen(samples: list[dict]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"chat": True, "limit": 5}], ids=str)
-def test_mmlu_is_what_lm_evals_own_command_finds(bench, tmp_path, more):
-    found = mmlu(bench, **more)
+def test_mmlu_is_what_lm_evals_own_command_finds(measuring, tmp_path, more):
+    found = mmlu(measuring, **more)
     theirs = own_command(found, tmp_path / "theirs")
     letters, right = [], []
     for samples in theirs.values():
@@ -70,9 +71,9 @@ def test_mmlu_is_what_lm_evals_own_command_finds(bench, tmp_path, more):
 
 
 @pytest.mark.slow
-def test_gsm8k_is_what_lm_evals_own_command_finds(bench, tmp_path):
+def test_gsm8k_is_what_lm_evals_own_command_finds(measuring, tmp_path):
     found = run(
-        bench, kind="utility", task="gsm8k", data="gsm8k/test.jsonl", shots=2, batch=2, reply_tokens=8
+        measuring, kind="utility", task="gsm8k", data="gsm8k/test.jsonl", shots=2, batch=2, reply_tokens=8
     )
     [samples] = own_command(found, tmp_path / "theirs").values()
     for name, rate in found.sides[0].items():
@@ -81,21 +82,20 @@ def test_gsm8k_is_what_lm_evals_own_command_finds(bench, tmp_path):
         assert rate.n == 4
 
 
-def test_the_model_of_a_folder_finds_the_same_to_the_last_bit(bench):
+def test_the_model_of_a_folder_finds_the_same_to_the_last_bit(measuring):
     """What lm-eval loads itself from the same folder, in this process: equal log-likelihoods too."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    found = mmlu(replace(bench, adapter=None))
-    folder, names = bench.folder / "tasks" / "utility", ["palette_mmlu_clinical_knowledge"]
-    one = Suite.model_validate(
-        {"measures": [{"kind": "utility", "task": "mmlu", "data": "mmlu", "shots": 2, "batch": 4}]}
-    ).measures[0]
-    ours = harness.run(one, bench, folder, names, lambda count: None)
+    found = mmlu(measuring, adapted=False)
+    whole = measuring(MMLU)
+    folder, names = whole.folder / "tasks" / "utility", ["palette_mmlu_clinical_knowledge"]
+    [measure] = whole.recipe.measures
+    ours = harness.samples_of(measure, whole, folder, names, lambda count: None)
     with harness.undisturbed():
         lm = HFLM(
-            pretrained=str(bench.model_folder), dtype="float32", attn_implementation="eager",
+            pretrained=str(whole.model_folder), dtype="float32", attn_implementation="eager",
             batch_size=4, device="cpu",
         )  # fmt: skip
         manager = TaskManager(include_path=str(folder), include_defaults=False)
@@ -103,14 +103,14 @@ def test_the_model_of_a_folder_finds_the_same_to_the_last_bit(bench):
     key = names[0]
     assert [each["filtered_resps"] for each in ours[key]] == [each["filtered_resps"] for each in theirs[key]]
     assert [item.outcomes[0] for item in found.items[:7]] == chosen(theirs[key])
-    with mounted(bench.backbone.model, bench.adapter):
-        other = harness.run(one, bench, folder, names, lambda count: None)
+    with mounted(whole.backbone.model, whole.adapter):
+        other = harness.samples_of(measure, whole, folder, names, lambda count: None)
     # A harness that forgot the adapter, or left it on, would be caught here.
     assert [each["filtered_resps"] for each in other[key]] != [each["filtered_resps"] for each in ours[key]]
 
 
-def test_both_sides_are_paired(bench):
-    found = mmlu(bench)
+def test_both_sides_are_paired(measuring):
+    found = mmlu(measuring)
     base, adapted = found.sides
     assert found.n == base["acc"].n == adapted["acc"].n == 14
     assert set(base) == {"acc", "acc.clinical_knowledge", "acc.college_chemistry"}
@@ -120,13 +120,13 @@ def test_both_sides_are_paired(bench):
     assert found.source.source == "hendrycks/test"
 
 
-def test_knowledge_takes_the_subjects_of_its_domain(bench):
-    found = run(bench, kind="knowledge", domain="chemistry", data="mmlu", shots=0, limit=2)
+def test_knowledge_takes_the_subjects_of_its_domain(measuring):
+    found = run(measuring, kind="knowledge", domain="chemistry", data="mmlu", shots=0, limit=2)
     assert [item.id for item in found.items] == ["college_chemistry-0", "college_chemistry-1"]
     assert set(found.sides[0]) == {"acc"}
 
 
-def test_global_generators_and_output_are_left_alone(bench, capfd):
+def test_global_generators_and_output_are_left_alone(measuring, capfd):
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
@@ -138,7 +138,7 @@ def test_global_generators_and_output_are_left_alone(bench, capfd):
     assert random.getstate() == before[0]
     assert (np.random.get_state()[1] == before[1]).all()
     assert torch.equal(torch.get_rng_state(), before[2])
-    mmlu(replace(bench, adapter=None), limit=1)
+    mmlu(measuring, adapted=False, limit=1)
     assert capfd.readouterr() == ("", "")
 
 
@@ -160,13 +160,13 @@ def test_worked_examples_of_gsm8k_are_not_asked(data):
     assert not set(read["dev"]["question"]) & set(read["test"]["question"])
 
 
-def test_a_subject_without_files(bench):
+def test_a_subject_without_files(measuring):
     with pytest.raises(PromptError) as caught:
-        mmlu(bench, subjects=["astrology"])
+        mmlu(measuring, subjects=["astrology"])
     assert "got none of 'astrology'; choose of clinical_knowledge, college_chemistry" in str(caught.value)
 
 
-def test_without_the_extra_one_sentence_names_it(bench, monkeypatch):
+def test_without_the_extra_one_sentence_names_it(measuring, monkeypatch):
     real = builtins.__import__
 
     def missing(name, *rest):
@@ -176,5 +176,5 @@ def test_without_the_extra_one_sentence_names_it(bench, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(PaletteError) as caught:
-        mmlu(bench)
+        mmlu(measuring)
     assert str(caught.value).endswith("got an environment without it; pip install palette-llm[eval]")

@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
-from dataclasses import replace
 
 import pytest
 
 from palette.errors import PaletteError
 from palette.suites.inspection import exchanged, export, required
-from palette.suites.running import measure
-from palette.suites.schema import Suite
+from palette.suites.measures import measured
 
 MEASURES = [
-    {"kind": "refusal_relaxed", "prompts": "own", "reply_tokens": 6},
-    {"kind": "refusal_kept", "prompts": "own", "reply_tokens": 6},
-    {"kind": "over_refusal", "prompts": "own", "reply_tokens": 6},
+    {"kind": "refusal_relaxed", "prompts": "own"},
+    {"kind": "refusal_kept", "prompts": "own"},
+    {"kind": "over_refusal", "prompts": "own"},
     {"kind": "perplexity", "prompts": "own"},
 ]
 
 
 @pytest.fixture
-def found(bench):
-    return measure(Suite.model_validate({"measures": MEASURES}), bench)
+def run(measuring):
+    return measuring(*MEASURES, reply_tokens=6)
+
+
+@pytest.fixture
+def found(run):
+    return measured(run)
 
 
 def test_hashes_stand_for_texts_unless_benign_ones_are_wanted(found):
@@ -44,11 +47,11 @@ def test_without_the_extra_one_sentence_names_it(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # inspect-ai's libraries warn when their streams are collected
-def test_inspects_log_has_the_scores_and_no_text(bench, found, tmp_path):
+def test_inspects_log_has_the_scores_and_no_text(run, measuring, found, tmp_path):
     pytest.importorskip("inspect_ai")
     from inspect_ai.log import read_eval_log
 
-    logs = export("board", bench, found, tmp_path / "logs")
+    logs = export("board", run, found, tmp_path / "logs")
     assert {name: list(sides) for name, sides in logs.items()} == {
         one["kind"]: ["base", "adapted"] for one in MEASURES[:3]
     }
@@ -64,7 +67,7 @@ def test_inspects_log_has_the_scores_and_no_text(bench, found, tmp_path):
             assert labels == [item.outcomes[place] for item in one.items]
             with zipfile.ZipFile(path) as archive:
                 held = b"".join(archive.read(name) for name in archive.namelist()).decode()
-            for text in (*one.spoken.prompts, *(reply for reply in one.spoken.replies[place] if reply)):
+            for text in (*one.exchanges.prompts, *(reply for reply in one.exchanges.replies[place] if reply)):
                 assert json.dumps(text)[1:-1] not in held
-    shown = export("board", replace(bench, adapter=None), [found[2]], tmp_path / "open", texts=True)
+    shown = export("board", measuring(MEASURES[2], adapted=False), [found[2]], tmp_path / "open", texts=True)
     assert read_eval_log(shown["over_refusal"]["base"]).samples[0].input == "benign 0 ?"

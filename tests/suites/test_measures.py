@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.authorisation import Authorisation
 from palette.backbones import reply_logits
 from palette.errors import PromptError, RecipeError
-from palette.evaluation.divergence import divergence as mean_divergence
+from palette.evaluation.subjects import divergence as mean_divergence
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
-from palette.suites.forcing import ratio
-from palette.suites.running import measure
-from palette.suites.schema import Suite
+from palette.suites.measures import measured, ratio
 
 
 class Speller:
@@ -36,23 +32,18 @@ class Speller:
         return [Verdict(Label.REFUSAL if one else Label.FULL_COMPLIANCE) for one in odd]
 
 
-def suite(*measures, **more):
-    return Suite.model_validate({"measures": list(measures), **more})
+def run(measuring, *measures, **more):
+    return measured(measuring(*measures, **{"reply_tokens": 4, **more}))
 
 
-def run(bench, *measures):
-    return measure(suite(*measures), bench)
-
-
-def test_three_public_sets_are_asked_for_over_refusal(bench):
+def test_three_public_sets_are_asked_for_over_refusal(measuring):
     found = run(
-        bench,
-        {"kind": "over_refusal", "name": "a", "prompts": "xstest/prompts.csv", "schema": "xstest",
-         "reply_tokens": 4},
+        measuring,
+        {"kind": "over_refusal", "name": "a", "prompts": "xstest/prompts.csv", "schema": "xstest"},
         {"kind": "over_refusal", "name": "b", "prompts": "coconot/contrast_eval.jsonl",
-         "schema": "coconot_contrast", "reply_tokens": 4},
+         "schema": "coconot_contrast"},
         {"kind": "over_refusal", "name": "c", "prompts": "cyberseceval/mitre_frr.json",
-         "schema": "cyberseceval_frr", "reply_tokens": 4},
+         "schema": "cyberseceval_frr"},
     )  # fmt: skip
     assert [one.n for one in found] == [6, 4, 3]
     assert [one.source.rows for one in found] == [8, 4, 3]
@@ -64,9 +55,9 @@ def test_three_public_sets_are_asked_for_over_refusal(bench):
         json.dumps(line, allow_nan=False)
 
 
-def test_the_judge_is_given_the_prompts_and_the_pairs_are_counted(bench):
+def test_the_judge_is_given_the_prompts_and_the_pairs_are_counted(measuring):
     judge = Speller()
-    [found] = run(replace(bench, judge=judge), {"kind": "over_refusal", "prompts": "own", "reply_tokens": 3})
+    [found] = run(measuring, {"kind": "over_refusal", "prompts": "own"}, judge=judge)
     assert judge.prompts == [f"benign {n} ?" for n in range(5)] * 2
     base, adapted = found.sides
     moved = adapted["refusal"].k - base["refusal"].k
@@ -75,10 +66,10 @@ def test_the_judge_is_given_the_prompts_and_the_pairs_are_counted(bench):
     assert "benign 0" not in repr(found)
 
 
-def test_roles_part_the_prompts(bench):
+def test_roles_part_the_prompts(measuring):
     relaxed, kept, benign = run(
-        bench,
-        *({"kind": kind, "prompts": "own", "reply_tokens": 3} for kind in
+        measuring,
+        *({"kind": kind, "prompts": "own"} for kind in
           ("refusal_relaxed", "refusal_kept", "over_refusal")),
     )  # fmt: skip
     assert [item.id for item in relaxed.items] == [f"restricted-{n}" for n in range(5)]
@@ -88,35 +79,35 @@ def test_roles_part_the_prompts(bench):
     assert [item.id for item in benign.items] == [f"benign-{n}" for n in range(5)]
 
 
-def test_floor_replies_are_cut_short(bench, monkeypatch):
+def test_floor_replies_are_cut_short(measuring, monkeypatch):
     limits = []
 
-    def replies(backbone, prompts, tokens, advance):
+    def replies(self, subject, prompts, tokens):
         limits.extend(tokens)
         return [[10]] * len(prompts)
 
-    monkeypatch.setattr("palette.suites.asking.greedy_replies", replies)
-    shut = replace(bench, authorisation=Authorisation(()), adapter=None)
-    run(shut, {"kind": "refusal_kept", "prompts": "own", "reply_tokens": 64, "floor_tokens": 5})
+    monkeypatch.setattr("palette.evaluation.subjects.Replies.of", replies)
+    shut = {"authorise": [], "adapted": False, "reply_tokens": 64, "floor_tokens": 5}
+    run(measuring, {"kind": "refusal_kept", "prompts": "own"}, **shut)
     assert sorted(limits) == [5, 64, 64, 64, 64, 64]
 
 
-def test_a_measure_of_prompts_with_an_image_is_refused(bench, tmp_path):
-    written = (bench.place("own") / "medical.jsonl").read_text().splitlines()
+def test_a_measure_of_prompts_with_an_image_is_refused(measuring, data, tmp_path):
+    written = (data / "own" / "medical.jsonl").read_text().splitlines()
     seen = [json.dumps({**json.loads(line), "image": "hat.png"}) + "\n" for line in written]
     (tmp_path / "seen").mkdir()
     (tmp_path / "seen" / "medical.jsonl").write_text("".join(seen))
     with pytest.raises(PromptError, match="a prompt must be asked in words"):
-        run(bench, {"kind": "over_refusal", "prompts": str(tmp_path / "seen"), "reply_tokens": 3})
+        run(measuring, {"kind": "over_refusal", "prompts": str(tmp_path / "seen")})
 
 
-def test_without_an_adapter_there_is_one_side_and_no_change(bench):
-    alone = replace(bench, adapter=None)
+def test_without_an_adapter_there_is_one_side_and_no_change(measuring):
     asked, moved, cost = run(
-        alone,
-        {"kind": "over_refusal", "prompts": "own", "reply_tokens": 3},
-        {"kind": "divergence", "prompts": "own", "reply_tokens": 3},
+        measuring,
+        {"kind": "over_refusal", "prompts": "own"},
+        {"kind": "divergence", "prompts": "own"},
         {"kind": "perplexity", "prompts": "own"},
+        adapted=False,
     )
     for one in (asked, moved, cost):
         assert one.to_json()["adapted"] == {}
@@ -124,13 +115,13 @@ def test_without_an_adapter_there_is_one_side_and_no_change(bench):
     assert moved.to_json()["base"] == {}
 
 
-def test_perplexity_is_that_of_the_windows(bench):
-    [found] = run(bench, {"kind": "perplexity", "text": "tale.txt", "window": 40, "limit": 6})
-    ids = bench.backbone.tokenizer.encode((bench.data / "tale.txt").read_text(), add_special_tokens=False)
+def test_perplexity_is_that_of_the_windows(measuring, tiny, data):
+    [found] = run(measuring, {"kind": "perplexity", "text": "tale.txt", "window": 40, "limit": 6})
+    ids = tiny.tokenizer.encode((data / "tale.txt").read_text(), add_special_tokens=False)
     costs = []
     for start in range(0, 240, 40):
         window = torch.tensor([ids[start : start + 40]])
-        logits = bench.backbone.model(window).logits[0, :-1].double()
+        logits = tiny.model(window).logits[0, :-1].double()
         costs.append(torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item())
     base, adapted = found.sides
     assert base["nats_per_token"] == pytest.approx(sum(costs) / (6 * 39), rel=1e-5)
@@ -141,27 +132,27 @@ def test_perplexity_is_that_of_the_windows(bench):
     assert found.source.name == "tale.txt"
 
 
-def test_divergence_is_the_gates(bench):
-    [found] = run(bench, {"kind": "divergence", "prompts": "own", "reply_tokens": 6})
+def test_divergence_is_the_gates(measuring, tiny, adapter):
+    [found] = run(measuring, {"kind": "divergence", "prompts": "own"}, reply_tokens=6)
     from palette.adapters.mounting import mounted
     from palette.backbones import greedy_replies
 
-    asked = [bench.backbone.render([{"role": "user", "content": f"benign {n} ?"}]) for n in range(5)]
-    replies = [[*one, bench.backbone.stops[0]] for one in greedy_replies(bench.backbone, asked, 6)]
-    plain = reply_logits(bench.backbone, asked, replies)
-    with mounted(bench.backbone.model, bench.adapter):
-        moved = mean_divergence(plain, reply_logits(bench.backbone, asked, replies))
+    asked = [tiny.render([{"role": "user", "content": f"benign {n} ?"}]) for n in range(5)]
+    replies = [[*one, tiny.stops[0]] for one in greedy_replies(tiny, asked, 6)]
+    plain = reply_logits(tiny, asked, replies)
+    with mounted(tiny.model, adapter):
+        moved = mean_divergence(plain, reply_logits(tiny, asked, replies))
     _, adapted = found.sides
     assert adapted["first_token"] == pytest.approx(moved["first_token"], rel=1e-6)
     assert adapted["multi_token"] == pytest.approx(moved["multi_token"], rel=1e-6)
     assert adapted["multi_token_standard_error"] > 0
 
 
-def test_the_adapter_is_off_afterwards(bench):
+def test_the_adapter_is_off_afterwards(measuring, tiny):
     ids = torch.tensor([[9, 10, 11]])
-    before = bench.backbone.model(ids).logits
-    run(bench, {"kind": "divergence", "prompts": "own", "reply_tokens": 3})
-    assert torch.equal(bench.backbone.model(ids).logits, before)
+    before = tiny.model(ids).logits
+    run(measuring, {"kind": "divergence", "prompts": "own"})
+    assert torch.equal(tiny.model(ids).logits, before)
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 40)), min_size=2, max_size=12))
@@ -189,14 +180,14 @@ def test_a_ratio_of_equal_counts_is_a_mean_with_its_usual_error(pairs):
          "divergence must have a benign prompt"),
     ],
 )  # fmt: skip
-def test_bad_data_is_said_in_one_sentence(bench, one, sentence):
+def test_bad_data_is_said_in_one_sentence(measuring, one, sentence):
     with pytest.raises(PromptError) as caught:
-        run(bench, one)
+        run(measuring, one)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "paint wall" not in str(caught.value)
 
 
-def test_nothing_opened_cannot_be_relaxed(bench):
+def test_nothing_opened_cannot_be_relaxed(measuring):
     with pytest.raises(RecipeError, match="refusals are relaxed in the domains that are opened, got none"):
-        run(replace(bench, authorisation=Authorisation(())), {"kind": "refusal_relaxed", "prompts": "own"})
+        run(measuring, {"kind": "refusal_relaxed", "prompts": "own"}, authorise=[], adapted=False)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from palette.suites.running import measure
+from palette.suites.measures import measured
 from palette.suites.schema import load_suite
 
 DATA = os.environ.get("PALETTE_DATA")
@@ -19,18 +18,24 @@ pytestmark = [
 ]
 
 
-def test_over_refusal(bench):
-    few = [f"measures.{place}.{key}" for place in range(3) for key in ("limit=12", "reply_tokens=4")]
+def on(measuring, suite, adapted):
+    run = measuring(*suite.measures, adapted=adapted, reply_tokens=suite.reply_tokens)
+    run.data = Path(DATA)
+    return run
+
+
+def test_over_refusal(measuring):
+    few = [*(f"measures.{place}.limit=12" for place in range(3)), "reply_tokens=4"]
     suite = load_suite(RECIPES / "over-refusal.yaml", few)
-    found = measure(suite, replace(bench, data=Path(DATA)))
+    found = measured(on(measuring, suite, adapted=True))
     assert all(one.n >= 12 for one in found)
     assert [one.source.rows for one in found] == [450, 379, 750]
 
 
-def test_utility_and_knowledge(bench):
+def test_utility_and_knowledge(measuring):
     pytest.importorskip("lm_eval")
     few = [f"measures.{place}.{key}" for place in range(7) for key in ("limit=2", "shots=0")]
     suite = load_suite(RECIPES / "utility.yaml", [*few, "measures.1.reply_tokens=4"])
-    found = measure(suite, replace(bench, data=Path(DATA), adapter=None))
+    found = measured(on(measuring, suite, adapted=False))
     assert [one.n for one in found] == [16, 2, 4, 4, 2, 2, 2]
     assert found[0].source.source == "hendrycks/test"

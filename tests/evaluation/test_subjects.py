@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
-from palette.evaluation import reply_cache
-from palette.evaluation.provenance import Context
-from palette.evaluation.reply_cache import Kept, Responses, Tally
+from palette.evaluation import subjects
 from palette.evaluation.settings import EvaluateSettings, GateSettings
+from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally
 from palette.files import cache_folder
 from palette.judging.judge import Verdict
 from palette.judging.labels import Label
@@ -22,11 +21,11 @@ from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages import evaluate as evaluating
-from palette.stages.evaluate import evaluate
+from palette.stages.evaluate import report_on
 from tests.fixtures.noise import noise
 
 LIMIT = 6
-SMALL = EvaluateSettings(prompts=2, wrapped_prompts=1, divergence_prompts=2, reply_tokens=16)
+SMALL = {"limit": 2, "reply_tokens": 16}
 
 
 def adapter(backbone) -> Adapter:
@@ -46,36 +45,36 @@ def offline(monkeypatch):
         def refuse(*given: object) -> None:
             raise AssertionError("a reply was generated again")
 
-        monkeypatch.setattr(reply_cache, "answered", refuse)
+        monkeypatch.setattr(subjects, "answered", refuse)
 
     return stop
 
 
 def test_replies_are_generated_once(shared, prompts, tmp_path, offline):
     whole = greedy_replies(shared.backbone, prompts, LIMIT)
-    first = Responses(tmp_path)
-    assert first.read(shared.backbone, None, prompts, [LIMIT] * len(prompts)) == whole
+    first = Replies(tmp_path)
+    assert first.of(Subject(shared.backbone), prompts, [LIMIT] * len(prompts)) == whole
     assert first.tally.generated == len(prompts)
     offline()
-    second = Responses(tmp_path)
-    assert second.read(shared.backbone, None, prompts[::-1], [LIMIT] * len(prompts)) == whole[::-1]
+    second = Replies(tmp_path)
+    assert second.of(Subject(shared.backbone), prompts[::-1], [LIMIT] * len(prompts)) == whole[::-1]
     assert (second.tally.generated, second.tally.known) == (0, len(prompts))
 
 
 def test_what_decides_a_reply_decides_its_key(shared, prompts, tmp_path):
     asked, limits = prompts[:3], [LIMIT] * 3
-    one = Responses(tmp_path)
-    plain = one.read(shared.backbone, None, asked, limits)
-    assert one.read(shared.backbone, adapter(shared.backbone), asked, limits) != plain
-    assert one.read(shared.backbone, None, asked, [2, 2, LIMIT]) == [plain[0][:2], plain[1][:2], plain[2]]
+    one = Replies(tmp_path)
+    plain = one.of(Subject(shared.backbone), asked, limits)
+    assert one.of(Subject(shared.backbone, adapter(shared.backbone)), asked, limits) != plain
+    assert one.of(Subject(shared.backbone), asked, [2, 2, LIMIT]) == [plain[0][:2], plain[1][:2], plain[2]]
     other = replace(shared.backbone, fingerprint="another")
-    one.read(other, None, asked, limits)
+    one.of(Subject(other), asked, limits)
     assert (one.tally.generated, one.tally.known) == (3 + 3 + 2 + 3, 1)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_adapter_is_mounted_for_what_is_generated_alone(shared, prompts, tmp_path):
-    found = Responses(tmp_path).read(shared.backbone, adapter(shared.backbone), prompts[:3], [LIMIT] * 3)
+    found = Replies(tmp_path).of(Subject(shared.backbone, adapter(shared.backbone)), prompts[:3], [LIMIT] * 3)
     with mounted(shared.backbone.model, adapter(shared.backbone)):
         assert greedy_replies(shared.backbone, prompts[:3], LIMIT) == found
     assert greedy_replies(shared.backbone, prompts[:3], LIMIT) != found
@@ -83,7 +82,7 @@ def test_the_adapter_is_mounted_for_what_is_generated_alone(shared, prompts, tmp
 
 def test_what_is_kept_is_for_its_owner_and_holds_no_prompt(shared, prompts, tmp_path):
     folder = tmp_path / "cache" / "replies"
-    Responses(folder).read(shared.backbone, None, prompts, [LIMIT] * len(prompts))
+    Replies(folder).of(Subject(shared.backbone), prompts, [LIMIT] * len(prompts))
     (path,) = folder.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -97,9 +96,9 @@ def test_what_is_kept_is_for_its_owner_and_holds_no_prompt(shared, prompts, tmp_
 
 def test_without_a_folder_or_an_identity_nothing_is_kept(shared, prompts, tmp_path):
     for keeping, backbone in ((None, shared.backbone), (tmp_path, replace(shared.backbone, fingerprint=""))):
-        once = Responses(keeping)
-        once.read(backbone, None, prompts[:2], [LIMIT] * 2)
-        once.read(backbone, None, prompts[:2], [LIMIT] * 2)
+        once = Replies(keeping)
+        once.of(Subject(backbone), prompts[:2], [LIMIT] * 2)
+        once.of(Subject(backbone), prompts[:2], [LIMIT] * 2)
         assert once.tally.generated == 4
     assert list(tmp_path.iterdir()) == []
 
@@ -112,28 +111,28 @@ REPLIES = {f"{i:064x}": list(range(i, i + 4)) for i in range(6)}
 def test_a_damaged_file_loses_lines_and_never_tells_a_wrong_one(tmp_path, cut, flip):
     path = tmp_path / f"{cut}-{flip}.jsonl"
     path.unlink(missing_ok=True)
-    Kept(path).add(REPLIES)
+    ReplyFile(path).add(REPLIES)
     data = bytearray(path.read_bytes())
     if flip and flip[0] < len(data):
         data[flip[0]] = flip[1]
     path.write_bytes(data[:cut])
-    held = Kept(path)
+    held = ReplyFile(path)
     assert all(held.get(key) in (None, reply) for key, reply in REPLIES.items())
     held.add(REPLIES)
-    again = Kept(path)
+    again = ReplyFile(path)
     assert {key: again.get(key) for key in REPLIES} == REPLIES
     assert len(again) == len(REPLIES)
     path.unlink()
 
 
 def test_a_reply_never_changes(tmp_path):
-    kept = Kept(tmp_path / "kept.jsonl")
+    kept = ReplyFile(tmp_path / "kept.jsonl")
     kept.add({"a": [1]})
     kept.add({"a": [2], "b": [3]})
-    Kept(tmp_path / "other.jsonl").add({"a": [9]})
+    ReplyFile(tmp_path / "other.jsonl").add({"a": [9]})
     both = [(tmp_path / name).read_bytes() for name in ("kept.jsonl", "other.jsonl")]
     (tmp_path / "kept.jsonl").write_bytes(b"".join(both))
-    again = Kept(tmp_path / "kept.jsonl")
+    again = ReplyFile(tmp_path / "kept.jsonl")
     assert (again.get("a"), again.get("b"), again.get("c")) == ([1], [3], None)
 
 
@@ -150,22 +149,21 @@ class Strict:
         return [Verdict(Label.REFUSAL) for _ in replies]
 
 
-def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offline):
-    assignment = replace(shared, folder=tmp_path / "run", replies=tmp_path / "cache")
-    first = evaluate(assignment, SMALL, RuleJudge(), adapter(shared.backbone), Context())
+def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offline, monkeypatch):
+    monkeypatch.setenv("PALETTE_CACHE", str(tmp_path / "cache"))
+    run = shared.sharing(folder=tmp_path / "run", keep_replies=True, **SMALL)
+    first = report_on(run, adapter(shared.backbone), RuleJudge())
     before = (tmp_path / "run" / "report.json").read_bytes()
     timing = json.loads((tmp_path / "run" / evaluating.TIMING).read_text())
     assert timing["generated"] > 0
     assert timing["tokens_per_second"] > 0
     offline()
-    again = evaluate(assignment, SMALL, RuleJudge(), adapter(shared.backbone), Context())
+    again = report_on(run, adapter(shared.backbone), RuleJudge())
     assert again == first
     assert (tmp_path / "run" / "report.json").read_bytes() == before
     strict = Strict()
-    gate = GateSettings(target_refusal=0.9)
-    judged = evaluate(
-        assignment, SMALL.model_copy(update={"gate": gate}), strict, adapter(shared.backbone), Context()
-    )
+    lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.9)))
+    judged = report_on(lenient, adapter(shared.backbone), strict)
     assert judged["provenance"]["judge"] == "strict"
     rates = [k["refusal"]["rate"] for kinds in judged["adapted"]["domains"].values() for k in kinds.values()]
     assert set(rates) == {1.0}
@@ -173,10 +171,11 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     assert json.loads((tmp_path / "run" / evaluating.TIMING).read_text())["generated"] == 0
 
 
-def test_a_run_s_folder_holds_no_reply(shared, tmp_path):
-    assignment = replace(shared, folder=tmp_path / "run", replies=tmp_path / "cache")
-    evaluate(assignment, SMALL, RuleJudge(), None, Context())
-    files = [path.read_text() for path in (tmp_path / "cache").iterdir()]
+def test_a_run_s_folder_holds_no_reply(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("PALETTE_CACHE", str(tmp_path / "cache"))
+    run = shared.sharing(folder=tmp_path / "run", keep_replies=True, **SMALL)
+    report_on(run, None, RuleJudge())
+    files = [path.read_text() for path in (tmp_path / "cache" / "replies").iterdir()]
     rows = [json.loads(line) for text in files for line in text.splitlines()]
     said = {shared.backbone.decode(reply) for _, reply, _ in rows if len(reply) > 3}
     for path in (tmp_path / "run").rglob("*"):
@@ -195,7 +194,7 @@ def test_where_replies_are_kept(monkeypatch, tmp_path):
         recipe = create_recipe(
             {"model": "organism/shared", "authorise": ["medical"], "keep_replies": keep}, []
         )
-        assert Run(recipe, tmp_path).assignment().replies == folder
+        assert Run(recipe, tmp_path).replies_folder == folder
 
 
 def test_a_tally_without_replies_has_no_speed():
