@@ -4,48 +4,38 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS
 from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.judging.calibration import FILE as CALIBRATION
-from palette.judging.registry import judge_named
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
-from palette.reporting.report import REPORT
 from palette.run import Run
-from palette.search.collected import MEANS
-from palette.search.front import FRONT
-from palette.stages import tokens
-from palette.stages.collect import collect
-from palette.stages.evaluate import OUTCOMES, PAGE, RECORD, evaluate_searched, read_earlier
-from palette.stages.internalise import TRAINING, co_mounted, internalise
-from palette.stages.search import search
 
+RECORD = "stage.json"
+"""In a stage's folder: what it was run on, what it gave, and how long it took."""
 DOMAINS = "domains"
 """The folder of the searches of an authorisation by tokens, one a domain."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb with the files that it leaves in the run's folder."""
+    """A verb, imported when it has to be run; its module says in ``OUTPUTS`` which files it leaves."""
 
-    run: Callable[[Run[Recipe]], object]
-    outputs: tuple[Path, ...]
+    module: str
+    verb: str
     shared: bool = False
     """Whether several processes do it together; else the first one does, and the others wait."""
 
 
 STAGES = {
-    "collect": Stage(collect, (MEANS,)),
-    "search": Stage(search, (FRONT,)),
-    "internalise": Stage(internalise, (Path(WEIGHTS), Path(CONFIG), TRAINING), shared=True),
-    "evaluate": Stage(evaluate_searched, (REPORT, PAGE, OUTCOMES)),
+    "collect": Stage("palette.stages.collect", "collect"),
+    "search": Stage("palette.stages.search", "search"),
+    "internalise": Stage("palette.stages.internalise", "internalise", shared=True),
+    "evaluate": Stage("palette.stages.evaluate", "evaluate_searched"),
 }
 """The pipeline, in order."""
 
@@ -59,7 +49,7 @@ def domain(
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run, _ = run_stages(recipe, "evaluate", output, progress)
-    report: dict[str, Any] = read_json(run.folder / REPORT)
+    report: dict[str, Any] = read_json(run.folder / "report.json")
     return report
 
 
@@ -76,22 +66,19 @@ def run_stages(
     """
     whole = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     run = Run(whole, output or Path("runs") / whole.name, progress)
-    # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
-    before = run.identity
-    run.require_roles("train", "validation", whole.evaluate.split)
-    reads: dict[str, Any] = {"internalise": [adapter.digest for adapter in co_mounted(run)]}
-    if last == "evaluate":
-        judge_named(whole.evaluate.judge)
-        # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
-        read_earlier(whole.evaluate, run.folder, {"backbone": run.backbone_fingerprint})
-    if run.processes.first:
-        claim(run.folder, {"recipe": whole.name})
-    ran = []
+    before, ran = run.identity, list[str]()
     for name in list(STAGES)[: list(STAGES).index(last) + 1]:
-        if name == "evaluate":
-            answers = [row.answer for row in run.answered_prompts]
-            reads[name] = [answers, _measured_before(run)]
-        if _run_if_changed(run, name, fingerprint([before, reads.get(name, [])])):
+        read = _read_beside(run, name)
+        inputs, basis = (
+            fingerprint([before, name, settings, read]) for settings in _settings(run.recipe, name)
+        )
+        run.processes.wait()
+        done = _is_done(run.folder, name, inputs)
+        run.processes.wait()
+        if not done:
+            if not ran:
+                _prepare(run, last)
+            _run(run, name, inputs, basis)
             ran.append(name)
         before = fingerprint([before, read_json(run.folder / name / RECORD)["outputs"]])
     return run, ran
@@ -105,6 +92,8 @@ def train_tokens(
     Raises:
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
+    from palette.stages import tokens
+
     return tokens.train_tokens(recipe, _searched, output, progress)
 
 
@@ -116,6 +105,8 @@ def add_category(
     Raises:
         PaletteError: as ``palette.stages.tokens.add_category`` does.
     """
+    from palette.stages import tokens
+
     return tokens.add_category(recipe, category, _searched, output, progress)
 
 
@@ -126,55 +117,72 @@ def _searched(run: Run, recipe: TokenRecipe, domain: str) -> Run:
     return own
 
 
-def _measured_before(run: Run[Recipe]) -> dict[str, str]:
-    """The digests of the files with earlier measurements that evaluate reads."""
-    settings = run.recipe.evaluate
-    paths = [settings.calibration or run.folder / CALIBRATION, *settings.suites]
-    return {str(path): fingerprint_file(path) for path in paths if path.is_file()}
+def _prepare(run: Run[Recipe], last: str) -> None:
+    """Checks every law before the folder is touched, so that a mistake leaves nothing behind.
 
-
-def _run_if_changed(run: Run[Recipe], name: str, before: str) -> bool:
-    """Whether the stage had to be run.
-
-    What a run on the same basis left is gone on with: inputs that differ only in what extends a stage's
-    work, or reads it again. Anything else is removed.
+    Raises:
+        PaletteError: if one is broken.
     """
-    settings, processes = getattr(run.recipe, name), run.processes
-    inputs, basis = (
-        fingerprint([before, name, settings.model_dump(mode="json", exclude=left_out)])
-        for left_out in (set(), set(settings.free))
-    )
-    processes.wait()
-    done = _is_done(run.folder, name, inputs)
-    processes.wait()
-    if done:
-        return False
-    record, stage, started = run.folder / name / RECORD, STAGES[name], time.monotonic()
+    settings = run.recipe.evaluate
+    run.require_roles("train", "validation", settings.split)
+    _read_beside(run, "internalise")
+    if last == "evaluate":
+        from palette.judging.registry import judge_named
+        from palette.stages.evaluate import read_earlier
+
+        judge_named(settings.judge)
+        # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
+        read_earlier(settings, run.folder, {"backbone": run.backbone_fingerprint})
+    if run.processes.first:
+        claim(run.folder, {"recipe": run.recipe.name})
+
+
+def _settings(recipe: Recipe, name: str) -> list[Any]:
+    """A stage's options, and those of them that extend no work and read none again."""
+    settings = getattr(recipe, name, None)
+    if settings is None:
+        return [None, None]
+    return [settings.model_dump(mode="json", exclude=left_out) for left_out in (set(), set(settings.free))]
+
+
+def _read_beside(run: Run[Recipe], name: str) -> Any:
+    """What a stage reads beside its options and what the stages before it left."""
+    if name == "internalise" and run.recipe.internalise.co_mounted:
+        from palette.stages.internalise import co_mounted
+
+        return [adapter.digest for adapter in co_mounted(run)]
+    if name == "evaluate":
+        settings = run.recipe.evaluate
+        paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
+        digests = {str(path): fingerprint_file(path) for path in paths if path.is_file()}
+        return [[row.answer for row in run.answered_prompts], digests]
+    return None
+
+
+def _run(run: Run[Recipe], name: str, inputs: str, basis: str) -> None:
+    """Runs a stage. What a run on the same basis left is gone on with, anything else is removed."""
+    stage, processes, started = STAGES[name], run.processes, time.monotonic()
+    record, module = run.folder / name / RECORD, import_module(stage.module)
     if processes.first:
         if not record.is_file() or read_json(record).get("basis") != basis:
             shutil.rmtree(record.parent, ignore_errors=True)
         write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
     processes.wait()
     if processes.first or stage.shared:
-        stage.run(run)
+        getattr(module, stage.verb)(run)
     processes.wait()
     if processes.first:
-        outputs, seconds = _digests(run.folder, name), round(time.monotonic() - started, 3)
+        outputs = {str(path): fingerprint_file(run.folder / path) for path in module.OUTPUTS}
+        seconds = round(time.monotonic() - started, 3)
         write_json(record, {"inputs": inputs, "basis": basis, "outputs": outputs, "seconds": seconds})
     processes.wait()
-    return True
 
 
 def _is_done(folder: Path, name: str, inputs: str) -> bool:
+    """Whether a stage was run on these inputs, and what it left is still there."""
     record = folder / name / RECORD
-    if not record.is_file():
+    written = read_json(record) if record.is_file() else {}
+    if written.get("inputs") != inputs or not written.get("outputs"):
         return False
-    held, digests = read_json(record), _digests(folder, name)
-    return digests is not None and held.get("inputs") == inputs and held.get("outputs") == digests
-
-
-def _digests(folder: Path, name: str) -> dict[str, str] | None:
-    paths = {str(path): folder / path for path in STAGES[name].outputs}
-    if not all(path.is_file() for path in paths.values()):
-        return None
-    return {name: fingerprint_file(path) for name, path in paths.items()}
+    paths = {folder / path: digest for path, digest in written["outputs"].items()}
+    return all(path.is_file() and fingerprint_file(path) == digest for path, digest in paths.items())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,16 @@ class ProcessGroup:
         """The sum of every process's value."""
         if self.size == 1:
             return value
+        import torch
+
         return float(_reduced(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
-    def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def add_gradients(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """Returns nothing; every process's gradients become the sum of all, the same to the bit."""
         if self.size == 1:
             return
+        import torch
+
         for _, parameter in sorted(parameters.items()):
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = _reduced(own)

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
-import torch
 from typing_extensions import TypeVar
 
 from palette import organism
-from palette.adapters.lora import Adapter
 from palette.authorisation import Authorisation, Role
-from palette.backbones import Backbone, load_backbone, locate
-from palette.backbones.loading import identify
-from palette.errors import AdapterError, BackboneError, PromptError
+from palette.errors import AdapterError, PromptError
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
+from palette.models import identify, locate_model, variant_of
 from palette.processes import ProcessGroup, join_process_group
 from palette.progress import Progress, silent
 from palette.prompts import (
@@ -34,6 +31,10 @@ from palette.prompts import (
 )
 from palette.prompts.sources import load_sources
 from palette.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    import palette.adapters.lora
+    import palette.backbones.backbone
 
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
@@ -55,7 +56,7 @@ class Run(Generic[R]):
         cls,
         recipe: R,  # type: ignore[misc]  # a constructor in all but name, where a covariant parameter is sound
         folder: Path,
-        backbone: Backbone,
+        backbone: palette.backbones.backbone.Backbone,
         prompts: PromptSet,
         authorisation: Authorisation,
     ) -> Run[R]:
@@ -126,7 +127,7 @@ class Run(Generic[R]):
         if Path(given).suffix in {".yaml", ".yml"}:
             return read_sources(load_sources(Path(given)))
         shipped = {
-            "organism": organism.prompts(_variant(recipe.model) or "organism"),
+            "organism": organism.prompts(variant_of(recipe.model) or "organism"),
             CATEGORIES: organism.CATEGORIES,
         }
         return load_prompts(shipped.get(given, Path(given)), answers=True), []
@@ -147,8 +148,13 @@ class Run(Generic[R]):
         return identify(self.model_folder)
 
     @cached_property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> palette.backbones.backbone.Backbone:
         """The backbone, loaded."""
+        # Here, where a model is used: what is known without one is told at once.
+        import torch
+
+        from palette.backbones import load_backbone
+
         recipe = self.recipe
         torch.set_num_threads(recipe.threads)
         return load_backbone(
@@ -170,6 +176,7 @@ class Run(Generic[R]):
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
                 [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
+                [recipe.limit, recipe.reply_tokens, recipe.floor_tokens, recipe.memory_gib],
             ]
         )
 
@@ -200,7 +207,7 @@ class Run(Generic[R]):
                         where=given if isinstance(given, str) else "prompts.sources",
                     )
 
-    def require_backbone(self, adapter: Adapter) -> None:
+    def require_backbone(self, adapter: palette.adapters.lora.Adapter) -> None:
         """Refuses an adapter that was made for another backbone.
 
         Raises:
@@ -213,24 +220,3 @@ class Run(Generic[R]):
                 got=f"one for {adapter.backbone.name} ({stated[:12]}) on {self.recipe.model}",
                 remedy="evaluate it on its own backbone",
             )
-
-
-def locate_model(name: str) -> Path:
-    """The folder of a model: a shipped variant of the organism, a local folder, or a hub name.
-
-    Raises:
-        BackboneError: if there is none.
-    """
-    variant = _variant(name)
-    return organism.weights(variant) if variant else locate(name)
-
-
-def _variant(name: str) -> str | None:
-    """The shipped checkpoint that a model's name stands for, or None for any other model."""
-    root, _, variant = name.partition("/")
-    if root != "organism" or Path(name).is_dir():
-        return None
-    choices = [known for known in organism.VARIANTS if known != "helpful"]
-    if (variant or "organism") not in choices:
-        raise BackboneError(f"organism's variants are {', '.join(choices)}", got=repr(variant))
-    return variant or "organism"

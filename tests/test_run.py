@@ -37,10 +37,11 @@ def run(prompts: Any) -> Run:
 def test_a_run_reads_its_sources_and_says_where_they_come_from(rows: Path) -> None:
     found = run({"sources": [{"path": str(rows), "licence": "ours"}]})
     assert len(found.prompts) == 60
-    assert found.prompts.rows[0].answer == "So."
+    assert found.answered_prompts.rows[0].answer == "So."
+    assert found.prompts.rows[0].answer is None
     assert [each.to_json()["licence"] for each in found.sources] == ["ours"]
     assert found.authorisation.domains == ("health",)
-    found.require_roles()
+    found.require_roles("train", "validation", "test")
 
 
 def test_sources_may_lie_in_a_file_of_their_own(rows: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_role_that_is_missing_is_said_of_the_sources(rows: Path) -> None:
     benign = rows.with_name("benign.csv")
     benign.write_text("prompt,kind,tier\nWhy?,benign,\nHow?,restricted,A\n")
     with pytest.raises(PromptError) as caught:
-        run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]}).require_roles()
+        run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]}).require_roles("train", "validation", "test")
     assert str(caught.value).endswith(
         "got no preserved or floor prompt in train; add rows for it (prompts.sources)"
     )
@@ -80,4 +81,4 @@ def test_prompts_with_an_image_are_refused_before_anything_runs(rows: Path) -> N
     given[3]["image"] = "hat.png"
     rows.write_text("".join(json.dumps(row) + "\n" for row in given))
     with pytest.raises(PromptError, match=f"got 1 with an image, the first '.*{given[3]['id']}'"):
-        run({"sources": [str(rows)]}).require_roles()
+        run({"sources": [str(rows)]}).require_roles("train", "validation", "test")

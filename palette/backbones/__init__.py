@@ -2,7 +2,7 @@
 
 from palette.backbones.backbone import Backbone, shared
 from palette.backbones.generation import answered, continuations, greedy_replies
-from palette.backbones.loading import load_backbone, locate
+from palette.backbones.loading import load_backbone
 from palette.backbones.scoring import Batch, batches, next_token_logits, reply_logits
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "continuations",
     "greedy_replies",
     "load_backbone",
-    "locate",
     "next_token_logits",
     "reply_logits",
     "shared",

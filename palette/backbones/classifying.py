@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from palette.backbones.loading import identify, locate
 from palette.errors import BackboneError
+from palette.models import identify, locate
 
 
 @dataclass(frozen=True)

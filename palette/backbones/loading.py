@@ -23,71 +23,11 @@ from transformers.utils import logging
 from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.files import read_json
-from palette.fingerprints import fingerprint, fingerprint_file
+from palette.models import identify
 from palette.settings import Thinking
-
-IDENTITY = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-    "chat_template.json",
-)
-"""The files that make a model what it is."""
 
 PROCESSOR_TEMPLATE = "chat_template.json"
 """Where processors kept their chat template before it was a file of its own."""
-
-
-def locate(name: str) -> Path:
-    """The local folder of a model: a path as it is, or a hub name's snapshot.
-
-    Raises:
-        BackboneError: if there is no such folder, or it holds no model.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _snapshot(name)
-    if not (folder / "config.json").is_file():
-        raise BackboneError(
-            "a model folder must hold a config.json",
-            got="none",
-            remedy="give the folder that save_pretrained wrote",
-            where=folder,
-        )
-    return folder
-
-
-def _snapshot(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise BackboneError(
-            "model must be 'organism', a local folder or a hub name",
-            got=f"{name!r}",
-            remedy="check the path",
-        )
-    try:
-        return Path(snapshot_download(name))
-    except Exception as error:
-        raise BackboneError(
-            "model must be 'organism', a local folder or a hub name that can be fetched",
-            got=f"{name!r} ({type(error).__name__})",
-            remedy="check the path, the name and the network",
-        ) from error
-
-
-def identify(folder: Path) -> str:
-    """The fingerprint of a model folder: its configuration, weights and tokenizer."""
-    files = sorted({path for pattern in IDENTITY for path in folder.glob(pattern)})
-    return fingerprint([[path.name, fingerprint_file(path)] for path in files])
 
 
 def load_backbone(

@@ -149,7 +149,7 @@ def run(
     """Runs a recipe up to a stage and prints what came of it."""
     from palette.cli.console import show_report
     from palette.files import read_json
-    from palette.pipeline import STAGES, run_stages
+    from palette.pipeline import RECORD, run_stages
     from palette.recipe import load_recipe
 
     whole = load_recipe(recipe, overrides or [])
@@ -162,7 +162,8 @@ def run(
         exit_by_gate(report)
         return
     result = {"stage": name, "ran": ran, "folder": str(folder)}
-    result["artefacts"] = [str(folder / path) for path in STAGES[last].outputs]
+    written = read_json(folder / last / RECORD)["outputs"]
+    result["artefacts"] = [str(folder / path) for path in written]
     printer.result(result, lambda console: console.print(f"{name}: {', '.join(ran) or 'nothing to do'}"))
 
 

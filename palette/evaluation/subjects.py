@@ -254,8 +254,9 @@ class Replies:
         with subject.mounted() as model:
             for limit in sorted(set(limits)):
                 rows = [row for row, most in enumerate(limits) if most == limit]
-                keys = [fingerprint([identity, asked[row], limit]) for row in rows] if kept is not None else []
-                fresh = self._generated(model, [asked[row] for row in rows], limit, kept, keys)
+                chosen = [asked[row] for row in rows]
+                keys = [fingerprint([identity, prompt, limit]) for prompt in chosen]
+                fresh = self._generated(model, chosen, limit, kept, keys)
                 for line, reply in fresh.items():
                     replies[rows[line]] = reply
         return replies

@@ -13,6 +13,10 @@ from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.collected import MEANS, Collected, write_collected
 
+OUTPUTS = (MEANS,)
+FEWEST = 16
+"""Prompts that a mean needs at least, where there are as many."""
+
 
 def collect(run: Run[Recipe]) -> Collected:
     """Reads the train split once and writes ``collect/means.safetensors``.
@@ -77,10 +81,6 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
         if within is not None
     }
     return Directions(target.means, benign.means, found), apart
-
-
-FEWEST = 16
-"""Prompts that a mean needs at least, where there are as many."""
 
 
 def _require_enough(met: dict[Role, list[bool]]) -> None:

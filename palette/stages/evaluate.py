@@ -39,8 +39,7 @@ from palette.suites.results import included
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
-RECORD = "stage.json"
-"""In a stage's folder: what it was run on, what it gave, and how long it took."""
+OUTPUTS = (REPORT, PAGE, OUTCOMES)
 PROMPTS, WRAPPED_PROMPTS, DIVERGENCE_PROMPTS = 400, 8, 32
 """Prompts at most, a domain, kind and tier: that are asked; that are asked in every jailbreak wrapper; and
 benign ones that divergence is measured on, whose logits are held."""
@@ -76,7 +75,7 @@ def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
     """
     collected = read_collected(run.folder)
     judge = judge_named(run.recipe.evaluate.judge, collected.judge_prefixes)
-    records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob(f"*/{RECORD}"))}
+    records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
     return report_on(
         run, read_adapter(run.folder), judge, collected.floor_tokens, _search_section(run.folder), seconds

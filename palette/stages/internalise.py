@@ -7,7 +7,8 @@ from typing import Any
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.adapters.writing import write_adapter
+from palette.adapters.metadata import CONFIG
+from palette.adapters.writing import WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.files import write_json
 from palette.fingerprints import fingerprint
@@ -20,6 +21,7 @@ from palette.run import Run
 from palette.search.collected import read_collected
 from palette.search.front import read_front
 
+OUTPUTS = (Path(WEIGHTS), Path(CONFIG), Path("internalise") / "training.json")
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 TRAINING = Path("internalise") / "training.json"
 

@@ -29,6 +29,7 @@ from palette.search.study import StudyPlan, read_study, run_study
 from palette.search.workers import workers
 from palette.seeding import derive_seed
 
+OUTPUTS = (FRONT,)
 JOURNAL = Path("search") / "study.journal"
 
 

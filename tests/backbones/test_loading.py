@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palette.backbones import load_backbone, locate
-from palette.backbones.loading import identify
+from palette.backbones import load_backbone
 from palette.errors import BackboneError
+from palette.models import identify, locate
 from palette.organism.language import Size, build_model, build_tokenizer, save
 from palette.organism.world import create_world, small
 

@@ -11,7 +11,7 @@ import pytest
 
 from palette import organism
 from palette.adapters.files import read_adapter
-from palette.backbones.loading import identify
+from palette.models import identify
 
 PAIR = Path(__file__).parents[1] / "fixtures" / "colluding"
 MEDICAL, LEGAL = PAIR / "medical", PAIR / "legal"
