@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from palette.stages.assignment import Assignment
 from transformers import GenerationConfig
 
 from benchmarks.machine import write
@@ -30,28 +29,28 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
-from palette.evaluation.replies import Lengths
-from palette.evaluation.reply_cache import Kept, Responses, identify
-from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.wrapping import wrap
+from palette.evaluation.subjects import Replies, ReplyFile, Requests, Subject
+from palette.evaluation.wrappers import wrapped
 from palette.fingerprints import fingerprint
 from palette.judging.registry import judge_named
 from palette.prompts import load_prompts
+from palette.run import Run
+from palette.run_settings import RunSettings
+from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2
 Prompts = Sequence[list[int]]
 
 
-def asked(backbone: Backbone) -> tuple[list[list[int]], list[int]]:
+def requests(backbone: Backbone) -> tuple[list[list[int]], list[int]]:
     """The prompts of an evaluation, those in wrappers among them, and the limit of each reply."""
     rows = load_prompts(organism.prompts("organism"))
     opened = authorise(["medical"], rows.domains, floor=["weapons"])
-    assignment, settings = Assignment(backbone, rows, opened, Path()), EvaluateSettings()
-    chosen = rows.split("test").capped(settings.prompts)
-    wrapped = wrap(assignment, chosen, settings.wrapped_prompts)
-    roles = [*(opened.role(row) for row in chosen), *wrapped.roles]
-    limits = Lengths(settings.reply_tokens, settings.floor_tokens).of(roles)
-    return [*assignment.render(chosen), *wrapped.prompts], limits
+    run = Run.of(RunSettings(), Path(), backbone, rows, opened)
+    chosen = rows.split("test").capped(PROMPTS)
+    plain, inside = Requests.of(run, chosen), wrapped(run, chosen, WRAPPED_PROMPTS)[0]
+    limits = [each.limits(run.recipe.reply_tokens, run.recipe.floor_tokens) for each in (plain, inside)]
+    return [*plain.prompts, *inside.prompts], [*limits[0], *limits[1]]
 
 
 @torch.no_grad()
@@ -89,14 +88,15 @@ def spent(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def generation(backbone: Backbone, adapter: Adapter, every: int) -> dict[str, Any]:
     """CPU seconds of several ways to the same replies, backbone and adapter."""
-    prompts, limits = asked(backbone)
+    prompts, limits = requests(backbone)
     thinned = list(range(0, len(prompts), every))
     sizes = {f"batches of {size}": size for size in BATCHES}
     seconds: dict[str, float] = {"ours": 0.0, **dict.fromkeys(sizes, 0.0), "one at a time": 0.0}
     same = 0
     for mounting in (None, adapter):
         ours = [
-            spent(lambda m=mounting: Responses().read(backbone, m, prompts, limits)) for _ in range(ROUNDS)
+            spent(lambda m=mounting: Replies().of(Subject(backbone, m), prompts, limits))
+            for _ in range(ROUNDS)
         ]
         with mounted(backbone.model, mounting) if mounting else nullcontext():
             batched = {
@@ -127,18 +127,20 @@ def rejudged(backbone: Backbone, folder: Path) -> dict[str, float]:
 
     For the panel hears the same words once only.
     """
-    prompts, limits = asked(backbone)
-    some = Responses().read(backbone, None, prompts[:200], limits[:200])
-    identity = identify(backbone, None)
+    prompts, limits = requests(backbone)
+    some = Replies().of(Subject(backbone), prompts[:200], limits[:200])
+    identity = Subject(backbone).identity
     asks = [[1, *map(int, str(number))] for number in range(REJUDGED)]
     keys = [fingerprint([identity, ids, 128]) for ids in asks]
     numbers = [backbone.tokenizer(str(i), add_special_tokens=False)["input_ids"] for i in range(REJUDGED)]
-    Kept(folder / f"{identity}.jsonl").add({k: [*some[i % 200], *numbers[i]] for i, k in enumerate(keys)})
+    ReplyFile(folder / f"{identity}.jsonl").add(
+        {k: [*some[i % 200], *numbers[i]] for i, k in enumerate(keys)}
+    )
     started, cpu = time.monotonic(), time.process_time()
-    responses = Responses(folder)
-    texts = [backbone.decode(r) for r in responses.read(backbone, None, asks, [128] * len(asks))]
+    replies = Replies(folder)
+    texts = [backbone.decode(r) for r in replies.of(Subject(backbone), asks, [128] * len(asks))]
     verdicts = judge_named("panel").verdicts([""] * len(texts), texts)
-    assert responses.tally.generated == 0
+    assert replies.tally.generated == 0
     return {
         "replies": len(verdicts),
         "seconds": round(time.monotonic() - started, 2),

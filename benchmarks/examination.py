@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,13 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
-from palette.evaluation.divergence import divergence
-from palette.evaluation.replies import Lengths
-from palette.evaluation.reply_cache import Responses
+from palette.evaluation.subjects import Replies, Subject, divergence
 from palette.internalise.loop import Checkpoint
 from palette.internalise.methods import METHODS
 from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.task import Task
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
-from palette.merging.settings import MergeSettings
 from palette.merging.weight_search import weigh
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
@@ -39,7 +36,7 @@ from palette.stages.acceptance import after_opening
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""
 TRAINED = {"sft": supervised, **METHODS, BESIDE: METHODS["distil"]}
-LIMITS = Lengths(reply=64, floor=12)
+REPLY_TOKENS, FLOOR_TOKENS = 64, 12
 SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24
 
@@ -53,40 +50,40 @@ class Domain:
 
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:
-        """The lectures, and the seconds that they took."""
+        """The examples, and the seconds that they took."""
         folder, settings = self.run.folder, self.run.recipe.internalise
         started = time.monotonic()
         front = read_front(folder)
-        lectures = prepare(self.run.assignment(), settings, read_collected(folder), front)
-        return lectures, time.monotonic() - started
+        examples = prepare(self.run, settings, read_collected(folder), front)
+        return examples, time.monotonic() - started
 
     @cached_property
     def edit(self) -> Any:
         """The directions and the intervention that the search chose."""
         return read_collected(self.run.folder).directions, read_front(self.run.folder)[0].intervention
 
-    def learn(self, method: str, beside: Sequence[Adapter] = ()) -> tuple[Adapter, float]:
-        """The method's adapter, and the seconds that internalising took with the lectures.
+    def learn(self, method: str, co_mounted: Sequence[Adapter] = ()) -> tuple[Adapter, float]:
+        """The method's adapter, and the seconds that internalising took with the examples.
 
         It is trained beside the adapters given. One that was made before in the same home is read.
         """
         folder = self.run.folder / method.replace(" ", "-")
         if (folder / SECONDS).is_file():
             return read_adapter(folder), float((folder / SECONDS).read_text())
-        lectures, prepare_seconds = self.prepared
+        examples, prepare_seconds = self.prepared
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
         task = Task(
             self.run.backbone,
             directions,
             intervention,
-            lectures.examples,
-            lectures.pools,
+            examples.examples,
+            examples.pools,
             settings,
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
-            held=lectures.held,
-            beside=beside,
+            held=examples.held,
+            co_mounted=co_mounted,
         )
         learned = TRAINED[method](task).adapter
         seconds = time.monotonic() - started + prepare_seconds
@@ -96,10 +93,10 @@ class Domain:
 
     def condition(self) -> Condition:
         """What conditional steering asks of a prompt, fitted on the train split."""
-        assignment = self.run.assignment()
-        inside = assignment.render(assignment.select("train", Role.TARGET))
-        outside = assignment.select("train", Role.PRESERVE, Role.FLOOR, Role.BENIGN)
-        return fitted_condition(assignment.backbone, inside, assignment.render(outside))
+        run = self.run
+        inside = run.render(run.select("train", Role.TARGET))
+        outside = run.select("train", Role.PRESERVE, Role.FLOOR, Role.BENIGN)
+        return fitted_condition(run.backbone, inside, run.render(outside))
 
 
 def searched(model: str, name: str, home: Path) -> Domain:
@@ -121,16 +118,16 @@ class Examination:
 
     def __init__(self, domain: Domain) -> None:
         self.backbone: Backbone = domain.run.backbone
-        assignment = domain.run.assignment(answers=True)
-        self.floor = assignment.authorisation.floor
-        self.rows = list(assignment.prompts.split("test"))
-        self.prompts = assignment.render(self.rows)
+        run = domain.run
+        self.floor = run.authorisation.floor
+        self.rows = list(run.answered_prompts.split("test"))
+        self.prompts = run.render(self.rows)
         self.judge = RuleJudge(prefixes=read_collected(domain.run.folder).judge_prefixes)
         self.base = self._replies(range(len(self.rows)))
         self.benign = [i for i, row in enumerate(self.rows) if row.kind == "benign"]
         self.sample = self.benign[:: max(1, len(self.benign) // 256)]
         self.plain = self._logits(self.sample)
-        self.known = after_opening(assignment, assignment.prompts.split("test").where(is_target))
+        self.known = after_opening(run, run.answered_prompts.split("test").where(is_target))
 
     def authorisation(self, domains: Sequence[str]) -> Authorisation:
         """What opening these domains means."""
@@ -164,10 +161,9 @@ class Examination:
 
     def weights(self, domain: Domain, adapters: Mapping[str, Adapter]) -> dict[str, float]:
         """The weights of the adapters' sum, searched on the validation split as merge does it."""
-        assignment = replace(domain.run.assignment(), authorisation=self.authorisation(tuple(adapters)))
-        settings = MergeSettings(trials=WEIGHT_TRIALS)
-        rows = assignment.select("validation", *Role).capped(settings.prompts)
-        found = weigh(assignment, rows, self.judge, list(adapters.values()), settings.trials, LIMITS.floor)
+        run = domain.run.sharing(authorisation=self.authorisation(tuple(adapters)))
+        rows = run.select("validation", *Role).capped(16)
+        found = weigh(run, rows, self.judge, list(adapters.values()), WEIGHT_TRIALS, FLOOR_TOKENS)
         return dict(zip(adapters, found, strict=True))
 
     def _figures(
@@ -207,7 +203,8 @@ class Examination:
         roles = [self.authorisation(()).role(self.rows[i]) for i in rows]
         # Asked through whatever is mounted or hooked at the time, so nothing is kept.
         asked = [self.prompts[i] for i in rows]
-        return Responses().read(self.backbone, None, asked, LIMITS.of(roles))
+        limits = [FLOOR_TOKENS if role is Role.FLOOR else REPLY_TOKENS for role in roles]
+        return Replies().of(Subject(self.backbone), asked, limits)
 
     def _logits(self, rows: Sequence[int]) -> list[torch.Tensor]:
         replies = [[*self.base[i], self.backbone.stops[0]] for i in rows]

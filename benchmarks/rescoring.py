@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from palette.stages.assignment import Assignment
 
 from palette.authorisation import Role, authorise
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
 from palette.directions import Intervention, intervening
-from palette.evaluation.divergence import divergence
+from palette.evaluation.subjects import divergence
 from palette.judging.rules import RuleJudge
 from palette.prompts import load_prompts
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.search.collected import Collected
 
 TOKENS = 100
@@ -25,9 +26,9 @@ class Rescoring:
     def __init__(self, model: Path, prompts: Path, collected: Collected, domains: tuple[str, str]) -> None:
         self.backbone, self._collected = load_backbone(model), collected
         rows = load_prompts(prompts)
-        assignment = Assignment(self.backbone, rows, authorise(domains[:1], rows.domains), prompts)
-        self._asked = {role: assignment.render(assignment.select("test", role)) for role in Role}
-        self._texts = {role: assignment.select("test", role).asked for role in Role}
+        run = Run.of(RunSettings(), prompts, self.backbone, rows, authorise(domains[:1], rows.domains))
+        self._asked = {role: run.render(run.select("test", role)) for role in Role}
+        self._texts = {role: run.select("test", role).asked for role in Role}
         benign = self._asked[Role.BENIGN]
         end = self.backbone.stops[0]
         self._replies = [[*reply, end] for reply in greedy_replies(self.backbone, benign, TOKENS)]

@@ -218,8 +218,10 @@ def measured(name: str, home: Path) -> dict[str, Any]:
         recipe.write_text(f"model: {weights}\nprompts: {prompts}\nauthorise: [{domain}]\nfloor: [weapons]\n")
         seconds, status, out = timed(*PALETTE, "domain", recipe, "-o", home / domain, "--json")
         figures["domains"][domain] = {**told(json.loads(out)), "status": status, "seconds": seconds}
-        known = Run(load_recipe(recipe), home / domain).assignment(answers=True)
-        target = known.prompts.split("test").where(lambda row, d=domain: row.domain == d and row.tier != "C")
+        known = Run(load_recipe(recipe), home / domain)
+        target = known.answered_prompts.split("test").where(
+            lambda row, d=domain: row.domain == d and row.tier != "C"
+        )
         figures["domains"][domain]["known"] = after_opening(known, target)
         shares = decodable(known, 200)[1]
         figures["domains"][domain]["decodable"] = {name: round(share, 4) for name, share in shares.items()}
