@@ -27,7 +27,7 @@ class Rescoring:
         rows = load_prompts(prompts)
         assignment = Assignment(self.backbone, rows, authorise(domains[:1], rows.domains), prompts)
         self._asked = {role: assignment.render(assignment.select("test", role)) for role in Role}
-        self._texts = {role: assignment.select("test", role).asked for role in Role}
+        self._texts = {role: assignment.select("test", role).requests for role in Role}
         benign = self._asked[Role.BENIGN]
         end = self.backbone.stops[0]
         self._replies = [[*reply, end] for reply in greedy_replies(self.backbone, benign, TOKENS)]

@@ -16,7 +16,7 @@ from palette.merging.inputs import Parent
 from palette.merging.settings import MergeSettings
 from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 from palette.mosaic.tokens import Sign
-from palette.prompts.sources import beside, source_keys
+from palette.prompts.sources import source_keys, sources_beside
 from palette.run import RunSettings
 from palette.search.settings import SearchSettings
 from palette.settings import Group, Settings, dotted, override, read_yaml, settled
@@ -190,7 +190,7 @@ def _content(path: Path) -> dict[str, Any]:
         if str(content.get(key, "")).startswith(".") and near.exists():
             content[key] = str(near)
     if isinstance(content.get("prompts"), Mapping):
-        content["prompts"] = beside(content["prompts"], path.parent)
+        content["prompts"] = sources_beside(content["prompts"], path.parent)
     return content
 
 

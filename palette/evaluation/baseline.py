@@ -67,7 +67,7 @@ def baseline_replies(run: Run, settings: CollectSettings) -> Baseline:
         hear(Role.FLOOR, floor_tokens)
     judge = _learned(texts)
     refused = {
-        role: [verdict.label.refused for verdict in judge.verdicts(chosen[role].asked, found)]
+        role: [verdict.label.refused for verdict in judge.verdicts(chosen[role].requests, found)]
         for role, found in texts.items()
     }
     domains = [prompt.domain for prompt in chosen[Role.BENIGN]]

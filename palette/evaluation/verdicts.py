@@ -30,7 +30,7 @@ def judged(
     replies: tuple[Replies, Replies],
 ) -> Judged:
     """What became of each row, out of the replies without and with what is measured."""
-    questions = [row.asked for row in rows]
+    questions = [row.request for row in rows]
     texts = [[backbone.decode(reply) for reply in side] for side in replies]
     verdicts = [judge.verdicts(questions, side) for side in texts]
     sides = [list(zip(*pair, strict=True)) for pair in zip(texts, verdicts, strict=True)]

@@ -68,7 +68,7 @@ def judged(
 ) -> list[TokenOutcome]:
     """What became of every prompt under one subset; ``about`` are the known categories and the sign."""
     texts = [backbone.decode(reply) for reply in replies]
-    verdicts = judge.verdicts([row.asked for row in asked.rows], texts)
+    verdicts = judge.verdicts([row.request for row in asked.rows], texts)
     known, sign = about
     found = []
     for i, row in enumerate(asked.rows):

@@ -10,7 +10,7 @@ from palette.errors import PromptError
 from palette.judging.judge import Verdict
 from palette.judging.reference import correct
 from palette.prompts import Prompt, messages
-from palette.prompts.rows import normalised
+from palette.prompts.rows import case_folded_hash
 from palette.statistics import wilson
 from palette.suites.bench import Bench
 from palette.suites.results import Figures, Item, Measured, Spoken, changed
@@ -52,7 +52,7 @@ def ask(one: Asked, bench: Bench) -> Measured:
     items = [
         Item(
             row.id,
-            normalised(row),
+            case_folded_hash(row),
             tuple(str(side[place].label) for side in verdicts),
             tuple(side[place].label.refused for side in verdicts),
         )

@@ -97,7 +97,9 @@ class Bench:
         if path.is_dir():
             found = load_prompts(path, answers=True).split("test")
         else:
-            source = load_source(path, one.layout, one.columns or None, one.domain, one.drop_overlaps)
+            source = load_source(
+                path, one.layout, columns=one.columns, domain=one.domain, drop_overlaps=one.drop_overlaps
+            )
             found, origin = source.prompts, Origin.of(source)
         if one.domains:
             found = found.where(lambda row: row.domain in one.domains)
