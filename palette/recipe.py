@@ -75,6 +75,9 @@ class TokenRecipe(RunSettings):
         return Recipe.model_validate({**shared, "name": domain, "authorise": [domain]})
 
 
+REMOVED: Mapping[str, str] = {}
+"""What replaced each key that a recipe had once: the ``REMOVED`` of every engine's settings, merged."""
+
 TOKENS = frozenset(TokenRecipe.model_fields) - frozenset(Recipe.model_fields)
 """The keys by which a recipe is known for one of control tokens."""
 
@@ -205,4 +208,8 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
     whole = group if issubclass(group, RunSettings) else Recipe
     names = [name for name, _ in [*keys(whole), *source_keys()]]
-    return settled(group, values, where, [*names, *sorted({name.split(".")[0] for name in names})])
+    known = [*names, *sorted({name.split(".")[0] for name in names})]
+    removed = REMOVED
+    if not issubclass(group, RunSettings):
+        removed = {name.removeprefix("merge."): sentence for name, sentence in REMOVED.items()}
+    return settled(group, values, where, known, removed=removed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint_file, fingerprint_folder
@@ -29,10 +29,17 @@ from palette.settings import Settings, read_yaml, settled
 class PromptSources(Settings):
     """The prompts of a run as a list of sources."""
 
-    sources: tuple[SourceSettings, ...] = Field(min_length=1, description="the files, in any order")
+    sources: tuple[SourceSettings, ...] = Field(description="the files, in any order")
     drop_overlaps: bool = Field(
         False, description="leave out prompts that stand again, and say how many; else they are refused"
     )
+
+    # Not as min_length, which counts those alone that are valid and speaks up beside every other error.
+    @model_validator(mode="after")
+    def _has_a_source(self) -> PromptSources:
+        if not self.sources:
+            raise ValueError("sources must list a file at least")
+        return self
 
 
 def load_sources(path: Path) -> PromptSources:
