@@ -159,13 +159,11 @@ def dotted(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]) -> str:
     key = ".".join(part for part in map(str, error["loc"]) if not part.startswith(FORM))
-    if error["type"] == "extra_forbidden" and key in removed:
-        return f"{key} is no key of a {noun} any more: {removed[key]}"
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
-            key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
-        )
-        return f"{key} is not a key of a {noun}" + (f", did you mean {near[0]}?" if near else "")
+        leaves = [key] if key in removed else list(_leaves(key, error["input"]))
+        if any(leaf in removed for leaf in leaves):
+            return "; ".join(_unknown(leaf, known, noun, removed) for leaf in leaves)
+        return _unknown(key, known, noun, removed)
     if error["type"] == "missing":
         return f"{key} must be given"
     if error["type"] == "union_tag_not_found":
@@ -175,3 +173,21 @@ def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{key}: {message}, got {error['input']!r}" if key else message
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The dotted keys of a group as it is given, or the key itself where its value is no group."""
+    if not isinstance(value, Mapping) or not value:
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)
+
+
+def _unknown(key: str, known: list[str], noun: str, removed: Mapping[str, str]) -> str:
+    if key in removed:
+        return f"{key} is no key of a {noun} any more: {removed[key]}"
+    near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
+        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
+    )
+    return f"{key} is not a key of a {noun}" + (f", did you mean {near[0]}?" if near else "")

@@ -57,6 +57,16 @@ def test_a_removed_key_says_what_replaced_it_beside_all_other_errors() -> None:
     ]
 
 
+def test_keys_of_a_group_that_is_gone_are_told_one_by_one() -> None:
+    removed = {"inner.panel.rung": "it is a quarter", "inner.panel.deep.share": "it is derived"}
+    values = {"inner": {"panel": {"rung": 1, "deep": {"share": 2}, "rank": 3}}}
+    assert message(lambda: settled(Outer, values, "here", KNOWN, removed=removed)) == (
+        "inner.panel.rung is no key of a recipe any more: it is a quarter; "
+        "inner.panel.deep.share is no key of a recipe any more: it is derived; "
+        "inner.panel.rank is not a key of a recipe, did you mean inner.rank? (here)"
+    )
+
+
 def test_a_removed_key_that_came_back_is_a_key() -> None:
     values = {"inner": {"rank": 2}}
     assert settled(Outer, values, "here", KNOWN, removed={"inner.rank": "gone"}).inner.rank == 2
