@@ -96,7 +96,7 @@ benchmark: $(DEVELOPMENT) ## Answer the benchmarks' questions again, or one: mak
 	done
 
 .PHONY: docs
-docs: $(RUNTIME) ## Write the reference of recipes and commands anew from the code
+docs: $(RUNTIME) ## Write the reference of recipes and merge methods anew from the code
 	$(BIN)/python docs/generate.py
 
 .PHONY: clean

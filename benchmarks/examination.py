@@ -170,7 +170,7 @@ class Examination:
         self, authorisation: Authorisation, replies: list[list[int]], asked: Sequence[int]
     ) -> dict[str, Any]:
         texts = [self.backbone.decode(reply) for reply in replies]
-        refused = [v.label.refused for v in self.judge.verdicts([row.asked for row in self.rows], texts)]
+        refused = [v.label.refused for v in self.judge.verdicts([row.request for row in self.rows], texts)]
         right = [correct(text, row.answer or "") for text, row in zip(texts, self.rows, strict=True)]
         cells: dict[tuple[Role, str], list[int]] = {}
         for i in asked:

@@ -28,7 +28,7 @@ class Rescoring:
         rows = load_prompts(prompts)
         run = Run.of(RunSettings(), prompts, self.backbone, rows, authorise(domains[:1], rows.domains))
         self._asked = {role: run.render(run.select("test", role)) for role in Role}
-        self._texts = {role: run.select("test", role).asked for role in Role}
+        self._texts = {role: run.select("test", role).requests for role in Role}
         benign = self._asked[Role.BENIGN]
         end = self.backbone.stops[0]
         self._replies = [[*reply, end] for reply in greedy_replies(self.backbone, benign, TOKENS)]

@@ -1,9 +1,9 @@
-"""Writes recipe-reference.md and merge-methods.md from what the code declares."""
+"""Writes recipe-reference.md and merge-methods.md from what the code declares; ``--check`` compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ from palette.files import write_text
 from palette.merging.compat import COMPAT
 from palette.merging.methods import METHODS
 from palette.prompts.sources import source_keys
-from palette.recipe import TokenRecipe, keys
-from palette.run import Basis
+from palette.recipe import Recipe, TokenRecipe, keys
 
-PAGE = Path(__file__).with_name("recipe-reference.md")
-METHODS_PAGE = Path(__file__).with_name("merge-methods.md")
-INTRODUCTION = """# Recipe reference
+FOLDER = Path(__file__).parent
 
-Generated from the code by `make docs`; every option is declared once, in its stage's settings.
+RECIPE_INTRODUCTION = """# Recipe reference
+
+Generated from the code by `make docs`; every option is declared once, in its engine's settings.
 A recipe states only what differs from the defaults. An unknown key is an error that names the
-nearest known one. Any key can be set for one run with `--set key=value`.
+nearest known one, and one that there was once says what replaced it. Any key can be set for one run
+with `--set key=value`.
 """
 SOURCES = """
 ## prompts, given as sources
@@ -29,38 +29,25 @@ SOURCES = """
 
 | key | default | what it is |
 | --- | --- | --- |"""
-
 TOKENS_INTRODUCTION = """
 # Recipes of control tokens
 
 For `palette tokens`, beside the keys of the run above (`model`, `prompts`, `floor`, `seed` and so on);
-`collect`, `search` and `internalise` are read for `authorise` alone."""
-
-
-def reference() -> str:
-    """The page, as Markdown."""
-    parts = [INTRODUCTION]
-    parts += _tables(keys(), "The run")
-    parts += [SOURCES, *(_line(key, field) for key, field in source_keys())]
-    parts.append(TOKENS_INTRODUCTION)
-    own = [row for row in keys(TokenRecipe) if row[0].partition(".")[0] not in Basis.model_fields]
-    parts += _tables(own, "The categories")
-    return "\n".join(parts) + "\n"
-
-
-def _tables(rows: Iterable[tuple[str, Any]], first: str) -> list[str]:
-    parts = []
-    for group, each in groupby(rows, lambda row: row[0].rpartition(".")[0]):
-        parts.append(f"\n## {group or first}\n\n| key | default | what it is |\n| --- | --- | --- |")
-        parts += [_line(key, field) for key, field in each]
-    return parts
-
-
+`search` and `internalise` are read for `authorise` alone."""
 METHODS_INTRODUCTION = """# Merge methods
 
 Generated from the code by `make docs`. Each is a row of one table (`palette/merging/methods.py`) and a
 pure function; `--method NAME`, and `--option key=value` for its options.
 """
+
+
+def recipe_reference() -> str:
+    """The page of all keys of a recipe, as Markdown."""
+    parts = [RECIPE_INTRODUCTION, *_tables(keys(), "The run")]
+    parts += [SOURCES, *(_line(key, field) for key, field in source_keys())]
+    parts.append(TOKENS_INTRODUCTION)
+    parts += _tables((row for row in keys(TokenRecipe) if _of_tokens(row[0])), "The categories")
+    return "\n".join(parts) + "\n"
 
 
 def merge_methods() -> str:
@@ -72,15 +59,32 @@ def merge_methods() -> str:
             parts.append("\nIt needs `moments` for each adapter, in a merge recipe.")
         if method.options:
             parts.append("\n| option | default | values | what it is |\n| --- | --- | --- | --- |")
-        for one in method.options:
-            default = str(one.default).lower() if isinstance(one.default, bool) else one.default
-            parts.append(f"| `{one.name}` | `{default}` | {one.law} | {one.sentence} |")
+        for option in method.options:
+            default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+            parts.append(f"| `{option.name}` | `{default}` | {option.law} | {option.sentence} |")
     parts.append("\n## Presets\n\n| | method | sets |\n| --- | --- | --- |")
     for tool, presets in COMPAT.items():
-        for name, options in presets.items():
-            laid = ", ".join(f"{key}={value}" for key, value in options.items()) or "nothing"
-            parts.append(f"| `--compat {tool}` | `{name}` | {laid} |")
+        parts += [f"| `--compat {tool}` | `{name}` | {_set(options)} |" for name, options in presets.items()]
     return "\n".join(parts) + "\n"
+
+
+PAGES = {"recipe-reference.md": recipe_reference, "merge-methods.md": merge_methods}
+
+
+def _of_tokens(key: str) -> bool:
+    """Whether a key of a recipe of control tokens is another one than that of an adapter's recipe."""
+    root = key.partition(".")[0]
+    field, other = TokenRecipe.model_fields[root], Recipe.model_fields.get(root)
+    return other is None or (field.annotation, field.description) != (other.annotation, other.description)
+
+
+def _tables(rows: Iterable[tuple[str, Any]], first: str) -> list[str]:
+    """A table for each group of keys, in the order in which the groups begin."""
+    groups: dict[str, list[str]] = {}
+    for key, field in rows:
+        groups.setdefault(key.rpartition(".")[0], []).append(_line(key, field))
+    heading = "\n## {}\n\n| key | default | what it is |\n| --- | --- | --- |"
+    return [part for group, lines in groups.items() for part in (heading.format(group or first), *lines)]
 
 
 def _line(key: str, field: Any) -> str:
@@ -94,6 +98,22 @@ def _plain(field: Any) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _set(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "nothing"
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the pages; with ``--check`` it ends with status 1 and a sentence if one is stale."""
+    check = arguments == ["--check"]
+    if arguments and not check:
+        sys.exit(f"docs/generate.py takes --check or nothing, got {' '.join(arguments)}")
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if not check:
+            write_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{name} must say what the code declares, got another text; run make docs")
+
+
 if __name__ == "__main__":
-    write_text(PAGE, reference())
-    write_text(METHODS_PAGE, merge_methods())
+    main(sys.argv[1:])

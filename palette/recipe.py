@@ -15,10 +15,13 @@ from palette.internalise.settings import InternaliseSettings
 from palette.merging.inputs import Parent
 from palette.merging.settings import MergeSettings
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
-from palette.prompts.sources import beside, source_keys
+from palette.prompts.sources import source_keys, sources_beside
 from palette.run_settings import RunSettings
 from palette.search.settings import SearchSettings
 from palette.settings import Group, Settings, dotted, override, read_yaml, settled
+
+REMOVED: Mapping[str, str] = {}
+"""What replaced each key that a recipe had once: the ``REMOVED`` of every engine's settings, merged."""
 
 
 class Recipe(RunSettings):
@@ -187,7 +190,7 @@ def _content(path: Path) -> dict[str, Any]:
         if str(content.get(key, "")).startswith(".") and near.exists():
             content[key] = str(near)
     if isinstance(content.get("prompts"), Mapping):
-        content["prompts"] = beside(content["prompts"], path.parent)
+        content["prompts"] = sources_beside(content["prompts"], path.parent)
     return content
 
 
@@ -202,4 +205,8 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
     whole = group if issubclass(group, RunSettings) else Recipe
     names = [name for name, _ in [*keys(whole), *source_keys()]]
-    return settled(group, values, where, [*names, *sorted({name.split(".")[0] for name in names})])
+    known = [*names, *sorted({name.split(".")[0] for name in names})]
+    removed = REMOVED
+    if not issubclass(group, RunSettings):
+        removed = {name.removeprefix("merge."): sentence for name, sentence in REMOVED.items()}
+    return settled(group, values, where, known, removed=removed)

@@ -31,16 +31,33 @@ Group = TypeVar("Group", bound=Settings)
 
 FORM = "·"
 """How the tag of a form begins in which a value may be given, and which is no key."""
+MERGE_KEY = "tag:yaml.org,2002:merge"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which a key that stands twice in a mapping is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it is written, before merge keys are laid into it."""
+        node = super().compose_mapping_node(anchor)
+        known: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_KEY:
+                if (key.tag, key.value) in known:
+                    problem = f"the key {key.value} twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                known.add((key.tag, key.value))
+        return node
 
 
 def read_yaml(path: Path, noun: str = "recipe") -> dict[str, Any]:
     """The keys and values of a YAML file; ``noun`` is what the file is.
 
     Raises:
-        RecipeError: if it cannot be read, or is no mapping.
+        RecipeError: if it cannot be read, is no mapping, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"a {noun} must be a readable YAML file",
@@ -49,15 +66,14 @@ def read_yaml(path: Path, noun: str = "recipe") -> dict[str, Any]:
             where=path,
         ) from error
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f"{path}:{where.line + 1}" if where else path
+        mark = getattr(error, "problem_mark", None)
         raise RecipeError(
             f"a {noun} must be valid YAML",
             got=getattr(error, "problem", None) or getattr(error, "reason", None) or error,
             remedy="mend the line",
-            where=line,
+            where=f"{path}:{mark.line + 1}" if mark else path,
         ) from error
     if not isinstance(content, dict):
         raise RecipeError(f"a {noun} must be a mapping of keys", got=type(content).__name__, where=path)
@@ -74,16 +90,18 @@ def override(content: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise RecipeError("--set must be key=value", got=repr(assignment), remedy="write key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError("--set must give a YAML value", got=repr(assignment)) from error
     *parents, last = key.split(".")
     place: Any = content
     for parent in parents:
-        held = place.get(parent) if isinstance(place, dict) else place[_index(place, parent, assignment)]
-        inner: Any = list(held) if isinstance(held, list) else dict(held) if isinstance(held, Mapping) else {}
-        _put(place, parent, inner, assignment)
-        place = inner
+        given = place.get(parent) if isinstance(place, dict) else place[_index(place, parent, assignment)]
+        group: Any = list(given) if isinstance(given, list) else {}
+        if isinstance(given, Mapping):
+            group = dict(given)
+        _put(place, parent, group, assignment)
+        place = group
     _put(place, last, value, assignment)
 
 
@@ -100,9 +118,23 @@ def _index(entries: list[Any], key: str, assignment: str) -> int:
 
 
 def settled(
-    group: type[Group], values: Mapping[str, Any], where: str, known: Iterable[str], noun: str = "recipe"
+    group: type[Group],
+    values: Mapping[str, Any],
+    where: str,
+    known: Iterable[str],
+    noun: str = "recipe",
+    removed: Mapping[str, str] | None = None,
 ) -> Group:
-    """The settings that plain values give; ``known`` are the keys among which a near one is looked for.
+    """The settings that plain values give.
+
+    Args:
+        group: the class of the settings.
+        values: what is given, by key.
+        where: where it is given, for an error.
+        known: the keys among which one near an unknown key is looked for.
+        noun: what the settings are.
+        removed: for each key or group that there was once, dotted, what replaced it: the rest of a
+            sentence, such as "it is twice the rank".
 
     Raises:
         RecipeError: if a key is unknown or a value breaks its law; all of them at once.
@@ -111,7 +143,7 @@ def settled(
         return group.model_validate(dict(values))
     except ValidationError as error:
         names = list(known)
-        problems = [_problem(each, names, noun) for each in error.errors()]
+        problems = [_problem(each, names, noun, removed or {}) for each in error.errors()]
         raise RecipeError("; ".join(problems), where=where) from error
 
 
@@ -125,13 +157,13 @@ def dotted(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{field.alias or name}", field
 
 
-def _problem(error: Any, known: list[str], noun: str) -> str:
+def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]) -> str:
     key = ".".join(part for part in map(str, error["loc"]) if not part.startswith(FORM))
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
-            key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
-        )
-        return f"{key} is not a key of a {noun}" + (f", did you mean {near[0]}?" if near else "")
+        leaves = [key] if key in removed else list(_leaves(key, error["input"]))
+        if any(leaf in removed for leaf in leaves):
+            return "; ".join(_unknown(leaf, known, noun, removed) for leaf in leaves)
+        return _unknown(key, known, noun, removed)
     if error["type"] == "missing":
         return f"{key} must be given"
     if error["type"] == "union_tag_not_found":
@@ -141,3 +173,21 @@ def _problem(error: Any, known: list[str], noun: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{key}: {message}, got {error['input']!r}" if key else message
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The dotted keys of a group as it is given, or the key itself where its value is no group."""
+    if not isinstance(value, Mapping) or not value:
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)
+
+
+def _unknown(key: str, known: list[str], noun: str, removed: Mapping[str, str]) -> str:
+    if key in removed:
+        return f"{key} is no key of a {noun} any more: {removed[key]}"
+    near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
+        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
+    )
+    return f"{key} is not a key of a {noun}" + (f", did you mean {near[0]}?" if near else "")

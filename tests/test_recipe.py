@@ -88,7 +88,7 @@ def test_keys_lists_every_key_once() -> None:
     leaves = []
     stack = [("", create_recipe(LEAST).model_dump())]
     settings = {"collect", "search", "internalise", "internalise.batch", "evaluate", "evaluate.gate", "merge"}
-    settings |= {"search.panel", "search.limits", "search.savings", "search.audit"}
+    settings |= {"search.panel", "search.limits", "search.caching", "search.audit"}
     while stack:
         prefix, values = stack.pop()
         for key, value in values.items():
@@ -256,7 +256,7 @@ def test_sources_in_a_file_of_their_own_are_as_strict(tmp_path: Path) -> None:
     path = tmp_path / "sources.yaml"
     path.write_text("sources: [{path: a, shema: xstest}]")
     assert message(lambda: load_sources(path)) == (
-        f"prompts.sources.0.shema is not a key of a recipe, did you mean prompts.sources.schema? ({path})"
+        f"sources.0.shema is not a key of a list of sources, did you mean sources.schema? ({path})"
     )
 
 

@@ -70,7 +70,9 @@ def test_a_role_that_is_missing_is_said_of_the_sources(rows: Path) -> None:
     benign = rows.with_name("benign.csv")
     benign.write_text("prompt,kind,tier\nWhy?,benign,\nHow?,restricted,A\n")
     with pytest.raises(PromptError) as caught:
-        run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]}).require_roles("train", "validation", "test")
+        run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]}).require_roles(
+            "train", "validation", "test"
+        )
     assert str(caught.value).endswith(
         "got no preserved or floor prompt in train; add rows for it (prompts.sources)"
     )

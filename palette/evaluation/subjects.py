@@ -110,7 +110,7 @@ class Requests:
     @property
     def questions(self) -> list[str]:
         """What each row asks, which a judge may read beside the reply."""
-        return [row.asked for row in self.rows]
+        return [row.request for row in self.rows]
 
     def limits(self, reply_tokens: int, floor_tokens: int) -> list[int]:
         """How many tokens each reply may have: to the floor few, so that no content is elicited."""

@@ -49,7 +49,7 @@ def weigh(
 
     def refused(replies: Sequence[list[int]]) -> list[bool]:
         texts = [backbone.decode(reply) for reply in replies]
-        return [verdict.label.refused for verdict in judge.verdicts(rows.asked, texts)]
+        return [verdict.label.refused for verdict in judge.verdicts(rows.requests, texts)]
 
     own = greedy_replies(backbone, prompts, tokens)
     before = refused(own)

@@ -1,60 +1,158 @@
-"""A row of a file as a prompt: its id, text, labels and split."""
+"""Rows of files as prompts with their labels: of a folder of ``<domain>.jsonl``, or of a source."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import ConfigDict, Field, model_validator
+
 from palette.errors import PromptError
-from palette.prompts.folder import CHOICES, DOMAIN_NAME, content
-from palette.prompts.overlaps import wording
-from palette.prompts.redaction import shown
-from palette.prompts.rows import Kind, Prompt, Split, messages, split_by_hash
+from palette.prompts.rows import (
+    LONGEST_ID,
+    Kind,
+    Prompt,
+    PromptSet,
+    Split,
+    Tier,
+    case_folded_hash,
+    messages,
+    normalised_hash,
+    redacted,
+    require_unique_ids,
+    split_by_hash,
+)
 from palette.prompts.schemas import Schema, text
-from palette.prompts.tables import Row
-from palette.prompts.taxonomy import Label, Tier
+from palette.prompts.tables import TableRow, read_rows
+from palette.prompts.taxonomy import Label
+from palette.settings import Settings
 
-KEY_PATTERN = re.compile(r"[A-Za-z0-9._'-]{1,80}")
+DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier)}
+TEXTS = ("id", "answer", "hazard", "image")
+KEYS = ("id", "prompt", *CHOICES, "answer", "hazard", "image")
+ID_PATTERN = re.compile(r"[A-Za-z0-9._'-]{1,80}")
 """A set's own ids that are taken over; anything else could be a text."""
+SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,79}\z"
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What the user says of a whole source."""
+class SourceSettings(Settings):
+    """One file of prompts, or one folder of ``<domain>.jsonl``; it may be written as its path alone."""
 
-    name: str
-    domain: str | None = None
-    kind: Kind | None = None
-    tier: Tier | None = None
-    hazard: str | None = None
-    split: Split | None = None
+    # So that a recipe reads back from a report: ``schema`` alone would hide pydantic's method.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    path: str = Field(description="a csv, jsonl, json or parquet file, several as a glob, or a folder")
+    schema_: str | None = Field(None, alias="schema", description="its schema; else known by its columns")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="the file's column for each of the schema's that has another name"
+    )
+    domain: str | None = Field(
+        None, pattern=f"^{DOMAIN_NAME.pattern}\\z", description="the domain of all its rows"
+    )
+    kind: Kind | None = Field(None, description="the kind of rows that state none; a known set's is fixed")
+    tier: Tier | None = Field(
+        None, description="the tier of rows that state none; it makes a known set's stricter, never looser"
+    )
+    hazard: str | None = Field(None, description="the hazard of rows that state none")
+    split: Split | None = Field(
+        None, description="the split of rows that state none; else by a hash of their words"
+    )
+    name: str | None = Field(None, pattern=SOURCE_NAME, description="its name in reports, and of its ids")
+    licence: str | None = Field(None, description="its licence, for the report")
+    origin: str | None = Field(None, description="where it comes from, for the report")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
 
-def labelled(row: Row, schema: Schema | None, given: Labels, path: Path) -> Prompt:
+def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
+    """The prompts of a folder, ordered by domain; reference answers only where asked for.
+
+    Raises:
+        PromptError: if the folder or a row breaks a law, or a prompt stands in two splits.
+    """
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not files:
+        raise PromptError(
+            "prompts must be a folder of <domain>.jsonl files",
+            got="no such folder" if not folder.is_dir() else "a folder without one",
+            remedy="give its path as 'prompts'",
+            where=folder,
+        )
+    prompts = []
+    for path in files:
+        _require_domain(path.stem, repr(path.stem), "rename the file", path)
+        prompts += [_folder_prompt(row, path.stem) for row in read_rows(path)]
+    require_unique_ids(prompts, folder)
+    _require_one_split(prompts, folder)
+    found = PromptSet(tuple(prompts))
+    return found if answers else found.without_answers()
+
+
+def _folder_prompt(row: TableRow, domain: str) -> Prompt:
+    """The prompt of a folder's row, which states all its labels itself."""
+    values, where = row.values, row.where
+    if unknown := sorted(set(values) - set(KEYS)):
+        raise PromptError(
+            f"a row may have {', '.join(KEYS)}",
+            got=", ".join(key if len(key) < 16 else redacted(key) for key in unknown),
+            remedy="remove it",
+            where=where,
+        )
+    choices = {name: _choice(row, name) for name in CHOICES if name in values or name == "kind"}
+    for key in TEXTS:
+        if not isinstance(values.get(key, "x"), str) or not values.get(key, "x"):
+            raise PromptError(
+                f"{key} must be a text that is not empty", got=redacted(values[key]), where=where
+            )
+    if "id" not in values:
+        raise PromptError("a row must have an id", got="none", remedy="give each row one", where=where)
+    texts = {key: values.get(key) for key in TEXTS}
+    prompt = Prompt(**{"domain": domain, "prompt": _content(row), "split": "train", **texts, **choices})
+    return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
+
+
+def _require_one_split(prompts: list[Prompt], folder: Path) -> None:
+    firsts: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first = firsts.setdefault(normalised_hash(prompt), prompt)
+        if first.split != prompt.split:
+            one, other = (redacted(row.id, LONGEST_ID) for row in (first, prompt))
+            raise PromptError(
+                "a prompt must stand in one split only",
+                got=f"{one} in {first.split} and {other} in {prompt.split}",
+                remedy="remove one of them",
+                where=folder,
+            )
+
+
+def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: str) -> Prompt:
     """The prompt of a row of a known schema, or of the user's own.
 
-    Its id is the source's name, and the set's own id or a hash of the prompt: so it does not change
+    Its id is the source's ``name``, and the set's own id or a hash of the prompt: so it does not change
     when rows are added or moved.
 
     Raises:
         PromptError: if the row breaks a law of its schema.
     """
+    path = Path(given.path)
     if schema is None:
-        label, prompt = _own_label(row, given, path), content(row.values.get("prompt"), row.where)
+        label, prompt, split = _own_label(row, given, path), _content(row), _stated(row, "split")
         key, answer, image = (row.values.get(name) for name in ("id", "answer", "image"))
-        split = _choice(row, "split") or given.split
-        for name, value in (("answer", answer), ("image", image)):
+        for column, value in (("answer", answer), ("image", image)):
             if value not in (None, "") and not isinstance(value, str):
-                raise PromptError(f"{name} must be a text", got=type(value).__name__, where=row.where)
+                raise PromptError(f"{column} must be a text", got=type(value).__name__, where=row.where)
     else:
-        label = _known_label(schema.label(row, path), schema.name, given, row.where)
+        label, split = _known_label(schema.label(row, path), schema.name, given, row.where), None
         prompt = schema.compose(row, path) if schema.compose else text(row, schema.prompt)
         key = row.values.get(schema.key) if schema.key else None
         answer = schema.answer(row) if schema.answer else None
         image = schema.image(row, path) if schema.image else None
-        split = given.split
     draft = Prompt(
         id="",
         domain=given.domain or label.domain,
@@ -70,13 +168,13 @@ def labelled(row: Row, schema: Schema | None, given: Labels, path: Path) -> Prom
         "".join(message["content"] for message in messages(draft)).encode()
     except UnicodeEncodeError:
         raise PromptError("a prompt must be Unicode", got="half a character", where=row.where) from None
-    digest = wording(draft)
-    own = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
-    known = own if KEY_PATTERN.fullmatch(own) else digest[:16]
-    return replace(draft, id=f"{given.name}:{known}", split=split or split_by_hash(digest))
+    digest = normalised_hash(draft)
+    stated_id = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
+    known_id = stated_id if ID_PATTERN.fullmatch(stated_id) else digest[:16]
+    return replace(draft, id=f"{name}:{known_id}", split=split or given.split or split_by_hash(digest))
 
 
-def _known_label(label: Label, name: str, given: Labels, where: str) -> Label:
+def _known_label(label: Label, name: str, given: SourceSettings, where: str) -> Label:
     """A known set's labels, made stricter where the user says so."""
     if given.kind not in (None, label.kind):
         raise PromptError(
@@ -88,48 +186,72 @@ def _known_label(label: Label, name: str, given: Labels, where: str) -> Label:
     hazard = given.hazard or label.hazard
     if label.kind == "benign" or label.tier is None:
         return label._replace(hazard=hazard)
-    order = get_args(Tier)
-    tier = max(label.tier, given.tier or label.tier, key=order.index)
+    tier = max(label.tier, given.tier or label.tier, key=CHOICES["tier"].index)
     # A named hazard may put a row on the floor, and may not take it off.
     return label._replace(hazard=label.hazard if label.tier == "C" else hazard, tier=tier)
 
 
-def _own_label(row: Row, given: Labels, path: Path) -> Label:
-    kind = _choice(row, "kind") or given.kind
-    tier, hazard = _choice(row, "tier") or given.tier, row.values.get("hazard") or given.hazard
-    if kind is None:
-        raise _missing("a kind", "kind: restricted", row)
-    if kind == "restricted" and tier is None:
-        raise _missing("a tier", "tier: A", row)
-    if hazard is not None and (not isinstance(hazard, str) or shown(hazard) != repr(hazard)):
-        raise PromptError("hazard must be a short code", got=shown(hazard), where=row.where)
-    domain = given.domain or row.values.get("domain") or path.stem
-    if not isinstance(domain, str) or not DOMAIN_NAME.fullmatch(domain):
+def _own_label(row: TableRow, given: SourceSettings, path: Path) -> Label:
+    """The labels that a row of the user's own states, or else its source."""
+    kind, tier = _stated(row, "kind") or given.kind, _stated(row, "tier") or given.tier
+    hazard = row.values.get("hazard") or given.hazard
+    if kind is None or (kind == "restricted" and tier is None):
+        what, example = ("a kind", "kind: restricted") if kind is None else ("a tier", "tier: A")
         raise PromptError(
-            "a domain's name must be lower-case letters, digits, '-' and '_'",
-            got=shown(domain),
-            remedy="give the source a 'domain'",
+            f"a row must have {what}" + (" where it is restricted" if kind else ""),
+            got="none",
+            remedy=f"add the column, or give the source one, such as '{example}'",
             where=row.where,
         )
+    if hazard is not None and (not isinstance(hazard, str) or redacted(hazard) != repr(hazard)):
+        raise PromptError("hazard must be a short code", got=redacted(hazard), where=row.where)
+    domain = given.domain or row.values.get("domain") or path.stem
+    _require_domain(domain, redacted(domain), "give the source a 'domain'", row.where)
     return Label(kind, domain, hazard, tier)
 
 
-def _choice(row: Row, name: str) -> Any:
-    """One of the values that a label may have; None where the row states none."""
+def _require_domain(name: object, shown: str, remedy: str, where: object) -> None:
+    if not isinstance(name, str) or not DOMAIN_NAME.fullmatch(name):
+        raise PromptError(
+            "a domain's name must be lower-case letters, digits, '-' and '_'",
+            got=shown,
+            remedy=remedy,
+            where=where,
+        )
+
+
+def _stated(row: TableRow, name: str) -> Any:
+    """A label that a table's row states; None where its column is empty or missing."""
+    return None if row.values.get(name) in (None, "") else _choice(row, name)
+
+
+def _choice(row: TableRow, name: str) -> Any:
+    """One of the values that a label may have."""
     value = row.values.get(name)
-    if value in (None, ""):
-        return None
     if value not in CHOICES[name]:
         raise PromptError(
-            f"{name} must be one of {', '.join(CHOICES[name])}", got=shown(value), where=row.where
+            f"{name} must be one of {', '.join(CHOICES[name])}", got=redacted(value), where=row.where
         )
     return value
 
 
-def _missing(what: str, example: str, row: Row) -> PromptError:
-    return PromptError(
-        f"a row must have {what}" + (" where it is restricted" if "tier" in what else ""),
-        got="none",
-        remedy=f"add the column, or give the source one, such as '{example}'",
+def _content(row: TableRow) -> str | tuple[tuple[tuple[str, str], ...], ...]:
+    """A row's prompt as it is kept: its text, or its messages."""
+    prompt = row.values.get("prompt")
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
+        return tuple(tuple(sorted(message.items())) for message in prompt)
+    raise PromptError(
+        "prompt must be a text, or a list of {role, content} messages",
+        got=type(prompt).__name__ if prompt else "an empty one",
         where=row.where,
+    )
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, dict)
+        and set(message) == {"role", "content"}
+        and all(isinstance(value, str) and value for value in message.values())
     )

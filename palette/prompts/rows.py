@@ -1,9 +1,11 @@
-"""A prompt with its labels, and a set of them that can be selected from."""
+"""A prompt with its labels, sets of prompts, by what a prompt is known again, and what errors show of it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,10 +14,18 @@ from palette.fingerprints import canonical, fingerprint
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["restricted", "benign"]
+Tier = Literal["A", "B", "C"]
 Message = dict[str, str]
 
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.15
 """How rows without a ``split`` are divided by a hash of their prompt; the rest is the test split."""
+
+TIERS, SPLITS = ("C", "B", "A", None), ("test", "validation", "train")
+"""Tiers and splits in the order in which overlapping prompts are kept."""
+LONGEST, LONGEST_ID = 24, 160
+"""Characters of the longest label that an error shows, and of an id, which has a source's name before it."""
+NAMED = 8
+"""Pairs of ids that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,17 @@ class Prompt:
     kind: Kind
     split: Split
     answer: str | None = field(default=None, repr=False)
-    tier: Literal["A", "B", "C"] | None = None
+    tier: Tier | None = None
     hazard: str | None = None
     image: str | None = None
 
     @property
-    def asked(self) -> str:
-        """What the prompt asks: its last user message, which a judge may read beside the reply."""
-        said = [m["content"] for m in messages(self) if m["role"] == "user" and isinstance(m["content"], str)]
-        return said[-1] if said else ""
+    def request(self) -> str:
+        """The prompt's last user message, which a judge may read beside the reply."""
+        words = [
+            m["content"] for m in messages(self) if m["role"] == "user" and isinstance(m["content"], str)
+        ]
+        return words[-1] if words else ""
 
 
 def messages(prompt: Prompt) -> list[Message]:
@@ -47,20 +59,6 @@ def messages(prompt: Prompt) -> list[Message]:
     if isinstance(prompt.prompt, str):
         return [{"role": "user", "content": prompt.prompt}]
     return [dict(message) for message in prompt.prompt]
-
-
-def normalised(prompt: Prompt) -> str:
-    """A hash of the prompt that ignores case and spacing, by which duplicates are found."""
-    text = canonical([[m["role"], " ".join(m["content"].casefold().split())] for m in messages(prompt)])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def split_by_hash(digest: str) -> Split:
-    """The split of a row that names none, from a hash of its prompt."""
-    share = int(digest[:8], 16) / 0x100000000
-    if share < TRAIN_SHARE:
-        return "train"
-    return "validation" if share < TRAIN_SHARE + VALIDATION_SHARE else "test"
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ class PromptSet:
         return tuple(sorted({row.domain for row in self.rows}))
 
     @property
-    def asked(self) -> list[str]:
-        """What each prompt asks, in order."""
-        return [row.asked for row in self.rows]
+    def requests(self) -> list[str]:
+        """The last user message of each prompt, in order."""
+        return [row.request for row in self.rows]
 
     @property
     def fingerprint(self) -> str:
@@ -138,8 +136,101 @@ class PromptSet:
         """
         if not self.rows:
             raise PromptError(
-                "every role needs at least one prompt",
-                got=f"no {name} prompt",
-                remedy="add rows for it",
+                "every role needs at least one prompt", got=f"no {name} prompt", remedy="add rows for it"
             )
         return self
+
+
+def split_by_hash(digest: str) -> Split:
+    """The split of a row that names none, from a hash of its prompt."""
+    share = int(digest[:8], 16) / 0x100000000
+    if share < TRAIN_SHARE:
+        return "train"
+    return "validation" if share < TRAIN_SHARE + VALIDATION_SHARE else "test"
+
+
+def case_folded_hash(prompt: Prompt) -> str:
+    """A SHA-256 (hex) of the prompt that ignores case and spacing; it divides the rows of a folder."""
+    text = canonical([[m["role"], " ".join(m["content"].casefold().split())] for m in messages(prompt)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def normalised_hash(prompt: Prompt) -> str:
+    """A SHA-256 (hex) of the prompt's normalised text, by which it is known again in another set.
+
+    Case, spacing, punctuation and invisible characters make no other prompt; its roles, turns and image do.
+    """
+    turns = [(m["role"], normalised_text(m["content"])) for m in messages(prompt)]
+    if not any(text for _, text in turns):
+        return case_folded_hash(prompt)
+    return hashlib.sha256(canonical([turns, prompt.image]).encode()).hexdigest()
+
+
+def normalised_text(text: str) -> str:
+    """The letters and digits of a text in Unicode's NFKC and one case, others as single spaces."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = (mark for mark in folded if unicodedata.category(mark) != "Cf")
+    return " ".join("".join(mark if mark.isalnum() else " " for mark in visible).split())
+
+
+def repeated_prompts(prompts: Iterable[Prompt]) -> list[tuple[Prompt, Prompt]]:
+    """Each prompt that stands again, behind the one that is kept in its stead, in order.
+
+    Kept is the strictest: restricted before benign, then the stricter tier; then that of the test
+    split, then validation; then the first. So no overlap ever loosens a label, or trains on a test.
+    """
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(normalised_hash(prompt), []).append(prompt)
+    pairs = []
+    for group in groups.values():
+        kept = min(
+            group, key=lambda row: (row.kind == "benign", TIERS.index(row.tier), SPLITS.index(row.split))
+        )
+        pairs += [(kept, other) for other in group if other is not kept]
+    return pairs
+
+
+def require_distinct(prompts: Iterable[Prompt], where: object, remedy: str) -> None:
+    """Returns when every prompt stands once.
+
+    Raises:
+        PromptError: if some stand again: how many, how many of them in another split, and their ids.
+    """
+    if not (pairs := repeated_prompts(prompts)):
+        return
+    crossing = sum(kept.split != other.split for kept, other in pairs)
+    names = [(redacted(kept.id, LONGEST_ID), redacted(other.id, LONGEST_ID)) for kept, other in pairs[:NAMED]]
+    listed = ", ".join(f"{kept} twice" if kept == other else f"{other} like {kept}" for kept, other in names)
+    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    raise PromptError(
+        "a prompt must stand once, whatever its case, spacing and punctuation",
+        got=f"{len(pairs)} that stand again, {crossing} of them in another split ({listed}{more})",
+        remedy=remedy,
+        where=where,
+    )
+
+
+def require_unique_ids(prompts: Iterable[Prompt], where: object) -> None:
+    """Returns when no id stands twice.
+
+    Raises:
+        PromptError: naming the first that does.
+    """
+    if repeated := [name for name, count in Counter(row.id for row in prompts).items() if count > 1]:
+        raise PromptError(
+            "an id must be unique", got=f"{redacted(repeated[0], LONGEST_ID)} twice", where=where
+        )
+
+
+def redacted(value: object, longest: int = LONGEST) -> str:
+    """A value as an error may show it: a short word as it is, anything else by kind and length.
+
+    Rows of tier C pass through every loader, and a mistaken column can put their text anywhere.
+    """
+    text = repr(value)
+    if len(text) <= longest and not any(mark.isspace() for mark in str(value)):
+        return text
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    return f"a value of type {type(value).__name__}"

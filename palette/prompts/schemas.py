@@ -10,12 +10,29 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from palette.errors import PromptError
-from palette.prompts.redaction import shown
-from palette.prompts.tables import KEY, Row
+from palette.prompts.rows import redacted
+from palette.prompts.tables import KEY, TableRow
 from palette.prompts.taxonomy import CATEGORIES, Label
 
 OWN = "rows"
 """The schema of a user's own file, whose columns are named as in ``<domain>.jsonl``."""
+
+PROVENANCE = {
+    "harmbench": ("MIT", "centerforaisafety/HarmBench (arXiv 2402.04249)"),
+    "jailbreakbench": ("MIT", "JailbreakBench/JBB-Behaviors (arXiv 2404.01318)"),
+    "strongreject": ("MIT", "alexandrasouly/strongreject (arXiv 2402.10260)"),
+    "advbench": ("MIT", "llm-attacks/llm-attacks (arXiv 2307.15043)"),
+    "ailuminate": ("CC BY 4.0", "mlcommons/ailuminate (arXiv 2503.05731)"),
+    "medsafetybench": ("not stated", "AI4LIFE-GROUP/med-safety-bench (arXiv 2403.03744)"),
+    "sorrybench": ("SORRY-Bench dataset licence", "sorry-bench/sorry-bench-202503 (arXiv 2406.14598)"),
+    "mm_safetybench": ("CC BY-NC 4.0", "isXinLiu/MM-SafetyBench (arXiv 2311.17600)"),
+    "xstest": ("CC BY 4.0", "paul-rottger/exaggerated-safety (arXiv 2308.01263)"),
+    "cyberseceval_frr": ("MIT", "meta-llama/PurpleLlama (arXiv 2404.13161)"),
+    "coconot": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
+    "coconot_contrast": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
+    "gsm8k": ("MIT", "openai/grade-school-math (arXiv 2110.14168)"),
+}
+"""The licence and the source of each public set."""
 
 IMAGES = ("SD_TYPO", "")
 """Folders of MM-SafetyBench's images below the one named after the scenario; the typographic first."""
@@ -23,24 +40,26 @@ IMAGES = ("SD_TYPO", "")
 
 @dataclass(frozen=True)
 class Schema:
-    """How one set is read. ``columns`` are those by which it is known; others may stand beside them."""
+    """How one set is read."""
 
     name: str
-    columns: frozenset[str]
-    prompt: str
-    """The column of the text."""
+    columns: tuple[str, ...]
+    """Those by which it is known, that of the text first; others may stand beside them."""
     category: tuple[str, ...] = ()
     """The columns whose values together are the category; none where all rows are alike."""
     key: str | None = None
     """The column of the set's own id."""
-    compose: Callable[[Row, Path], str] | None = None
+    compose: Callable[[TableRow, Path], str] | None = None
     """How the text is made, where it is not simply the column."""
-    answer: Callable[[Row], str] | None = None
-    image: Callable[[Row, Path], str | None] | None = None
-    licence: str = "not stated"
-    origin: str = "not stated"
+    answer: Callable[[TableRow], str] | None = None
+    image: Callable[[TableRow, Path], str | None] | None = None
 
-    def label(self, row: Row, path: Path) -> Label:
+    @property
+    def prompt(self) -> str:
+        """The column of the text."""
+        return self.columns[0]
+
+    def label(self, row: TableRow, path: Path) -> Label:
         """The labels of a row's category.
 
         Raises:
@@ -53,14 +72,14 @@ class Schema:
         if label is None:
             raise PromptError(
                 f"a category of {self.name} must be one that has a hazard and a tier",
-                got=shown(category),
+                got=redacted(category),
                 remedy=f"read the file as '{OWN}' with a column map, and give its labels",
                 where=row.where,
             )
         return label
 
 
-def text(row: Row, column: str) -> str:
+def text(row: TableRow, column: str) -> str:
     """The text of a column.
 
     Raises:
@@ -69,34 +88,30 @@ def text(row: Row, column: str) -> str:
     value = row.values.get(column)
     if isinstance(value, str) and value.strip():
         return value
-    raise PromptError(
-        f"{column} must be a text that is not empty",
-        got="an empty one"
-        if value is None or isinstance(value, str)
-        else f"a value of type {type(value).__name__}",
-        where=row.where,
-    )
+    empty = value is None or isinstance(value, str)
+    got = "an empty one" if empty else f"a value of type {type(value).__name__}"
+    raise PromptError(f"{column} must be a text that is not empty", got=got, where=row.where)
 
 
-def _in_context(row: Row, path: Path) -> str:
+def _in_context(row: TableRow, path: Path) -> str:
     """HarmBench's behaviour, behind its context where it has one."""
     context = row.values.get("ContextString")
     behaviour = text(row, "Behavior")
     return f"{context}\n\n---\n\n{behaviour}" if isinstance(context, str) and context.strip() else behaviour
 
 
-def _only_turn(row: Row, path: Path) -> str:
+def _only_turn(row: TableRow, path: Path) -> str:
     turns = row.values["turns"]
     if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], str) and turns[0].strip():
         return turns[0]
     raise PromptError("turns must be a list of one text", got=type(turns).__name__, where=row.where)
 
 
-def _to_an_image(row: Row, path: Path) -> str:
+def _to_an_image(row: TableRow, path: Path) -> str:
     return text(row, "Rephrased Question" if _image(row, path) else "Question")
 
 
-def _image(row: Row, path: Path) -> str | None:
+def _image(row: TableRow, path: Path) -> str | None:
     """A row's image, relative to its file; None where the set lies there without its images."""
     if not (folder := _image_folder(path)):
         return None
@@ -106,7 +121,7 @@ def _image(row: Row, path: Path) -> str | None:
             return Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix()
     raise PromptError(
         "every row must have its image beside it",
-        got=f"no {shown(name)} in {folder.name}",
+        got=f"no {redacted(name)} in {folder.name}",
         remedy="complete the folder, or move it away to read the text alone",
         where=row.where,
     )
@@ -118,7 +133,7 @@ def _image_folder(path: Path) -> Path | None:
     return next((folder for folder in wanted if folder.is_dir()), None)
 
 
-def _after_the_hashes(row: Row) -> str:
+def _after_the_hashes(row: TableRow) -> str:
     _, mark, number = text(row, "answer").rpartition("####")
     if not mark:
         # Many tables have these two columns, and one of restricted questions must not be read as benign.
@@ -131,134 +146,48 @@ def _after_the_hashes(row: Row) -> str:
     return number.strip().replace(",", "")
 
 
-MIT, BY = "MIT", "CC BY 4.0"
-_COCONOT = frozenset({"id", "category", "subcategory", "prompt", "response"})
+_COCONOT = ("prompt", "id", "category", "subcategory", "response")
 
-SCHEMAS: Mapping[str, Schema] = {
-    schema.name: schema
-    for schema in (
-        Schema(
-            "harmbench",
-            frozenset({"Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID"}),
-            "Behavior",
-            ("SemanticCategory",),
-            "BehaviorID",
-            compose=_in_context,
-            licence=MIT,
-            origin="centerforaisafety/HarmBench (arXiv 2402.04249)",
-        ),
-        Schema(
-            "jailbreakbench",
-            frozenset({"Goal", "Target", "Behavior", "Category"}),
-            "Goal",
-            ("Category",),
-            "Index",
-            licence=MIT,
-            origin="JailbreakBench/JBB-Behaviors (arXiv 2404.01318)",
-        ),
-        Schema(
-            "strongreject",
-            frozenset({"category", "source", "forbidden_prompt"}),
-            "forbidden_prompt",
-            ("category",),
-            licence=MIT,
-            origin="alexandrasouly/strongreject (arXiv 2402.10260)",
-        ),
-        Schema(
-            "advbench",
-            frozenset({"goal", "target"}),
-            "goal",
-            licence=MIT,
-            origin="llm-attacks/llm-attacks (arXiv 2307.15043)",
-        ),
-        Schema(
-            "ailuminate",
-            frozenset({"release_prompt_id", "prompt_text", "hazard"}),
-            "prompt_text",
-            ("hazard",),
-            "release_prompt_id",
-            licence=BY,
-            origin="mlcommons/ailuminate (arXiv 2503.05731)",
-        ),
-        Schema(
-            "medsafetybench",
-            frozenset({"harmful_medical_request", "safe_response"}),
-            "harmful_medical_request",
-            origin="AI4LIFE-GROUP/med-safety-bench (arXiv 2403.03744)",
-        ),
-        Schema(
-            "sorrybench",
-            frozenset({"question_id", "category", "turns"}),
-            "turns",
-            ("category",),
-            "question_id",
-            compose=_only_turn,
-            licence="SORRY-Bench dataset licence",
-            origin="sorry-bench/sorry-bench-202503 (arXiv 2406.14598)",
-        ),
-        Schema(
-            "mm_safetybench",
-            frozenset({KEY, "Question", "Changed Question", "Rephrased Question"}),
-            "Question",
-            key=KEY,
-            compose=_to_an_image,
-            image=_image,
-            licence="CC BY-NC 4.0",
-            origin="isXinLiu/MM-SafetyBench (arXiv 2311.17600)",
-        ),
-        Schema(
-            "xstest",
-            frozenset({"id", "prompt", "type", "label"}),
-            "prompt",
-            ("type", "label"),
-            "id",
-            licence=BY,
-            origin="paul-rottger/exaggerated-safety (arXiv 2308.01263)",
-        ),
-        Schema(
-            "cyberseceval_frr",
-            frozenset({"mutated_prompt", "is_malicious", "attack_type"}),
-            "mutated_prompt",
-            ("is_malicious",),
-            licence=MIT,
-            origin="meta-llama/PurpleLlama (arXiv 2404.13161)",
-        ),
-        Schema(
-            "coconot",
-            _COCONOT,
-            "prompt",
-            key="id",
-            licence=MIT,
-            origin="allenai/noncompliance (arXiv 2407.12043)",
-        ),
-        Schema(
-            "coconot_contrast",
-            _COCONOT,
-            "prompt",
-            key="id",
-            licence=MIT,
-            origin="allenai/noncompliance (arXiv 2407.12043)",
-        ),
-        Schema(
-            "gsm8k",
-            frozenset({"question", "answer"}),
-            "question",
-            answer=_after_the_hashes,
-            licence=MIT,
-            origin="openai/grade-school-math (arXiv 2110.14168)",
-        ),
-    )
-}
+_SCHEMAS = (
+    Schema(
+        "harmbench",
+        ("Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID"),
+        ("SemanticCategory",),
+        "BehaviorID",
+        compose=_in_context,
+    ),
+    Schema("jailbreakbench", ("Goal", "Target", "Behavior", "Category"), ("Category",), "Index"),
+    Schema("strongreject", ("forbidden_prompt", "category", "source"), ("category",)),
+    Schema("advbench", ("goal", "target")),
+    Schema("ailuminate", ("prompt_text", "release_prompt_id", "hazard"), ("hazard",), "release_prompt_id"),
+    Schema("medsafetybench", ("harmful_medical_request", "safe_response")),
+    Schema(
+        "sorrybench", ("turns", "question_id", "category"), ("category",), "question_id", compose=_only_turn
+    ),
+    Schema(
+        "mm_safetybench",
+        ("Question", KEY, "Changed Question", "Rephrased Question"),
+        key=KEY,
+        compose=_to_an_image,
+        image=_image,
+    ),
+    Schema("xstest", ("prompt", "id", "type", "label"), ("type", "label"), "id"),
+    Schema("cyberseceval_frr", ("mutated_prompt", "is_malicious", "attack_type"), ("is_malicious",)),
+    Schema("coconot", _COCONOT, key="id"),
+    Schema("coconot_contrast", _COCONOT, key="id"),
+    Schema("gsm8k", ("question", "answer"), answer=_after_the_hashes),
+)
+SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _SCHEMAS}
 """The sets of which the schema is known, in the order of the documentation."""
 
 
-def recognised(columns: Collection[str], path: Path) -> str:
+def recognised_schema(columns: Collection[str], path: Path) -> str:
     """The name of the schema that a file's columns are known by; ``rows`` for one of the user's own.
 
     Raises:
         PromptError: if they fit none, or several.
     """
-    fitting = [schema for schema in SCHEMAS.values() if schema.columns <= set(columns)]
+    fitting = [schema for schema in SCHEMAS.values() if set(schema.columns) <= set(columns)]
     if len(fitting) == 1:
         return fitting[0].name
     if fitting:
@@ -272,13 +201,13 @@ def recognised(columns: Collection[str], path: Path) -> str:
         return OWN
     raise PromptError(
         "a file's columns must be those of a known schema, or have 'prompt'",
-        got=", ".join(sorted(shown(name) for name in columns)) or "no column that all rows have",
+        got=", ".join(sorted(redacted(name) for name in columns)) or "no column that all rows have",
         remedy="name the columns with 'columns', for example {prompt: question}",
         where=path,
     )
 
 
-def named(name: str, path: Path) -> Schema | None:
+def named_schema(name: str, path: Path) -> Schema | None:
     """The schema of that name; None for the user's own rows.
 
     Raises:
@@ -289,7 +218,7 @@ def named(name: str, path: Path) -> Schema | None:
         near = get_close_matches(name, known, n=1)
         raise PromptError(
             f"schema must be one of {', '.join(known)}",
-            got=shown(name),
+            got=redacted(name),
             remedy=f"did you mean {near[0]}?" if near else None,
             where=path,
         )

@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint_file, fingerprint_folder
-from palette.prompts import overlaps
-from palette.prompts.folder import DOMAIN_NAME, load_prompts
-from palette.prompts.labelling import Labels, labelled
-from palette.prompts.redaction import ID, shown
-from palette.prompts.rows import Prompt, PromptSet, Split
-from palette.prompts.schemas import named, recognised
-from palette.prompts.tables import Row, Table, read_table
-from palette.prompts.taxonomy import Tier
+from palette.prompts.labelling import SourceSettings, labelled, load_prompts
+from palette.prompts.rows import (
+    Prompt,
+    PromptSet,
+    repeated_prompts,
+    require_distinct,
+    require_unique_ids,
+)
+from palette.prompts.schemas import PROVENANCE, named_schema, recognised_schema
+from palette.prompts.tables import read_rows, renamed, shared_columns
 from palette.settings import Settings, read_yaml, settled
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,79}\z"
-
-
-class SourceSettings(Settings):
-    """One file of prompts, or one folder of ``<domain>.jsonl``; it may be written as its path alone."""
-
-    # So that a recipe reads back from a report: ``schema`` alone would hide pydantic's method.
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    path: str = Field(description="a csv, jsonl, json or parquet file, several as a glob, or a folder")
-    schema_: str | None = Field(None, alias="schema", description="its schema; else known by its columns")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="the file's column for each of the schema's that has another name"
-    )
-    domain: str | None = Field(
-        None, pattern=f"^{DOMAIN_NAME.pattern}\\z", description="the domain of all its rows"
-    )
-    kind: Literal["restricted", "benign"] | None = Field(
-        None, description="the kind of rows that state none; a known set's is fixed"
-    )
-    tier: Tier | None = Field(
-        None, description="the tier of rows that state none; it makes a known set's stricter, never looser"
-    )
-    hazard: str | None = Field(None, description="the hazard of rows that state none")
-    split: Split | None = Field(
-        None, description="the split of rows that state none; else by a hash of their words"
-    )
-    name: str | None = Field(None, pattern=NAME, description="its name in reports, and of its ids")
-    licence: str | None = Field(None, description="its licence, for the report")
-    origin: str | None = Field(None, description="where it comes from, for the report")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_a_path(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
 
 
 class PromptSources(Settings):
@@ -68,17 +34,12 @@ class PromptSources(Settings):
         False, description="leave out prompts that stand again, and say how many; else they are refused"
     )
 
+    # Not as min_length, which counts those alone that are valid and speaks up beside every other error.
     @model_validator(mode="after")
     def _has_a_source(self) -> PromptSources:
         if not self.sources:
             raise ValueError("sources must list a file at least")
         return self
-
-
-class _Given(Settings):
-    """Sources as they stand in a recipe, whose errors name them so."""
-
-    prompts: PromptSources
 
 
 def load_sources(path: Path) -> PromptSources:
@@ -87,8 +48,9 @@ def load_sources(path: Path) -> PromptSources:
     Raises:
         RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
     """
-    content = {"prompts": beside(read_yaml(path), path.parent)}
-    return settled(_Given, content, str(path), [name for name, _ in source_keys()]).prompts
+    content = sources_beside(read_yaml(path, "list of sources"), path.parent)
+    names = [name.removeprefix("prompts.") for name, _ in source_keys()]
+    return settled(PromptSources, content, str(path), names, "list of sources")
 
 
 def source_keys() -> Iterator[tuple[str, Any]]:
@@ -100,7 +62,7 @@ def source_keys() -> Iterator[tuple[str, Any]]:
         yield f"prompts.sources.{field.alias or name}", field
 
 
-def beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def sources_beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A mapping of sources with each relative path taken from a folder."""
     listed = prompts.get("sources")
     if not isinstance(listed, list):
@@ -142,69 +104,61 @@ class Source:
         }
 
 
-def load_source(
-    path: Path,
-    schema: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    domain: str | None = None,
-    drop_overlaps: bool = False,
-    **labels: str,
-) -> Source:
+def load_source(path: Path, schema: str | None = None, *, drop_overlaps: bool = False, **keys: Any) -> Source:
     """The prompts of one file with their labels, the file's digest, and where it comes from.
 
-    ``labels`` are the other keys of a source: ``kind``, ``tier``, ``hazard``, ``split``, ``name``,
-    ``licence``, ``origin``. No error holds the text of a row.
+    ``keys`` are the other keys of a source: ``columns``, ``domain``, ``kind``, ``tier``, ``hazard``,
+    ``split``, ``name``, ``licence``, ``origin``. No error holds the text of a row.
 
     Raises:
         PromptError: if the file or a row breaks a law, a category is unknown, or a prompt stands twice.
     """
-    given = {"path": str(path), "schema": schema, "columns": dict(columns or {}), "domain": domain}
     try:
-        settings = SourceSettings.model_validate({**given, **labels})
+        settings = SourceSettings.model_validate({"path": str(path), "schema": schema, **keys})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise PromptError("a source must follow its settings", got=wrong, where=path) from None
-    source = read_source(settings)
-    if drop_overlaps:
-        (source,) = _kept([source])
-    else:
-        _refuse_twice(source)
-    _refuse_ids(source.prompts, path)
+    (source,) = _each_once([_read_source(settings)], drop_overlaps, path)
     return source
 
 
-def read_source(settings: SourceSettings) -> Source:
-    """The prompts of one source as they stand, with what stands again.
-
-    Raises:
-        PromptError: if the file or a row breaks a law.
-    """
+def _read_source(settings: SourceSettings) -> Source:
+    """The prompts of one source as they stand, with what stands again."""
     path = Path(settings.path)
+    name, provenance = path.name, ("not stated", path.name)
     if path.is_dir():
-        return _read_folder(path, settings)
-    table = _renamed(read_table(path), settings.columns, path)
-    chosen = settings.schema_ or recognised(table.columns, path)
-    schema = named(chosen, path)
-    wanted = frozenset({"prompt"}) if schema is None else schema.columns
-    if missing := sorted(wanted - table.columns):
+        prompts, digest = _read_folder(path, settings), fingerprint_folder(path, "*.jsonl")
+    else:
+        rows, digest = renamed(read_rows(path), settings.columns, path), fingerprint_file(path)
+        columns = shared_columns(rows)
+        chosen = settings.schema_ or recognised_schema(columns, path)
+        schema = named_schema(chosen, path)
+        wanted = {"prompt"} if schema is None else set(schema.columns)
+        if missing := sorted(wanted - columns):
+            raise PromptError(
+                f"a file of the schema {chosen} must have the columns {', '.join(sorted(wanted))}",
+                got=f"no {', '.join(missing)}",
+                remedy="name them with 'columns', or another schema",
+                where=path,
+            )
+        plain = re.sub(r"[^A-Za-z0-9._+-]", "-", path.stem)
+        name = settings.name or (f"{chosen}/{plain}" if schema else plain)
+        prompts = _ordered(labelled(row, schema, settings, name) for row in rows)
+        provenance = PROVENANCE.get(chosen, provenance)
+    licence, origin = settings.licence or provenance[0], settings.origin or provenance[1]
+    return Source(prompts, settings.name or name, digest, licence, origin, len(prompts))
+
+
+def _read_folder(path: Path, settings: SourceSettings) -> PromptSet:
+    stated = settings.model_dump(exclude_defaults=True, exclude={"path", "name", "licence", "origin"})
+    if stated:
         raise PromptError(
-            f"a file of the schema {chosen} must have the columns {', '.join(sorted(wanted))}",
-            got=f"no {', '.join(missing)}",
-            remedy="name them with 'columns', or another schema",
+            "a folder of <domain>.jsonl states its own labels",
+            got=", ".join(key.rstrip("_") for key in stated),
+            remedy="leave them out, or give each file as a source",
             where=path,
         )
-    plain = re.sub(r"[^A-Za-z0-9._+-]", "-", path.stem)
-    name = settings.name or (plain if schema is None else f"{schema.name}/{plain}")
-    given = Labels(name, settings.domain, settings.kind, settings.tier, settings.hazard, settings.split)
-    prompts = [labelled(row, schema, given, path) for row in table.rows]
-    return Source(
-        _ordered(prompts),
-        name,
-        fingerprint_file(path),
-        settings.licence or (schema.licence if schema else "not stated"),
-        settings.origin or (schema.origin if schema else path.name),
-        len(prompts),
-    )
+    return load_prompts(path, answers=True)
 
 
 def read_sources(settings: PromptSources) -> tuple[PromptSet, list[Source]]:
@@ -213,32 +167,17 @@ def read_sources(settings: PromptSources) -> tuple[PromptSet, list[Source]]:
     Raises:
         PromptError: if a file or a row breaks a law, or a prompt stands again and is not to be dropped.
     """
-    sources = [read_source(one) for each in settings.sources for one in expanded(each)]
+    sources = [_read_source(one) for each in settings.sources for one in _expanded(each)]
     if repeated := [name for name, n in Counter(s.name for s in sources).items() if n > 1]:
         raise PromptError(
             "a source must have a name of its own", got=f"{repeated[0]} twice", remedy="give each a 'name'"
         )
-    if settings.drop_overlaps:
-        sources = _kept(sources)
-    else:
-        for source in sources:
-            _refuse_twice(source)
-        overlaps.refuse(
-            [row for source in sources for row in source.prompts],
-            "prompts.sources",
-            "set prompts.drop_overlaps to true to leave them out, or remove them",
-        )
-    rows = [row for source in sources for row in source.prompts]
-    _refuse_ids(rows, "prompts.sources")
-    return _ordered(rows), sources
+    sources = _each_once(sources, settings.drop_overlaps, "prompts.sources")
+    return _ordered(_all(sources)), sources
 
 
-def expanded(settings: SourceSettings) -> list[SourceSettings]:
-    """The source itself, or one for each file that its glob finds, in order.
-
-    Raises:
-        PromptError: if the glob finds none.
-    """
+def _expanded(settings: SourceSettings) -> list[SourceSettings]:
+    """The source itself, or one for each file that its glob finds, in order."""
     path = Path(settings.path)
     if path.exists() or not any(mark in settings.path for mark in "*?["):
         return [settings]
@@ -250,77 +189,28 @@ def expanded(settings: SourceSettings) -> list[SourceSettings]:
     return [settings.model_copy(update={"path": str(each)}) for each in found]
 
 
-def _read_folder(path: Path, settings: SourceSettings) -> Source:
-    stated = settings.model_dump(exclude_defaults=True, exclude={"path", "name", "licence", "origin"})
-    if stated:
-        raise PromptError(
-            "a folder of <domain>.jsonl states its own labels",
-            got=", ".join(key.rstrip("_") for key in stated),
-            remedy="leave them out, or give each file as a source",
-            where=path,
-        )
-    prompts = load_prompts(path, answers=True)
-    return Source(
-        prompts,
-        settings.name or path.name,
-        fingerprint_folder(path, "*.jsonl"),
-        settings.licence or "not stated",
-        settings.origin or path.name,
-        len(prompts),
-    )
+def _each_once(sources: list[Source], drop: bool, where: object) -> list[Source]:
+    """The sources with each prompt once: others are left out and counted, or refused."""
+    remedy = "set {}drop_overlaps to true to leave them out, or remove them"
+    if drop:
+        left_out = {id(other) for _, other in repeated_prompts(_all(sources))}
+        sources = [_without(source, left_out) for source in sources]
+    else:
+        for source in sources:
+            require_distinct(source.prompts, source.name, remedy.format(""))
+        require_distinct(_all(sources), where, remedy.format("prompts."))
+    require_unique_ids(_all(sources), where)
+    return sources
 
 
-def _renamed(table: Table, columns: Mapping[str, str], path: Path) -> Table:
-    """The table under the schema's names; ``columns`` says which column has each."""
-    if not columns:
-        return table
-    names = {theirs: ours for ours, theirs in columns.items()}
-    if len(names) < len(columns):
-        raise PromptError(
-            "a column map must name each column once", got="one for two", remedy="mend 'columns'", where=path
-        )
-    # A column that only some rows have is known by the rows that have it.
-    every = frozenset().union(*(row.values for row in table.rows))
-    if absent := sorted(set(names) - every):
-        raise PromptError(
-            "a column map must name columns of the file",
-            got=", ".join(shown(name) for name in absent),
-            remedy=f"it has {', '.join(sorted(shown(name) for name in every))}",
-            where=path,
-        )
-
-    def moved(values: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in values.items() if name not in columns or name in names}
-        return {names.get(name, name): value for name, value in kept.items()}
-
-    rows = tuple(Row(moved(row.values), row.where) for row in table.rows)
-    return Table(frozenset.intersection(*(frozenset(row.values) for row in rows)), rows)
+def _without(source: Source, left_out: set[int]) -> Source:
+    kept = source.prompts.where(lambda row: id(row) not in left_out)
+    return replace(source, prompts=kept, dropped=len(source.prompts) - len(kept))
 
 
-def _kept(sources: Sequence[Source]) -> list[Source]:
-    """The sources without the prompts that stand again in them or in another."""
-    _, gone = overlaps.without([row for source in sources for row in source.prompts])
-    left = {id(row) for row in gone}
-    return [
-        replace(
-            source,
-            prompts=source.prompts.where(lambda row: id(row) not in left),
-            dropped=sum(id(row) in left for row in source.prompts),
-        )
-        for source in sources
-    ]
+def _all(sources: Iterable[Source]) -> list[Prompt]:
+    return [row for source in sources for row in source.prompts]
 
 
-def _refuse_twice(source: Source) -> None:
-    overlaps.refuse(
-        source.prompts, source.name, "set drop_overlaps to true to leave them out, or remove them"
-    )
-
-
-def _refuse_ids(prompts: Iterable[Prompt], where: object) -> None:
-    if repeated := [name for name, n in Counter(row.id for row in prompts).items() if n > 1]:
-        raise PromptError("an id must be unique", got=f"{shown(repeated[0], ID)} twice", where=where)
-
-
-def _ordered(prompts: Sequence[Prompt]) -> PromptSet:
+def _ordered(prompts: Iterable[Prompt]) -> PromptSet:
     return PromptSet(tuple(sorted(prompts, key=lambda row: row.domain)))

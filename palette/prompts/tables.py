@@ -6,13 +6,13 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palette.errors import PromptError
-from palette.prompts.redaction import shown
+from palette.prompts.rows import redacted
 
 LARGEST = 64 * 1024**2
 """Bytes of a file, and of a parquet file's content once unpacked: far above any of the known sets."""
@@ -23,31 +23,23 @@ KEY = "(key)"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """The values of one row by column, and where it stands."""
 
     values: Mapping[str, Any]
     where: str
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows of a file, and the columns that every one of them has."""
-
-    columns: frozenset[str]
-    rows: tuple[Row, ...]
-
-
-def read_table(path: Path) -> Table:
+def read_rows(path: Path) -> tuple[TableRow, ...]:
     """The rows of a file, read by its ending: .csv, .jsonl, .json or .parquet.
 
     Raises:
-        PromptError: if the file cannot be read, is too large, or breaks a law of its format.
+        PromptError: if the file cannot be read, is too large, breaks a law of its format, or has no row.
     """
     reader = READERS.get(path.suffix.casefold())
     if reader is None:
         raise PromptError(
-            f"a prompt file must end in {', '.join(READERS)}", got=shown(path.suffix), where=path
+            f"a prompt file must end in {', '.join(READERS)}", got=redacted(path.suffix), where=path
         )
     try:
         size = path.stat().st_size
@@ -58,7 +50,41 @@ def read_table(path: Path) -> Table:
     rows = tuple(reader(content, path))
     if not rows:
         raise PromptError("a prompt file must have rows", got="none", where=path)
-    return Table(frozenset.intersection(*(frozenset(row.values) for row in rows)), rows)
+    return rows
+
+
+def shared_columns(rows: Iterable[TableRow]) -> frozenset[str]:
+    """The columns that every row has."""
+    return frozenset.intersection(*(frozenset(row.values) for row in rows))
+
+
+def renamed(rows: Sequence[TableRow], columns: Mapping[str, str], path: Path) -> Sequence[TableRow]:
+    """The rows under the schema's names of columns; ``columns`` says which of theirs has each.
+
+    Raises:
+        PromptError: if a column is named twice, or is not there.
+    """
+    if not columns:
+        return rows
+    names = {theirs: ours for ours, theirs in columns.items()}
+    if len(names) < len(columns):
+        raise PromptError(
+            "a column map must name each column once", got="one for two", remedy="mend 'columns'", where=path
+        )
+    # A column that only some rows have is known by the rows that have it.
+    every = frozenset().union(*(row.values for row in rows))
+    if absent := sorted(set(names) - every):
+        raise PromptError(
+            "a column map must name columns of the file",
+            got=", ".join(redacted(name) for name in absent),
+            remedy=f"it has {', '.join(sorted(redacted(name) for name in every))}",
+            where=path,
+        )
+    moved = []
+    for row in rows:
+        kept = {name: value for name, value in row.values.items() if name not in columns or name in names}
+        moved.append(TableRow({names.get(name, name): value for name, value in kept.items()}, row.where))
+    return moved
 
 
 def _refuse_large(size: int, path: Path) -> None:
@@ -85,10 +111,10 @@ def _text(content: bytes, path: Path) -> str:
 
 def _distinct(columns: Sequence[str], where: object) -> None:
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise PromptError("a column must stand once", got=f"{shown(repeated[0])} twice", where=where)
+        raise PromptError("a column must stand once", got=f"{redacted(repeated[0])} twice", where=where)
 
 
-def _csv(content: bytes, path: Path) -> Iterator[Row]:
+def _csv(content: bytes, path: Path) -> Iterator[TableRow]:
     lines = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True)
     try:
         columns = next(lines, [])
@@ -100,7 +126,7 @@ def _csv(content: bytes, path: Path) -> Iterator[Row]:
                     f"a row must have the header's {len(columns)} columns", got=len(line), where=where
                 )
             if line:
-                yield Row(dict(zip(columns, line, strict=True)), where)
+                yield TableRow(dict(zip(columns, line, strict=True)), where)
     except csv.Error:
         raise PromptError(
             "a csv file must be quoted rightly, its fields at most 128 KiB",
@@ -109,14 +135,14 @@ def _csv(content: bytes, path: Path) -> Iterator[Row]:
         ) from None
 
 
-def _jsonl(content: bytes, path: Path) -> Iterator[Row]:
+def _jsonl(content: bytes, path: Path) -> Iterator[TableRow]:
     for number, line in enumerate(_text(content, path).split("\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
             yield _object(_json(line, where), where)
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[Row]:
+def _json_rows(content: bytes, path: Path) -> Iterator[TableRow]:
     found = _json(_text(content, path), str(path))
     if isinstance(found, list):
         for number, value in enumerate(found, start=1):
@@ -124,7 +150,7 @@ def _json_rows(content: bytes, path: Path) -> Iterator[Row]:
         return
     for number, (key, value) in enumerate(_object(found, str(path)).values.items(), start=1):
         row = _object(value, f"{path}: row {number}")
-        yield Row({KEY: key, **row.values}, row.where)
+        yield TableRow({KEY: key, **row.values}, row.where)
 
 
 def _json(text: str, where: str) -> Any:
@@ -144,13 +170,13 @@ def _json(text: str, where: str) -> Any:
         ) from None
 
 
-def _object(value: Any, where: str) -> Row:
+def _object(value: Any, where: str) -> TableRow:
     if not isinstance(value, dict):
         raise PromptError("a row must be one JSON object", got=type(value).__name__, where=where)
-    return Row(value, where)
+    return TableRow(value, where)
 
 
-def _parquet(content: bytes, path: Path) -> Iterator[Row]:
+def _parquet(content: bytes, path: Path) -> Iterator[TableRow]:
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -171,12 +197,12 @@ def _parquet(content: bytes, path: Path) -> Iterator[Row]:
             _refuse_large(unpacked, path)
             for row in part.to_pylist():
                 number += 1
-                yield Row(row, f"{path}: row {number}")
+                yield TableRow(row, f"{path}: row {number}")
     except (arrow.ArrowException, OSError):
         raise PromptError("a parquet file must be whole", got="a broken one", where=path) from None
 
 
-READERS: Mapping[str, Callable[[bytes, Path], Iterator[Row]]] = {
+READERS: Mapping[str, Callable[[bytes, Path], Iterator[TableRow]]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
     ".json": _json_rows,

@@ -7,18 +7,17 @@ in the recipe, tier C never. What no set says clearly is on the strict side: tie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from palette.fingerprints import fingerprint
+from palette.prompts.rows import Kind, Tier
 
-Tier = Literal["A", "B", "C"]
 VERSION = 1
 
 
 class Label(NamedTuple):
     """The labels of a category: its kind, domain, hazard and tier; benign rows need no tier."""
 
-    kind: Literal["restricted", "benign"]
+    kind: Kind
     domain: str
     hazard: str | None
     tier: Tier | None
@@ -54,24 +53,11 @@ UNSORTED = _restricted("unsorted", None)
 NONCOMPLIANCE = _restricted("noncompliance", None)
 PERSUASION = _restricted("persuasion", "spc_ele")
 
-AILUMINATE = {
-    "vcr": VIOLENT,
-    "ncr": CRIME,
-    "src": SEXUAL_CRIMES,
-    "cse": CHILD_SAFETY,
-    "dfm": DEFAMATION,
-    "spc_hlt": HEALTH,
-    "spc_fin": FINANCE,
-    "spc_lgl": LEGAL,
-    "spc_ele": ELECTIONS,
-    "prv": PRIVACY,
-    "ipv": PROPERTY,
-    "iwp": WEAPONS,
-    "hte": HATE,
-    "ssh": SELF_HARM,
-    "sxc": SEXUAL_CONTENT,
-    "sxc_prn": SEXUAL_CONTENT,
-}
+_HAZARDS = (
+    *(VIOLENT, CRIME, SEXUAL_CRIMES, CHILD_SAFETY, DEFAMATION, HEALTH, FINANCE, LEGAL, ELECTIONS),
+    *(PRIVACY, PROPERTY, WEAPONS, HATE, SELF_HARM, SEXUAL_CONTENT),
+)
+AILUMINATE = {**{str(label.hazard): label for label in _HAZARDS}, "sxc_prn": SEXUAL_CONTENT}
 
 SORRY_BENCH = (
     *(HATE, HATE, VIOLENT, SEXUAL_CONTENT, DEFAMATION),  # 1-5: speech
@@ -83,6 +69,21 @@ SORRY_BENCH = (
     *(WEAPONS, PERSUASION, PERSUASION, PERSUASION, HATE),
     *(HATE, DEFAMATION, DEFAMATION, SELF_HARM, HEALTH),
     *(FINANCE, LEGAL, ADVICE, ADVICE),  # 41-44; 40 to 42 are medical, financial and legal advice
+)
+
+MM_SAFETYBENCH = (
+    *(CRIME, HATE, CYBER, VIOLENT, CRIME, CRIME, SEXUAL_CONTENT),  # 1-7
+    *(PERSUASION, PRIVACY, LEGAL, FINANCE, HEALTH, CRIME),
+)
+
+# XSTest's types; each of the former has unsafe contrasts under its own name.
+_LOOK_ALIKES = (
+    *("homonyms", "figurative_language", "safe_targets", "safe_contexts"),
+    *("definitions", "historical_events"),
+)
+_DISCRIMINATION_AND_PRIVACY = (
+    *("nons_group_real_discr", "real_group_nons_discr"),
+    *("privacy_public", "privacy_fictional"),
 )
 
 CATEGORIES: Mapping[str, Mapping[str, Label]] = {
@@ -119,48 +120,10 @@ CATEGORIES: Mapping[str, Mapping[str, Label]] = {
     "ailuminate": AILUMINATE,
     "medsafetybench": {"": CLINICAL},
     "sorrybench": {str(number): label for number, label in enumerate(SORRY_BENCH, start=1)},
-    "mm_safetybench": {
-        "01": CRIME,
-        "02": HATE,
-        "03": CYBER,
-        "04": VIOLENT,
-        "05": CRIME,
-        "06": CRIME,
-        "07": SEXUAL_CONTENT,
-        "08": PERSUASION,
-        "09": PRIVACY,
-        "10": LEGAL,
-        "11": FINANCE,
-        "12": HEALTH,
-        "13": CRIME,
-    },
+    "mm_safetybench": {f"{number:02}": label for number, label in enumerate(MM_SAFETYBENCH, start=1)},
     "xstest": {
-        **{
-            f"{name} safe": BENIGN
-            for name in (
-                "homonyms",
-                "figurative_language",
-                "safe_targets",
-                "safe_contexts",
-                "definitions",
-                "nons_group_real_discr",
-                "real_group_nons_discr",
-                "historical_events",
-                "privacy_public",
-                "privacy_fictional",
-            )
-        },
-        **{
-            f"contrast_{name} unsafe": VIOLENT
-            for name in (
-                "homonyms",
-                "figurative_language",
-                "safe_targets",
-                "safe_contexts",
-                "definitions",
-                "historical_events",
-            )
-        },
+        **{f"{name} safe": BENIGN for name in (*_LOOK_ALIKES, *_DISCRIMINATION_AND_PRIVACY)},
+        **{f"contrast_{name} unsafe": VIOLENT for name in _LOOK_ALIKES},
         "contrast_discr unsafe": HATE,
         "contrast_privacy unsafe": PRIVACY,
     },
@@ -170,9 +133,3 @@ CATEGORIES: Mapping[str, Mapping[str, Label]] = {
     "gsm8k": {"": BENIGN},
 }
 """Set → category, in lower case → labels."""
-
-
-def digest() -> str:
-    """The SHA-256 (hex) of the whole table and its version."""
-    table = {name: {key: list(label) for key, label in rows.items()} for name, rows in CATEGORIES.items()}
-    return fingerprint([VERSION, table])

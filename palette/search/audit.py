@@ -56,7 +56,7 @@ def audit(
             with intervening(run.backbone, directions, intervention):
                 replies = greedy_replies(run.backbone, prompts, settings.reply_tokens)
             texts = [run.backbone.decode(reply) for reply in replies]
-            verdicts = judge.verdicts([each.asked for each in rows], texts)
+            verdicts = judge.verdicts([each.request for each in rows], texts)
             labels = [verdict.label for verdict in verdicts]
             row[f"{name}_refusal"] = wilson(sum(label.refused for label in labels), len(labels))
             if name == "target":

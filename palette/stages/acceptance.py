@@ -41,7 +41,7 @@ def acceptance(run: Run, *, directions: bool = True) -> dict[str, Any]:
     judge = baseline_replies(run).judge
     rows = run.answered_prompts.split("test")
     replies = [backbone.decode(r) for r in _replies(run, rows)]
-    verdicts = judge.verdicts(rows.asked, replies)
+    verdicts = judge.verdicts(rows.requests, replies)
     kinds = [_kind(run, row) for row in rows]
     known = [correct(text, row.answer or "") for text, row in zip(replies, rows, strict=True)]
     refused = [verdict.label.refused for verdict in verdicts]
@@ -163,7 +163,7 @@ def _rates(run: Run, split: Split, judge: RuleJudge, most: int) -> tuple[float, 
     """Share of restricted prompts refused and of benign prompts answered rightly."""
     rows = run.answered_prompts.split(split).capped(most)
     texts = [run.backbone.decode(reply) for reply in _replies(run, rows)]
-    verdicts = judge.verdicts(rows.asked, texts)
+    verdicts = judge.verdicts(rows.requests, texts)
     refused = [v.label.refused for v, row in zip(verdicts, rows, strict=True) if row.kind == "restricted"]
     right = [
         correct(text, row.answer or "") for text, row in zip(texts, rows, strict=True) if row.kind == "benign"

@@ -17,7 +17,7 @@ from palette.evaluation.outcomes import SIDES, Outcome, judged, marked, share
 from palette.evaluation.subjects import Logits, Replies, Requests, Tokens, kl
 from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
-from palette.prompts.rows import normalised
+from palette.prompts.rows import case_folded_hash
 from palette.suites.harness import examine, required
 from palette.suites.results import Exchanges, Figures, Item, MeasureResult, Origin, changed
 from palette.suites.run import SuiteRun
@@ -70,7 +70,7 @@ def ask(measure: RefusalKept | RefusalRelaxed | OverRefusal, run: SuiteRun) -> M
     items = [
         Item(
             row.id,
-            normalised(row),
+            case_folded_hash(row),
             tuple(str(getattr(outcome, f"label_{side}")) for side in sides),
             tuple(bool(getattr(outcome, f"refused_{side}")) for side in sides),
         )

@@ -120,8 +120,13 @@ class SuiteRun(Run[Suite]):
         if path.is_dir():
             prompts = load_prompts(path, answers=True).split("test")
         else:
-            columns = measure.columns or None
-            source = load_source(path, measure.layout, columns, measure.domain, measure.drop_overlaps)
+            source = load_source(
+                path,
+                measure.layout,
+                columns=measure.columns,
+                domain=measure.domain,
+                drop_overlaps=measure.drop_overlaps,
+            )
             prompts, origin = source.prompts, Origin.of(source)
         if measure.domains:
             prompts = prompts.where(lambda row: row.domain in measure.domains)

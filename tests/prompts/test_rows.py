@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint
 from palette.prompts import Prompt, PromptSet, messages
-from palette.prompts.rows import normalised, split_by_hash
+from palette.prompts.rows import (
+    case_folded_hash,
+    normalised_hash,
+    redacted,
+    repeated_prompts,
+    require_distinct,
+    split_by_hash,
+)
 
 LABELS = st.tuples(
     st.sampled_from(["a", "b"]),
@@ -42,7 +51,7 @@ def test_a_text_is_one_message_of_the_user() -> None:
     assert messages(prompt("How?")) == [{"role": "user", "content": "How?"}]
 
 
-def test_what_is_asked_is_the_last_message_of_the_user() -> None:
+def test_the_request_is_the_last_message_of_the_user() -> None:
     turns = (
         (("role", "user"), ("content", "Why?")),
         (("role", "assistant"), ("content", "So.")),
@@ -50,7 +59,7 @@ def test_what_is_asked_is_the_last_message_of_the_user() -> None:
     )
     silent = prompt(((("role", "system"), ("content", "Be kind.")),), id="3")
     rows = PromptSet((prompt("Where?"), prompt(turns, id="2"), silent))
-    assert rows.asked == ["Where?", "How?", ""] == [row.asked for row in rows]
+    assert rows.requests == ["Where?", "How?", ""] == [row.request for row in rows]
 
 
 def test_messages_are_given_back_in_order() -> None:
@@ -60,18 +69,18 @@ def test_messages_are_given_back_in_order() -> None:
 
 @pytest.mark.parametrize("same", ["how?", "  HOW? ", "\nHow?\t", chat(("user", "how?"))])
 def test_case_spacing_and_form_make_no_other_prompt(same: Any) -> None:
-    assert normalised(prompt(same)) == normalised(prompt("How?"))
+    assert case_folded_hash(prompt(same)) == case_folded_hash(prompt("How?"))
 
 
 @pytest.mark.parametrize(
     "other", ["How", "Ho w?", chat(("system", "How?")), chat(("user", "How?"), ("user", "How?"))]
 )
 def test_other_words_roles_or_turns_make_another_prompt(other: Any) -> None:
-    assert normalised(prompt(other)) != normalised(prompt("How?"))
+    assert case_folded_hash(prompt(other)) != case_folded_hash(prompt("How?"))
 
 
 def test_labels_make_no_other_prompt() -> None:
-    assert normalised(prompt(id="2", domain="legal", answer="So.")) == normalised(prompt())
+    assert case_folded_hash(prompt(id="2", domain="legal", answer="So.")) == case_folded_hash(prompt())
 
 
 @pytest.mark.parametrize(
@@ -159,3 +168,100 @@ def test_a_required_set_is_itself_unless_it_is_empty() -> None:
     with pytest.raises(PromptError) as caught:
         PromptSet(()).required("target")
     assert str(caught.value) == "every role needs at least one prompt, got no target prompt; add rows for it"
+
+
+Key = Callable[[Prompt], str]
+
+SAME = [
+    "how tall is a giraffe",
+    "HOW TALL IS A GIRAFFE?!",
+    "  How  tall\nis a\tgiraffe ? ",
+    "“How tall is a giraffe?”",
+    "How tall is a giraffe\uff1f",
+    "How tall is a gira\ufb00e?",
+    "How tall is a gi\u200braffe?",
+    "\uff28\uff4f\uff57 tall is a giraffe?",
+]
+OTHER = ["How tall is the giraffe?", "How tall is a gira ffe?", "How tall is a giraffé?", "¿?", "!!"]
+
+
+def knows_the_same_and_no_other(key: Key) -> None:
+    assert {key(prompt(text)) for text in SAME} == {key(prompt(SAME[0]))}
+    assert len({key(prompt(text)) for text in [*OTHER, SAME[0]]}) == len(OTHER) + 1
+    system = ((("content", "How tall is a giraffe?"), ("role", "system")),)
+    assert key(prompt(system)) != key(prompt("How tall is a giraffe?"))
+    assert key(prompt(image="a.png")) != key(prompt(image="b.png"))
+
+
+def test_case_spacing_punctuation_and_invisible_characters_make_no_other_prompt() -> None:
+    knows_the_same_and_no_other(normalised_hash)
+
+
+def letters_only(row: Prompt) -> str:
+    return "".join(mark for mark in str(row.prompt).casefold() if mark.isalnum())
+
+
+@pytest.mark.parametrize("broken", [case_folded_hash, letters_only, lambda row: row.prompt])
+def test_a_broken_hash_is_caught(broken: Key) -> None:
+    with pytest.raises(AssertionError):
+        knows_the_same_and_no_other(broken)
+
+
+@given(st.text())
+def test_a_text_is_like_itself_in_other_cases(text: str) -> None:
+    assert normalised_hash(prompt(text)) == normalised_hash(prompt(text))
+    assert normalised_hash(prompt(text + " x")) == normalised_hash(prompt(f" {text}  x."))
+
+
+OVERLAPPING = [
+    prompt(id="a", kind="benign", split="test"),
+    prompt(id="b", tier="A", split="test"),
+    prompt(id="c", tier="C", split="train"),
+    prompt(id="d", tier="C", split="test"),
+    prompt(id="e", tier="C", split="validation"),
+]
+
+
+@pytest.mark.parametrize("order", list(permutations(OVERLAPPING))[::17])
+def test_the_strictest_is_kept_and_then_the_one_in_the_test_split(order: tuple[Prompt, ...]) -> None:
+    pairs = repeated_prompts([*order, prompt("Why?", id="x")])
+    assert {kept.id for kept, _ in pairs} == {"d"}
+    assert [other.id for _, other in pairs] == [row.id for row in order if row.id != "d"]
+
+
+def test_of_two_alike_the_first_is_kept() -> None:
+    pairs = repeated_prompts([prompt(id="first"), prompt(id="second")])
+    assert [(kept.id, other.id) for kept, other in pairs] == [("first", "second")]
+
+
+def test_what_stands_again_is_counted_and_named_by_id() -> None:
+    rows = [
+        prompt(id=f"{name}:{i}", text=f"How {i}?", split=split)
+        for name, split in (("one", "test"), ("two", "train"))
+        for i in range(10)
+    ]
+    rows.append(prompt(id="one:0", text="how 0", split="test"))
+    with pytest.raises(PromptError) as caught:
+        require_distinct(rows, "here", "mend it")
+    found = str(caught.value)
+    assert found.startswith(
+        "a prompt must stand once, whatever its case, spacing and punctuation, got 11 that stand again, "
+        "10 of them in another split ('two:0' like 'one:0', 'one:0' twice, 'two:1' like 'one:1', "
+    )
+    assert found.endswith(" and 3 more); mend it (here)")
+    require_distinct(rows[:10], "here", "mend it")
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("A", "'A'"),
+        (7, "7"),
+        ("two words", "a text of 9 characters"),
+        ("x" * 40, "a text of 40 characters"),
+        (["a", "b"], "a value of type list"),
+    ],
+)
+def test_a_word_is_shown_and_a_text_is_not(value: object, sentence: str) -> None:
+    assert redacted(value) == sentence
+    assert redacted("x" * 40, 60) == repr("x" * 40)

@@ -9,9 +9,10 @@ import pytest
 
 from palette.authorisation import FLOOR, Authorisation, Role
 from palette.errors import PromptError
+from palette.fingerprints import fingerprint
 from palette.prompts import load_source, messages
-from palette.prompts.schemas import SCHEMAS
-from palette.prompts.taxonomy import AILUMINATE, CATEGORIES, digest
+from palette.prompts.schemas import PROVENANCE, SCHEMAS
+from palette.prompts.taxonomy import AILUMINATE, CATEGORIES, VERSION
 from tests.fixtures.standins import STAND_INS, TEXT
 
 DATA = Path(os.environ.get("PALETTE_DATA", "no data"))
@@ -106,7 +107,8 @@ def test_the_tiers_of_the_hazards_are_those_that_are_published() -> None:
 
 
 def test_the_table_is_versioned_by_its_content() -> None:
-    assert digest() == "87b50e0ba4eee8cc0f3e3a842a9bcd85e639c19e2dc5080c5f4c651be8412001"
+    table = {name: {key: list(label) for key, label in rows.items()} for name, rows in CATEGORIES.items()}
+    assert fingerprint([VERSION, table]) == "87b50e0ba4eee8cc0f3e3a842a9bcd85e639c19e2dc5080c5f4c651be8412001"
     assert {name: len(rows) for name, rows in CATEGORIES.items()} == {
         "harmbench": 7,
         "jailbreakbench": 10,
@@ -122,7 +124,7 @@ def test_the_table_is_versioned_by_its_content() -> None:
         "coconot_contrast": 1,
         "gsm8k": 1,
     }
-    assert set(CATEGORIES) == set(SCHEMAS)
+    assert set(CATEGORIES) == set(SCHEMAS) == set(PROVENANCE)
 
 
 def test_harmbench_s_context_stands_before_the_behaviour(write: Any) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from palette.errors import PromptError
 from palette.prompts import tables
-from palette.prompts.tables import KEY, read_table
+from palette.prompts.tables import KEY, read_rows, shared_columns
 
 ROWS = [{"id": "1", "prompt": "Why, oh\nwhy?"}, {"id": "2", "prompt": "“Who”?"}]
 
 
 def error(path: Path) -> str:
     with pytest.raises(PromptError) as caught:
-        read_table(path)
+        read_rows(path)
     return str(caught.value)
 
 
@@ -24,27 +24,27 @@ def error(path: Path) -> str:
 def test_every_ending_gives_the_same_rows(ending: str, write: Any) -> None:
     path = write(f"a.{ending.lower()}", ROWS)
     path = path.rename(path.with_suffix(f".{ending}"))
-    table = read_table(path)
-    assert [row.values for row in table.rows] == ROWS
-    assert table.columns == {"id", "prompt"}
-    assert all(row.where.startswith(str(path)) for row in table.rows)
+    rows = read_rows(path)
+    assert [row.values for row in rows] == ROWS
+    assert shared_columns(rows) == {"id", "prompt"}
+    assert all(row.where.startswith(str(path)) for row in rows)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("id,prompt\r\n1,Why?\r\n".encode("utf-8-sig"))
-    assert [row.values for row in read_table(path).rows] == [{"id": "1", "prompt": "Why?"}]
+    assert [row.values for row in read_rows(path)] == [{"id": "1", "prompt": "Why?"}]
 
 
 def test_rows_by_key_hold_their_key(write: Any) -> None:
-    table = read_table(write("a.json", ROWS, by_key=True))
-    assert [row.values[KEY] for row in table.rows] == ["0", "1"]
+    rows = read_rows(write("a.json", ROWS, by_key=True))
+    assert [row.values[KEY] for row in rows] == ["0", "1"]
 
 
 def test_columns_are_those_that_every_row_has(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1, "b": 2}\n\n{"a": 1, "c": 3}\n')
-    assert read_table(path).columns == {"a"}
+    assert shared_columns(read_rows(path)) == {"a"}
 
 
 SECRET = "a sentence that no error may show"
@@ -120,7 +120,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(
     monkeypatch.setattr(tables, "LARGEST", 1024**2)
     assert error(path).startswith("a prompt file must hold at most 1 MiB, got 1.")
     monkeypatch.setattr(tables, "LARGEST", 64 * 1024**2)
-    assert len(read_table(path).rows) == 2000
+    assert len(read_rows(path)) == 2000
 
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
@@ -135,6 +135,6 @@ def test_the_cause_of_an_error_is_not_carried_along(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": SECRET})[:-1])
     with pytest.raises(PromptError) as caught:
-        read_table(path)
+        read_rows(path)
     assert caught.value.__suppress_context__
     assert caught.value.__cause__ is None

@@ -33,8 +33,8 @@ def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
     rows = shared.prompts.split("test").capped(8)
     backbone = shared.backbone
     texts = [backbone.decode(reply) for reply in greedy_replies(backbone, shared.render(rows), 32)]
-    found = PanelJudge(rules).verdicts(rows.asked, texts)
-    assert found == rules.verdicts(rows.asked, texts)
+    found = PanelJudge(rules).verdicts(rows.requests, texts)
+    assert found == rules.verdicts(rows.requests, texts)
     assert 0 < sum(verdict.label.refused for verdict in found) < len(found)
     benign = [verdict for verdict, row in zip(found, rows, strict=True) if row.kind == "benign"]
     assert not any(verdict.label.refused for verdict in benign)

@@ -8,7 +8,7 @@ import pytest
 
 from palette.errors import PromptError
 from palette.prompts import load_prompts, messages
-from palette.prompts.rows import normalised, split_by_hash
+from palette.prompts.rows import case_folded_hash, split_by_hash
 
 ROW = {"id": "1", "prompt": "How?", "kind": "restricted"}
 KEYS = "id, prompt, kind, split, tier, answer, hazard, image"
@@ -70,7 +70,7 @@ def test_a_row_without_a_split_has_that_of_its_prompts_hash(tmp_path: Path) -> N
     write(tmp_path, "medical.jsonl", *rows)
     found = load_prompts(tmp_path)
     assert {row.split for row in found} == {"train", "validation", "test"}
-    assert all(row.split == split_by_hash(normalised(row)) for row in found)
+    assert all(row.split == split_by_hash(case_folded_hash(row)) for row in found)
 
 
 def test_a_split_by_hash_does_not_move_when_rows_are_added_or_labelled(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_a_split_by_hash_does_not_move_when_rows_are_added_or_labelled(tmp_path:
         "legal.jsonl",
         *({**ROW, "id": f"x{i}", "prompt": f" HOW  {i}?", "kind": "benign"} for i in reversed(range(30))),
     )
-    one = {normalised(row): row.split for row in load_prompts(tmp_path / "one")}
-    two = {normalised(row): row.split for row in load_prompts(tmp_path / "two")}
+    one = {case_folded_hash(row): row.split for row in load_prompts(tmp_path / "one")}
+    two = {case_folded_hash(row): row.split for row in load_prompts(tmp_path / "two")}
     assert one.items() <= two.items()
 
 
@@ -116,21 +116,37 @@ def test_a_domain_with_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "medical.jsonl"
     path.write_bytes(b"\xff\xfe")
-    found = error(tmp_path)
-    assert found.startswith("a prompt file must be readable UTF-8, got 'utf-8' codec can't decode")
-    assert found.endswith(f"; save it as UTF-8 ({path})")
+    assert error(tmp_path) == f"a prompt file must be UTF-8, got another byte at 0; save it as UTF-8 ({path})"
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "medical.jsonl").mkdir()
-    assert error(tmp_path).startswith("a prompt file must be readable UTF-8, got [Errno")
+    assert error(tmp_path).startswith("a prompt file must be readable, got Is a directory (")
+
+
+def test_a_domain_without_a_row_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "legal.jsonl", ROW)
+    path = write(tmp_path, "medical.jsonl", "")
+    assert error(tmp_path) == f"a prompt file must have rows, got none ({path})"
+
+
+def test_a_byte_order_mark_is_read_away(tmp_path: Path) -> None:
+    (tmp_path / "medical.jsonl").write_text(json.dumps(ROW), encoding="utf-8-sig")
+    assert len(load_prompts(tmp_path)) == 1
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "medical.jsonl", '{"id": "1", "prompt": "How?", "kind": "benign", "kind": "restricted"}'
+    )
+    assert error(tmp_path) == f"a column must stand once, got 'kind' twice ({path}:1)"
 
 
 def test_a_line_that_is_not_json_is_refused_with_its_number(tmp_path: Path) -> None:
     path = write(tmp_path, "medical.jsonl", ROW, "", "{'id': 2}")
-    found = error(tmp_path)
-    assert found.startswith("a row must be one JSON object, got Expecting property name")
-    assert found.endswith(f"; mend the line ({path}:3)")
+    assert error(tmp_path) == (
+        f"a row must be valid JSON, got something else at its line 1; mend it ({path}:3)"
+    )
 
 
 LAWS: list[tuple[Any, str]] = [
