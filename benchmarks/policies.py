@@ -26,13 +26,13 @@ from palette.mosaic.examples import course
 from palette.mosaic.outcomes import figures
 from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
 from palette.mosaic.sampling import Sampling, subsets
-from palette.organism.categories import CATEGORIES
-from palette.organism.world import create_world
 from palette.prompts import messages
 from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
 from palette.stages.tokens import assignment_of
+from tools.organism.categories import CATEGORIES
+from tools.organism.world import create_world
 
 Replies = Callable[[Subset], list[list[int]]]
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 from palette.authorisation import Role
 from palette.evaluation.reply_cache import Responses
 from palette.evaluation.settings import CollectSettings
-from palette.judging.cutting import tokens_to_tell
-from palette.judging.refusal_prefixes import learn_refusal_prefixes
+from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
 from palette.run import Run
 

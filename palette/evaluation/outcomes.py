@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palette.authorisation import Role
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, wilson
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from palette.judging.cutting import FloorReplies
+from palette.judging.refusal_prefixes import FloorReplies
 from palette.judging.registry import FORMS, JudgeName
 from palette.prompts import Split
 from palette.settings import Settings

@@ -10,7 +10,7 @@ from palette.backbones import Backbone
 from palette.evaluation.outcomes import SIDES, Outcome
 from palette.evaluation.replies import Replies
 from palette.judging.judge import Judge, Verdict
-from palette.judging.reference import correct
+from palette.judging.rules import correct
 from palette.prompts import Prompt, PromptSet
 
 

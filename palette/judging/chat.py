@@ -19,10 +19,8 @@ from urllib.request import Request, urlopen
 
 from palette.errors import JudgeError
 from palette.fingerprints import fingerprint
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
-from palette.judging.normalisation import read, without_thoughts
-from palette.judging.rules import unspoken
+from palette.judging.judge import Label, Verdict
+from palette.judging.normalisation import broken_verdict, normalise, without_thoughts
 
 KEY = "PALETTE_JUDGE_KEY"
 """The environment variable that holds the key; nothing else may."""
@@ -82,8 +80,8 @@ class ChatJudge:
 
     def verdict(self, prompt: str, reply: str) -> Verdict:
         """The verdict on one reply."""
-        if found := unspoken(read(reply)):
-            return found
+        if broken := broken_verdict(normalise(reply)):
+            return broken
         word = self._said(prompt, without_thoughts(reply)).strip().casefold()
         return Verdict(ANSWERS[word]) if word in ANSWERS else Verdict(Label.UNJUDGED, (UNREAD,))
 
@@ -149,3 +147,12 @@ def parse_address(text: str) -> tuple[str, str]:
     if parts.username or parts.password or parts.query:
         raise ValueError(f"a chat judge's address must hold no key; put it into {KEY}")
     return model, url
+
+
+def chat_judge(address: str) -> ChatJudge:
+    """The judge of a chat model by ``MODEL@URL``.
+
+    Raises:
+        ValueError: as ``parse_address`` does.
+    """
+    return ChatJudge(*parse_address(address))

@@ -10,7 +10,7 @@ from palette.backbones import Backbone
 from palette.evaluation.replies import Lengths
 from palette.evaluation.reply_cache import Responses
 from palette.judging.judge import Judge
-from palette.judging.reference import correct
+from palette.judging.rules import correct
 from palette.mosaic.mounting import Controlled
 from palette.mosaic.outcomes import TokenOutcome
 from palette.mosaic.settings import TokenEvaluateSettings

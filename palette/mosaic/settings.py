@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from palette.judging.cutting import FloorReplies
+from palette.judging.refusal_prefixes import FloorReplies
 from palette.mosaic.tokens import Place
 from palette.prompts import Split
 from palette.settings import Settings

@@ -8,7 +8,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import PromptError
 from palette.judging.judge import Verdict
-from palette.judging.reference import correct
+from palette.judging.rules import correct
 from palette.prompts import Prompt, messages
 from palette.prompts.rows import normalised
 from palette.statistics import wilson

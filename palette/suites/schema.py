@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from palette.judging.cutting import FloorReplies
+from palette.judging.refusal_prefixes import FloorReplies
 from palette.judging.registry import FORMS, JudgeName
 from palette.settings import Settings, Thinking, dotted, override, read_yaml, settled
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from palette.judging import training
-from palette.judging.exercises import exercises
-from palette.judging.trained import load_judge
+from tools.judge import training
+from tools.judge.__main__ import main as train_judge
+from tools.judge.synthetic import synthetic_replies
 
 Palette = Callable[..., tuple[int, str, str]]
 SHARES = ("accuracy", "missed_refusals", "false_alarms")
@@ -21,7 +21,7 @@ SHARES = ("accuracy", "missed_refusals", "false_alarms")
 def labelled(tmp_path: Path) -> Path:
     """Harmless replies with the columns and labels of XSTest."""
     path = tmp_path / "completions_one.csv"
-    texts, refused = exercises(5, 10)
+    texts, refused = synthetic_replies(5, 10)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "prompt", "completion", "final_label"])
@@ -58,13 +58,9 @@ def test_several_files_and_other_columns_for_people(palette: Palette, labelled: 
 def test_a_trained_judge_can_be_named(
     palette: Palette, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EXERCISES", 40)
+    monkeypatch.setattr(training, "SYNTHETIC", 40)
     path = tmp_path / "own" / "judge.safetensors"
-    status, out, _ = palette(
-        "judge", "train", labelled, "--to", path, "--licence", "CC0", "--source", "us", "--json"
-    )
-    assert status == 0 and json.loads(out)["licence"] == "CC0"
-    assert load_judge(path).fingerprint == json.loads(out)["judge"]
+    train_judge([labelled], to=path)
     status, out, _ = palette(
         "judge", "calibrate", labelled, "--judge", f"trained:{path}", "-o", tmp_path, "--json"
     )
@@ -94,5 +90,3 @@ def test_an_empty_file_and_a_missing_one_are_errors(palette: Palette, tmp_path: 
     for name, message in (("empty.csv", "must have a row, got none"), ("none.csv", "No such file")):
         status, _, err = palette("judge", "calibrate", tmp_path / name)
         assert status == 2 and message in err
-    status, _, err = palette("judge", "train", tmp_path / "none.csv")
-    assert status == 2 and "No such file" in err

@@ -16,8 +16,7 @@ from palette.evaluation.provenance import Context
 from palette.evaluation.reply_cache import Kept, Responses, Tally
 from palette.evaluation.settings import EvaluateSettings, GateSettings
 from palette.files import cache_folder
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from palette.run import Run

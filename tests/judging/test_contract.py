@@ -6,15 +6,12 @@ from dataclasses import replace
 import pytest
 
 from palette.judging.chat import ChatJudge
-from palette.judging.classifier import ClassifierJudge
+from palette.judging.classifiers import ClassifierJudge, TrainedJudge, load_trained_judge
 from palette.judging.judge import Judge
 from palette.judging.panel import PanelJudge
-from palette.judging.reference import ReferenceJudge
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import TrainedJudge, load_judge
 from tests.fixtures.endpoint import Endpoint, parrot
 from tests.fixtures.judges import (
-    PROMPTS,
     ForgetfulJudge,
     KeywordJudge,
     MoodyJudge,
@@ -41,22 +38,19 @@ JUDGES: dict[str, tuple[Callable[[], Judge], Callable[[], list[Judge]]]] = {
     "rule": (RuleJudge, lambda: [RuleJudge(OPENINGS)]),
     "rule with prefixes": (lambda: RuleJudge(OPENINGS), lambda: [RuleJudge(("zorb",)), RuleJudge()]),
     "trained": (
-        load_judge,
+        load_trained_judge,
         lambda: [
-            stricter(load_judge()),
-            replace(load_judge(), weights=load_judge().weights * 2),
-            replace(load_judge(), bias=0.0),
+            stricter(load_trained_judge()),
+            replace(load_trained_judge(), weights=load_trained_judge().weights * 2),
+            replace(load_trained_judge(), bias=0.0),
         ],
     ),
     "panel": (
         PanelJudge,
-        lambda: [PanelJudge(RuleJudge(OPENINGS)), PanelJudge(trained=stricter(load_judge())), RuleJudge()],
-    ),
-    "reference": (
-        lambda: ReferenceJudge({PROMPTS[1]: "an hour"}),
         lambda: [
-            ReferenceJudge({PROMPTS[1]: "a day"}),
-            ReferenceJudge({PROMPTS[1]: "an hour"}, PanelJudge()),
+            PanelJudge(RuleJudge(OPENINGS)),
+            PanelJudge(trained=stricter(load_trained_judge())),
+            RuleJudge(),
         ],
     ),
     "classifier": (lambda: ClassifierJudge(classify, "a"), lambda: [ClassifierJudge(classify, "b")]),

@@ -6,10 +6,10 @@ import pytest
 
 from palette.errors import BackboneError, JudgeError, OutputError, RecipeError
 from palette.judging.chat import ChatJudge
+from palette.judging.classifiers import SHIPPED, load_trained_judge
 from palette.judging.panel import PanelJudge
 from palette.judging.registry import checked_name, judge_named
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import SHIPPED, load_judge
 from palette.recipe import create_recipe
 
 OPENINGS = ("zorb nak closed",)
@@ -19,8 +19,8 @@ def test_each_name_gives_its_judge_and_the_rules_know_the_openings() -> None:
     assert judge_named("rule", OPENINGS) == RuleJudge(OPENINGS)
     panel = judge_named("panel", OPENINGS)
     assert isinstance(panel, PanelJudge) and panel.rules == RuleJudge(OPENINGS)
-    assert judge_named("trained").fingerprint == load_judge().fingerprint
-    assert judge_named(f"trained:{SHIPPED}").fingerprint == load_judge().fingerprint
+    assert judge_named("trained").fingerprint == load_trained_judge().fingerprint
+    assert judge_named(f"trained:{SHIPPED}").fingerprint == load_trained_judge().fingerprint
     assert judge_named("chat:some/model@http://localhost:1/v1") == ChatJudge(
         "some/model", "http://localhost:1/v1"
     )

@@ -15,8 +15,7 @@ from palette.authorisation import Authorisation
 from palette.backbones import reply_logits
 from palette.errors import PromptError, RecipeError
 from palette.evaluation.divergence import divergence as mean_divergence
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from palette.suites.forcing import ratio
 from palette.suites.running import measure
 from palette.suites.schema import Suite
