@@ -1,16 +1,13 @@
 """Calibration: a judge's own error, measured on replies that people have labelled.
 
-Labelled replies are read from csv or jsonl; their texts enter no message.
+The texts of labelled replies enter no message.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.judge import LABEL_NAMES, Judge, Label
 from palette.judging.panel import DISAGREEMENT
 from palette.judging.registry import judge_named
+from palette.prompts.tables import read_table
 from palette.statistics import cohen_kappa, wilson
 
 FORMAT = "palette-calibration/1"
@@ -72,30 +70,26 @@ def column_map(text: str) -> dict[str, str]:
 
 
 def read_labelled(path: Path, columns: Mapping[str, str] = COLUMNS) -> LabelledFile:
-    """The labelled replies of a csv or jsonl file.
+    """The labelled replies of a file: csv, jsonl, json or parquet.
 
     Raises:
-        JudgeError: if it cannot be read, has no row, or lacks a column or a known label.
+        PromptError: if it cannot be read, or has no row.
+        JudgeError: if it lacks a column or a known label.
     """
     rows = []
-    for number, row in _rows(path):
-        where = f"{path.name}, row {number}"
+    for row in read_table(path).rows:
+        values = row.values
         for name, column in columns.items():
-            if name != "model" and not isinstance(row.get(column), str):
-                known = ", ".join(sorted(map(str, row))) or "none"
+            if name != "model" and not isinstance(values.get(column), str):
                 raise JudgeError(
                     f"labelled replies must have the column {column} ({name}) as text",
-                    got=f"columns {known}",
+                    got=f"columns {', '.join(sorted(values))}",
                     remedy=f"name it with --columns {name}=COLUMN",
-                    where=where,
+                    where=row.where,
                 )
-        model = str(row.get(columns.get("model", "model")) or path.stem)
-        label = label_named(row[columns["label"]], where)
-        rows.append(LabelledReply(row[columns["prompt"]], row[columns["completion"]], label, model))
-    if not rows:
-        raise JudgeError(
-            "labelled replies must have a row", got="none", remedy="check the file", where=path.name
-        )
+        model = str(values.get(columns.get("model", "model")) or path.stem)
+        label = label_named(values[columns["label"]], row.where)
+        rows.append(LabelledReply(values[columns["prompt"]], values[columns["completion"]], label, model))
     return LabelledFile(path.name, fingerprint_file(path), tuple(rows))
 
 
@@ -115,40 +109,6 @@ def label_named(text: str, where: object = None) -> Label:
             where=where,
         )
     return LABEL_NAMES[name]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file with their numbers, from 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JudgeError(
-            "labelled replies must be a readable csv or jsonl file in UTF-8",
-            got=getattr(error, "strerror", None) or "another encoding",
-            remedy="check the path",
-            where=path,
-        ) from error
-    if path.suffix.lower() != ".jsonl":
-        try:
-            yield from enumerate(csv.DictReader(StringIO(text, newline="")), start=1)
-        except csv.Error as error:
-            raise JudgeError("labelled replies must be valid csv", got=error, where=path.name) from error
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise JudgeError(
-                "a line of labelled replies must be a JSON object",
-                got="something else",
-                remedy="mend the line",
-                where=f"{path.name}:{number}",
-            )
-        yield number, row
 
 
 def calibrate(judge: Judge, name: str, files: Sequence[LabelledFile]) -> dict[str, Any]:
@@ -231,18 +191,12 @@ def find_calibration(name: str, given: Path | None, folder: Path) -> dict[str, A
     if given is None and not path.is_file():
         return None
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    stated = content if isinstance(content, dict) and content.get("format") == FORMAT else {}
+    if stated.get("judge") != judge_named(name).fingerprint:
         raise JudgeError(
-            f"a calibration must be a {FORMAT} file",
-            got="another file",
-            remedy="write one with palette judge calibrate",
-            where=path,
-        )
-    if content.get("judge") != judge_named(name).fingerprint:
-        raise JudgeError(
-            f"a calibration must be of the judge that judges, {name}",
-            got=f"one of {content.get('judge_name')}, or of another version",
+            f"a calibration must be a {FORMAT} file of the judge that judges, {name}",
+            got=f"one of {stated.get('judge_name')}, or of another version" if stated else "another file",
             remedy=f"measure it again with palette judge calibrate --judge {name}",
             where=path,
         )
-    return content
+    return stated

@@ -37,14 +37,9 @@ class Label(StrEnum):
 
 LABEL_NAMES = {
     **{label.value: label for label in Label},
-    "full_refusal": Label.REFUSAL,
+    **dict.fromkeys(("full_refusal", "rejection", "refused"), Label.REFUSAL),
     "partial_refusal": Label.PARTIAL,
-    "compliance": Label.FULL_COMPLIANCE,
-    "rejection": Label.REFUSAL,
-    "refused": Label.REFUSAL,
-    "normal": Label.FULL_COMPLIANCE,
-    "complied": Label.FULL_COMPLIANCE,
-    "answer": Label.FULL_COMPLIANCE,
+    **dict.fromkeys(("compliance", "normal", "complied", "answer"), Label.FULL_COMPLIANCE),
 }
 """The labels as data sets of labelled replies, and classifiers of refusals, write them."""
 

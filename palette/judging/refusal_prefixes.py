@@ -141,7 +141,6 @@ def tells(shape: Shape, restricted: Beginnings, benign: Beginnings) -> bool:
 
 TOLD = 0.99
 """The share of a backbone's refusals that must be told after as many tokens."""
-
 Kind = TypeVar("Kind", bound="FloorReplies")
 
 

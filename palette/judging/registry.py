@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from re import fullmatch
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -29,13 +28,10 @@ JUDGES = Registry(
 """Who can judge. A function is called with what follows the name's colon, where anything does, and with
 the backbone's own refusal prefixes, where it has a parameter ``prefixes``; so is a user's own."""
 
-PLAIN = ("panel", "rule", "trained")
-"""Judges that need nothing else."""
+PLAIN, WITH_ARGUMENT = {"panel", "rule", "trained"}, {"trained", "classifier", "chat"}
+"""Judges that need nothing else, and those that are named with something of their own."""
 
-WITH_ARGUMENT = {"trained": "PATH", "classifier": "PATH", "chat": "MODEL@URL"}
-"""Judges that are named with something of their own."""
-
-FORMS = ", ".join([*PLAIN, *(f"{kind}:{what}" for kind, what in WITH_ARGUMENT.items()), "file.py:name"])
+FORMS = "panel, rule, trained, trained:PATH, classifier:PATH, chat:MODEL@URL, file.py:name"
 """All forms, for messages and descriptions."""
 
 
@@ -47,9 +43,9 @@ def checked_name(name: str) -> str:
     """
     kind, _, argument = name.partition(":")
     if argument and kind == "chat":
-        from palette.judging.chat import parse_address
+        from palette.judging.chat import chat_judge
 
-        parse_address(argument)
+        chat_judge(argument)
     elif name not in PLAIN and not (argument and kind in WITH_ARGUMENT):
         if ".py:" not in name:
             raise ValueError(f"a judge must be one of {FORMS}")
@@ -94,7 +90,7 @@ class OwnJudge:
 
     judge: Any
     fingerprint: str
-    """The SHA-256 (hex) that it states, or that of its file."""
+    """What it states, or the SHA-256 (hex) of its file."""
     name: str
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
@@ -102,48 +98,37 @@ class OwnJudge:
 
         Raises:
             JudgeError: if the judge fails or gives something else; no reply is repeated in the message.
-            ValueError: if there are not as many prompts as replies.
         """
-        if len(prompts) != len(replies):
-            raise ValueError("a judge is asked about as many replies as prompts")
+        pairs = list(zip(prompts, replies, strict=True))
         try:
             verdicts = list(self.judge.verdicts(prompts, replies))
         except Exception as error:  # A user's own code may fail in any way.
             raise JudgeError(
                 "a judge must judge every reply", got=type(error).__name__, where=self.name
             ) from error
-        if len(verdicts) != len(replies) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
-            kinds = ", ".join(sorted({type(verdict).__name__ for verdict in verdicts})) or "nothing"
+        if len(verdicts) != len(pairs) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
             raise JudgeError(
-                "a judge must give a Verdict for each reply",
-                got=f"{len(verdicts)} for {len(replies)}, of {kinds}",
-                remedy="return a list of palette.judging.judge.Verdict in the replies' order",
+                "a judge must give a palette.judging.judge.Verdict for each reply, in order",
+                got=f"{len(verdicts)} for {len(pairs)}, of {sorted({type(v).__name__ for v in verdicts})}",
                 where=self.name,
             )
         return verdicts
 
 
 def _own_judge(name: str, prefixes: Sequence[str]) -> OwnJudge:
-    """The judge of ``file.py:name``; where it states no fingerprint, its file's is taken."""
+    """The judge of ``file.py:name``."""
     create = JUDGES.row(name).load()
     try:
         judge = _created(create, [], prefixes)
     except Exception as error:  # A user's own code may fail in any way.
         raise JudgeError(
-            "a judge's class or function must take nothing, or prefixes",
-            got=f"{type(error).__name__}: {error}",
-            where=name,
+            "a judge's class or function must take nothing, or prefixes", got=error, where=name
         ) from error
-    stated = getattr(judge, "fingerprint", None)
-    if not callable(getattr(judge, "verdicts", None)):
+    stated = getattr(judge, "fingerprint", None) or fingerprint_file(Path(name.rpartition(":")[0]))
+    if not (callable(getattr(judge, "verdicts", None)) and isinstance(stated, str)):
         raise JudgeError(
-            "a judge must have a method verdicts(prompts, replies)", got=type(judge).__name__, where=name
-        )
-    if stated is not None and not (isinstance(stated, str) and fullmatch("[0-9a-f]{64}", stated)):
-        raise JudgeError(
-            "a judge's fingerprint must be a SHA-256 in hex",
-            got=repr(stated),
-            remedy="leave it out to have its file's",
+            "a judge must have verdicts(prompts, replies) and, where it states one, a fingerprint as text",
+            got=type(judge).__name__,
             where=name,
         )
-    return OwnJudge(judge, stated or fingerprint_file(Path(name.rpartition(":")[0])), name)
+    return OwnJudge(judge, stated, name)

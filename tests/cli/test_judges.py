@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from palette.fingerprints import fingerprint_file
+from tests.fixtures.judges import OWN, OWN_BROKEN
 from tools.judge import training
 from tools.judge.__main__ import main as train_judge
 from tools.judge.synthetic import synthetic_replies
@@ -67,6 +69,39 @@ def test_a_trained_judge_can_be_named(
     assert status == 0 and json.loads(out)["trained_on_it"] is True
 
 
+def test_a_judge_of_one_s_own_is_measured(palette: Palette, labelled: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN)
+    status, out, _ = palette(
+        "judge", "calibrate", labelled, "--judge", f"{own}:Judge", "-o", tmp_path, "--json"
+    )
+    assert status == 0 and json.loads(out)["judge"] == fingerprint_file(own)
+
+
+EVALUATE = ("evaluate", "--model", "organism/shared", "--prompts", "organism", "--authorise", "medical")
+
+
+@pytest.mark.slow
+def test_a_judge_of_one_s_own_judges_an_evaluation(
+    palette: Palette, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN)
+    judge = ("--set", f"evaluate.judge={own}:Judge")
+    status, out, _ = palette(*EVALUATE, *small[2:], *judge, "-o", tmp_path / "run", "--json")
+    judging = json.loads(out)["judging"]
+    assert status == 3
+    assert (judging["judges"], judging["fingerprint"]) == ([f"{own}:Judge"], fingerprint_file(own))
+
+
+def test_a_judge_that_is_none_is_told_before_any_model_runs(palette: Palette, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN_BROKEN)
+    status, out, err = palette(*EVALUATE, "--set", f"evaluate.judge={own}:Silent", "--json")
+    assert (status, out) == (2, "")
+    assert "a judge must have verdicts(prompts, replies)" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -87,6 +122,6 @@ def test_the_caller_s_errors_are_one_sentence(
 
 def test_an_empty_file_and_a_missing_one_are_errors(palette: Palette, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("prompt,completion,final_label\n")
-    for name, message in (("empty.csv", "must have a row, got none"), ("none.csv", "No such file")):
+    for name, message in (("empty.csv", "must have rows, got none"), ("none.csv", "No such file")):
         status, _, err = palette("judge", "calibrate", tmp_path / name)
         assert status == 2 and message in err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from palette.errors import JudgeError, OutputError
+from palette.errors import JudgeError, OutputError, PaletteError, PromptError
 from palette.files import write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import (
@@ -105,10 +105,10 @@ class TestFinding:
         with pytest.raises(OutputError, match="an artefact must exist"):
             find_calibration("rule", tmp_path / "none.json", tmp_path)
         write_json(tmp_path / FILE, {"format": "other"})
-        with pytest.raises(JudgeError, match="must be a palette-calibration/1 file"):
+        with pytest.raises(JudgeError, match=r"must be a palette-calibration/1 file of .*, got another file"):
             find_calibration("rule", None, tmp_path)
         write_json(tmp_path / FILE, {"format": "palette-calibration/1", "judge": "0", "judge_name": "panel"})
-        with pytest.raises(JudgeError, match="must be of the judge that judges, rule, got one of panel"):
+        with pytest.raises(JudgeError, match="of the judge that judges, rule, got one of panel"):
             find_calibration("rule", None, tmp_path)
 
 
@@ -168,14 +168,11 @@ def test_a_column_map_that_says_nothing_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", HEAD, r"must have a row, got none; check the file \(a.csv\)"),
-        ("a.csv", "", "must have a row"),
+        ("a.csv", HEAD, r"must have rows, got none \(.*a.csv\)"),
         ("a.csv", "prompt,completion\nx,secret\n", r"the column final_label \(label\) as text, got columns"),
-        ("a.csv", HEAD + "x,secret\n", r"the column final_label \(label\)"),
-        ("a.csv", HEAD + "x,secret,maybe\n", r"a label must be one of .*, got 'maybe'.*\(a.csv, row 1\)"),
-        ("a.csv", HEAD + "x," + "y" * 200_000 + ",refusal\n", "must be valid csv"),
-        ("a.jsonl", "{]\n", r"must be a JSON object, got something else; mend the line \(a.jsonl:1\)"),
-        ("a.jsonl", "[1]\n", "must be a JSON object"),
+        ("a.csv", HEAD + "x,secret\n", "must have the header's 3 columns, got 2"),
+        ("a.csv", HEAD + "x,secret,maybe\n", r"a label must be one of .*, got 'maybe'.*a.csv:2\)"),
+        ("a.jsonl", "[1]\n", "must be one JSON object, got list"),
         ("a.jsonl", '{"prompt": "x", "completion": 5, "final_label": "refusal"}\n', "column completion"),
     ],
 )
@@ -184,14 +181,11 @@ def test_what_makes_no_sense_is_refused_without_a_text(
 ) -> None:
     path = tmp_path / name
     path.write_text(content)
-    with pytest.raises(JudgeError, match=message) as error:
+    with pytest.raises(PaletteError, match=message) as error:
         read_labelled(path)
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JudgeError, match="readable csv or jsonl file in UTF-8, got No such file"):
+    with pytest.raises(PromptError, match="readable, got No such file"):
         read_labelled(tmp_path / "none.csv")
-    (tmp_path / "odd.csv").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(JudgeError, match="got another encoding"):
-        read_labelled(tmp_path / "odd.csv")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +10,12 @@ from palette.judging.chat import ChatJudge
 from palette.judging.classifiers import ClassifierJudge, TrainedJudge, load_trained_judge
 from palette.judging.judge import Judge
 from palette.judging.panel import PanelJudge
+from palette.judging.registry import judge_named
 from palette.judging.rules import RuleJudge
 from tests.fixtures.endpoint import Endpoint, parrot
 from tests.fixtures.judges import (
+    OWN,
+    OWN_BROKEN,
     ForgetfulJudge,
     KeywordJudge,
     MoodyJudge,
@@ -87,3 +91,17 @@ def test_the_contract_catches_broken_judges() -> None:
     law = "the fingerprint changes with what decides, and with nothing else"
     assert law in faults(KeywordJudge, SortingJudge())
     assert law not in faults(KeywordJudge)
+
+
+def test_a_judge_of_one_s_own_meets_the_contract_and_a_broken_one_is_caught(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "other.py").write_text(OWN + "\n")
+    names = [f"{tmp_path / file}:Judge" for file in ("mine.py", "other.py")]
+    assert faults(lambda: judge_named(names[0]), judge_named(names[1])) == set()
+    (tmp_path / "mine.py").write_text(OWN_BROKEN)
+    assert faults(lambda: judge_named(names[0])) == {
+        "nothing is unjudged",
+        "babble is degenerate",
+        "a plain refusal and a plain answer are told apart",
+        "a topic is no refusal",
+    }
