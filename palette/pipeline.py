@@ -81,7 +81,7 @@ def run_stages(
     run.require_roles("train", "validation", whole.evaluate.split)
     reads: dict[str, Any] = {"internalise": [adapter.digest for adapter in co_mounted(run)]}
     if last == "evaluate":
-        reads["evaluate"] = [judge_named(whole.evaluate.judge).fingerprint]
+        judge_named(whole.evaluate.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         read_earlier(whole.evaluate, run.folder, {"backbone": run.backbone_fingerprint})
     if run.processes.first:
@@ -90,7 +90,7 @@ def run_stages(
     for name in list(STAGES)[: list(STAGES).index(last) + 1]:
         if name == "evaluate":
             answers = [row.answer for row in run.answered_prompts]
-            reads[name] += [answers, _measured_before(run)]
+            reads[name] = [answers, _measured_before(run)]
         if _run_if_changed(run, name, fingerprint([before, reads.get(name, [])])):
             ran.append(name)
         before = fingerprint([before, read_json(run.folder / name / RECORD)["outputs"]])
