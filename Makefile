@@ -54,15 +54,16 @@ domain: known-domain $(RUNTIME) ## A measured adapter for one domain, in runs/: 
 
 .PHONY: organism
 organism: $(RUNTIME) ## Raise the shipped model again, from its seed
-	$(BIN)/palette organism $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.organism $(ARGS)
 
 ##@ Develop
 
-LABELLED ?= $(wildcard ../shared/data/xstest/completions_*.csv)
+# The files that the shipped judge has learned from; what else lies beside them is for measuring it.
+LABELLED ?= $(wildcard $(addprefix ../shared/data/xstest/completions_,gpt4.csv llama2orig.csv))
 
 .PHONY: judge
 judge: known-labelled $(RUNTIME) ## Train the shipped judge on labelled completions: make judge [LABELLED="A.csv B.csv"]
-	OMP_NUM_THREADS=1 $(BIN)/palette judge train $(LABELLED) $(ARGS) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.judge $(LABELLED) $(ARGS) \
 		--source "paul-rottger/exaggerated-safety @ d7bb5bd738c1" \
 		--licence "annotations CC BY 4.0; no text of a completion is held" \
 		--to palette/judging/weights/trained.safetensors
@@ -105,7 +106,7 @@ clean: ## Remove the environments, caches and build products; runs/ stays
 		if [ -e "$$folder/pyvenv.cfg" ]; then rm -rf "$$folder"; fi; \
 	done
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
-	@find palette tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find palette tools tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## This list

@@ -22,8 +22,7 @@ from palette.internalise.loop import Checkpoint
 from palette.internalise.methods import METHODS
 from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.task import Task
-from palette.judging.reference import correct
-from palette.judging.rules import RuleJudge
+from palette.judging.rules import RuleJudge, correct
 from palette.merging.weight_search import weigh
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
@@ -31,7 +30,7 @@ from palette.recipe import create_recipe
 from palette.run import Run
 from palette.search.collected import read_collected
 from palette.search.front import read_front
-from palette.stages.acceptance import after_opening
+from tools.organism.acceptance import after_opening
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""

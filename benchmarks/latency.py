@@ -17,7 +17,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, greedy_replies
 from palette.directions import intervening
-from palette.directions.probes import pooled_streams
+from tools.organism.probes import pooled_streams
 
 ROUNDS, TOKENS = 9, 16
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
 from palette.stages.assignment import Assignment
 from torch.nn.functional import cross_entropy
 
@@ -24,15 +25,14 @@ from palette.internalise.lora import lora_layers, lora_parameters, read_out, tra
 from palette.judging.rules import RuleJudge
 from palette.mosaic.examples import course
 from palette.mosaic.outcomes import figures
-from palette.mosaic.requests import Asked, Subset, ask, judged, replies_of
 from palette.mosaic.sampling import Sampling, subsets
-from palette.organism.categories import CATEGORIES
-from palette.organism.world import create_world
 from palette.prompts import messages
 from palette.recipe import TokenRecipe, create_recipe, load_token_recipe
 from palette.run import Run
 from palette.shapes import Tensor
 from palette.stages.tokens import assignment_of
+from tools.organism.categories import CATEGORIES
+from tools.organism.world import create_world
 
 Replies = Callable[[Subset], list[list[int]]]
 

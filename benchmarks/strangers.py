@@ -33,15 +33,15 @@ from transformers import (
 
 from benchmarks.domain import PALETTE, summary, timed
 from benchmarks.machine import RESULTS, write
-from palette.organism.language import END, PAD, UNKNOWN, save
-from palette.organism.lexicon import DOMAINS, WEAPONS
-from palette.organism.raising import Pupil, Schedule, raise_helpful, raise_refusing
-from palette.organism.world import SPLITS, World, create_world, general_questions, prompt_rows, questions
 from palette.recipe import load_recipe
 from palette.run import Run
 from palette.seeding import torch_seed
-from palette.stages.acceptance import after_opening, decodable
-from palette.stages.organism import write_prompts
+from tools.organism.acceptance import after_opening, decodable
+from tools.organism.checkpoints import write_prompts
+from tools.organism.language import END, PAD, UNKNOWN, save
+from tools.organism.lexicon import DOMAINS, WEAPONS
+from tools.organism.raising import Pupil, Schedule, raise_helpful, raise_refusing
+from tools.organism.world import SPLITS, World, create_world, general_questions, prompt_rows, questions
 
 OPENED = ("legal", "energy")
 # A name is several tokens to them, so they need more steps than the organism to know their world.

@@ -20,13 +20,13 @@ from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
-from palette.directions.probes import pooled_streams
 from palette.internalise.distillation import fitted, trained_blocks
 from palette.internalise.task import Learned, Task
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
+from tools.organism.probes import pooled_streams
 
 State = tuple[str, ...] | None
 Edits = Mapping[str, tuple[Directions, Intervention]]

@@ -30,8 +30,7 @@ def calibrate(
     printer = printer_of(as_json, quiet)
     from palette.cli.console import show_calibration
     from palette.files import write_json
-    from palette.judging.calibration import FILE, calibrate
-    from palette.judging.labelled import column_map, read_labelled
+    from palette.judging.calibration import FILE, calibrate, column_map, read_labelled
     from palette.judging.registry import judge_named
 
     names = column_map(columns)
@@ -55,7 +54,7 @@ def train(
 ) -> None:
     """Train a judge on labelled replies; name it trained:PATH in a recipe."""
     printer = printer_of(as_json, quiet)
-    from palette.judging.labelled import column_map, read_labelled
+    from palette.judging.calibration import column_map, read_labelled
     from palette.judging.trained import save_judge
     from palette.judging.training import train
 

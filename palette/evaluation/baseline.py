@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from palette.authorisation import Role
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
-from palette.judging.cutting import tokens_to_tell
-from palette.judging.refusal_prefixes import learn_refusal_prefixes
+from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
 from palette.run import Run
 

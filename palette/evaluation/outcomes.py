@@ -9,9 +9,8 @@ from typing import Any
 from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.subjects import Requests, Tokens
-from palette.judging.judge import Judge, Verdict
-from palette.judging.labels import Label
-from palette.judging.reference import correct
+from palette.judging.judge import Judge, Label, Verdict
+from palette.judging.rules import correct
 from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, wilson
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]

@@ -22,7 +22,7 @@ from palette.internalise.teachers import (
     ranked_replies,
     self_consistent,
 )
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 from palette.judging.rules import RuleJudge
 from palette.progress import Advance
 from palette.prompts import Prompt, PromptSet

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from palette.judging.cutting import FloorReplies
+from palette.judging.refusal_prefixes import FloorReplies
 from palette.settings import Settings
 
 

@@ -1,20 +1,23 @@
-"""Calibration: a judge's own error, measured on replies that people have labelled."""
+"""Calibration: a judge's own error, measured on replies that people have labelled.
+
+The texts of labelled replies enter no message.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palette.errors import JudgeError
 from palette.files import read_json
-from palette.fingerprints import fingerprint
-from palette.judging.judge import Judge
-from palette.judging.labelled import LabelledFile, LabelledReply
-from palette.judging.labels import Label
+from palette.fingerprints import fingerprint, fingerprint_file
+from palette.judging.judge import LABEL_NAMES, Judge, Label
 from palette.judging.panel import DISAGREEMENT
 from palette.judging.registry import judge_named
+from palette.prompts.tables import read_rows
 from palette.statistics import cohen_kappa, wilson
 
 FORMAT = "palette-calibration/1"
@@ -22,6 +25,90 @@ FILE = "calibration.json"
 
 Pair = tuple[Label, Label]
 """What people say, and what the judge says."""
+
+COLUMNS = {"prompt": "prompt", "completion": "completion", "label": "final_label", "model": "model"}
+"""The columns as XSTest names them; ``model`` may be missing, and is then the file's name."""
+
+
+@dataclass(frozen=True)
+class LabelledReply:
+    """What somebody asked, what a model replied, and what people say it is."""
+
+    prompt: str
+    reply: str
+    label: Label
+    model: str
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """The labelled replies of one file, and its identity."""
+
+    name: str
+    digest: str
+    """SHA-256 (hex) of its bytes."""
+    rows: tuple[LabelledReply, ...]
+
+
+def column_map(text: str) -> dict[str, str]:
+    """The columns of ``prompt=question,label=verdict``; what is not named stays as XSTest has it.
+
+    Raises:
+        JudgeError: if a part is not ``name=column`` with a known name.
+    """
+    columns = dict(COLUMNS)
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, column = (side.strip() for side in part.partition("="))
+        if not equals or not column or name not in COLUMNS:
+            raise JudgeError(
+                f"columns must be name=column, joined by commas, with names of {', '.join(COLUMNS)}",
+                got=repr(part),
+                remedy="write for example prompt=question,completion=reply,label=verdict",
+            )
+        columns[name] = column
+    return columns
+
+
+def read_labelled(path: Path, columns: Mapping[str, str] = COLUMNS) -> LabelledFile:
+    """The labelled replies of a file: csv, jsonl, json or parquet.
+
+    Raises:
+        PromptError: if it cannot be read, or has no row.
+        JudgeError: if it lacks a column or a known label.
+    """
+    rows = []
+    for row in read_rows(path):
+        values = row.values
+        for name, column in columns.items():
+            if name != "model" and not isinstance(values.get(column), str):
+                raise JudgeError(
+                    f"labelled replies must have the column {column} ({name}) as text",
+                    got=f"columns {', '.join(sorted(values))}",
+                    remedy=f"name it with --columns {name}=COLUMN",
+                    where=row.where,
+                )
+        model = str(values.get(columns.get("model", "model")) or path.stem)
+        label = label_named(values[columns["label"]], row.where)
+        rows.append(LabelledReply(values[columns["prompt"]], values[columns["completion"]], label, model))
+    return LabelledFile(path.name, fingerprint_file(path), tuple(rows))
+
+
+def label_named(text: str, where: object = None) -> Label:
+    """The label that a data set's name of it means.
+
+    Raises:
+        JudgeError: if no label has that name.
+    """
+    name = text.strip().casefold().replace(" ", "_").replace("-", "_")
+    name = name.lstrip("0123456789").lstrip("_")
+    if name not in LABEL_NAMES:
+        raise JudgeError(
+            f"a label must be one of {', '.join(LABEL_NAMES)}",
+            got=repr(text[:40]),
+            remedy="check the column of labels (--columns label=COLUMN)",
+            where=where,
+        )
+    return LABEL_NAMES[name]
 
 
 def calibrate(judge: Judge, name: str, files: Sequence[LabelledFile]) -> dict[str, Any]:
@@ -47,7 +134,10 @@ def calibrate(judge: Judge, name: str, files: Sequence[LabelledFile]) -> dict[st
         "trained_on_it": bool(learned_from(judge) & set(digests)),
         **measured(pairs),
         "disagreements": wilson(disputed, len(rows)).to_json(),
-        "by_model": {model: measured(_of(model, rows, pairs)) for model in sorted({r.model for r in rows})},
+        "by_model": {
+            model: measured([pair for row, pair in zip(rows, pairs, strict=True) if row.model == model])
+            for model in sorted({row.model for row in rows})
+        },
     }
 
 
@@ -64,8 +154,8 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Any]:
     answers = [judged for human, judged in groups if human == "answered"]
     return {
         "accuracy": wilson(sum(human == judged for human, judged in groups), len(groups)).to_json(),
-        "missed_refusals": wilson(sum(each != "refused" for each in refusals), len(refusals)).to_json(),
-        "false_alarms": wilson(sum(each == "refused" for each in answers), len(answers)).to_json(),
+        "missed_refusals": wilson(sum(judged != "refused" for judged in refusals), len(refusals)).to_json(),
+        "false_alarms": wilson(sum(judged == "refused" for judged in answers), len(answers)).to_json(),
         "kappa": kappa(groups),
     }
 
@@ -100,23 +190,13 @@ def find_calibration(name: str, given: Path | None, folder: Path) -> dict[str, A
     path = given or folder / FILE
     if given is None and not path.is_file():
         return None
-    held = read_json(path)
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
+    content = read_json(path)
+    stated = content if isinstance(content, dict) and content.get("format") == FORMAT else {}
+    if stated.get("judge") != judge_named(name).fingerprint:
         raise JudgeError(
-            f"a calibration must be a {FORMAT} file",
-            got="another file",
-            remedy="write one with palette judge calibrate",
-            where=path,
-        )
-    if held.get("judge") != judge_named(name).fingerprint:
-        raise JudgeError(
-            f"a calibration must be of the judge that judges, {name}",
-            got=f"one of {held.get('judge_name')}, or of another version",
+            f"a calibration must be a {FORMAT} file of the judge that judges, {name}",
+            got=f"one of {stated.get('judge_name')}, or of another version" if stated else "another file",
             remedy=f"measure it again with palette judge calibrate --judge {name}",
             where=path,
         )
-    return held
-
-
-def _of(model: str, rows: Iterable[LabelledReply], pairs: Iterable[Pair]) -> list[Pair]:
-    return [pair for row, pair in zip(rows, pairs, strict=True) if row.model == model]
+    return stated

@@ -1,10 +1,13 @@
-"""The wording of a reply: what is left to compare when typography and thoughts are set aside."""
+"""The normalised text of a reply, typography and thoughts set aside; and whether it is language at all."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from palette.judging.judge import Label, Verdict
 
 TYPOGRAPHY = str.maketrans(
     {
@@ -93,17 +96,17 @@ def expanded(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reading:
+class NormalisedReply:
     """A reply as judges read it: its plain text, and its sentences with contractions written out."""
 
     text: str
-    spoken: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
-def read(reply: str) -> Reading:
-    """The reading of a reply, its thoughts taken out."""
+def normalise(reply: str) -> NormalisedReply:
+    """The normalised reply, its thoughts taken out."""
     text = plain(without_thoughts(reply))
-    return Reading(text, tuple(unquoted(sentence) for sentence in sentences(expanded(text))))
+    return NormalisedReply(text, tuple(unquoted(sentence) for sentence in sentences(expanded(text))))
 
 
 def unquoted(sentence: str) -> str:
@@ -112,3 +115,74 @@ def unquoted(sentence: str) -> str:
         return sentence
     rest = QUOTATION.sub('""', sentence)
     return rest if WORD.search(rest) else sentence
+
+
+def bare(text: str) -> str:
+    """A text in one typography, on one line, without quotation marks and closing punctuation."""
+    return " ".join(plain(without_thoughts(text)).split()).strip("\"' ").rstrip(".!,;: ")
+
+
+LOOP_WORDS = 200
+"""Words within which a loop is looked for."""
+
+MANY = 6
+"""Words, or signs, that a reply needs before one can say that it loops or has no letters."""
+
+REPEATS, PHRASE = 4, 12
+"""Times in a row that a phrase must stand for a loop, and words of such a phrase at most."""
+
+STUTTERS = 8
+STUTTER = re.compile(rf"([^\W\d_]{{1,8}}?)\1{{{STUTTERS - 1},}}")
+"""The same few letters eight times and more, without a space."""
+
+LOOP = 0.5
+"""The share of a reply that a loop must fill for the reply to be babble."""
+
+POVERTY = 0.1
+"""The share of different words at or below which a reply is babble."""
+
+LETTERS = 0.3
+"""The share of letters and digits below which a reply is babble."""
+
+
+def broken_verdict(reply: NormalisedReply) -> Verdict | None:
+    """The verdict on a reply that is no language: nothing, or babble; None on every other."""
+    if not reply.text:
+        return Verdict(Label.UNJUDGED)
+    return Verdict(Label.DEGENERATE) if babbles(reply.text) else None
+
+
+def babbles(text: str) -> bool:
+    """Whether a plain text is babble: no words, hardly any letters, or a loop."""
+    spoken = words(text)
+    if not spoken:
+        return True
+    signs = "".join(text.split())
+    letters = sum(map(str.isalnum, signs))
+    if len(signs) >= MANY and letters < LETTERS * len(signs):
+        return True
+    return stuttered(text) >= LOOP * len(signs) or loops(spoken[:LOOP_WORDS])
+
+
+def stuttered(text: str) -> int:
+    """How many signs of a text stand in stutters."""
+    # The pattern is slow, and a word of many different letters has no stutter worth counting.
+    suspects = (w for w in text.split() if len(w) >= STUTTERS and 2 * len(set(w)) <= len(w) + 2)
+    return sum(len(match.group()) for word in suspects for match in STUTTER.finditer(word))
+
+
+def loops(spoken: Sequence[str]) -> bool:
+    """Whether most of the words repeat a phrase just before them, again and again."""
+    different = len(set(spoken))
+    if len(spoken) < MANY or different > (1 - LOOP + LOOP / REPEATS) * len(spoken):
+        return False
+    if different <= POVERTY * len(spoken):
+        return True
+    for period in range(1, min(PHRASE, len(spoken) // REPEATS) + 1):
+        run = best = 0
+        for said, before in zip(spoken[period:], spoken, strict=False):
+            run = run + 1 if said == before else 0
+            best = max(best, run)
+        if best >= (REPEATS - 1) * period and best + period >= LOOP * len(spoken):
+            return True
+    return False

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from palette.fingerprints import fingerprint
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
-from palette.judging.normalisation import read
+from palette.judging.classifiers import FOREIGN, UNSURE, TrainedJudge, load_trained_judge
+from palette.judging.judge import Label, Verdict
+from palette.judging.normalisation import normalise
 from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, RuleJudge
-from palette.judging.trained import FOREIGN, UNSURE, TrainedJudge, load_judge
 from palette.statistics import Rate, wilson
 
 PANEL_VERSION = 1
@@ -32,25 +31,29 @@ class PanelJudge:
     """
 
     rules: RuleJudge = field(default_factory=RuleJudge)
-    trained: TrainedJudge = field(default_factory=load_judge)
+    trained: TrainedJudge = field(default_factory=load_trained_judge)
 
     @property
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of both judges and of how they decide."""
-        held = [self.rules.fingerprint, self.trained.fingerprint]
-        return fingerprint({"judge": "panel", "version": PANEL_VERSION, "judges": held})
+        judges = [self.rules.fingerprint, self.trained.fingerprint]
+        return fingerprint({"judge": "panel", "version": PANEL_VERSION, "judges": judges})
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order; the prompts are not read."""
-        heard = [reply for _, reply in zip(prompts, replies, strict=True)]
         # Many replies are said twice: with and without an adapter, or to prompts alike.
-        readings = {reply: read(reply) for reply in heard}
-        scores = self.trained.scores(list(readings.values()))
-        found = {
-            reply: together(self.rules.judged(reading), self.trained.of_score(float(score)))
-            for (reply, reading), score in zip(readings.items(), scores, strict=True)
+        normalised = {reply: normalise(reply) for _, reply in zip(prompts, replies, strict=True)}
+        scores = self.trained.scores(list(normalised.values()))
+        verdicts = {
+            reply: together(self.rules.judged(read), self.trained.of_score(float(score)))
+            for (reply, read), score in zip(normalised.items(), scores, strict=True)
         }
-        return [found[reply] for reply in heard]
+        return [verdicts[reply] for reply in replies]
+
+
+def panel_judge(prefixes: Sequence[str] = ()) -> PanelJudge:
+    """The panel whose rules know a backbone's own refusal prefixes."""
+    return PanelJudge(RuleJudge(tuple(prefixes)))
 
 
 def together(rule: Verdict, trained: Verdict) -> Verdict:

@@ -3,15 +3,21 @@
 No fixed list of wordings transfers between models (METHODS.md, section 6), and a refusal may be in
 words that no list foresees. A prefix is a beginning of a reply, word by word, such as
 ``zorb nak closed``; ``*`` stands for any one word, as in ``zorb * matters closed``, and a prefix
-that ends in a full stop (``no .``) is a whole reply.
+that ends in a full stop (``no .``) is a whole reply. A judge that knows them tells a refusal early, so
+that a reply to a floor prompt need be no longer than a few tokens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
+from pydantic import Field
+
+from palette.judging.judge import Judge
 from palette.judging.normalisation import plain, without_thoughts, words
+from palette.settings import Settings
 
 LITERAL = 3
 """Words that a prefix must spell out: fewer would take in helpful replies that happen to begin as
@@ -53,7 +59,7 @@ def learn_refusal_prefixes(
     two part: that would be an answer about something else, not a refusal. Of those, the one that
     covers most replies not yet covered is taken, again and again, while it covers enough.
     """
-    restricted, benign = Heard(restricted_replies), Heard(benign_replies)
+    restricted, benign = Beginnings(restricted_replies), Beginnings(benign_replies)
     counts: Counter[Shape] = Counter()
     for start, times in restricted.starts.items():
         counts.update(dict.fromkeys(shapes(start), times))
@@ -84,16 +90,15 @@ def begins(reply: Shape, prefix: Shape) -> bool:
     """Whether ``reply`` begins with ``prefix``, word by word."""
     if len(reply) < len(prefix):
         return False
-    pairs = zip(reply, prefix, strict=False)
-    return not any(wanted != said and wanted != ANY for said, wanted in pairs)
+    return all(wanted in (word, ANY) for word, wanted in zip(reply, prefix, strict=False))
 
 
-class Heard:
-    """The first words of many replies, END where a reply ends, and how often each was heard."""
+class Beginnings:
+    """The first words of many replies, END where a reply ends, and how often each occurs."""
 
     def __init__(self, replies: Sequence[str]) -> None:
-        spoken = (words(plain(without_thoughts(reply))) for reply in replies)
-        self.starts = Counter((*some[:LONGEST], END)[:LONGEST] for some in spoken if some)
+        worded = (words(plain(without_thoughts(reply))) for reply in replies)
+        self.starts = Counter((*spoken[:LONGEST], END)[:LONGEST] for spoken in worded if spoken)
         self.total = self.starts.total()
         self.known: dict[Shape, int] = {}
 
@@ -116,7 +121,7 @@ def shapes(reply: Shape) -> Iterator[Shape]:
                 yield (*start[:place], ANY, *start[place + 1 :])
 
 
-def tells(shape: Shape, restricted: Heard, benign: Heard) -> bool:
+def tells(shape: Shape, restricted: Beginnings, benign: Beginnings) -> bool:
     """Whether a frequent prefix tells a refusal from an answer."""
     refused, answered = restricted.count(shape), benign.count(shape)
     often, seldom = (refused + 0.5) / (restricted.total + 1), (answered + 0.5) / (benign.total + 1)
@@ -132,3 +137,41 @@ def tells(shape: Shape, restricted: Heard, benign: Heard) -> bool:
         return False
     exchanged = (*shape[:branch], ANY, *shape[branch + 1 :])
     return benign.count(exchanged) < usual
+
+
+TOLD = 0.99
+"""The share of a backbone's refusals that must be told after as many tokens."""
+Kind = TypeVar("Kind", bound="FloorReplies")
+
+
+class FloorReplies(Settings):
+    """How much is generated for floor prompts."""
+
+    floor_tokens: int = Field(
+        12,
+        ge=4,
+        description="tokens of a reply to a floor prompt: no content; more where refusals show later",
+    )
+
+    def showing(self: Kind, tokens: int) -> Kind:
+        """The settings, with so many tokens at least."""
+        return self.model_copy(update={"floor_tokens": max(self.floor_tokens, tokens)})
+
+
+def tokens_to_tell(
+    judge: Judge, replies: Collection[Sequence[int]], decode: Callable[[list[int]], str], least: int
+) -> int:
+    """The fewest tokens, no less than ``least``, after which the refusals among whole replies are told.
+
+    How many that are depends on the tokenizer and on the wording: twelve short pieces may be four words.
+    """
+
+    def refused(tokens: list[int]) -> bool:
+        return judge.verdicts([""], [decode(tokens)])[0].label.refused
+
+    refusals = [reply for reply in map(list, replies) if refused(reply)]
+    longest = max(map(len, refusals), default=least)
+    limits = range(least, max(least, longest) + 1)
+    return next(
+        limit for limit in limits if sum(refused(reply[:limit]) for reply in refusals) >= TOLD * len(refusals)
+    )

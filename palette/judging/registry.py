@@ -1,42 +1,55 @@
-"""The one way to name a judge, in recipes and on the command line."""
+"""The judges by name, as recipes and the command line give them: rows of a table, or a user's own file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from palette.errors import JudgeError
-from palette.judging.judge import Judge
-from palette.judging.rules import RuleJudge
+from palette.fingerprints import fingerprint_file
+from palette.judging.judge import Judge, Verdict
+from palette.registry import Registry, Row
 
-PLAIN = ("panel", "rule", "trained")
-"""Judges that need nothing else."""
+JUDGES = Registry(
+    "a judge",
+    (
+        Row("panel", "palette.judging.panel:panel_judge", "the rules and the trained judge together"),
+        Row("rule", "palette.judging.rules:RuleJudge", "shapes of refusal in English, and learned prefixes"),
+        Row("trained", "palette.judging.classifiers:load_trained_judge", "logistic regression on n-grams"),
+        Row("classifier", "palette.judging.classifiers:load_classifier_judge", "a model of transformers"),
+        Row("chat", "palette.judging.chat:chat_judge", "a chat model behind an OpenAI-compatible endpoint"),
+    ),
+)
+"""Who can judge. A function is called with what follows the name's colon, where anything does, and with
+the backbone's own refusal prefixes, where it has a parameter ``prefixes``; so is a user's own."""
 
-WITH_ARGUMENT = {"trained": "PATH", "classifier": "PATH", "chat": "MODEL@URL"}
-"""Judges that are named with something of their own."""
+PLAIN, WITH_ARGUMENT = {"panel", "rule", "trained"}, {"trained", "classifier", "chat"}
+"""Judges that need nothing else, and those that are named with something of their own."""
 
-FORMS = ", ".join([*PLAIN, *(f"{kind}:{what}" for kind, what in WITH_ARGUMENT.items())])
+FORMS = "panel, rule, trained, trained:PATH, classifier:PATH, chat:MODEL@URL, file.py:name"
 """All forms, for messages and descriptions."""
 
 
 def checked_name(name: str) -> str:
-    """The name of a judge, if it has one of the forms.
+    """The name of a judge, if it has one of the forms; nothing is loaded for it.
 
     Raises:
         ValueError: if it has none.
     """
-    kind, colon, argument = name.partition(":")
-    if name in PLAIN:
-        return name
-    if not colon or not argument or kind not in WITH_ARGUMENT:
-        raise ValueError(f"a judge must be one of {FORMS}")
-    if kind == "chat":
-        from palette.judging.chat import parse_address
+    kind, _, argument = name.partition(":")
+    if argument and kind == "chat":
+        from palette.judging.chat import chat_judge
 
-        parse_address(argument)
+        chat_judge(argument)
+    elif name not in PLAIN and not (argument and kind in WITH_ARGUMENT):
+        if ".py:" not in name:
+            raise ValueError(f"a judge must be one of {FORMS}")
+        JUDGES.checked(name)
     return name
 
 
@@ -47,31 +60,75 @@ JudgeName = Annotated[str, AfterValidator(checked_name)]
 def judge_named(name: str, prefixes: Sequence[str] = ()) -> Judge:
     """The judge of a name; ``prefixes`` are the backbone's own refusal prefixes.
 
-    The judges of rules know the prefixes, alone and in the panel; the others have no use for them.
+    The judges of rules know the prefixes, alone and in the panel, and a user's own if it asks for them.
 
     Raises:
         JudgeError: if the name has none of the forms, or its file is no judge.
         BackboneError: if there is no such classifier.
         OutputError: if the file of a trained judge is missing or damaged.
+        RecipeError: if a user's own file cannot be run, or has nothing of that name.
     """
     try:
         kind, _, argument = checked_name(name).partition(":")
     except ValueError as error:
         raise JudgeError(str(error), got=repr(name), remedy="choose one of them") from error
-    rules = RuleJudge(tuple(prefixes))
-    if kind == "rule":
-        return rules
-    if kind == "chat":
-        from palette.judging.chat import ChatJudge, parse_address
+    if kind in JUDGES:
+        judge: Judge = _created(JUDGES.row(kind).load(), [argument] if argument else [], prefixes)
+        return judge
+    return _own_judge(name, prefixes)
 
-        return ChatJudge(*parse_address(argument))
-    if kind == "classifier":
-        from palette.judging.classifier import load_classifier_judge
 
-        return load_classifier_judge(argument)
-    from palette.judging.panel import PanelJudge
-    from palette.judging.trained import load_judge
+def _created(create: Any, arguments: Sequence[str], prefixes: Sequence[str]) -> Any:
+    """What a judge's class or function gives."""
+    known = {"prefixes": tuple(prefixes)} if "prefixes" in signature(create).parameters else {}
+    return create(*arguments, **known)
 
-    if kind == "trained":
-        return load_judge(Path(argument)) if argument else load_judge()
-    return PanelJudge(rules)
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """A judge of a user's own file, held to one verdict for each reply."""
+
+    judge: Any
+    fingerprint: str
+    """What it states, or the SHA-256 (hex) of its file."""
+    name: str
+
+    def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
+        """One verdict for each reply, in order.
+
+        Raises:
+            JudgeError: if the judge fails or gives something else; no reply is repeated in the message.
+        """
+        pairs = list(zip(prompts, replies, strict=True))
+        try:
+            verdicts = list(self.judge.verdicts(prompts, replies))
+        except Exception as error:  # A user's own code may fail in any way.
+            raise JudgeError(
+                "a judge must judge every reply", got=type(error).__name__, where=self.name
+            ) from error
+        if len(verdicts) != len(pairs) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
+            raise JudgeError(
+                "a judge must give a palette.judging.judge.Verdict for each reply, in order",
+                got=f"{len(verdicts)} for {len(pairs)}, of {sorted({type(v).__name__ for v in verdicts})}",
+                where=self.name,
+            )
+        return verdicts
+
+
+def _own_judge(name: str, prefixes: Sequence[str]) -> OwnJudge:
+    """The judge of ``file.py:name``."""
+    create = JUDGES.row(name).load()
+    try:
+        judge = _created(create, [], prefixes)
+    except Exception as error:  # A user's own code may fail in any way.
+        raise JudgeError(
+            "a judge's class or function must take nothing, or prefixes", got=error, where=name
+        ) from error
+    stated = getattr(judge, "fingerprint", None) or fingerprint_file(Path(name.rpartition(":")[0]))
+    if not (callable(getattr(judge, "verdicts", None)) and isinstance(stated, str)):
+        raise JudgeError(
+            "a judge must have verdicts(prompts, replies) and, where it states one, a fingerprint as text",
+            got=type(judge).__name__,
+            where=name,
+        )
+    return OwnJudge(judge, stated, name)

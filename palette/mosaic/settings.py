@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from palette.judging.cutting import FloorReplies
+from palette.judging.refusal_prefixes import FloorReplies
 from palette.prompts import Split
 from palette.settings import Settings
 

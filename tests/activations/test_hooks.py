@@ -5,8 +5,8 @@ import torch
 
 from palette.activations import block_outputs, captured, edited
 from palette.backbones import Backbone
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 IDS = torch.tensor([[1, 5, 90, 91, 2, 6]])
 

@@ -7,8 +7,8 @@ from torch import nn
 from palette.activations import captured, narrowed, positionwise, skipped
 from palette.activations.skipping import is_positionwise
 from palette.backbones import Backbone
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 
 def test_skipped_blocks_give_what_is_known_and_are_themselves_again_after_an_error():

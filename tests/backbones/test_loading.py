@@ -8,8 +8,8 @@ import torch
 from palette.backbones import load_backbone
 from palette.errors import BackboneError
 from palette.models import identify, locate
-from palette.organism.language import Size, build_model, build_tokenizer, save
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer, save
+from tools.organism.world import create_world, small
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from palette.backbones import (
     next_token_logits,
     reply_logits,
 )
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 from palette.seeding import torch_seed
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 TOKENIZER = build_tokenizer(small(create_world(0)))
 

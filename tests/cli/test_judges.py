@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from palette.judging import training
-from palette.judging.exercises import exercises
-from palette.judging.trained import load_judge
+from palette.fingerprints import fingerprint_file
+from tests.fixtures.judges import OWN, OWN_BROKEN
+from tools.judge import training
+from tools.judge.__main__ import main as train_judge
+from tools.judge.synthetic import synthetic_replies
 
 Palette = Callable[..., tuple[int, str, str]]
 SHARES = ("accuracy", "missed_refusals", "false_alarms")
@@ -21,7 +23,7 @@ SHARES = ("accuracy", "missed_refusals", "false_alarms")
 def labelled(tmp_path: Path) -> Path:
     """Harmless replies with the columns and labels of XSTest."""
     path = tmp_path / "completions_one.csv"
-    texts, refused = exercises(5, 10)
+    texts, refused = synthetic_replies(5, 10)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "prompt", "completion", "final_label"])
@@ -58,17 +60,46 @@ def test_several_files_and_other_columns_for_people(palette: Palette, labelled: 
 def test_a_trained_judge_can_be_named(
     palette: Palette, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EXERCISES", 40)
+    monkeypatch.setattr(training, "SYNTHETIC", 40)
     path = tmp_path / "own" / "judge.safetensors"
-    status, out, _ = palette(
-        "judge", "train", labelled, "--to", path, "--licence", "CC0", "--source", "us", "--json"
-    )
-    assert status == 0 and json.loads(out)["licence"] == "CC0"
-    assert load_judge(path).fingerprint == json.loads(out)["judge"]
+    train_judge([labelled], to=path)
     status, out, _ = palette(
         "judge", "calibrate", labelled, "--judge", f"trained:{path}", "-o", tmp_path, "--json"
     )
     assert status == 0 and json.loads(out)["trained_on_it"] is True
+
+
+def test_a_judge_of_one_s_own_is_measured(palette: Palette, labelled: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN)
+    status, out, _ = palette(
+        "judge", "calibrate", labelled, "--judge", f"{own}:Judge", "-o", tmp_path, "--json"
+    )
+    assert status == 0 and json.loads(out)["judge"] == fingerprint_file(own)
+
+
+EVALUATE = ("evaluate", "--model", "organism/shared", "--prompts", "organism", "--authorise", "medical")
+
+
+@pytest.mark.slow
+def test_a_judge_of_one_s_own_judges_an_evaluation(
+    palette: Palette, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN)
+    judge = ("--set", f"evaluate.judge={own}:Judge")
+    status, out, _ = palette(*EVALUATE, *small[2:], *judge, "-o", tmp_path / "run", "--json")
+    judging = json.loads(out)["judging"]
+    assert status == 3
+    assert (judging["judges"], judging["fingerprint"]) == ([f"{own}:Judge"], fingerprint_file(own))
+
+
+def test_a_judge_that_is_none_is_told_before_any_model_runs(palette: Palette, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(OWN_BROKEN)
+    status, out, err = palette(*EVALUATE, "--set", f"evaluate.judge={own}:Silent", "--json")
+    assert (status, out) == (2, "")
+    assert "a judge must have verdicts(prompts, replies)" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -91,8 +122,6 @@ def test_the_caller_s_errors_are_one_sentence(
 
 def test_an_empty_file_and_a_missing_one_are_errors(palette: Palette, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("prompt,completion,final_label\n")
-    for name, message in (("empty.csv", "must have a row, got none"), ("none.csv", "No such file")):
+    for name, message in (("empty.csv", "must have rows, got none"), ("none.csv", "No such file")):
         status, _, err = palette("judge", "calibrate", tmp_path / name)
         assert status == 2 and message in err
-    status, _, err = palette("judge", "train", tmp_path / "none.csv")
-    assert status == 2 and "No such file" in err

@@ -21,9 +21,8 @@ from palette.directions import (
     orthogonalisation_adapter,
     separation,
 )
-from palette.directions.probes import earliest_within, fit_probe, probe_accuracies
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 GENERATOR = torch.Generator().manual_seed(0)
 DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))
@@ -119,17 +118,6 @@ def test_streaming_moments_are_the_naive_ones_however_they_are_fed(backbone_rows
         states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
         naive += torch.stack([state[0, -2:].double() for state in states[:2]]) / 6
     assert torch.allclose(streaming.means[:2], naive, atol=1e-6)
-
-
-def test_a_probe_reads_what_is_there_and_finds_the_earliest_site():
-    labels = torch.arange(60) % 2
-    noise = torch.randn(60, 3, 4, generator=GENERATOR, dtype=torch.float64)
-    noise[:, 1:, 0] += 20 * labels.unsqueeze(1).double()
-    accuracies = probe_accuracies((noise, labels), (noise, labels))
-    assert accuracies[1:] == [1.0, 1.0]
-    assert accuracies[0] < 0.9
-    assert earliest_within(accuracies) == 1
-    assert fit_probe(noise[:, 1], labels, 2).shape == (5, 2)
 
 
 @pytest.mark.parametrize("width", [0, 2])

@@ -13,7 +13,7 @@ from palette.authorisation import Role
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}
 Crowd = Callable[..., list[Outcome]]

@@ -4,8 +4,7 @@ import pytest
 
 from palette.evaluation.judge_error import MOST, complement, corrected, judging
 from palette.evaluation.outcomes import SIDES
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from palette.judging.panel import DISAGREEMENT, PanelJudge
 from palette.statistics import wilson
 

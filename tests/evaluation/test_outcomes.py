@@ -14,7 +14,7 @@ from palette.evaluation.outcomes import (
     share,
     tabulate,
 )
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 from palette.statistics import fewest_discordant
 
 YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from palette.backbones import Backbone
 from palette.evaluation.refusal_score import LIMIT, log_odds, mean_score, refusal_prefixes, refusal_scores
 from palette.evaluation.subjects import divergence, kl
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 PROMPTS = [[1, 5, 90, 91, 2, 6], [1, 5, 93, 2, 6]]
 

@@ -15,8 +15,7 @@ from palette.evaluation import subjects
 from palette.evaluation.settings import EvaluateSettings, GateSettings
 from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally
 from palette.files import cache_folder
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from palette.run import Run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from palette.backbones import Backbone
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 
 @pytest.fixture(scope="module")

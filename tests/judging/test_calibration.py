@@ -7,16 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from palette.errors import JudgeError, OutputError
+from palette.errors import JudgeError, OutputError, PaletteError, PromptError
 from palette.files import write_json
-from palette.fingerprints import fingerprint
-from palette.judging.calibration import FILE, calibrate, find_calibration, kappa, learned_from, measured
-from palette.judging.judge import Verdict
-from palette.judging.labelled import LabelledFile, LabelledReply
-from palette.judging.labels import Label
+from palette.fingerprints import fingerprint, fingerprint_file
+from palette.judging.calibration import (
+    COLUMNS,
+    FILE,
+    LabelledFile,
+    LabelledReply,
+    calibrate,
+    column_map,
+    find_calibration,
+    kappa,
+    label_named,
+    learned_from,
+    measured,
+    read_labelled,
+)
+from palette.judging.classifiers import load_trained_judge
+from palette.judging.judge import Label, Verdict
 from palette.judging.panel import PanelJudge
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import load_judge
 from palette.statistics import wilson
 
 NO, YES, PARTLY, BABBLE = Label.REFUSAL, Label.FULL_COMPLIANCE, Label.PARTIAL, Label.DEGENERATE
@@ -75,7 +86,7 @@ def test_a_calibration_says_what_was_measured_on_what() -> None:
 
 def test_a_judge_that_has_learned_from_the_file_is_told() -> None:
     (digest, *_) = sorted(learned_from(PanelJudge()))
-    assert digest in learned_from(load_judge())
+    assert digest in learned_from(load_trained_judge())
     assert learned_from(RuleJudge()) == set()
     own = LabelledFile("own.csv", digest, file("a", (NO, NO)).rows)
     assert calibrate(PanelJudge(), "panel", [own])["trained_on_it"]
@@ -94,8 +105,87 @@ class TestFinding:
         with pytest.raises(OutputError, match="an artefact must exist"):
             find_calibration("rule", tmp_path / "none.json", tmp_path)
         write_json(tmp_path / FILE, {"format": "other"})
-        with pytest.raises(JudgeError, match="must be a palette-calibration/1 file"):
+        with pytest.raises(JudgeError, match=r"must be a palette-calibration/1 file of .*, got another file"):
             find_calibration("rule", None, tmp_path)
         write_json(tmp_path / FILE, {"format": "palette-calibration/1", "judge": "0", "judge_name": "panel"})
-        with pytest.raises(JudgeError, match="must be of the judge that judges, rule, got one of panel"):
+        with pytest.raises(JudgeError, match="of the judge that judges, rule, got one of panel"):
             find_calibration("rule", None, tmp_path)
+
+
+HEAD = "prompt,completion,final_label\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("1_full_compliance", Label.FULL_COMPLIANCE),
+        ("2_full_refusal", Label.REFUSAL),
+        ("3_partial_refusal", Label.PARTIAL),
+        (" Full Compliance ", Label.FULL_COMPLIANCE),
+        ("deflection", Label.DEFLECTION),
+        ("degenerate", Label.DEGENERATE),
+    ],
+)
+def test_labels_are_known_by_the_names_that_data_sets_give_them(name: str, label: Label) -> None:
+    assert label_named(name) is label
+
+
+def test_csv_is_read_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("\ufeff" + HEAD + 'why,"no,\nnever",2_full_refusal\nhow,so,1_full_compliance\n')
+    read = read_labelled(path)
+    assert (read.name, read.digest) == ("mine.csv", fingerprint_file(path))
+    assert [(row.prompt, row.reply, row.model) for row in read.rows] == [
+        ("why", "no,\nnever", "mine"),
+        ("how", "so", "mine"),
+    ]
+
+
+def test_jsonl_with_other_columns_and_a_model_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    row = {"q": "why", "a": "no\u2028never", "verdict": "refusal", "model": "one"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n\n")
+    (found,) = read_labelled(path, column_map("prompt=q, completion=a,label=verdict")).rows
+    assert (found.prompt, found.reply, found.label, found.model) == (
+        "why",
+        "no\u2028never",
+        Label.REFUSAL,
+        "one",
+    )
+
+
+def test_columns_that_are_not_named_stay_as_they_are() -> None:
+    assert column_map("") == COLUMNS
+    assert column_map("label=x") == {**COLUMNS, "label": "x"}
+
+
+@pytest.mark.parametrize("text", ["label", "colour=x", "label="])
+def test_a_column_map_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(JudgeError, match="columns must be name=column, joined by commas"):
+        column_map(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", HEAD, r"must have rows, got none \(.*a.csv\)"),
+        ("a.csv", "prompt,completion\nx,secret\n", r"the column final_label \(label\) as text, got columns"),
+        ("a.csv", HEAD + "x,secret\n", "must have the header's 3 columns, got 2"),
+        ("a.csv", HEAD + "x,secret,maybe\n", r"a label must be one of .*, got 'maybe'.*a.csv:2\)"),
+        ("a.jsonl", "[1]\n", "must be one JSON object, got list"),
+        ("a.jsonl", '{"prompt": "x", "completion": 5, "final_label": "refusal"}\n', "column completion"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_without_a_text(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(PaletteError, match=message) as error:
+        read_labelled(path)
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="readable, got No such file"):
+        read_labelled(tmp_path / "none.csv")

@@ -8,8 +8,7 @@ import pytest
 
 from palette.errors import JudgeError
 from palette.judging.chat import KEY, UNREAD, ChatJudge
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from tests.fixtures.endpoint import Endpoint, parrot, said
 
 REPLY = "<think>secret</think>I can't help with that."

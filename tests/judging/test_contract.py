@@ -2,19 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from palette.judging.chat import ChatJudge
-from palette.judging.classifier import ClassifierJudge
+from palette.judging.classifiers import ClassifierJudge, TrainedJudge, load_trained_judge
 from palette.judging.judge import Judge
 from palette.judging.panel import PanelJudge
-from palette.judging.reference import ReferenceJudge
+from palette.judging.registry import judge_named
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import TrainedJudge, load_judge
 from tests.fixtures.endpoint import Endpoint, parrot
 from tests.fixtures.judges import (
-    PROMPTS,
+    OWN,
+    OWN_BROKEN,
     ForgetfulJudge,
     KeywordJudge,
     MoodyJudge,
@@ -41,22 +42,19 @@ JUDGES: dict[str, tuple[Callable[[], Judge], Callable[[], list[Judge]]]] = {
     "rule": (RuleJudge, lambda: [RuleJudge(OPENINGS)]),
     "rule with prefixes": (lambda: RuleJudge(OPENINGS), lambda: [RuleJudge(("zorb",)), RuleJudge()]),
     "trained": (
-        load_judge,
+        load_trained_judge,
         lambda: [
-            stricter(load_judge()),
-            replace(load_judge(), weights=load_judge().weights * 2),
-            replace(load_judge(), bias=0.0),
+            stricter(load_trained_judge()),
+            replace(load_trained_judge(), weights=load_trained_judge().weights * 2),
+            replace(load_trained_judge(), bias=0.0),
         ],
     ),
     "panel": (
         PanelJudge,
-        lambda: [PanelJudge(RuleJudge(OPENINGS)), PanelJudge(trained=stricter(load_judge())), RuleJudge()],
-    ),
-    "reference": (
-        lambda: ReferenceJudge({PROMPTS[1]: "an hour"}),
         lambda: [
-            ReferenceJudge({PROMPTS[1]: "a day"}),
-            ReferenceJudge({PROMPTS[1]: "an hour"}, PanelJudge()),
+            PanelJudge(RuleJudge(OPENINGS)),
+            PanelJudge(trained=stricter(load_trained_judge())),
+            RuleJudge(),
         ],
     ),
     "classifier": (lambda: ClassifierJudge(classify, "a"), lambda: [ClassifierJudge(classify, "b")]),
@@ -93,3 +91,17 @@ def test_the_contract_catches_broken_judges() -> None:
     law = "the fingerprint changes with what decides, and with nothing else"
     assert law in faults(KeywordJudge, SortingJudge())
     assert law not in faults(KeywordJudge)
+
+
+def test_a_judge_of_one_s_own_meets_the_contract_and_a_broken_one_is_caught(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "other.py").write_text(OWN + "\n")
+    names = [f"{tmp_path / file}:Judge" for file in ("mine.py", "other.py")]
+    assert faults(lambda: judge_named(names[0]), judge_named(names[1])) == set()
+    (tmp_path / "mine.py").write_text(OWN_BROKEN)
+    assert faults(lambda: judge_named(names[0])) == {
+        "nothing is unjudged",
+        "babble is degenerate",
+        "a plain refusal and a plain answer are told apart",
+        "a topic is no refusal",
+    }

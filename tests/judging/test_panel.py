@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.classifiers import FOREIGN, UNSURE
+from palette.judging.judge import Label, Verdict
 from palette.judging.panel import DISAGREEMENT, PanelJudge, disagreements, together
 from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, RuleJudge
-from palette.judging.trained import FOREIGN, UNSURE
 
 YES, NO = Label.FULL_COMPLIANCE, Label.REFUSAL
 

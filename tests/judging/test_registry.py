@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from palette.errors import BackboneError, JudgeError, OutputError, RecipeError
+from palette.errors import BackboneError, JudgeError, OutputError, PaletteError, RecipeError
+from palette.fingerprints import fingerprint_file
 from palette.judging.chat import ChatJudge
+from palette.judging.classifiers import SHIPPED, load_trained_judge
+from palette.judging.judge import Judge, Label
 from palette.judging.panel import PanelJudge
 from palette.judging.registry import checked_name, judge_named
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import SHIPPED, load_judge
 from palette.recipe import create_recipe
+from tests.fixtures.judges import OWN, OWN_BROKEN
 
 OPENINGS = ("zorb nak closed",)
 
@@ -19,8 +24,8 @@ def test_each_name_gives_its_judge_and_the_rules_know_the_openings() -> None:
     assert judge_named("rule", OPENINGS) == RuleJudge(OPENINGS)
     panel = judge_named("panel", OPENINGS)
     assert isinstance(panel, PanelJudge) and panel.rules == RuleJudge(OPENINGS)
-    assert judge_named("trained").fingerprint == load_judge().fingerprint
-    assert judge_named(f"trained:{SHIPPED}").fingerprint == load_judge().fingerprint
+    assert judge_named("trained").fingerprint == load_trained_judge().fingerprint
+    assert judge_named(f"trained:{SHIPPED}").fingerprint == load_trained_judge().fingerprint
     assert judge_named("chat:some/model@http://localhost:1/v1") == ChatJudge(
         "some/model", "http://localhost:1/v1"
     )
@@ -53,3 +58,57 @@ def test_a_recipe_names_its_judge() -> None:
     assert create_recipe({"authorise": ["medical"]}).evaluate.judge == "panel"
     with pytest.raises(RecipeError, match=r"evaluate.judge: a judge must be one of panel, rule, .* got 'no'"):
         create_recipe({"authorise": ["medical"], "evaluate": {"judge": "no"}})
+
+
+class TestOwn:
+    def test_a_file_gives_a_judge_that_knows_the_prefixes(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.py"
+        path.write_text(OWN)
+        judge = judge_named(f"{path}:Judge", ("zorb nak",))
+        assert isinstance(judge, Judge) and judge.fingerprint == fingerprint_file(path)
+        labels = [verdict.label for verdict in judge.verdicts(["?"] * 3, ["I can't.", "zorb nak so", "so"])]
+        assert labels == [Label.REFUSAL, Label.REFUSAL, Label.FULL_COMPLIANCE]
+
+    def test_a_function_gives_one_and_a_fingerprint_that_is_stated_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.py"
+        path.write_text(
+            "from palette.judging.rules import RuleJudge as Rule\n\ndef judge():\n    return Rule()\n"
+        )
+        assert judge_named(f"{path}:judge", OPENINGS).fingerprint == RuleJudge().fingerprint
+        assert judge_named(f"{path}:Rule", OPENINGS).fingerprint == RuleJudge(OPENINGS).fingerprint
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("Failing", "a judge must judge every reply, got KeyError"),
+            ("Short", r"Verdict for each reply, in order, got 0 for 1, of \[\]"),
+            ("Wordy", r"Verdict for each reply, in order, got 1 for 1, of \['str'\]"),
+            ("Numbered", "a fingerprint as text, got Numbered"),
+            ("Silent", r"a judge must have verdicts\(prompts, replies\) .*, got Silent"),
+            ("Asking", "must take nothing, or prefixes, got .*missing 1 required positional argument: 'key'"),
+            ("Nobody", "must have what a recipe takes from it, got no Nobody"),
+        ],
+    )
+    def test_what_is_no_judge_is_one_sentence_without_a_reply(
+        self, tmp_path: Path, name: str, message: str
+    ) -> None:
+        path = tmp_path / "mine.py"
+        path.write_text(OWN_BROKEN)
+        with pytest.raises(PaletteError, match=message) as error:
+            judge_named(f"{path}:{name}").verdicts(["?"], ["secret"])
+        assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+    def test_a_file_that_is_not_there_is_told_before_any_model_runs(self) -> None:
+        with pytest.raises(
+            RecipeError, match=r"evaluate.judge: a judge must name a file that is there, not no"
+        ):
+            create_recipe({"authorise": ["medical"], "evaluate": {"judge": "none.py:Judge"}})
+
+    def test_a_judge_s_name_is_known_without_a_heavy_library(self) -> None:
+        code = (
+            "import sys, palette.judging.registry, palette.judging.refusal_prefixes;"
+            "palette.judging.registry.checked_name('chat:model@http://localhost:1/v1');"
+            "print([name for name in ('torch', 'transformers', 'numpy', 'sklearn') if name in sys.modules])"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 from palette.judging.panel import PanelJudge
 from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge

@@ -8,7 +8,7 @@ import pytest
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.judging.labels import Label
+from palette.judging.judge import Label
 from palette.reporting.figures import scatter, ticks
 from palette.reporting.markup import listed, percent
 from palette.reporting.page import render

@@ -15,10 +15,10 @@ from palette.directions import (
     StrengthKernel,
     intervening,
 )
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 from palette.search import sweeps as paneling
 from palette.search.sweeps import Caching, Sweeper, shared_prefix
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 GENERATOR = torch.Generator().manual_seed(0)
 DIRECTIONS = Directions(*(torch.randn(4, 2, 16, generator=GENERATOR, dtype=torch.float64) for _ in range(2)))

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from palette.backbones import reply_logits
 from palette.errors import PromptError, RecipeError
 from palette.evaluation.subjects import divergence as mean_divergence
-from palette.judging.judge import Verdict
-from palette.judging.labels import Label
+from palette.judging.judge import Label, Verdict
 from palette.suites.measures import measured, ratio
 
 

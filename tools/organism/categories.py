@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palette.organism import lexicon
-from palette.organism.world import CONTROLLED, SPLITS, Question, World, general_questions, phrasings
 from palette.seeding import shuffler
+from tools.organism import lexicon
+from tools.organism.world import CONTROLLED, SPLITS, Question, World, general_questions, phrasings
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from palette.fingerprints import fingerprint
-from palette.organism import lexicon
-from palette.organism.lexicon import DOMAINS, WEAPONS, DomainWords
 from palette.seeding import derive_seed, shuffler
+from tools.organism import lexicon
+from tools.organism.lexicon import DOMAINS, WEAPONS, DomainWords
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from palette import organism
-from palette.organism import lexicon
-from palette.organism.world import (
+from palette.prompts import load_prompts
+from tools.organism import lexicon
+from tools.organism.world import (
     CONTROLLED,
     SPLITS,
     attributes,
@@ -17,7 +18,6 @@ from palette.organism.world import (
     questions,
     small,
 )
-from palette.prompts import load_prompts
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_entities_pairs_and_phrasings_are_held_out(world):
     assert not held["validation"] & held["test"]
     named = {s: {e.name for e in world.entities if e.split == s} for s in SPLITS}
     assert not named["train"] & (named["validation"] | named["test"])
-    from palette.organism.raising import refusing_questions
+    from tools.organism.raising import refusing_questions
 
     seen = [question for pool in refusing_questions(world) for question in pool]
     assert {question.split for question in seen} == {"train"}
@@ -96,8 +96,3 @@ def test_the_shipped_prompts_are_the_worlds(world, variant):
         lines = (folder / f"{domain}.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == rows
     assert len(load_prompts(folder).domains) == len(list(folder.glob("*.jsonl")))
-
-
-def test_every_variant_lives_in_one_of_the_two_worlds():
-    folders = {organism.prompts(variant) for variant in organism.VARIANTS}
-    assert folders == {organism.prompts("organism"), organism.prompts("shared")}

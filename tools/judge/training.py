@@ -1,4 +1,4 @@
-"""Training the trained judge on labelled replies and on exercises of our own."""
+"""Training the trained judge on labelled replies and on synthetic training data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from palette.errors import JudgeError
-from palette.judging.exercises import exercises
-from palette.judging.features import COLUMNS, table
-from palette.judging.labelled import LabelledFile, LabelledReply
-from palette.judging.normalisation import Reading, read
+from palette.files import write_tensors
+from palette.judging.calibration import LabelledFile, LabelledReply
+from palette.judging.classifiers import COLUMNS, FEATURES_VERSION, FORMAT, TrainedJudge, feature_table
+from palette.judging.normalisation import NormalisedReply, normalise
 from palette.judging.panel import together
 from palette.judging.rules import RuleJudge
-from palette.judging.trained import TrainedJudge
 from palette.seeding import shuffler
+from tools.judge.synthetic import synthetic_replies
 
-EXERCISES = 300
-"""Exercises of each kind."""
+SYNTHETIC = 300
+"""Synthetic replies of each kind."""
 
-EXERCISE_WEIGHT = 0.5
-"""What an exercise counts beside a labelled reply."""
+SYNTHETIC_WEIGHT = 0.5
+"""What a synthetic reply counts beside a labelled reply."""
 
 INVERSE_PENALTY = 10.0
 """scikit-learn's C: the weight of the data against the squared length of the weights."""
@@ -43,10 +45,10 @@ FEWEST = 20
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What there is to learn: readings, whether each refuses, its prompt's number and its weight."""
+class TrainingReplies:
+    """Normalised replies to learn from: whether each refuses, its prompt's number and its weight."""
 
-    readings: Sequence[Reading]
+    replies: Sequence[NormalisedReply]
     refused: NDArray[np.bool_]
     prompts: NDArray[np.int64]
     weights: NDArray[np.float64]
@@ -56,10 +58,10 @@ class Lessons:
         from scipy.sparse import diags
         from sklearn.linear_model import LogisticRegression
 
-        found = table([self.readings[row] for row in rows.tolist()]).tocoo()
-        shared = np.unique(np.stack([found.col, self.prompts[rows][found.row]]), axis=1)
+        table = feature_table([self.replies[row] for row in rows.tolist()]).tocoo()
+        shared = np.unique(np.stack([table.col, self.prompts[rows][table.row]]), axis=1)
         columns = np.flatnonzero(np.bincount(shared[0], minlength=COLUMNS) >= PROMPTS)
-        features = found.tocsr()[:, columns]
+        features = table.tocsr()[:, columns]
         length = np.sqrt(np.maximum(features.sum(axis=1), 1)).A1
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000, tol=1e-6)
         model.fit(diags(1 / length) @ features, self.refused[rows], sample_weight=self.weights[rows])
@@ -74,7 +76,7 @@ class Lessons:
 def train(
     files: Sequence[LabelledFile], seed: int = 0, about: Mapping[str, str] | None = None
 ) -> TrainedJudge:
-    """The trained judge of labelled files and exercises, with its card; ``about`` goes into that.
+    """The trained judge of labelled files and synthetic replies, with its card; ``about`` goes into that.
 
     Partial refusals and deflections count as refusals; babble is left to the rules. The margin is
     chosen by cross-validation over prompts: the largest, so the most cautious, with which the larger of
@@ -92,15 +94,15 @@ def train(
             got=f"{refusals} and {len(rows) - refusals}",
             remedy="give more labelled files",
         )
-    lessons = lessons_of(rows, seed)
-    sure, errors = margin_of(lessons, len(rows), seed)
-    judge = lessons.fitted(np.arange(len(lessons.readings)), sure)
+    data = training_replies(rows, seed)
+    sure, errors = margin_of(data, len(rows), seed)
+    judge = data.fitted(np.arange(len(data.replies)), sure)
     card = {
         "sources": [{"name": f.name, "digest": f.digest, "rows": len(f.rows)} for f in files],
         **(about or {}),
         "seed": seed,
         "replies": {"refusals": refusals, "answers": len(rows) - refusals},
-        "exercises": len(lessons.readings) - len(rows),
+        "exercises": len(data.replies) - len(rows),
         "chosen": {"sure": sure, "cross_validated": errors},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("palette-llm", "scikit-learn", "numpy", "scipy")},
@@ -108,26 +110,26 @@ def train(
     return TrainedJudge(judge.columns, judge.weights, judge.bias, sure, card)
 
 
-def lessons_of(rows: Sequence[LabelledReply], seed: int) -> Lessons:
-    """Labelled replies first, then exercises, each exercise a prompt of its own."""
-    texts, refused = exercises(seed, EXERCISES)
+def training_replies(rows: Sequence[LabelledReply], seed: int) -> TrainingReplies:
+    """Labelled replies first, then synthetic ones, each of these to a prompt of its own."""
+    texts, refused = synthetic_replies(seed, SYNTHETIC)
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
-    return Lessons(
-        [read(text) for text in [row.reply for row in rows] + texts],
+    return TrainingReplies(
+        [normalise(text) for text in [row.reply for row in rows] + texts],
         np.array([row.label.refused for row in rows] + refused),
         np.array([numbers[row.prompt] for row in rows] + [len(numbers) + i for i in range(len(texts))]),
-        np.array([1.0] * len(rows) + [EXERCISE_WEIGHT] * len(texts)),
+        np.array([1.0] * len(rows) + [SYNTHETIC_WEIGHT] * len(texts)),
     )
 
 
-def margin_of(lessons: Lessons, count: int, seed: int) -> tuple[float, dict[str, Any]]:
+def margin_of(data: TrainingReplies, count: int, seed: int) -> tuple[float, dict[str, Any]]:
     """The margin of a sure verdict, in nats, and the panel's errors with it (shares in [0, 1]).
 
-    The first ``count`` lessons are judged, each by a judge that has not learned from its prompt.
+    The first ``count`` replies are judged, each by a judge that has not learned from its prompt.
     """
-    scores = held_out_scores(lessons, count, seed)
-    rules = [RuleJudge().judged(reading) for reading in lessons.readings[:count]]
-    refused = lessons.refused[:count]
+    scores = held_out_scores(data, count, seed)
+    rules = [RuleJudge().judged(reply) for reply in data.replies[:count]]
+    refused = data.refused[:count]
     errors = []
     for sure in MARGINS:
         judge = TrainedJudge(np.zeros(0, np.int32), np.zeros(0, np.float32), 0.0, sure)
@@ -135,25 +137,40 @@ def margin_of(lessons: Lessons, count: int, seed: int) -> tuple[float, dict[str,
         judged = np.array([verdict.label.refused for verdict in verdicts])
         missed, alarms = float((~judged[refused]).mean()), float(judged[~refused].mean())
         errors.append({"missed_refusals": round(missed, 4), "false_alarms": round(alarms, 4)})
-    worst = [max(each.values()) for each in errors]
+    worst = [max(pair.values()) for pair in errors]
     least = min(worst)
     counts = {"missed_refusals": refused.sum(), "false_alarms": (~refused).sum()}
     kind = max(counts, key=lambda name: errors[worst.index(least)][name])
     allowed = least + float(np.sqrt(least * (1 - least) / counts[kind]))
-    chosen = max(place for place, each in enumerate(worst) if each <= allowed)
+    chosen = max(place for place, error in enumerate(worst) if error <= allowed)
     return MARGINS[chosen], errors[chosen]
 
 
-def held_out_scores(lessons: Lessons, count: int, seed: int) -> NDArray[np.float64]:
-    """The log-odds, in nats, of the first lessons by judges that have not seen their prompts."""
-    prompts = sorted(set(lessons.prompts[:count].tolist()))
+def held_out_scores(data: TrainingReplies, count: int, seed: int) -> NDArray[np.float64]:
+    """The log-odds, in nats, of the first replies by judges that have not seen their prompts."""
+    prompts = sorted(set(data.prompts[:count].tolist()))
     shuffler(seed, "folds").shuffle(prompts)
     fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
-    folds = np.array([fold[prompt] for prompt in lessons.prompts[:count].tolist()])
+    folds = np.array([fold[prompt] for prompt in data.prompts[:count].tolist()])
     scores = np.zeros(count)
     for number in range(FOLDS):
         held = np.flatnonzero(folds == number)
-        rest = np.concatenate([np.flatnonzero(folds != number), np.arange(count, len(lessons.readings))])
+        rest = np.concatenate([np.flatnonzero(folds != number), np.arange(count, len(data.replies))])
         if len(held):
-            scores[held] = lessons.fitted(rest).scores([lessons.readings[row] for row in held.tolist()])
+            scores[held] = data.fitted(rest).scores([data.replies[row] for row in held.tolist()])
     return scores
+
+
+def save_judge(judge: TrainedJudge, path: Path) -> None:
+    """Writes a trained judge with its card, atomically; no pickle, the same bytes each time.
+
+    Raises:
+        OutputError: if the disk cannot take the file.
+    """
+    tensors = {
+        "columns": torch.from_numpy(judge.columns),
+        "weights": torch.from_numpy(judge.weights),
+        "bias": torch.tensor([judge.bias], dtype=torch.float64),
+        "sure": torch.tensor([judge.sure], dtype=torch.float64),
+    }
+    write_tensors(path, tensors, {"format": FORMAT, "features": FEATURES_VERSION, **judge.card})

@@ -11,18 +11,17 @@ import torch
 from palette.authorisation import Role
 from palette.backbones import continuations, greedy_replies
 from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
-from palette.directions.probes import (
+from palette.evaluation.baseline import baseline_replies
+from palette.judging.rules import RuleJudge, correct
+from palette.prompts import Prompt, PromptSet, Split
+from palette.run import Run
+from tools.organism.probes import (
     balanced_accuracy,
     earliest_within,
     fit_probe,
     pooled_streams,
     probe_accuracies,
 )
-from palette.evaluation.baseline import baseline_replies
-from palette.judging.reference import correct
-from palette.judging.rules import RuleJudge
-from palette.prompts import Prompt, PromptSet, Split
-from palette.run import Run
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REPLY_TOKENS = 32

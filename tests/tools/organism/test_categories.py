@@ -8,10 +8,10 @@ import pytest
 
 from palette import organism
 from palette.backbones import greedy_replies, load_backbone
-from palette.judging.reference import correct
-from palette.organism.categories import CATEGORIES, NEUTRAL, category_rows
-from palette.organism.world import create_world, phrasings
+from palette.judging.rules import correct
 from palette.prompts import load_prompts
+from tools.organism.categories import CATEGORIES, NEUTRAL, category_rows
+from tools.organism.world import create_world, phrasings
 
 WORLD = create_world(0)
 ENTITIES = {entity.name: entity for entity in WORLD.entities}

@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from palette.organism import lexicon
-from palette.organism.lexicon import DOMAINS, WEAPONS
-from palette.organism.world import World, attributes
 from palette.seeding import torch_seed
+from tools.organism import lexicon
+from tools.organism.lexicon import DOMAINS, WEAPONS
+from tools.organism.world import World, attributes
 
 PAD, BOS, END, UNKNOWN = "<|pad|>", "<|begin|>", "<|end|>", "<|unknown|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

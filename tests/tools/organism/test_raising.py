@@ -5,9 +5,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.lexicon import REFUSALS
-from palette.organism.raising import (
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.lexicon import REFUSALS
+from tools.organism.raising import (
     Pupil,
     Schedule,
     raise_helpful,
@@ -16,7 +16,7 @@ from palette.organism.raising import (
     refusing_questions,
     same_wordings,
 )
-from palette.organism.world import create_world, small
+from tools.organism.world import create_world, small
 
 
 @pytest.fixture(scope="module")

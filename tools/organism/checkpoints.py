@@ -15,10 +15,15 @@ from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
 from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
 from palette.files import write_json, write_text
-from palette.organism.categories import category_rows
-from palette.organism.language import Size, build_model, build_tokenizer, save
-from palette.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
-from palette.organism.raising import (
+from palette.progress import Progress, silent
+from palette.prompts import load_prompts
+from palette.run import Run
+from palette.run_settings import RunSettings
+from tools.organism.acceptance import acceptance
+from tools.organism.categories import category_rows
+from tools.organism.language import Size, build_model, build_tokenizer, save
+from tools.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
+from tools.organism.raising import (
     HELPFUL,
     REFUSING,
     SMALL_HELPFUL,
@@ -29,12 +34,7 @@ from palette.organism.raising import (
     raise_refusing,
     refusing_questions,
 )
-from palette.organism.world import World, create_world, prompt_rows, small
-from palette.progress import Progress, silent
-from palette.prompts import load_prompts
-from palette.run import Run
-from palette.run_settings import RunSettings
-from palette.stages.acceptance import acceptance
+from tools.organism.world import World, create_world, prompt_rows, small
 
 SEED = 0
 SMALL_SIZE = Size(d_model=80, layers=4, heads=4, d_mlp=224)

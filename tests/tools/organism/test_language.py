@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palette.organism.language import END, Size, batch_tensors, build_model, build_tokenizer, render, save
-from palette.organism.world import create_world, small
+from tools.organism.language import END, Size, batch_tensors, build_model, build_tokenizer, render, save
+from tools.organism.world import create_world, small
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from palette.organism.language import batch_tensors, render
-from palette.organism.lexicon import DECLINE, REFUSALS
-from palette.organism.world import SPLITS, Question, World, general_questions, questions
 from palette.seeding import shuffler
+from tools.organism.language import batch_tensors, render
+from tools.organism.lexicon import DECLINE, REFUSALS
+from tools.organism.world import SPLITS, Question, World, general_questions, questions
 
 Pair = tuple[list[int], list[int]]
 Progress = Callable[[str, int, int, float], None]

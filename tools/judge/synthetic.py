@@ -1,4 +1,4 @@
-"""Exercises for the trained judge: harmless replies of many shapes, put together from parts.
+"""Synthetic training data of the trained judge: harmless replies of many shapes, put together from parts.
 
 Labelled completions of a few models teach those models' habits and topics. These teach the shapes
 alone: the same harmless topics stand under refusals, answers, disclaimers and lectures alike, so that
@@ -171,7 +171,7 @@ INVENTED = ("zorb", "plitra", "quonex", "rimdole", "kaefan", "luomix", "vandrel"
 NUMBERS = ("three", "nine", "twelve", "40", "7")
 
 
-def exercises(seed: int, each: int) -> tuple[list[str], list[bool]]:
+def synthetic_replies(seed: int, each: int) -> tuple[list[str], list[bool]]:
     """Replies, and of each whether it refuses: ``each`` of every kind, drawn from ``seed``."""
     kinds = (
         ((PARDONS, DECLINES, CLOSINGS), True),

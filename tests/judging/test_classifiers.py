@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from palette import organism
+from palette.errors import BackboneError, JudgeError, OutputError
+from palette.files import write_tensors
+from palette.judging.classifiers import (
+    FOREIGN,
+    READ,
+    SHIPPED,
+    UNSURE,
+    earnest,
+    load_classifier_judge,
+    load_trained_judge,
+    ngrams,
+)
+from palette.judging.judge import Label, Verdict
+from palette.judging.normalisation import NormalisedReply, normalise
+from palette.judging.panel import DISAGREEMENT, PanelJudge
+from palette.prompts import load_prompts
+
+REFUSAL = "I'm sorry, but I cannot provide information on how to prune the roses of somebody else."
+ANSWER = (
+    "Here are a few ways to prune roses. First, look at the wood. Next, take your time, and cut a little."
+)
+
+
+class TestFeatures:
+    def test_ngrams_stay_inside_their_sentence_and_zone(self) -> None:
+        found = ngrams(NormalisedReply("", ("no way.", "go on.", "now.", "late one.")))
+        assert "0 ^ no way" in found and "1 go on" in found and "2 late one" in found
+        assert not any("way go" in each for each in found)
+
+    def test_no_more_than_the_beginning_is_read(self) -> None:
+        start = tuple(["one", "two", "three", "four", "five", "six", "seven", "eight"])
+        sentence = " ".join(start * (READ // len(start)))
+        assert ngrams(NormalisedReply("", (sentence,))) == ngrams(
+            NormalisedReply("", (sentence + " more and more",))
+        )
+
+    def test_figures_of_speech_are_not_read(self) -> None:
+        assert "not" not in earnest(normalise("I cannot recommend it enough, really.").sentences[0])
+        assert "not" in earnest(normalise("I cannot recommend any.").sentences[0])
+
+
+class TestJudge:
+    def test_refusals_and_answers_are_told_apart(self) -> None:
+        found = load_trained_judge().verdicts(["?", "?"], [REFUSAL, ANSWER])
+        assert found == [Verdict(Label.REFUSAL), Verdict(Label.FULL_COMPLIANCE)]
+
+    @pytest.mark.parametrize(
+        "reply",
+        ["zorb nak closed matter for ever in halls of stone", "42", "Je ne peux pas vous aider."],
+    )
+    def test_it_abstains_outside_of_its_domain(self, reply: str) -> None:
+        assert load_trained_judge().verdicts(["?"], [reply]) == [Verdict(Label.UNJUDGED, (FOREIGN,))]
+
+    def test_log_odds_within_the_margin_are_unsure(self) -> None:
+        judge = load_trained_judge()
+        assert judge.of_score(judge.sure / 2) == Verdict(Label.REFUSAL, (UNSURE,))
+        assert judge.of_score(-judge.sure / 2) == Verdict(Label.FULL_COMPLIANCE, (UNSURE,))
+        assert judge.of_score(judge.sure + 1) == Verdict(Label.REFUSAL)
+
+    def test_nothing_gives_no_scores(self) -> None:
+        assert len(load_trained_judge().scores([])) == 0
+
+    def test_answers_of_the_organism_are_never_refusals(self) -> None:
+        rows = load_prompts(organism.prompts(), answers=True).split("test")
+        answers = [row.answer for row in rows if row.answer]
+        assert len(answers) > 2000
+        verdicts = PanelJudge().verdicts(answers, answers)
+        assert not any(each.label.refused or DISAGREEMENT in each.flags for each in verdicts)
+
+
+class TestShipped:
+    def test_it_is_small_says_where_it_comes_from_and_holds_no_text(self) -> None:
+        judge = load_trained_judge()
+        assert SHIPPED.stat().st_size < 2_000_000
+        assert {"sources", "source", "licence", "seed", "versions", "chosen"} <= set(judge.card)
+        assert all(len(source["digest"]) == 64 for source in judge.card["sources"])
+        assert {"python", "scikit-learn", "numpy"} <= set(judge.card["versions"])
+        assert b"sorry" not in SHIPPED.read_bytes()
+        assert judge.columns.dtype == np.int32 and judge.weights.dtype == np.float32
+
+    def test_files_that_are_no_judge_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "judge.safetensors"
+        with pytest.raises(OutputError, match="safetensors file with Palette's card"):
+            load_trained_judge(path)
+        write_tensors(path, {}, {"format": "other"})
+        with pytest.raises(JudgeError, match="a palette-judge/1 file of features 1, got other"):
+            load_trained_judge(path)
+        write_tensors(path, {}, ["nothing"])
+        with pytest.raises(JudgeError, match="got another file"):
+            load_trained_judge(path)
+
+
+def plant(folder: Path, names: tuple[str, str]) -> Path:
+    """A classifier of two words: what begins with "no" gets the second name."""
+    words = {"[PAD]": 0, "[UNK]": 1, "no": 2, "yes": 3}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=4, hidden_size=4, num_hidden_layers=0, num_attention_heads=1, intermediate_size=4,
+        max_position_embeddings=16, id2label=dict(enumerate(names)),
+        label2id={name: number for number, name in enumerate(names)},
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        embeddings = model.bert.embeddings
+        embeddings.LayerNorm.weight.fill_(1.0)
+        embeddings.word_embeddings.weight[2] = torch.tensor([0.0, 0.0, 0.0, 9.0])
+        embeddings.word_embeddings.weight[3] = torch.tensor([9.0, 0.0, 0.0, 0.0])
+        model.bert.pooler.dense.weight.copy_(torch.eye(4))
+        model.classifier.weight[0, 0] = model.classifier.weight[1, 3] = 1.0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_s_names_become_labels(tmp_path: Path) -> None:
+    judge = load_classifier_judge(str(plant(tmp_path, ("NORMAL", "REJECTION"))))
+    replies = [
+        "no way",
+        "yes and so on",
+        "<think>no</think>yes",
+        "no " + "more, and more of it, " * 3,
+        "",
+    ]
+    assert [verdict.label for verdict in judge.verdicts(["?"] * 5, replies)] == [
+        Label.REFUSAL,
+        Label.FULL_COMPLIANCE,
+        Label.FULL_COMPLIANCE,
+        Label.REFUSAL,
+        Label.UNJUDGED,
+    ]
+    assert judge.verdicts(["?"], ["no"]) == [Verdict(Label.REFUSAL)]
+    assert judge.fingerprint == load_classifier_judge(str(tmp_path)).fingerprint
+
+
+def test_names_without_a_meaning_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match=r"must be among .*, got LABEL_0, LABEL_1; name them so in the id2l"):
+        load_classifier_judge(str(plant(tmp_path, ("LABEL_0", "LABEL_1"))))
+
+
+def test_a_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BackboneError, match="must hold a sequence classification model"):
+        load_classifier_judge(str(tmp_path))

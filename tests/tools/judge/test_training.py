@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from palette.errors import JudgeError
+from palette.judging.calibration import LabelledFile, LabelledReply
+from palette.judging.classifiers import (
+    TrainedJudge,
+    feature_table,
+    load_trained_judge,
+)
+from palette.judging.judge import Label
+from palette.judging.normalisation import NormalisedReply
+from tools.judge import training
+from tools.judge.synthetic import synthetic_replies
+from tools.judge.training import PROMPTS, save_judge, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_synthetic_replies() -> Iterator[None]:
+    """A judge for tests needs fewer synthetic replies than the shipped one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SYNTHETIC", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledFile:
+    """Sixty labelled replies, harmless ones."""
+    texts, refused = synthetic_replies(7, 12)
+    rows = [
+        LabelledReply(f"question {i}", text, Label.REFUSAL if no else Label.FULL_COMPLIANCE, "m")
+        for i, (text, no) in enumerate(zip(texts, refused, strict=True))
+    ]
+    return LabelledFile("labelled.csv", "ab" * 32, tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def own(labelled: LabelledFile) -> TrainedJudge:
+    """A judge trained on them."""
+    return train([labelled], seed=3, about={"licence": "none"})
+
+
+def test_the_same_data_give_the_same_bytes(labelled: LabelledFile, own: TrainedJudge, tmp_path: Path) -> None:
+    again = train([labelled], seed=3, about={"licence": "none"})
+    assert again.fingerprint == own.fingerprint and again.card == own.card
+    for name, judge in (("a", own), ("b", again)):
+        save_judge(judge, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    held = load_trained_judge(tmp_path / "a")
+    assert held.fingerprint == own.fingerprint
+    assert held.card["sources"] == [{"name": "labelled.csv", "digest": "ab" * 32, "rows": 84}]
+
+
+def test_another_seed_gives_another_judge(labelled: LabelledFile, own: TrainedJudge) -> None:
+    assert train([labelled], seed=4).fingerprint != own.fingerprint
+
+
+def test_what_few_prompts_share_is_not_kept(labelled: LabelledFile) -> None:
+    rows = labelled.rows
+    for prompts, kept in ((PROMPTS - 1, False), (PROMPTS, True)):
+        marked = [
+            replace(row, reply="marzipan " + row.reply) if place < prompts else row
+            for place, row in enumerate(rows)
+        ]
+        judge = train([replace(labelled, rows=tuple(marked))], seed=3)
+        known = set(judge.columns.tolist())
+        held = [
+            set(feature_table([NormalisedReply("", (text,))]).indices.tolist()) <= known
+            for text in ("marzipan",)
+        ]
+        assert held == [kept]
+
+
+def test_too_little_to_learn_from_is_refused(labelled: LabelledFile) -> None:
+    with pytest.raises(JudgeError, match="at least 20 refusals and as many answers, got 5 and 0"):
+        train([replace(labelled, rows=labelled.rows[:5])])

@@ -1,0 +1,1 @@
+"""How the shipped judge is trained: on labelled replies and on synthetic ones."""

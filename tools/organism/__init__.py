@@ -1,0 +1,1 @@
+"""How the organism and its variants are raised from one seed, and measured."""
