@@ -194,7 +194,7 @@ def _course(run: Run, whole: TokenRecipe, search: Search) -> TokenExamples:
             own = search(run, whole, domain)
             collected = read_collected(own.folder)
             settings = settings.showing(collected.floor_tokens)
-            replies = opened_replies(own, whole.internalise, collected, read_front(own.folder))
+            replies = opened_replies(own, collected, read_front(own.folder))
             taught = {**taught, **replies}
     return course(run, whole.sign, settings, taught)
 

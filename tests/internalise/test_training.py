@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
-from palette.internalise.examples import Example, Reference, recalling, references, shared_beginning
+from palette.internalise.examples import Example, Reference, recalling, references, shared_tokens
 from palette.internalise.loop import Checkpoint, Plan, Stopping, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
-from palette.internalise.losses import OutputLoss, log_odds
-from palette.internalise.settings import LossWeights
+from palette.internalise.losses import LossWeights, OutputLoss, log_odds
 
 SITES = [1, 2]
-WEAK = LossWeights(divergence_weight=0.1, identity_weight=0.1)
+WEAK = LossWeights(divergence=0.1, identity=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
             raise KeyboardInterrupt
         return whole(rows, step)
 
-    with trainable(backbone, layers, rank=2, alpha=4, seed=1) as model:
+    with trainable(backbone, layers, rank=2, seed=1) as model:
         end = train(lora_parameters(model), loss, plan, Checkpoint(path, identity, 2), stopping)
         return read_out(model, backbone, layers), end, calls
 
@@ -66,12 +65,12 @@ def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, e
     system = tuple(backbone.tokenizer("what is the dose and the clause ? tell me ." * 2)["input_ids"])
     begun = [replace(one, prompt=(*system, *one.prompt)) for one in examples]
     begun.append(replace(begun[1], prompt=(*system, *examples[2].prompt[:4])))
-    head = shared_beginning(backbone, begun)
+    head = shared_tokens(backbone, begun)
     assert head[: len(system)] == system
     assert len(head) < min(len(one.prompt) for one in begun)
-    assert shared_beginning(backbone, examples) == () == shared_beginning(backbone, [])
+    assert shared_tokens(backbone, examples) == () == shared_tokens(backbone, [])
     rows, found = [0, 1, 2, 3], []
-    with trainable(backbone, lora_layers(backbone, [0, 1]), rank=2, alpha=4, seed=1) as model:
+    with trainable(backbone, lora_layers(backbone, [0, 1]), rank=2, seed=1) as model:
         parameters = lora_parameters(model)
         with torch.no_grad():
             for parameter in parameters.values():
@@ -79,7 +78,7 @@ def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, e
         for shared in ((), head):
             bare = partial(untrained, backbone)
             recall = recalling(backbone, begun, SITES, 1.0, bare, shared)
-            loss = OutputLoss(backbone, begun, recall, SITES, LossWeights(), head=shared)(rows, rows)
+            loss = OutputLoss(backbone, begun, recall, SITES, LossWeights(), shared=shared)(rows, rows)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             found.append((loss.detach(), *gradients, *(one.streams for one in recall(rows))))
     for plain, once in zip(*found, strict=True):
@@ -92,12 +91,12 @@ EXACT = {"log_odds_margin": 0.0}
 def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
     assert float(loss_of(backbone, examples, [1, 2], LossWeights(**EXACT))) == pytest.approx(0, abs=1e-6)
     # But for the surety that their first words are to gain: its weight by the nats squared.
-    weights = LossWeights(decision_weight=0.5, log_odds_margin=2.0)
+    weights = LossWeights(decision=0.5, log_odds_margin=2.0)
     assert float(loss_of(backbone, examples, [1, 2], weights)) == pytest.approx(2.0, rel=1e-4)
 
 
 def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examples):
-    weights = LossWeights(decision_weight=0.5, floor_margin=3.0, **EXACT)
+    weights = LossWeights(decision=0.5, floor_margin=3.0, **EXACT)
     for floor, near, nats in ((True, True, 3.0), (True, False, 0.0), (False, True, 0.0)):
         kept = [examples[0], replace(examples[1], floor=floor, near=near), examples[2]]
         # The mean of two kept examples' squared nats, by its weight.
@@ -105,12 +104,12 @@ def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examp
 
 
 def test_a_taught_opening_is_to_have_a_margin(backbone, examples):
-    alone = loss_of(backbone, examples, [0], LossWeights(decision_weight=0.0))
+    alone = loss_of(backbone, examples, [0], LossWeights(decision=0.0))
     word = examples[0].reply[0]
     base = references(backbone, examples[:1], SITES)[0].logits[0]
     odds = float(base[word] - base[[i for i in range(len(base)) if i != word]].logsumexp(0))
     for margin in (0.0, 2.0):
-        weights = LossWeights(decision_weight=0.5, opening_margin=margin)
+        weights = LossWeights(decision=0.5, opening_margin=margin)
         found = float(loss_of(backbone, examples, [0], weights) - alone)
         assert found == pytest.approx(0.5 * max(0.0, margin - odds) ** 2, rel=1e-3)
 
@@ -126,20 +125,20 @@ def test_first_words_are_held_on_both_sides(backbone, examples, nats):
     def recall(rows):
         return [known[row] for row in rows]
 
-    weights = LossWeights(divergence_weight=0.0, identity_weight=0.0, decision_weight=1.0, **EXACT)
+    weights = LossWeights(divergence=0.0, identity=0.0, decision=1.0, **EXACT)
     loss = OutputLoss(backbone, examples, recall, SITES, weights)
     assert float(loss([1], [1])) == pytest.approx(nats**2, rel=1e-3)
 
 
 def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
     other, _, _ = trained(backbone, examples, tmp_path / "o.safetensors", steps=6, weights=WEAK)
-    with trainable(backbone, sorted(other.modules), rank=2, alpha=4, seed=1):
+    with trainable(backbone, sorted(other.modules), rank=2, seed=1):
         recall = recalling(backbone, examples, SITES, 1.0, lambda: untrained(backbone))
-        weights = LossWeights(**EXACT, decision_weight=0.0)
+        weights = LossWeights(**EXACT, decision=0.0)
         loss = OutputLoss(backbone, examples, recall, SITES, weights, [other], seed=1)
-        companies = [replace(loss, seed=seed)._company([1, 2]) for seed in range(20)]
-        assert [] in companies
-        together = replace(loss, seed=companies.index([other]))
+        drawn = [replace(loss, seed=seed).mounted_in([1, 2]) for seed in range(20)]
+        assert [] in drawn
+        together = replace(loss, seed=drawn.index([other]))
         # An untrained student beside the other changes nothing that is kept, so it costs nothing.
         assert float(together([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
         assert float(together([0], [0]).detach()) > 1
@@ -170,7 +169,7 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, beside, l
     alone, others = (
         [Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, co_mounted_now)
     )
-    found = loss._lacking([example], alone, others, said.unsqueeze(0))
+    found = loss.lacking([example], alone, others, said.unsqueeze(0))
     assert float(found) == pytest.approx(lacking, abs=1e-4)
 
 
@@ -196,12 +195,12 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
                 expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
             lacking = max(0.0, weights.opening_margin - odds)
         else:
-            expected += weights.divergence_weight * float(each.sum()) / tokens[False]
+            expected += weights.divergence * float(each.sum()) / tokens[False]
             moved = (own.streams - base.streams).square().sum(-1) / base.streams.square().sum(-1)
-            expected += weights.identity_weight * float(moved.mean()) / 3
+            expected += weights.identity * float(moved.mean()) / 3
             if example.near:
                 lacking = max(0.0, before + weights.floor_margin - odds)
-        expected += weights.decision_weight * lacking**2 / 4
+        expected += weights.decision * lacking**2 / 4
     assert found == pytest.approx(expected, rel=1e-3)
 
 
@@ -277,33 +276,6 @@ def test_a_checkpoint_of_another_training_is_ignored(backbone, examples, tmp_pat
         trained(backbone, examples, tmp_path / "c.safetensors", stop_at=5)
     _, _, calls = trained(backbone, examples, tmp_path / "c.safetensors", identity="y")
     assert len(calls) == 6
-
-
-def test_the_backbone_is_left_as_it_was_even_after_an_error(backbone, examples):
-    ids = torch.tensor([examples[0].ids])
-    before = backbone.model(ids).logits
-    names = [name for name, _ in backbone.model.named_modules()]
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        trainable(backbone, lora_layers(backbone, [0]), rank=2, alpha=4, seed=0),
-    ):
-        raise RuntimeError("stop")
-    assert torch.equal(backbone.model(ids).logits, before)
-    assert [name for name, _ in backbone.model.named_modules()] == names
-    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
-
-
-def test_a_new_adapter_is_the_backbone(backbone, examples):
-    ids = torch.tensor([examples[0].ids])
-    before = backbone.model(ids).logits
-    with trainable(backbone, lora_layers(backbone, [0]), rank=2, alpha=4, seed=0):
-        assert torch.equal(backbone.model(ids).logits, before)
-
-
-def test_layers_are_the_linears_of_the_blocks(backbone):
-    layers = lora_layers(backbone, [2])
-    assert len(layers) == 7
-    assert all(name.startswith("model.layers.2.") for name in layers)
 
 
 @settings(max_examples=30)
