@@ -21,9 +21,9 @@ from palette.evaluation.divergence import divergence
 from palette.evaluation.replies import Lengths
 from palette.evaluation.reply_cache import Responses
 from palette.internalise.loop import Checkpoint
-from palette.internalise.methods import METHODS
 from palette.internalise.preparation import TrainingExamples, prepare
-from palette.internalise.task import Task
+from palette.internalise.settings import METHODS
+from palette.internalise.task import TrainingTask
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
 from palette.merging.settings import MergeSettings
@@ -38,7 +38,11 @@ from palette.stages.acceptance import after_opening
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""
-TRAINED = {"sft": supervised, **METHODS, BESIDE: METHODS["distil"]}
+TRAINED = {
+    "sft": supervised,
+    **{name: row.load() for name, row in METHODS.items()},
+    BESIDE: METHODS["distil"].load(),
+}
 LIMITS = Lengths(reply=64, floor=12)
 SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24
@@ -54,11 +58,9 @@ class Domain:
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The lectures, and the seconds that they took."""
-        folder, settings = self.run.folder, self.run.recipe.internalise
-        started = time.monotonic()
-        front = read_front(folder)
-        lectures = prepare(self.run.assignment(), settings, read_collected(folder), front)
-        return lectures, time.monotonic() - started
+        folder, started = self.run.folder, time.monotonic()
+        prepared = prepare(self.run, read_collected(folder), read_front(folder))
+        return prepared, time.monotonic() - started
 
     @cached_property
     def edit(self) -> Any:
@@ -76,7 +78,7 @@ class Domain:
         lectures, prepare_seconds = self.prepared
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
-        task = Task(
+        task = TrainingTask(
             self.run.backbone,
             directions,
             intervention,
@@ -85,8 +87,8 @@ class Domain:
             settings,
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
-            held=lectures.held,
-            beside=beside,
+            held_out=lectures.held_out,
+            co_mounted=beside,
         )
         learned = TRAINED[method](task).adapter
         seconds = time.monotonic() - started + prepare_seconds

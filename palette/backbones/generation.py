@@ -79,10 +79,7 @@ def answered(
 
 
 def continuations(
-    backbone: Backbone,
-    prompts: Prompts,
-    openings: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    backbone: Backbone, prompts: Prompts, openings: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[list[int]]:
     """The whole reply, opening included, when each reply is made to begin with its opening."""
     begun = [[*prompt, *opening] for prompt, opening in zip(prompts, openings, strict=True)]

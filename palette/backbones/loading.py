@@ -72,9 +72,7 @@ def _snapshot(name: str) -> Path:
 
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise BackboneError(
-            "model must be 'organism', a local folder or a hub name",
-            got=f"{name!r}",
-            remedy="check the path",
+            "model must be 'organism', a local folder or a hub name", got=f"{name!r}", remedy="check the path"
         )
     try:
         return Path(snapshot_download(name))

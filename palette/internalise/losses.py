@@ -184,9 +184,7 @@ class OutputLoss:
 
 
 def taught_loss(
-    said: Float[Tensor, "token vocabulary"],
-    base: Float[Tensor, "token vocabulary"],
-    reply: Tensor,
+    said: Float[Tensor, "token vocabulary"], base: Float[Tensor, "token vocabulary"], reply: Tensor
 ) -> Float[Tensor, "token"]:
     """The loss of each token of a taught reply, in nats."""
     own = base.argmax(-1) == reply

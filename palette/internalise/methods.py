@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from math import ceil
 
 import torch
@@ -46,8 +47,6 @@ NULL_ENERGY = 0.01
 
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""
-
-Streams = list[Float[Tensor, "_position d_model"]]
 
 
 def distil(task: TrainingTask) -> Learned:
@@ -115,8 +114,11 @@ def closed_form(task: TrainingTask) -> Learned:
     width = weight.shape[1]
     kept, second = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
     first = torch.zeros(width, dtype=torch.float64)
-    for taught, x, h in _writer_inputs(task, writer, kernel.peak):
-        if taught:
+    # Of a target prompt, its own tokens; of what must not change, the reply's as well.
+    sequences = [example.prompt if example.taught else example.ids for example in task.examples]
+    for row, (stream, inputs) in _streams(task, sequences, [kernel.peak], writer):
+        h, x = stream.float().cpu(), inputs.double().cpu()
+        if task.examples[row].taught:
             # The edit moves h along r only; its step may depend on the token.
             step = ((edit(h.unsqueeze(0))[0] - h) @ edit.direction[0].to(h)).double()
             second, first = second + x.T @ x, first + x.T @ step
@@ -212,61 +214,40 @@ def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor
     backbone = task.backbone
     block = task.intervention.kernel.peak - 1
     prompts = [example.prompt for example in task.examples]
-    inputs, outputs = _streams(task, [block, block + 1])
+    streams = dict(_streams(task, prompts, [block, block + 1]))
 
     def total(rows: list[int], step: list[int]) -> Tensor:
         chosen = [prompts[row] for row in rows]
         (batch,) = batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40)
-        given = torch.zeros(*batch.ids.shape, backbone.width, dtype=inputs[0].dtype)
-        given = given.to(backbone.model.device)
+        given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
         for line, index in enumerate(batch.rows):
-            given[line, -len(chosen[index]) :] = inputs[rows[index]]
+            given[line, -len(chosen[index]) :] = streams[rows[index]][0]
         said = run_block(backbone, batch, block, given).float()
         terms = [said.new_zeros(())]
         counts = Counter(task.examples[row].taught for row in step)
-        for index, stream in zip(batch.rows, said, strict=True):
-            row = rows[index]
-            taught = task.examples[row].taught
-            term = loss(stream[-len(prompts[row]) :], outputs[row].float(), taught)
-            terms.append(term / counts[taught])
+        for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
+            taught, own = task.examples[row].taught, streams[row][1].float()
+            terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
         return torch.stack(terms).sum()
 
     return fitted(task, [block], total)
 
 
 @torch.no_grad()
-def _streams(task: TrainingTask, sites: list[int]) -> list[Streams]:
-    """For each site the backbone's own stream over each example's prompt."""
+def _streams(
+    task: TrainingTask, sequences: Sequence[Sequence[int]], sites: list[int], reader: nn.Module | None = None
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """For each example its row, its sequence's own streams at the sites, and what the reader is given."""
     backbone = task.backbone
-    prompts = [example.prompt for example in task.examples]
-    kept: list[Streams] = [[torch.empty(0, backbone.width)] * len(prompts) for _ in sites]
-    for batch in batches(prompts, backbone.pad, backbone.model.device):
-        with block_outputs(backbone.blocks, sites) as streams:
-            forward(backbone, batch)
-        for line, row in enumerate(batch.rows):
-            for place, site in enumerate(sites):
-                kept[place][row] = streams[site][line, -len(prompts[row]) :].clone()
-    return kept
-
-
-@torch.no_grad()
-def _writer_inputs(task: TrainingTask, writer: nn.Module, site: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
-    """For each example whether it is taught, the writer's inputs (float64), and the stream at the site.
-
-    Of a target prompt, its own tokens; of what must not change, the reply's as well.
-    """
-    backbone, examples = task.backbone, task.examples
     given: list[Tensor] = []
-    handle = writer.register_forward_pre_hook(lambda module, args: given.append(args[0]))
-    rows = [example.prompt if example.taught else example.ids for example in examples]
-    try:
-        for batch in batches(rows, backbone.pad, backbone.model.device):
+    with ExitStack() as stack:
+        if reader is not None:
+            hook = reader.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+            stack.callback(hook.remove)
+        streams = stack.enter_context(block_outputs(backbone.blocks, sites))
+        for batch in batches(sequences, backbone.pad, backbone.model.device):
             given.clear()
-            with block_outputs(backbone.blocks, [site]) as streams:
-                forward(backbone, batch)
+            forward(backbone, batch)
             for line, row in enumerate(batch.rows):
-                length = len(rows[row])
-                x, h = given[0][line, -length:], streams[site][line, -length:]
-                yield examples[row].taught, x.double().cpu(), h.float().cpu()
-    finally:
-        handle.remove()
+                whole = [*(streams[site] for site in sites), *given]
+                yield row, [each[line, -len(sequences[row]) :].clone() for each in whole]

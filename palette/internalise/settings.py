@@ -10,31 +10,16 @@ from pydantic import AfterValidator, Field
 from palette.registry import Registry, Row
 from palette.settings import Settings
 
+_HERE = "palette.internalise.methods"
+_TOWARD = frozenset({"toward the edit"})
+
 METHODS = Registry(
     "a method",
     [
-        Row(
-            "distil",
-            "palette.internalise.methods:distil",
-            "the backbone's own reply, once it has begun, taught by its outputs; all else kept as it is",
-        ),
-        Row(
-            "palette",
-            "palette.internalise.methods:palette",
-            "1 - cos(h_out, h ∓ s(h·r)r) over prompt tokens (arXiv 2605.24154)",
-        ),
-        Row(
-            "activation",
-            "palette.internalise.methods:activation",
-            "the same with the edit centred on the benign mean, its length, and the identity elsewhere",
-            laws=frozenset({"toward the edit"}),
-        ),
-        Row(
-            "closed_form",
-            "palette.internalise.methods:closed_form",
-            "ΔW = r uᵀ by least squares in the null space of kept inputs (arXiv 2506.07022)",
-            laws=frozenset({"toward the edit", "rank one"}),
-        ),
+        Row("distil", f"{_HERE}:distil", "KL to the backbone once a reply has begun, and elsewhere"),
+        Row("palette", f"{_HERE}:palette", "1 - cos(h_out, h ∓ s(h·r)r) over prompts (arXiv 2605.24154)"),
+        Row("activation", f"{_HERE}:activation", "the same, centred, with its length", laws=_TOWARD),
+        Row("closed_form", f"{_HERE}:closed_form", "ΔW = r uᵀ, null space (arXiv 2506.07022)", laws=_TOWARD),
     ],
 )
 """Functions of a ``TrainingTask`` that give what is ``Learned``."""
@@ -60,32 +45,25 @@ class InternaliseSettings(Settings):
     """Where other adapters lie changes nothing; what they are is counted by their digests."""
 
 
-_TUNED = "it is a constant, measured on models that nobody tuned on"
-_LIMIT = "limit says for every stage how many prompts at most it reads"
+_TUNED = (
+    "divergence_weight", "identity_weight", "decision_weight", "log_odds_margin", "sureness",
+    "opening_margin", "floor_margin", "batch", "block_identity_weight", "amplification", "read_energy",
+    "null_energy", "validate_every", "patience", "teachers", "opening", "agreement", "least_believed",
+    "crossed",
+)  # fmt: skip
 
 REMOVED: dict[str, str] = {
     "internalise.beside": "it is called internalise.co_mounted",
     "internalise.alpha": "it is twice the rank",
-    "internalise.first_block": "training begins at the first block; blocks says how many",
-    "internalise.accumulation": "memory_gib says how much may be kept, and a batch is split to fit into it",
-    "internalise.recalled_gib": "memory_gib says for the whole run how much may be kept",
+    "internalise.first_block": "training begins at the first block; internalise.blocks says how many",
+    "internalise.accumulation": "a batch is split to fit into memory_gib",
+    "internalise.recalled_gib": "memory_gib says it for the whole run",
     "internalise.checkpoint_every": "a checkpoint is written every few steps",
     "internalise.framed": "no prompt is framed with random words any more",
     "internalise.floor_tokens": "floor_tokens says it for the whole run",
     "internalise.reply_tokens": "reply_tokens says it for the whole run",
-    "internalise.prompts": _LIMIT,
-    "internalise.validation_prompts": _LIMIT,
-    **dict.fromkeys(
-        (
-            f"internalise.{key}"
-            for key in (
-                "divergence_weight", "identity_weight", "decision_weight", "log_odds_margin", "sureness",
-                "opening_margin", "floor_margin", "batch", "block_identity_weight", "amplification",
-                "read_energy", "null_energy", "validate_every", "patience", "teachers", "opening",
-                "agreement", "least_believed", "crossed",
-            )
-        ),
-        _TUNED,
-    ),
-}  # fmt: skip
+    "internalise.prompts": "limit says it for every stage",
+    "internalise.validation_prompts": "limit says it for every stage",
+    **{f"internalise.{key}": "it is a constant, the same for every model" for key in _TUNED},
+}
 """Keys that recipes had, and what stands in their place."""

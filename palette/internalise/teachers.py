@@ -66,9 +66,9 @@ class Completions:
         return [self._known[key] if len(key[1]) >= opening else key[1] for key in begun]
 
 
-def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
-    """The commonest first tokens of replies."""
-    counts = Counter(tuple(reply[:tokens]) for reply in replies if len(reply) >= tokens)
+def common_opening(replies: Sequence[Sequence[int]]) -> Reply:
+    """The commonest first token of replies; nothing where there is none."""
+    counts = Counter(tuple(reply[:1]) for reply in replies if reply)
     return min(counts, key=lambda opening: (-counts[opening], opening), default=())
 
 
@@ -78,10 +78,7 @@ def opening_of(ranked: Sequence[TaughtReply], opening: Reply) -> Reply:
 
 
 def ranked_replies(
-    backbone: Backbone,
-    prompts: Sequence[list[int]],
-    teachers: Sequence[Sequence[Reply]],
-    refused: Refused,
+    backbone: Backbone, prompts: Sequence[list[int]], teachers: Sequence[Sequence[Reply]], refused: Refused
 ) -> list[list[TaughtReply]]:
     """For each prompt, the distinct replies that are no refusals, most consistent first.
 

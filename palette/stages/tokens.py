@@ -223,6 +223,7 @@ def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
             settings,
             [one.model_dump(mode="json") for one in lectures],
             [whole.seed, whole.dtype, whole.device, whole.threads, whole.thinking],
+            [whole.limit, whole.reply_tokens, whole.floor_tokens],
         ]
     )
 

@@ -14,7 +14,7 @@ SMALL = (
     "--set", "model=organism/shared", "--set", "collect.prompts=32", "--set", "search.trials=6",
     "--set", "search.panel.other_prompts=2", "--set", "search.audit.members=1",
     "--set", "search.audit.sample=1", "--set", "internalise.steps=12",
-    "--set", "internalise.prompts=24", "--set", "internalise.validation_prompts=2",
+    "--set", "limit=24",
     "--set", "evaluate.prompts=12", "--set", "evaluate.wrapped_prompts=1",
     "--set", "evaluate.reply_tokens=24",
 )  # fmt: skip

@@ -114,7 +114,7 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small,
 def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs, small, tmp_path):
     shutil.copytree(runs / "medical", tmp_path / "medical")
     shutil.copytree(runs / "legal", tmp_path / "beside")
-    beside = (*small, "--set", f"internalise.beside=[{tmp_path / 'beside'}]", "--json")
+    beside = (*small, "--set", f"internalise.co_mounted=[{tmp_path / 'beside'}]", "--json")
 
     def ran() -> list[str]:
         status, out, error = palette(
@@ -229,8 +229,7 @@ def killed(call: list[str], folder: Path, stage: str) -> None:
     ids="+".join,
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stages):
-    steps = ("--set", "internalise.checkpoint_every=3")
-    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small, *steps)
+    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small)
     for stage in stages:
         killed(call, tmp_path / "run", stage)
     done = subprocess.run(call, env=ENVIRONMENT, capture_output=True, check=False)

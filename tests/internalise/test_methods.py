@@ -133,7 +133,7 @@ def test_a_method_may_be_a_users_own(task, tmp_path):
     mine.write_text("from palette.internalise.methods import closed_form as method\n")
     settings = InternaliseSettings(method=f"{mine}:method")
     assert learned(task, settings.method).adapter.digest == learned(task, "closed_form").adapter.digest
-    with pytest.raises(ValueError, match="a method must be one of distil, .* did you mean distil?"):
+    with pytest.raises(ValueError, match=r"a method must be one of distil, .* did you mean distil\?"):
         InternaliseSettings(method="distill")
 
 
