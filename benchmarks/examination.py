@@ -19,9 +19,9 @@ from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
 from palette.evaluation.subjects import Replies, Subject, divergence
 from palette.internalise.loop import Checkpoint
-from palette.internalise.methods import METHODS
 from palette.internalise.preparation import TrainingExamples, prepare
-from palette.internalise.task import Task
+from palette.internalise.settings import METHODS
+from palette.internalise.task import TrainingTask
 from palette.judging.rules import RuleJudge, correct
 from palette.merging.weight_search import weigh
 from palette.pipeline import run_stages
@@ -34,7 +34,11 @@ from tools.organism.acceptance import after_opening
 
 BESIDE = "distil beside"
 """The default, each adapter trained beside those of the domains before it, in alphabetical order."""
-TRAINED = {"sft": supervised, **METHODS, BESIDE: METHODS["distil"]}
+TRAINED = {
+    "sft": supervised,
+    **{name: row.load() for name, row in METHODS.items()},
+    BESIDE: METHODS["distil"].load(),
+}
 REPLY_TOKENS, FLOOR_TOKENS = 64, 12
 SECONDS = "seconds.txt"
 SEED, WEIGHT_TRIALS = 0, 24
@@ -50,10 +54,8 @@ class Domain:
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The examples, and the seconds that they took."""
-        folder, settings = self.run.folder, self.run.recipe.internalise
-        started = time.monotonic()
-        front = read_front(folder)
-        examples = prepare(self.run, settings, read_collected(folder), front)
+        folder, started = self.run.folder, time.monotonic()
+        examples = prepare(self.run, read_collected(folder), read_front(folder))
         return examples, time.monotonic() - started
 
     @cached_property
@@ -72,7 +74,7 @@ class Domain:
         examples, prepare_seconds = self.prepared
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
-        task = Task(
+        task = TrainingTask(
             self.run.backbone,
             directions,
             intervention,
@@ -81,7 +83,7 @@ class Domain:
             settings,
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
-            held=examples.held,
+            held_out=examples.held_out,
             co_mounted=co_mounted,
         )
         learned = TRAINED[method](task).adapter

@@ -136,7 +136,7 @@ def _fitted(whole: TokenRecipe, assignment: Assignment, name: str, folder: Path)
     layers = lora_layers(backbone, range(2))
     halves = [range(len(pools[0])), range(len(pools[0]), len(tasks))]
     plan = Plan(160, 2e-3, halves, [16, 16], whole.seed)
-    with trainable(backbone, layers, rank=8, alpha=16, seed=whole.seed) as model:
+    with trainable(backbone, layers, rank=8, seed=whole.seed) as model:
         train(lora_parameters(model), loss, plan, Checkpoint(folder.with_suffix(".st"), name, 10**9))
         adapter = read_out(model, backbone, layers)
     write_adapter(folder, adapter)

@@ -20,8 +20,8 @@ from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
-from palette.internalise.distillation import fitted, trained_blocks
-from palette.internalise.task import Learned, Task
+from palette.internalise.methods import fitted, trained_blocks
+from palette.internalise.task import Learned, TrainingTask
 from palette.merging.combining import combine
 from palette.merging.plan import MergeInput
 from palette.prompts import Prompt
@@ -144,7 +144,7 @@ def fitted_condition(
     return best[1]
 
 
-def supervised(task: Task) -> Learned:
+def supervised(task: TrainingTask) -> Learned:
     """Supervised fine-tuning: the same LoRA and examples as the default, cross-entropy on every reply."""
     backbone, examples = task.backbone, task.examples
 
@@ -163,4 +163,4 @@ def supervised(task: Task) -> Learned:
         ]
         return torch.stack(terms).sum() / sum(len(examples[row].reply) for row in step)
 
-    return fitted(task, trained_blocks(backbone.layers, task.settings), loss)
+    return fitted(task, trained_blocks(backbone.layers, task.settings.blocks), loss)

@@ -10,7 +10,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from palette.backbones.backbone import Backbone
-from palette.backbones.scoring import Batch, KeysValues, cache_of, forward, held_by, marked
+from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
+from palette.backbones.scoring import Batch, KeysValues, forward, held_by, padded
 from palette.shapes import Float, Int, Tensor
 
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -60,19 +61,19 @@ class GrowingCache:
         """Which of the tokens that the cache holds are real."""
         return self._mask[: self.rows, : self.width]
 
-    def join(self, known: KeysValues, mask: Int[Tensor, "row past"]) -> None:
-        """Adds rows, of which these keys and values are known, padded on the left to the others' width."""
-        count, wide = mask.shape
+    def join(self, read: Prefix) -> None:
+        """Adds rows that were read, padded on the left to the others' width."""
+        count, wide = read.mask.shape
         if wide > self.width or not self.rows:
-            self._renew(known, mask, wide)
+            self._renew(read.known, read.mask, wide)
         place, start = slice(self.rows, self.rows + count), self.width - wide
-        for layer, pair in zip(self.cache.layers, known, strict=True):
+        for layer, pair in zip(self.cache.layers, read.known, strict=True):
             for room, states in zip(getattr(layer, "room", ()), pair, strict=False):
                 # What is masked is multiplied by zero, which only a number survives.
                 room[place, :, :start] = 0
                 room[place, :, start : self.width] = states
         self._mask[place, :start] = 0
-        self._mask[place, start : self.width] = mask
+        self._mask[place, start : self.width] = read.mask
         self.rows += count
         self._show()
 
@@ -146,30 +147,6 @@ def _cache(layers: list[DynamicLayer]) -> DynamicCache:
     return cache
 
 
-Prefix = tuple[KeysValues, Int[Tensor, "_one _past"]]
-"""The keys and values of tokens that many rows begin with, and their mask (``marked``)."""
-
-
-def widened(known: KeysValues, rows: int) -> DynamicCache:
-    """A cache of so many rows that all begin as one did; a gradient through it is the sum of theirs."""
-    return cache_of([(k.expand(rows, *k.shape[1:]), v.expand(rows, *v.shape[1:])) for k, v in known])
-
-
-def prefilled(
-    backbone: Backbone, batch: Batch, prefix: Prefix | None
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Int[Tensor, "_row _past"]]:
-    """The logits after each row, and the keys and values of its tokens, which go on from a shared prefix.
-
-    ``prefix`` is of one row, which all rows begin with; the third value is the mask of what is held.
-    """
-    rows = len(batch.rows)
-    known, held = prefix or ((), batch.mask.new_ones(1, 0))
-    cache = widened(known, rows)
-    before = held.expand(rows, -1)
-    logits = forward(backbone, batch, 1, cache, before)[:, -1]
-    return logits, held_by(cache), torch.cat([before, marked(backbone, batch)], dim=1)
-
-
 def window(backbone: Backbone) -> int | None:
     """How many tokens every layer remembers, prompt and reply together; None for any number, 0 for none.
 
@@ -200,15 +177,14 @@ def bytes_a_token(backbone: Backbone) -> int:
     device = backbone.model.device
     first, second = PROBE
     try:
-        alone = [forward(backbone, _row(ids, device), 1)[0, -1] for ids in PROBE]
-        known = DynamicCache()
-        forward(backbone, _row(first[:2], device), 1, known)
+        alone = [forward(backbone, padded([ids], [0], 0, device), 1)[0, -1] for ids in PROBE]
+        prefix = read_prefix(backbone, first[:2])
         ids = torch.tensor([list(first[2:-1]), [0, 0, second[2]]], device=device)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=device)
-        _, held, before = prefilled(backbone, Batch([0, 1], ids, mask), (held_by(known), mask[:1, :2]))
+        _, held = prefilled(backbone, Batch([0, 1], ids, mask), prefix)
         slots = GrowingCache(3)
-        slots.join(held, before)
-        slots.join([(k[:1], v[:1]) for k, v in held], before[:1])
+        slots.join(held)
+        slots.join(Prefix([(k[:1], v[:1]) for k, v in held.known], held.mask[:1]))
         slots.leave([1, 2])
         found = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
     except Exception:  # A model with a cache of its own kind may fail in any way.
@@ -217,9 +193,4 @@ def bytes_a_token(backbone: Backbone) -> int:
     rounding = 30 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
     if not torch.allclose(found, expected, rtol=0.0, atol=rounding):
         return 0
-    return sum(k.nbytes + v.nbytes for k, v in held_by(known)) // 2
-
-
-def _row(ids: Sequence[int], device: torch.device) -> Batch:
-    row = torch.tensor([list(ids)], device=device)
-    return Batch([0], row, torch.ones_like(row))
+    return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2

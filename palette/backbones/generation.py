@@ -10,8 +10,9 @@ from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned
-from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, window
-from palette.backbones.scoring import Batch, batches, padded, seen_by_replies
+from palette.backbones.cache import GrowingCache, bytes_a_token, window
+from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
+from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.progress import Advance
 from palette.shapes import Bool, Float, Int, Tensor
@@ -78,10 +79,7 @@ def answered(
 
 
 def continuations(
-    backbone: Backbone,
-    prompts: Prompts,
-    openings: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    backbone: Backbone, prompts: Prompts, openings: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[list[int]]:
     """The whole reply, opening included, when each reply is made to begin with its opening."""
     begun = [[*prompt, *opening] for prompt, opening in zip(prompts, openings, strict=True)]
@@ -168,17 +166,17 @@ class ContinuousBatch:
         """Reads prompts and takes the first token of each reply; the rows that go on."""
         rows = portion.rows
         prompts = [self._prompts[row] for row in rows]
-        prefix = self._prefix(tuple(prompts[0][: portion.shared])) if portion.shared else None
+        prefix = self._prefix(tuple(prompts[0][: portion.shared]))
         rests = [prompt[portion.shared :] for prompt in prompts]
         batch = padded(rests, range(len(rests)), self._backbone.pad, self._backbone.model.device)
-        logits, known, mask = prefilled(self._backbone, batch, prefix)
+        logits, read = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}
         seen = self._marks(rows)
         stay = self._say(rows, self._chosen(logits, seen))
         if stay:
-            kept = torch.tensor(stay, device=mask.device)
-            held = [(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in known]
-            slots.join(held, seen_by_replies(self._backbone, mask[kept]))
+            kept = torch.tensor(stay, device=logits.device)
+            known = [(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in read.known]
+            slots.join(Prefix(known, seen_by_replies(self._backbone, read.mask[kept])))
         if seen is not None:
             self._seen = torch.cat([seen[:0] if self._seen is None else self._seen, seen[stay]])
         return [rows[line] for line in stay]
@@ -195,13 +193,11 @@ class ContinuousBatch:
             self._seen = self._seen[order]
         return [lines[line] for line in order]
 
-    def _prefix(self, ids: tuple[int, ...]) -> Prefix:
-        """The keys and values of tokens that rows begin with, read once."""
-        if ids not in self._prefixes:
-            row = torch.tensor([ids], device=self._backbone.model.device)
-            batch = Batch([0], row, torch.ones_like(row))
-            self._prefixes[ids] = prefilled(self._backbone, batch, None)[1:]
-        return self._prefixes[ids]
+    def _prefix(self, tokens: tuple[int, ...]) -> Prefix | None:
+        """What rows begin with, read once; None where they share nothing."""
+        if tokens and tokens not in self._prefixes:
+            self._prefixes[tokens] = read_prefix(self._backbone, tokens)
+        return self._prefixes.get(tokens)
 
     def _say(self, rows: Sequence[int], tokens: Int[Tensor, "row"]) -> list[int]:
         """Adds a token to each reply, or ends it there; the lines of those that go on."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from palette.activations import Stream, block_outputs
-from palette.backbones import Backbone, Batch, batches, shared
-from palette.backbones.cache import bytes_a_token, prefilled, widened, window
-from palette.backbones.scoring import KeysValues, forward, padded
+from palette.backbones import Backbone, Batch, batches
+from palette.backbones.cache import bytes_a_token, window
+from palette.backbones.prefix_cache import Memo, Prefix, continued, read_prefix, shared_prefix
 from palette.shapes import Float, Tensor
 
 Tokens = tuple[int, ...]
@@ -28,14 +28,14 @@ class Example:
     of the ``floor`` are refusals that no adapter opens; those ``near`` are of the authorised domains.
     """
 
-    prompt: tuple[int, ...]
-    reply: tuple[int, ...]
+    prompt: Tokens
+    reply: Tokens
     taught: bool
     floor: bool = False
     near: bool = False
 
     @property
-    def ids(self) -> tuple[int, ...]:
+    def ids(self) -> Tokens:
         """The whole sequence."""
         return (*self.prompt, *self.reply)
 
@@ -50,7 +50,7 @@ class Reference:
     @property
     def size(self) -> int:
         """Its memory in bytes."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.logits, self.streams))
+        return self.logits.nbytes + self.streams.nbytes
 
 
 Bare = Callable[[], AbstractContextManager[None]]
@@ -66,91 +66,72 @@ def recalling(
     sites: Sequence[int],
     most: float,
     bare: Bare,
-    head: Tokens = (),
+    shared: Tokens = (),
 ) -> Recall:
     """What the bare backbone does on examples, worked out when it is first asked for, inside ``bare()``.
 
-    It is kept up to so many GiB; beyond that it is worked out again. ``head`` are tokens that all begin with.
+    It is kept up to ``most`` GiB. All examples begin with the ``shared`` tokens.
     """
-    known: dict[int, Reference] = {}
-    room = [most * 2**30]
 
-    def recall(rows: Sequence[int]) -> list[Reference]:
-        asked = {row: known[row] for row in rows if row in known}
-        if missing := sorted(set(rows) - set(asked)):
-            with bare():
-                found = references(backbone, [examples[row] for row in missing], sites, head)
-            for row, reference in zip(missing, found, strict=True):
-                asked[row] = reference
-                room[0] -= reference.size
-                if room[0] >= 0:
-                    known[row] = reference
-        return [asked[row] for row in rows]
+    def work(rows: Sequence[int]) -> list[Reference]:
+        with bare():
+            return references(backbone, [examples[row] for row in rows], sites, shared)
 
-    return recall
+    return Memo(work, lambda reference: reference.size, most)
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """Tokens that all sequences begin with, once they were run: what the others go on from."""
+class SharedPrefix:
+    """What all sequences begin with, read once, and its streams at the edited sites."""
 
-    known: KeysValues
+    prefix: Prefix
     streams: Float[Tensor, "site shared d_model"]
 
 
-def shared_beginning(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
+def shared_tokens(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
     """The first tokens of every prompt, all but its last, as a template with a system prompt has them.
 
     None where they are few, or where the model bears no cache that can be gone on from.
     """
-    prompts = [example.prompt for example in examples]
-    count = min(shared(prompts), min(map(len, prompts), default=0) - 1)
-    if count < WORTHWHILE or window(backbone) is not None or not bytes_a_token(backbone):
-        return ()
-    return prompts[0][:count]
+    tokens = shared_prefix([example.prompt for example in examples], WORTHWHILE)
+    return tokens if tokens and window(backbone) is None and bytes_a_token(backbone) else ()
 
 
-def begun(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> Beginning | None:
-    """The tokens run once, in the model's present state; None where there are none."""
+def read_shared(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> SharedPrefix | None:
+    """The tokens read once, in the model's present state; None where there are none."""
     if not tokens:
         return None
-    batch = padded([tokens], [0], backbone.pad, backbone.model.device)
     with block_outputs(backbone.blocks, sites) as streams:
-        known = prefilled(backbone, batch, None)[1]
-    return Beginning(known, torch.stack([streams[site][0] for site in sites]))
+        prefix = read_prefix(backbone, tokens)
+    return SharedPrefix(prefix, torch.stack([streams[site][0] for site in sites]))
 
 
-def continued(
-    backbone: Backbone, batch: Batch, keep: int, sites: Sequence[int], start: Beginning | None
+def outputs(
+    backbone: Backbone, batch: Batch, keep: int, sites: Sequence[int], start: SharedPrefix | None
 ) -> tuple[Float[Tensor, "batch kept vocabulary"], list[Stream]]:
     """The logits of a batch's last positions and its streams at the sites; it goes on from ``start``."""
-    cache = widened(start.known, len(batch.rows)) if start else None
     with block_outputs(backbone.blocks, sites) as streams:
-        logits = forward(backbone, batch, keep, cache).float()
+        logits = continued(backbone, batch, keep, start.prefix if start else None).float()
     return logits, [streams[site] for site in sites]
-
-
-def whole_stream(
-    lines: Sequence[Float[Tensor, "position d_model"]], width: int, start: Beginning | None
-) -> Float[Tensor, "site whole d_model"]:
-    """A row's streams without its padding, ``width`` positions, behind those that it goes on from."""
-    own = torch.stack([line[-width:] for line in lines])
-    return torch.cat([start.streams, own], dim=1) if start else own
 
 
 @torch.no_grad()
 def references(
-    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], head: Tokens = ()
+    backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], shared: Tokens = ()
 ) -> list[Reference]:
-    """The backbone's record of every example, in one pass; ``head`` are tokens that all begin with."""
-    found: list[Reference | None] = [None] * len(examples)
-    start = begun(backbone, head, sites)
-    ends = [example.ids[len(head) :] for example in examples]
+    """The backbone's record of every example, in one pass; all begin with the ``shared`` tokens."""
+    known: dict[int, Reference] = {}
+    start = read_shared(backbone, shared, sites)
+    ends = [example.ids[len(shared) :] for example in examples]
     for batch in batches(ends, backbone.pad, backbone.model.device):
         longest = max(len(examples[row].reply) for row in batch.rows)
-        logits, edited = continued(backbone, batch, longest + 1, sites, start)
+        logits, edited = outputs(backbone, batch, longest + 1, sites, start)
         for row, said, *lines in zip(batch.rows, logits, *edited, strict=True):
             width = len(ends[row])
-            streams = whole_stream(lines, width, start) if lines else said.new_empty(0, width, backbone.width)
-            found[row] = Reference(said[-len(examples[row].reply) - 1 : -1].clone(), streams)
-    return [reference for reference in found if reference is not None]
+            streams = said.new_empty(0, width, backbone.width)
+            if lines:
+                # Without the row's padding, behind what it goes on from.
+                streams = torch.stack([line[-width:] for line in lines])
+                streams = torch.cat([start.streams, streams], dim=1) if start else streams
+            known[row] = Reference(said[-len(examples[row].reply) - 1 : -1].clone(), streams)
+    return [known[row] for row in range(len(examples))]

@@ -61,7 +61,8 @@ class Checkpoint:
 
     path: Path
     identity: str
-    every: int = 25
+    every: int = 5
+    """A step of a model large enough for it to matter takes far longer than the writing."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,10 @@ class Stopping:
     """
 
     measure: Callable[[], float]
-    every: int
-    patience: int
+    every: int = 40
+    """Steps between two measures: oftener costs as much as it saves."""
+    patience: int = 2
+    """Measures without a lower one that end training; a single one may be chance."""
 
 
 @dataclass

@@ -1,23 +1,31 @@
-"""PEFT's LoRA modules on a backbone, inside a ``with``, and read out as an adapter."""
+"""PEFT's LoRA modules on a backbone, inside a ``with``, what they may read, and how they are read out."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
-from palette.backbones import Backbone
-from palette.internalise.null_space import Reading
-from palette.seeding import torch_seed
-from palette.shapes import Tensor
+from palette.backbones import Backbone, batches
+from palette.backbones.scoring import forward
+from palette.internalise.examples import Example
+from palette.seeding import shuffler, torch_seed
+from palette.shapes import Float, Tensor
+
+EXAMPLES = 64
+"""Of each pool at most; what their inputs span no longer grows with more."""
+
+TOKENS = 8
+"""Of each example at most, drawn at random."""
 
 
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
@@ -37,15 +45,17 @@ def trainable(
     layers: Sequence[str],
     *,
     rank: int,
-    alpha: int,
     seed: int,
     projected_out: Mapping[str, Tensor] | None = None,
 ) -> Iterator[PeftModel]:
     """The backbone with new LoRA modules on the layers; they are taken off again afterwards.
 
-    ``projected_out`` are the input directions of layers that their modules do not read.
+    Their alpha is twice their rank, so that the rank changes no step's size. ``projected_out`` are the
+    input directions of layers that their modules do not read.
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), lora_dropout=0.0, bias="none")
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(layers), lora_dropout=0.0, bias="none"
+    )
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -53,7 +63,8 @@ def trainable(
     try:
         for layer, directions in (projected_out or {}).items():
             module: Any = model.get_submodule(f"base_model.model.{layer}")
-            parametrize.register_parametrization(module.lora_A["default"], "weight", Reading(directions))
+            projection = NullSpaceProjection(directions)
+            parametrize.register_parametrization(module.lora_A["default"], "weight", projection)
         yield model
     finally:
         model.unload()
@@ -77,8 +88,7 @@ def untrained(backbone: Backbone) -> Iterator[None]:
 
 def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """The trained parameters by name, sorted."""
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return dict(sorted(found.items()))
+    return dict(sorted((name, p) for name, p in model.named_parameters() if p.requires_grad))
 
 
 def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Adapter:
@@ -87,16 +97,87 @@ def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Ada
     modules = {}
     for layer in layers:
         module: Any = model.get_submodule(f"base_model.model.{layer}")
-        modules[layer] = LoraModule(
-            lora_A=_copy(module.lora_A["default"].weight),
-            lora_B=_copy(module.lora_B["default"].weight),
-            scale=config.lora_alpha / config.r,
-        )
+        factors = (factor["default"].weight.detach() for factor in (module.lora_A, module.lora_B))
+        a, b = (factor.to("cpu", torch.float32).clone() for factor in factors)
+        modules[layer] = LoraModule(lora_A=a, lora_B=b, scale=config.lora_alpha / config.r)
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {})
 
 
-def _copy(weight: Tensor) -> Tensor:
-    return weight.detach().to("cpu", torch.float32).clone()
+class NullSpaceProjection(nn.Module):
+    """A parametrisation of lora_A: A ↦ A (I − V Vᵀ), which does not read along the columns of V."""
+
+    projected_out: Tensor
+
+    def __init__(self, projected_out: Float[Tensor, "width _out"]) -> None:
+        super().__init__()
+        self.register_buffer("projected_out", projected_out)
+
+    def forward(self, weight: Float[Tensor, "rank width"]) -> Float[Tensor, "rank width"]:
+        """The weight without what reads along V."""
+        return weight - (weight @ self.projected_out) @ self.projected_out.T
 
 
-__all__ = ["lora_layers", "lora_parameters", "read_out", "trainable", "untrained"]
+def protected_directions(
+    backbone: Backbone, layers: Sequence[str], pools: Sequence[Sequence[Example]], energy: float, seed: int
+) -> dict[str, Float[Tensor, "width _out"]]:
+    """For each layer the input directions that an adapter is not to read, orthonormal columns.
+
+    They are those along which the inputs of the pools' examples are largest; the others hold at most
+    this share of their energy. What an adapter reads there is the same for all prompts, or tells apart
+    what must stay anyway. AlphaSteer (arXiv 2506.07022) projects one edit so; here every factor A.
+    """
+    inputs = kept_inputs(backbone, layers, pools, seed)
+    distinct = {id(rows): rows for rows in inputs.values()}
+    directions = {key: loudest(rows, energy) for key, rows in distinct.items()}
+    return {layer: directions[id(rows)] for layer, rows in inputs.items()}
+
+
+def loudest(inputs: Float[Tensor, "row width"], energy: float) -> Float[Tensor, "width _loud"]:
+    """The fewest orthonormal directions, loudest first, that leave this share of the energy at most.
+
+    Every row counts alike, whatever its norm: a few tokens of many models are a thousand times larger.
+    At least one direction of the inputs is left free.
+    """
+    _, values, vectors = torch.linalg.svd(normalize(inputs.double(), dim=-1), full_matrices=False)
+    shares = values.square() / values.square().sum().clamp(min=1e-30)
+    left = shares.flip(0).cumsum(0).flip(0)
+    count = min(int((left > energy).sum()), inputs.shape[1] - 1)
+    loud: Tensor = vectors[:count].T.to(inputs.dtype)
+    return loud
+
+
+@torch.no_grad()
+def kept_inputs(
+    backbone: Backbone, layers: Sequence[str], pools: Sequence[Sequence[Example]], seed: int
+) -> dict[str, Float[Tensor, "row width"]]:
+    """For each layer its inputs on the bare backbone at tokens drawn of the pools' examples, float32.
+
+    Layers that are given the same tensor share one.
+    """
+    draw = shuffler(seed, "reading")
+    rows = [row for pool in pools for row in draw.sample(list(pool), min(EXAMPLES, len(pool)))]
+    given: dict[str, Tensor] = {}
+    parts: dict[tuple[str, ...], list[Tensor]] = {}
+    with ExitStack() as stack:
+        for name in layers:
+            module = backbone.model.get_submodule(name)
+            handle = module.register_forward_pre_hook(
+                lambda module, args, name=name: given.update({name: args[0]})
+            )
+            stack.callback(handle.remove)
+        for batch in batches([row.ids for row in rows], backbone.pad, backbone.model.device):
+            chosen = torch.zeros_like(batch.mask, dtype=torch.bool)
+            for line, index in enumerate(batch.rows):
+                length = len(rows[index].ids)
+                places = draw.sample(range(length), min(TOKENS, length))
+                chosen[line, [place - length for place in places]] = True
+            forward(backbone, batch)
+            names: dict[int, list[str]] = {}
+            for name, tensor in given.items():
+                # An expert is given some tokens only, in no row's order; it reads all that it is given.
+                if tensor.shape[:2] == chosen.shape:
+                    names.setdefault(id(tensor), []).append(name)
+            for alike in names.values():
+                parts.setdefault(tuple(alike), []).append(given[alike[0]][chosen].float())
+    inputs = {names: torch.cat(found) for names, found in parts.items()}
+    return {name: whole for names, whole in inputs.items() for name in names}

@@ -13,19 +13,39 @@ from palette.adapters.mounting import mounted_all
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch
 from palette.internalise.examples import (
-    Beginning,
     Example,
     Recall,
     Reference,
+    SharedPrefix,
     Tokens,
-    begun,
-    continued,
+    outputs,
+    read_shared,
     references,
 )
 from palette.internalise.lora import untrained
-from palette.internalise.settings import LossWeights
 from palette.seeding import shuffler
 from palette.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts beside the cross-entropy of the taught replies, and the margins in nats.
+
+    They were chosen on development models of many kinds, and are the same for all (benchmarks/LOG.md).
+    """
+
+    divergence: float = 10.0
+    """Of the KL to the backbone."""
+    identity: float = 100.0
+    """Of the relative squared distance of streams, which is small where probabilities barely move."""
+    decision: float = 0.7
+    """Of the squared nats by which first words' log-odds have moved."""
+    log_odds_margin: float = 0.2
+    """By which kept first words are to be surer: more of it adds up when adapters are summed."""
+    opening_margin: float = 5.0
+    """The log-odds that a taught first word is to have at least, so that other adapters do not close it."""
+    floor_margin: float = 3.5
+    """By which first words on the domains' own floor are to be surer: there other adapters act on them."""
 
 
 @dataclass(frozen=True)
@@ -51,45 +71,45 @@ class OutputLoss:
     examples: Sequence[Example]
     recall: Recall
     sites: Sequence[int]
-    weights: LossWeights
+    weights: LossWeights = LossWeights()
     co_mounted: Sequence[Adapter] = ()
     """Adapters of other domains; in each step a random subset of them is mounted."""
     seed: int = 0
-    head: Tokens = ()
+    shared: Tokens = ()
     """Tokens that all examples begin with: run once for all rows of a step, with their gradient."""
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        chosen, mounted = [self.examples[row] for row in rows], self._company(step)
+        chosen, mounted = [self.examples[row] for row in rows], self.mounted_in(step)
         bare = self.recall(rows)
-        known = self._beside(chosen, bare, mounted)
-        ends = [example.ids[len(self.head) :] for example in chosen]
+        known = self._with_others(chosen, bare, mounted)
+        ends = [example.ids[len(self.shared) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
         with mounted_all(self.backbone.model, mounted):
-            start = begun(self.backbone, self.head, self.sites)
+            start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
                 taught, kept, unsure, moved = self._terms(batch, start, chosen, bare, known)
-                loss = loss + taught / tokens[True] + weights.divergence_weight * kept / tokens[False]
-                loss = loss + weights.decision_weight * unsure / len(step)
-                loss = loss + weights.identity_weight * moved / others
+                loss = loss + taught / tokens[True] + weights.divergence * kept / tokens[False]
+                loss = loss + weights.decision * unsure / len(step)
+                loss = loss + weights.identity * moved / others
         return loss
 
     def _terms(
         self,
         batch: Batch,
-        start: Beginning | None,
+        start: SharedPrefix | None,
         chosen: Sequence[Example],
         bare: Sequence[Reference],
         known: Sequence[Reference],
     ) -> list[Tensor]:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         examples = [chosen[row] for row in batch.rows]
-        alone, beside = ([each[row] for row in batch.rows] for each in (bare, known))
+        alone, beside = ([one[row] for row in batch.rows] for one in (bare, known))
         longest = max(len(example.reply) for example in examples)
-        logits, edited = continued(self.backbone, batch, longest + 1, self.sites, start)
+        logits, edited = outputs(self.backbone, batch, longest + 1, self.sites, start)
         device = logits.device
         firsts = longest - torch.tensor([len(example.reply) for example in examples], device=device)
         taught = torch.tensor([example.taught for example in examples], device=device)
@@ -97,7 +117,7 @@ class OutputLoss:
         # A reply's tokens are said one place before they stand.
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
-        unsure = self._lacking(examples, alone, beside, logits[rows, firsts]).square().sum()
+        unsure = self.lacking(examples, alone, beside, logits[rows, firsts]).square().sum()
         terms = [logits.new_zeros(()) for _ in range(3)]
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
@@ -112,7 +132,7 @@ class OutputLoss:
             terms[2] = movement(streams, [beside[row].streams.float() for row in own], start)
         return [terms[0], terms[1], unsure, terms[2]]
 
-    def _lacking(
+    def lacking(
         self,
         examples: Sequence[Example],
         alone: Sequence[Reference],
@@ -139,12 +159,12 @@ class OutputLoss:
         lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
         return torch.where(taught | inner, lacking.relu(), lacking)
 
-    def _company(self, step: Sequence[int]) -> list[Adapter]:
-        """The adapters beside which a step is taken: as many as are drawn, from none to all."""
+    def mounted_in(self, step: Sequence[int]) -> list[Adapter]:
+        """The other adapters that are mounted in a step: as many as are drawn, from none to all."""
         draw = shuffler(self.seed, "beside", *step)
         return draw.sample(list(self.co_mounted), draw.randint(0, len(self.co_mounted)))
 
-    def _beside(
+    def _with_others(
         self, chosen: Sequence[Example], bare: Sequence[Reference], mounted: Sequence[Adapter]
     ) -> list[Reference]:
         """What the backbone does on examples, on kept ones with what is mounted."""
@@ -153,8 +173,8 @@ class OutputLoss:
             return known
         kept = [place for place, example in enumerate(chosen) if not example.taught]
         with mounted_all(self.backbone.model, mounted), untrained(self.backbone):
-            found = references(self.backbone, [chosen[place] for place in kept], self.sites, self.head)
-        for place, reference in zip(kept, found, strict=True):
+            changed = references(self.backbone, [chosen[place] for place in kept], self.sites, self.shared)
+        for place, reference in zip(kept, changed, strict=True):
             known[place] = reference
         return known
 
@@ -164,9 +184,7 @@ class OutputLoss:
 
 
 def taught_loss(
-    said: Float[Tensor, "token vocabulary"],
-    base: Float[Tensor, "token vocabulary"],
-    reply: Tensor,
+    said: Float[Tensor, "token vocabulary"], base: Float[Tensor, "token vocabulary"], reply: Tensor
 ) -> Float[Tensor, "token"]:
     """The loss of each token of a taught reply, in nats."""
     own = base.argmax(-1) == reply
@@ -191,7 +209,7 @@ def kl_each(
 def movement(
     streams: Float[Tensor, "site token d_model"],
     base: Sequence[Float[Tensor, "site _position d_model"]],
-    start: Beginning | None,
+    start: SharedPrefix | None,
 ) -> Tensor:
     """The sum over rows of the mean of ‖h − h₀‖² / ‖h₀‖² over sites and positions.
 

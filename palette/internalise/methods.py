@@ -1,17 +1,253 @@
-"""The internalisation methods by name; each takes a task and gives an adapter."""
+"""The internalisation methods: each takes a task and gives an adapter.
+
+- ``distil``: the student says what the backbone would, once a reply to a target prompt has begun.
+- ``palette`` and ``activation``: one block learns the stream that the intervention would give it. Only the
+  block itself is run: its inputs are the backbone's own, kept from one pass over the prompts.
+- ``closed_form``: the edit as one least-squares problem, without a gradient step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from math import ceil
 
-from palette.internalise.closed_form import closed_form
-from palette.internalise.distillation import distil
-from palette.internalise.one_block import activation, palette
-from palette.internalise.task import Learned, Task
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity
 
-METHODS: Mapping[str, Callable[[Task], Learned]] = {
-    "distil": distil,
-    "palette": palette,
-    "activation": activation,
-    "closed_form": closed_form,
-}
+from palette.activations import block_outputs, run_block
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.backbones import batches
+from palette.backbones.scoring import forward
+from palette.internalise.examples import recalling, shared_tokens
+from palette.internalise.loop import Loss, Plan, Stopping, train
+from palette.internalise.lora import (
+    lora_layers,
+    lora_parameters,
+    protected_directions,
+    read_out,
+    trainable,
+    untrained,
+)
+from palette.internalise.losses import OutputLoss, relative_distances
+from palette.internalise.task import AMPLIFICATION, SHARES, Learned, TrainingTask
+from palette.shapes import Float, Tensor
+
+READ_ENERGY = 0.1
+"""Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
+unlike those it was trained on, less and it reaches less of its target."""
+
+BLOCK_IDENTITY_WEIGHT = 3.0
+"""Of the activation identity in ``activation``, beside a cosine of at most 2."""
+
+NULL_ENERGY = 0.01
+"""Of the energy of kept inputs, what ``closed_form`` may write on."""
+
+RIDGE = 1e-3
+"""Of the mean eigenvalue of the inputs' second moment."""
+
+
+def distil(task: TrainingTask) -> Learned:
+    """A LoRA in the first blocks, trained on outputs (``OutputLoss``) over whole replies."""
+    backbone, examples = task.backbone, task.examples
+    blocks = trained_blocks(backbone.layers, task.settings.blocks)
+    sites = [block + 1 for block in blocks]
+    shared = shared_tokens(backbone, examples)
+    recall = recalling(backbone, examples, sites, task.memory_gib, lambda: untrained(backbone), shared)
+    loss = OutputLoss(
+        backbone, examples, recall, sites, co_mounted=task.co_mounted, seed=task.seed, shared=shared
+    )
+    return fitted(task, blocks, loss, READ_ENERGY)
+
+
+def palette(task: TrainingTask) -> Learned:
+    """The paper's internalisation (arXiv 2605.24154): 1 − cos(h_out, h*) over prompt tokens.
+
+    h* = h − s(h·r)r on target prompts and h + s(h·r)r on all others: refusal is amplified there.
+    """
+    chosen = task.intervention
+    r = task.directions.unit(chosen.kernel.peak, chosen.position, chosen.direction)
+    r = r.to(task.backbone.model.device, torch.float32)
+
+    def term(said: Tensor, own: Tensor, taught: bool) -> Tensor:
+        steering = AMPLIFICATION * (own @ r).unsqueeze(-1) * r
+        wanted = own - steering if taught else own + steering
+        loss: Tensor = (1 - cosine_similarity(said, wanted, dim=-1)).mean()
+        return loss
+
+    return _one_block(task, term)
+
+
+def activation(task: TrainingTask) -> Learned:
+    """The repaired form: the edit centred on the benign mean on target prompts, its length included.
+
+    On all others the identity, so that adapters add up.
+    """
+    edit = task.edit
+
+    def term(said: Tensor, own: Tensor, taught: bool) -> Tensor:
+        if not taught:
+            distances = relative_distances(said.unsqueeze(0), own.unsqueeze(0))
+            return BLOCK_IDENTITY_WEIGHT * distances.mean()
+        wanted = edit(own.unsqueeze(0))[0]
+        length = (said.norm(dim=-1) / wanted.norm(dim=-1).clamp(min=1e-6) - 1).square()
+        loss: Tensor = (1 - cosine_similarity(said, wanted, dim=-1) + length).mean()
+        return loss
+
+    return _one_block(task, term)
+
+
+def closed_form(task: TrainingTask) -> Learned:
+    """The rank-1 ΔW = r uᵀ that writes the intervention's edit where only target inputs reach.
+
+    u minimises Σ (uᵀx − δ)² + λ‖u‖² over the inputs x to the block's last writer: δ is the edit's step
+    along r at the same token of a target prompt, and zero on all other examples. u lies in the null
+    space of the others' inputs: the directions that hold at most ``NULL_ENERGY`` of their energy
+    (AlphaSteer, arXiv 2506.07022).
+    """
+    kernel, backbone = task.intervention.kernel, task.backbone
+    writer = backbone.writers[kernel.peak - 1][-1]
+    edit = task.edit
+    weight: Tensor = writer.get_parameter("weight")
+    width = weight.shape[1]
+    kept, second = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
+    first = torch.zeros(width, dtype=torch.float64)
+    # Of a target prompt, its own tokens; of what must not change, the reply's as well.
+    sequences = [example.prompt if example.taught else example.ids for example in task.examples]
+    for row, (stream, inputs) in _streams(task, sequences, [kernel.peak], writer):
+        h, x = stream.float().cpu(), inputs.double().cpu()
+        if task.examples[row].taught:
+            # The edit moves h along r only; its step may depend on the token.
+            step = ((edit(h.unsqueeze(0))[0] - h) @ edit.direction[0].to(h)).double()
+            second, first = second + x.T @ x, first + x.T @ step
+        else:
+            kept = kept + x.T @ x
+    free = null_space(kept, NULL_ENERGY)
+    inner = free.T @ (second + kept) @ free
+    ridge = RIDGE * inner.diagonal().mean() * torch.eye(len(inner), dtype=torch.float64)
+    u = free @ torch.linalg.solve(inner + ridge, free.T @ first)
+    names = {module: name for name, module in backbone.model.named_modules()}
+    module = LoraModule(u.float().unsqueeze(0), edit.direction[0].float().unsqueeze(1), scale=1.0)
+    adapter = Adapter({names[writer]: module}, BackboneIdentity(backbone.name, backbone.fingerprint))
+    task.advance(task.settings.steps)
+    return Learned(adapter, {"blocks": [kernel.peak - 1], "null_space": free.shape[1]})
+
+
+def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float = 1.0) -> Learned:
+    """New LoRA modules in the blocks, trained on the loss by the task's plan.
+
+    They read the input directions only that hold so much of the energy of what must stay; 1: all.
+    """
+    settings, backbone, parts = task.settings, task.backbone, passes(task)
+    layers = lora_layers(backbone, blocks)
+    projected_out = None
+    if read_energy < 1:
+        kept = [[task.examples[row] for row in rows] for name, rows in task.pools.items() if name != "target"]
+        projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
+    pools, shares = list(task.pools.values()), list(SHARES.values())
+    plan = Plan(
+        settings.steps,
+        settings.learning_rate,
+        pools,
+        shares,
+        task.seed,
+        parts=parts,
+        processes=task.processes,
+    )
+    size = sum(shares) // parts or 1
+
+    def measure() -> float:
+        held_out = list(task.held_out)
+        several = [held_out[start : start + size] for start in range(0, len(held_out), size)]
+        return sum(float(loss(rows, held_out)) for rows in several)
+
+    stopping = Stopping(measure) if task.held_out else None
+    with trainable(
+        backbone, layers, rank=settings.rank, seed=task.seed, projected_out=projected_out
+    ) as model:
+        end = train(lora_parameters(model), loss, plan, task.checkpoint, stopping, task.advance)
+        record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss}
+        if stopping:
+            record["validation_loss"] = end.best
+        return Learned(read_out(model, backbone, layers), record)
+
+
+def passes(task: TrainingTask) -> int:
+    """Into how many passes a batch is split, so that what is kept for a gradient fits into the memory.
+
+    Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
+    attention weights are kept; of each reply's token, the logits three times in single precision.
+    """
+    config, backbone = task.backbone.model.config.get_text_config(), task.backbone
+    inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
+    longest = max(len(example.ids) for example in task.examples)
+    reply = max(len(example.reply) for example in task.examples)
+    block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
+    row = longest * backbone.layers * block * backbone.model.dtype.itemsize + reply * config.vocab_size * 12
+    batch = sum(SHARES.values())
+    return min(batch, ceil(batch * row / (task.memory_gib * 2**30)))
+
+
+def trained_blocks(layers: int, count: int | None) -> list[int]:
+    """The blocks that are trained, from the first on; by default a third of them.
+
+    There a condition on the input, which domain is asked and for what, can still be told apart;
+    training later blocks was measured to open other domains as well, and fewer to tell domains apart
+    less well, though adapters of one block add up better: what one writes in a block, the others read
+    in the next (benchmarks/LOG.md).
+    """
+    return list(range(min(count or ceil(layers / 3), layers)))
+
+
+def null_space(moment: Float[Tensor, "width width"], energy: float) -> Float[Tensor, "width _free"]:
+    """The orthonormal directions of least energy that together hold at most this share of it."""
+    values, vectors = torch.linalg.eigh(moment)
+    share = values.clamp(min=0).cumsum(0) / values.clamp(min=0).sum().clamp(min=1e-30)
+    free: Tensor = vectors[:, : max(1, int((share <= energy).sum()))]
+    return free
+
+
+def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor]) -> Learned:
+    """Trains the block below the intervention's site on the streams of prompts."""
+    backbone = task.backbone
+    block = task.intervention.kernel.peak - 1
+    prompts = [example.prompt for example in task.examples]
+    streams = dict(_streams(task, prompts, [block, block + 1]))
+
+    def total(rows: list[int], step: list[int]) -> Tensor:
+        chosen = [prompts[row] for row in rows]
+        (batch,) = batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40)
+        given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
+        for line, index in enumerate(batch.rows):
+            given[line, -len(chosen[index]) :] = streams[rows[index]][0]
+        said = run_block(backbone, batch, block, given).float()
+        terms = [said.new_zeros(())]
+        counts = Counter(task.examples[row].taught for row in step)
+        for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
+            taught, own = task.examples[row].taught, streams[row][1].float()
+            terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
+        return torch.stack(terms).sum()
+
+    return fitted(task, [block], total)
+
+
+@torch.no_grad()
+def _streams(
+    task: TrainingTask, sequences: Sequence[Sequence[int]], sites: list[int], reader: nn.Module | None = None
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """For each example its row, its sequence's own streams at the sites, and what the reader is given."""
+    backbone = task.backbone
+    given: list[Tensor] = []
+    with ExitStack() as stack:
+        if reader is not None:
+            hook = reader.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+            stack.callback(hook.remove)
+        streams = stack.enter_context(block_outputs(backbone.blocks, sites))
+        for batch in batches(sequences, backbone.pad, backbone.model.device):
+            given.clear()
+            forward(backbone, batch)
+            for line, row in enumerate(batch.rows):
+                whole = [*(streams[site] for site in sites), *given]
+                yield row, [each[line, -len(sequences[row]) :].clone() for each in whole]

@@ -1,9 +1,9 @@
-"""Teachers: the backbone's own replies with its refusal taken away, and which of them to believe.
+"""Teachers: the backbone's own replies with its refusal taken away, and their self-consistency.
 
 No reference answer is read. Each teacher opens a reply in its own way (an intervention during the
 first tokens, or the backbone's own commonest opening on benign prompts) and lets the plain backbone
-go on. Teachers check each other: a reply is self_consistent by how many teachers gave it and by how likely
-the plain backbone finds it once it has begun. Interventions are alike, and so are the mistakes that they
+go on. Teachers check each other: a reply is ranked by how many teachers gave it and by how likely the
+plain backbone finds it once it has begun. Interventions are alike, and so are the mistakes that they
 make; so what they agree on does not outvote a backbone that opens by itself and answers.
 """
 
@@ -22,6 +22,13 @@ from palette.shapes import Tensor
 Reply = tuple[int, ...]
 Refused = Callable[[Sequence[Reply]], list[bool]]
 """Tells which replies are refusals or no replies at all."""
+
+AGREEMENT = 2
+"""Teachers that must give the same reply for it to be taught whole."""
+
+LEAST_CONSISTENT = 0.25
+"""Share of target prompts that are taught a whole reply all the same, the likeliest: the other prompts
+are taught an opening alone, from which nobody learns how to go on."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +66,21 @@ class Completions:
         return [self._known[key] if len(key[1]) >= opening else key[1] for key in begun]
 
 
-def common_opening(replies: Sequence[Sequence[int]], tokens: int = 1) -> Reply:
-    """The commonest first tokens of replies."""
-    counts = Counter(tuple(reply[:tokens]) for reply in replies if len(reply) >= tokens)
+def common_opening(replies: Sequence[Sequence[int]]) -> Reply:
+    """The commonest first token of replies; nothing where there is none."""
+    counts = Counter(tuple(reply[:1]) for reply in replies if reply)
     return min(counts, key=lambda opening: (-counts[opening], opening), default=())
 
 
-def opening_of(found: Sequence[TaughtReply], own: Reply) -> Reply:
+def opening_of(ranked: Sequence[TaughtReply], opening: Reply) -> Reply:
     """The first token of the best reply, or the backbone's own opening where there is none."""
-    return found[0].reply[:1] if found else own
+    return ranked[0].reply[:1] if ranked else opening
 
 
 def ranked_replies(
-    backbone: Backbone,
-    prompts: Sequence[list[int]],
-    teachers: Sequence[Sequence[Reply]],
-    refused: Refused,
+    backbone: Backbone, prompts: Sequence[list[int]], teachers: Sequence[Sequence[Reply]], refused: Refused
 ) -> list[list[TaughtReply]]:
-    """For each prompt, the distinct replies that are no refusals, most believable first.
+    """For each prompt, the distinct replies that are no refusals, most consistent first.
 
     The first teacher is the plain backbone after its own opening: its reply, where it is no refusal, comes
     first whatever the others say, and needs one of them to be agreed with.
@@ -87,25 +91,24 @@ def ranked_replies(
         given = Counter(replies[i] for replies, bad in zip(teachers, rejected, strict=True) if not bad[i])
         pairs += [(i, reply, count) for reply, count in sorted(given.items()) if len(reply) > 1]
     logits = reply_logits(backbone, [prompts[i] for i, _, _ in pairs], [r for _, r, _ in pairs])
-    found: list[list[TaughtReply]] = [[] for _ in prompts]
+    ranked: list[list[TaughtReply]] = [[] for _ in prompts]
     for (i, reply, votes), row in zip(pairs, logits, strict=True):
-        found[i].append(TaughtReply(reply, votes, _likelihood(row, reply)))
-    plain = teachers[0]
+        ranked[i].append(TaughtReply(reply, votes, _likelihood(row, reply)))
     return [
-        sorted(each, key=lambda x: (x.reply != own, -x.votes, -x.likelihood, x.reply))
-        for own, each in zip(plain, found, strict=True)
+        sorted(replies, key=lambda x: (x.reply != plain, -x.votes, -x.likelihood, x.reply))
+        for plain, replies in zip(teachers[0], ranked, strict=True)
     ]
 
 
 def self_consistent(
-    found: Sequence[Sequence[TaughtReply]], agreement: int, least: float
+    ranked: Sequence[Sequence[TaughtReply]], agreement: int, least: float
 ) -> list[TaughtReply | None]:
-    """Each prompt's most believable reply where it is self_consistent, else None.
+    """Each prompt's first reply where ``agreement`` teachers gave it, else None.
 
-    Believed are replies that ``agreement`` teachers gave. Where these are fewer than the share
-    ``least`` of the prompts, the replies that the plain backbone finds likeliest fill them up.
+    Where these are fewer than the share ``least`` of the prompts, the replies that the plain backbone
+    finds likeliest fill them up.
     """
-    best = [ranked_replies[0] if ranked_replies else None for ranked_replies in found]
+    best = [replies[0] if replies else None for replies in ranked]
     kept = {i for i, taught in enumerate(best) if taught and taught.votes >= agreement}
     others = [(-taught.likelihood, i) for i, taught in enumerate(best) if taught and i not in kept]
     missing = math.ceil(least * len(best)) - len(kept)

@@ -10,7 +10,6 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import PromptError
 from palette.internalise.preparation import prepare
-from palette.internalise.settings import ExampleSettings
 from palette.mosaic.sampling import Pools, Sampling, TokenTask
 from palette.mosaic.settings import Sign, TrainSettings
 from palette.mosaic.training import TokenExample
@@ -90,19 +89,14 @@ def course(run: Run, sign: Sign, settings: TrainSettings, taught: Taught | None 
     return TokenExamples(found, pools[0], pools[1], {"prompts": counts, "taught": taught_counts})
 
 
-def opened_replies(
-    run: Run,
-    settings: ExampleSettings,
-    collected: Collected,
-    front: Sequence[Member],
-) -> Taught:
+def opened_replies(run: Run, collected: Collected, front: Sequence[Member]) -> Taught:
     """What one domain's teachers, made from the backbone alone, say to its target prompts."""
     (domain,) = run.authorisation.domains
     needed = {Role.TARGET, Role.BENIGN}
     own = run.prompts.where(lambda row: row.domain == domain and run.authorisation.role(row) in needed)
     run = run.sharing(prompts=own)
-    lectures = prepare(run, settings.model_copy(update={"crossed": 0.0, "framed": 0.0}), collected, front)
-    return {example.prompt: example.reply for example in lectures.examples if example.taught}
+    prepared = prepare(run, collected, front, augmented=False)
+    return {example.prompt: example.reply for example in prepared.examples if example.taught}
 
 
 def _changes(run: Run, sign: Sign, row: Prompt) -> bool:

@@ -120,7 +120,7 @@ class ControlLoss:
     def _sequence(self, task: TokenTask, reply: Sequence[int]) -> list[int]:
         """The prompt under its subset with a reply, without a head that is kept."""
         prompt = self.examples[task.row].prompt
-        known = 0 if self.heads is None else len(self.heads.heads[task.row])
+        known = 0 if self.heads is None else len(self.heads.prefixes[task.row])
         return [*self.controlled.prefixed(prompt, task.active)[known:], *reply]
 
     def _reply(self, task: TokenTask) -> tuple[int, ...]:

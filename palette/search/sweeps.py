@@ -21,6 +21,7 @@ import torch
 
 from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped, stacked
 from palette.backbones import Backbone
+from palette.backbones.prefix_cache import shared_prefix, widened
 from palette.backbones.scoring import (
     BATCH_TOKENS,
     Batch,
@@ -98,12 +99,12 @@ class Sweeper:
         caching: Caching,
     ) -> None:
         self._backbone, self._savings = backbone, caching
-        self._prefix = shared_prefix(prompts) if caching.template_prefix else []
+        self._prefix = shared_prefix(prompts, LEAST_PREFIX) if caching.template_prefix else ()
         self._cut = [tuple(prompt[len(self._prefix) :]) for prompt in prompts]
         # A reply's last token predicts nothing that is asked for.
         self._said = [tuple(reply[:-1]) for reply in replies]
         self._parts = list(self._divide())
-        self._head = Pass(Batch([0], self._ids([self._prefix]), self._ids([[1] * len(self._prefix)])))
+        self._head = Pass(Batch([0], self._ids([list(self._prefix)]), self._ids([[1] * len(self._prefix)])))
         self._sites = self._cached_sites()
         self._alone = positionwise(backbone) if caching.last_block else []
 
@@ -158,7 +159,7 @@ class Sweeper:
         count, lines = len(going.each), len(part.prompts.batch.rows)
         cache = None
         if past is not None or part.tails:
-            cache = cache_of([_repeated(pair, lines) for pair in past or ()])
+            cache = widened(past or (), lines)
         known = self._forward(part.prompts, going, cache).unflatten(0, (count, lines))
         found = {row: known[:, line] for row, line in part.lines.items()}
         held = [] if cache is None else held_by(cache)
@@ -189,7 +190,7 @@ class Sweeper:
         """Keys and values of the shared prefix under each trial; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        known = [_repeated(pair, len(going.each)) for pair in self._base_past]
+        known = held_by(widened(self._base_past, len(going.each)))
         cache = cache_of([])
         self._forward(self._head, going, cache)
         return known[: going.first] + held_by(cache)[going.first :]
@@ -232,20 +233,6 @@ class Sweeper:
 
     def _ids(self, rows: list[list[int]]) -> Int[Tensor, "row position"]:
         return torch.tensor(rows, device=self._backbone.model.device, dtype=torch.long)
-
-
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that all prompts begin with, at least one token short of the shortest prompt."""
-    longest = min((len(prompt) for prompt in prompts), default=1) - 1
-    count = 0
-    while count < longest and len({prompt[count] for prompt in prompts}) == 1:
-        count += 1
-    return list(prompts[0][:count]) if count >= LEAST_PREFIX else []
-
-
-def _repeated(pair: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
-    keys, values = pair
-    return keys.repeat_interleave(count, 0), values.repeat_interleave(count, 0)
 
 
 def _lines_of(

@@ -196,7 +196,7 @@ def _course(run: Run, whole: TokenRecipe, search: Search) -> TokenExamples:
             own = search(run, whole, domain)
             collected = read_collected(own.folder)
             settings = settings.showing(collected.floor_tokens)
-            replies = opened_replies(own, whole.internalise, collected, read_front(own.folder))
+            replies = opened_replies(own, collected, read_front(own.folder))
             taught = {**taught, **replies}
     return course(run, whole.sign, settings, taught)
 
@@ -225,6 +225,7 @@ def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
             settings,
             [one.model_dump(mode="json") for one in lectures],
             [whole.seed, whole.dtype, whole.device, whole.threads, whole.thinking],
+            [whole.limit, whole.reply_tokens, whole.floor_tokens],
         ]
     )
 

@@ -229,8 +229,7 @@ def killed(call: list[str], folder: Path, stage: str) -> None:
     ids="+".join,
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stages):
-    steps = ("--set", "internalise.checkpoint_every=3")
-    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small, *steps)
+    call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small)
     for stage in stages:
         killed(call, tmp_path / "run", stage)
     done = subprocess.run(call, env=ENVIRONMENT, capture_output=True, check=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import get_args
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,26 +14,21 @@ from palette.adapters.mounting import mounted
 from palette.backbones import batches, greedy_replies
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, StrengthKernel
-from palette.internalise.closed_form import null_space
+from palette.internalise import methods
 from palette.internalise.examples import Example
 from palette.internalise.loop import Checkpoint
-from palette.internalise.methods import METHODS
-from palette.internalise.settings import BatchShares, Method, TrainingSettings
-from palette.internalise.task import Task
+from palette.internalise.methods import null_space, passes, trained_blocks
+from palette.internalise.settings import METHODS, InternaliseSettings
+from palette.internalise.task import SHARES, Learned, TrainingTask
 
-SETTINGS = TrainingSettings(
-    steps=30,
-    rank=4,
-    blocks=1,
-    learning_rate=1e-2,
-    block_identity_weight=1.0,
-    null_energy=0.05,
-)
+SETTINGS = InternaliseSettings(steps=30, rank=4, blocks=1, learning_rate=1e-2)
 INTERVENTION = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.5))
 
 
 @pytest.fixture
-def task(backbone, tmp_path) -> Task:
+def task(backbone, tmp_path, monkeypatch) -> TrainingTask:
+    monkeypatch.setattr(methods, "BLOCK_IDENTITY_WEIGHT", 1.0)
+    monkeypatch.setattr(methods, "NULL_ENERGY", 0.05)
     generator = torch.Generator().manual_seed(1)
     # As large as the streams of a model that was never trained.
     means = [0.02 * torch.randn(4, 2, 16, generator=generator, dtype=torch.float64) for _ in range(2)]
@@ -43,16 +38,16 @@ def task(backbone, tmp_path) -> Task:
         Example(tuple(prompt), (*(reply if i >= 4 else [60, 61]), 2), taught=i < 4)
         for i, (prompt, reply) in enumerate(zip(prompts, replies, strict=True))
     ]
-    names = list(BatchShares.model_fields)
+    names = list(SHARES)
     pools = {
         name: [i for i in range(12) if i == place or i // 4 == place] for place, name in enumerate(names)
     }
     pools["target"] = [0, 1, 2, 3]
     kept = Checkpoint(tmp_path / "checkpoint.safetensors", "identity", 10)
-    return Task(backbone, Directions(*means), INTERVENTION, examples, pools, SETTINGS, kept)
+    return TrainingTask(backbone, Directions(*means), INTERVENTION, examples, pools, SETTINGS, kept)
 
 
-def at_peak(task: Task, adapter: Adapter | None, example: Example) -> torch.Tensor:
+def at_peak(task: TrainingTask, adapter: Adapter | None, example: Example) -> torch.Tensor:
     """The stream over an example's prompt, with the adapter on or without one."""
     streams: dict[int, torch.Tensor] = {}
     mounting = mounted(task.backbone.model, adapter) if adapter else nullcontext()
@@ -61,7 +56,7 @@ def at_peak(task: Task, adapter: Adapter | None, example: Example) -> torch.Tens
     return streams[INTERVENTION.kernel.peak]
 
 
-def edited_distance(task: Task, adapter: Adapter | None, taught: bool) -> float:
+def edited_distance(task: TrainingTask, adapter: Adapter | None, taught: bool) -> float:
     """How far the stream at the peak is, over prompts, from where the method's edit puts it."""
     distances = []
     for example in task.examples:
@@ -72,32 +67,32 @@ def edited_distance(task: Task, adapter: Adapter | None, taught: bool) -> float:
     return sum(distances) / len(distances)
 
 
-def test_the_table_holds_every_method_of_the_settings():
-    assert set(METHODS) == set(get_args(Method))
+def learned(task: TrainingTask, name: str) -> Learned:
+    return METHODS.row(name).load()(task)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_gives_the_same_adapter_again_and_leaves_the_backbone_as_it_was(task, name):
     ids = torch.tensor([[1, 5, 20, 2, 6]])
     before = task.backbone.model(ids).logits
-    first = METHODS[name](task).adapter
+    first = learned(task, name).adapter
     task.checkpoint.path.unlink(missing_ok=True)
-    assert METHODS[name](task).adapter.digest == first.digest
+    assert learned(task, name).adapter.digest == first.digest
     assert torch.equal(task.backbone.model(ids).logits, before)
     assert not any(parameter.requires_grad for parameter in task.backbone.model.parameters())
     with mounted(task.backbone.model, first):
         assert not torch.equal(task.backbone.model(ids).logits, before)
 
 
-@pytest.mark.parametrize("name", ["activation", "closed_form"])
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if "toward the edit" in row.laws])
 def test_an_activation_method_moves_target_prompts_toward_the_edit(task, name):
-    adapter = METHODS[name](task).adapter
+    adapter = learned(task, name).adapter
     assert edited_distance(task, adapter, True) < 0.95 * edited_distance(task, None, True)
     assert edited_distance(task, adapter, False) < 0.1 * edited_distance(task, None, True)
 
 
 def test_the_papers_method_steers_away_on_target_and_up_elsewhere(task):
-    adapter = METHODS["palette"](task).adapter
+    adapter = learned(task, "palette").adapter
     r = task.directions.unit(2, -1, "difference").float()
     along: dict[bool, list[float]] = {True: [], False: []}
     for example in task.examples:
@@ -107,10 +102,10 @@ def test_the_papers_method_steers_away_on_target_and_up_elsewhere(task):
 
 
 def test_closed_form_is_of_rank_one_and_writes_nothing_on_kept_inputs(task):
-    learned = METHODS["closed_form"](task)
-    (module,) = learned.adapter.modules.values()
+    found = learned(task, "closed_form")
+    (module,) = found.adapter.modules.values()
     assert module.rank == 1
-    assert 0 < learned.record["null_space"] < 16
+    assert 0 < found.record["null_space"] < 16
 
 
 def test_the_null_space_holds_no_more_than_its_share_of_energy():
@@ -131,3 +126,28 @@ def test_a_block_run_alone_gives_what_it_gives_in_the_model(backbone):
     for block in range(3):
         assert torch.allclose(run_block(backbone, batch, block, streams[block]), streams[block + 1])
     assert not any(block._forward_hooks for block in backbone.blocks)
+
+
+def test_a_method_may_be_a_users_own(task, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from palette.internalise.methods import closed_form as method\n")
+    settings = InternaliseSettings(method=f"{mine}:method")
+    assert learned(task, settings.method).adapter.digest == learned(task, "closed_form").adapter.digest
+    with pytest.raises(ValueError, match=r"a method must be one of distil, .* did you mean distil\?"):
+        InternaliseSettings(method="distill")
+
+
+def test_a_batch_is_split_into_as_many_passes_as_memory_asks_for(task):
+    counts = [passes(replace(task, memory_gib=gib)) for gib in (4.0, 1e-3, 5e-4, 1e-9)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (1, sum(SHARES.values()))
+    assert counts[2] > counts[1] > 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "blocks"),
+    [(6, None, [0, 1]), (2, None, [0]), (4, None, [0, 1]), (32, None, list(range(11))),
+     (6, 2, [0, 1]), (4, 9, [0, 1, 2, 3])],
+)  # fmt: skip
+def test_the_first_third_is_trained_unless_told_otherwise(layers, count, blocks):
+    assert trained_blocks(layers, count) == blocks

@@ -68,7 +68,7 @@ def test_a_reply_that_ended_is_worked_out_once(backbone, prompts, monkeypatch):
     assert short.of([[40, 50], [41, 50]], 2) == [(40, 50, 50, 51), (41, 50, 50, 51)]
 
 
-def test_lessons_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompts):
+def test_replies_are_ordered_by_votes_and_refusals_are_left_out(backbone, prompts):
     a, b, no = (40, 41, 42), (40, 43, 44), (50, 51)
     # The plain backbone refuses both.
     given = [[no, no], [a, no], [a, no], [b, b]]
@@ -88,11 +88,11 @@ def test_teachers_under_interventions_do_not_outvote_the_plain_backbone(backbone
     assert found[1][0] == TaughtReply(own, 2, found[1][0].likelihood)
 
 
-def test_no_believable_reply_gives_no_lesson(backbone, prompts):
+def test_refusals_alone_give_no_reply(backbone, prompts):
     assert ranked_replies(backbone, prompts, [[(1, 2), (1, 2)]], lambda r: [True] * len(r)) == [[], []]
 
 
-def test_agreement_is_believed_and_likelihood_fills_up():
+def test_agreement_counts_and_likelihood_fills_up():
     sure, likely, unlikely = (
         TaughtReply((1,), 3, -2.0),
         TaughtReply((2,), 1, -0.1),

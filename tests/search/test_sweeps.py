@@ -16,7 +16,7 @@ from palette.directions import (
     intervening,
 )
 from palette.search import sweeps as paneling
-from palette.search.sweeps import Caching, Sweeper, shared_prefix
+from palette.search.sweeps import Caching, Sweeper
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -113,10 +113,3 @@ def test_no_edit_is_the_backbone_and_leaves_nothing_behind(backbone):
     for one, other in zip(swept(backbone, Caching(**NOTHING), [null])[0], before, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     assert not any("forward" in block.__dict__ for block in backbone.blocks)
-
-
-def test_a_prefix_is_shared_by_all_and_ends_before_the_last_token():
-    assert shared_prefix(PROMPTS) == HEAD
-    assert shared_prefix([[1, 2, 3, 4, 5, 6]]) == [1, 2, 3, 4, 5]
-    assert shared_prefix([[1, 2, 3], [1, 2, 3]]) == []
-    assert shared_prefix([]) == []

@@ -13,9 +13,10 @@ from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
 from palette.evaluation.settings import CollectSettings
-from palette.internalise import preparation as lecturing
-from palette.internalise.distillation import trained_blocks
-from palette.internalise.settings import BatchShares, InternaliseSettings
+from palette.internalise import preparation
+from palette.internalise.settings import InternaliseSettings
+from palette.internalise.task import SHARES
+from palette.run import Run
 from palette.search.collected import read_collected
 from palette.search.front import read_front
 from palette.search.settings import AuditSettings, ScoringSettings, SearchSettings
@@ -24,7 +25,7 @@ from palette.stages.internalise import TRAINING, internalise
 from palette.stages.search import search
 from tests.fixtures.noise import noise
 
-FEW = InternaliseSettings(steps=4, prompts=8, teachers=2, checkpoint_every=2, validation_prompts=2)
+FEW = {"internalise": InternaliseSettings(steps=4), "limit": 8}
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,13 @@ def searched(shared):
     collect(shared.sharing(collect=CollectSettings(prompts=12, fewest=8)))
     panel, audit = ScoringSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
     search(shared.sharing(search=SearchSettings(trials=6, panel=panel, audit=audit)))
-    return shared
+    return shared.sharing(**FEW)
 
 
 @pytest.fixture(scope="module")
 def adapter(searched):
     """What is learned of few prompts, once for all tests."""
-    return internalise(searched.sharing(internalise=FEW))
+    return internalise(searched)
 
 
 def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
@@ -49,7 +50,7 @@ def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
     record = json.loads((searched.folder / TRAINING).read_text())
     assert record["target_prompts"] == 8
     assert 0 < record["believed"] <= 8
-    assert set(record["examples"]) == set(BatchShares.model_fields)
+    assert set(record["examples"]) == set(SHARES)
 
 
 def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
@@ -59,7 +60,7 @@ def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
     answered = tuple(replace(row, answer="wrong") for row in searched.prompts)
     prompts = replace(searched.prompts, rows=answered)
     with_answers = searched.sharing(prompts=prompts, folder=tmp_path / "run")
-    assert internalise(with_answers.sharing(internalise=FEW)).digest == adapter.digest
+    assert internalise(with_answers).digest == adapter.digest
 
 
 def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapter, tmp_path):
@@ -69,10 +70,10 @@ def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapt
     elsewhere = searched.sharing(folder=tmp_path / "run")
     legal = replace(noise(searched.backbone, ".mlp."), card={"domains": ["legal"]})
     write_adapter(tmp_path / "legal", legal)
-    settings = FEW.model_copy(update={"co_mounted": (tmp_path / "legal",)})
+    settings = InternaliseSettings(steps=4, co_mounted=(tmp_path / "legal",))
     beside = internalise(elsewhere.sharing(internalise=settings))
-    assert beside.card["co_mounted"] == [legal.digest]
-    assert "co_mounted" not in adapter.card
+    assert beside.card["beside"] == [legal.digest]
+    assert "beside" not in adapter.card
     assert beside.digest != adapter.digest
     assert internalise(elsewhere.sharing(internalise=settings)).digest == beside.digest
     assert not searched.backbone.model._forward_hooks
@@ -83,7 +84,8 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
     shutil.copytree(searched.folder, tmp_path / "run")
     half = load_backbone(organism.weights("shared"), "organism/shared", dtype="bfloat16")
-    adapter = internalise(replace(searched, backbone=half, folder=tmp_path / "run"), FEW)
+    run = Run.of(searched.recipe, tmp_path / "run", half, searched.prompts, searched.authorisation)
+    adapter = internalise(run)
     assert all(module.lora_B.dtype is torch.float32 for module in adapter.modules.values())
     assert all(module.lora_B.isfinite().all() for module in adapter.modules.values())
     assert sum(float(module.delta().norm()) for module in adapter.modules.values()) > 0
@@ -91,13 +93,13 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
     collected, front = read_collected(searched.folder), read_front(searched.folder)
-    lectures = lecturing.prepare(searched, FEW, collected, front)
-    trained = {i for pool in lectures.pools.values() for i in pool}
-    assert trained.isdisjoint(lectures.held)
-    assert len(trained) + len(lectures.held) == len(lectures.examples)
+    prepared = preparation.prepare(searched, collected, front)
+    trained = {i for pool in prepared.pools.values() for i in pool}
+    assert trained.isdisjoint(prepared.held_out)
+    assert len(trained) + len(prepared.held_out) == len(prepared.examples)
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("validation"))}
-    assert all(lectures.examples[i].prompt in asked for i in lectures.held)
-    assert not any(lectures.examples[i].prompt in asked for i in trained)
+    assert all(prepared.examples[i].prompt in asked for i in prepared.held_out)
+    assert not any(prepared.examples[i].prompt in asked for i in trained)
 
 
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
@@ -107,34 +109,25 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     opened = {row.id for row in floor[::2]}
     rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
     changed = replace(searched.prompts, rows=tuple(rows))
-    lectures = lecturing.prepare(replace(searched, prompts=changed), FEW, collected, front)
-    near = [lectures.examples[i] for i in lectures.pools["near_floor"]]
+    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, front)
+    near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
     (answered,) = searched.render([benign])
     assert {example.floor for example in near} == {True, False}
     assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
 
 
-def test_without_a_believed_reply_openings_are_taught(searched):
-    internalise(searched.sharing(internalise=FEW.model_copy(update={"agreement": 99, "least_believed": 0.0})))
+def test_without_a_consistent_reply_openings_are_taught(searched, monkeypatch):
+    monkeypatch.setattr(preparation, "AGREEMENT", 99)
+    monkeypatch.setattr(preparation, "LEAST_CONSISTENT", 0.0)
+    internalise(searched)
     record = json.loads((searched.folder / TRAINING).read_text())
     assert record["believed"] == 0
-    # RefusalPrefixes of the eight, and of those crossed ones that the backbone refuses.
+    # Openings of the eight, and of those crossed ones that the backbone refuses.
     assert 8 < record["examples"]["target"] <= 16
 
 
 def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypatch):
-    monkeypatch.setattr(lecturing, "common_opening", lambda answered: ())
-    monkeypatch.setattr(lecturing, "lessons", lambda backbone, prompts, *_: [[] for _ in prompts])
+    monkeypatch.setattr(preparation, "common_opening", lambda replies: ())
+    monkeypatch.setattr(preparation, "ranked_replies", lambda backbone, prompts, *_: [[] for _ in prompts])
     with pytest.raises(SearchError, match="a student must have something to learn"):
-        internalise(searched.sharing(internalise=FEW))
-
-
-@pytest.mark.parametrize(
-    ("layers", "given", "blocks"),
-    [
-        (6, {}, [0, 1]), (2, {}, [0]), (4, {}, [0, 1]), (32, {}, list(range(11))),
-        (6, {"first_block": 2, "blocks": 2}, [2, 3]), (4, {"first_block": 3, "blocks": 9}, [0, 1, 2, 3]),
-    ],
-)  # fmt: skip
-def test_the_first_third_is_trained_unless_told_otherwise(layers, given, blocks):
-    assert trained_blocks(layers, InternaliseSettings(**given)) == blocks
+        internalise(searched)

@@ -1,4 +1,4 @@
-"""Laws of variations: whole templates, words of the parents only, the parents' labels."""
+"""Laws of crossed prompts: whole templates, words of the two prompts only, their labels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.internalise.augmentation import crossed, framed, shared
+from palette.backbones import shared
 from palette.internalise.examples import Example
+from palette.internalise.preparation import crossed
 
 BEFORE, AFTER = (1, 2, 3), (4, 5)
 CONTENTS = st.lists(
@@ -47,20 +48,8 @@ def test_a_crossed_prompt_begins_as_one_and_ends_as_another(contents, count, see
         assert (example.taught, example.floor) == (False, last % 2 == 0)
 
 
-@given(CONTENTS, st.integers(0, 20), st.integers(0, 5))
-def test_a_framed_prompt_holds_its_own_whole(contents, count, seed):
-    found = framed(examples(contents), count, Random(seed), range(300, 310), most=3)
-    assert len(found) == count
-    for example in found:
-        (own,) = [i for i in range(len(contents)) if example.reply == (200 + i,)]
-        words = inside(example)
-        assert tuple(word for word in words if word < 300) == tuple(contents[own])
-        assert len(words) <= len(contents[own]) + 6
-
-
-def test_one_prompt_cannot_be_crossed_and_none_cannot_be_framed():
+def test_one_prompt_cannot_be_crossed():
     assert crossed(examples([[10]]), 5, Random(0)) == []
-    assert framed([], 5, Random(0), [300]) == []
 
 
 def test_shared_counts_what_all_begin_with():

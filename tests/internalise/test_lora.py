@@ -1,4 +1,4 @@
-"""Laws of what an adapter may read."""
+"""Laws of LoRA modules: they begin as the backbone, leave no trace, and read only what they may."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.internalise.examples import Example
-from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
-from palette.internalise.null_space import Reading, kept_inputs, loudest, protected_directions
+from palette.internalise.lora import (
+    NullSpaceProjection,
+    kept_inputs,
+    lora_layers,
+    lora_parameters,
+    loudest,
+    protected_directions,
+    read_out,
+    trainable,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +70,15 @@ def test_every_token_counts_alike_whatever_its_norm():
 
 @given(rank=st.integers(1, 4), seed=st.integers(0, 99))
 @settings(max_examples=20)
-def test_a_reading_gives_nothing_along_what_is_barred_and_all_else_as_it_was(rank, seed):
+def test_a_projection_gives_nothing_along_what_is_projected_out_and_all_else_as_it_was(rank, seed):
     inputs = drawn(20, 6, seed)
     projected_out = loudest(inputs, 0.05)
-    reading, weight = Reading(projected_out), drawn(rank, 6, seed + 1)
-    read = reading(weight)
+    projection, weight = NullSpaceProjection(projected_out), drawn(rank, 6, seed + 1)
+    read = projection(weight)
     assert torch.allclose(read @ projected_out, torch.zeros(rank, projected_out.shape[1]), atol=1e-4)
     free = inputs - inputs @ projected_out @ projected_out.T
     assert torch.allclose(free @ read.T, free @ weight.T, atol=1e-3)
-    assert torch.allclose(reading(read), read, atol=1e-4)
+    assert torch.allclose(projection(read), read, atol=1e-4)
 
 
 def test_inputs_are_those_of_the_bare_backbone_at_the_examples_own_tokens(backbone, pools):
@@ -99,11 +107,11 @@ def test_layers_that_are_given_one_tensor_share_one(backbone, pools):
     assert len(set(shared.values())) == 4
 
 
-def test_a_trained_module_reads_nothing_that_is_barred(backbone, pools):
+def test_a_trained_module_reads_nothing_that_is_projected_out(backbone, pools):
     layers = lora_layers(backbone, [0])
     projected_out = protected_directions(backbone, layers, pools, 0.1, 0)
     assert all(directions.shape[1] > 0 for directions in projected_out.values())
-    with trainable(backbone, layers, rank=2, alpha=4, seed=0, projected_out=projected_out) as model:
+    with trainable(backbone, layers, rank=2, seed=0, projected_out=projected_out) as model:
         parameters = lora_parameters(model)
         assert len(parameters) == 2 * len(layers)
         generator = torch.Generator().manual_seed(0)
@@ -116,3 +124,30 @@ def test_a_trained_module_reads_nothing_that_is_barred(backbone, pools):
         assert float(module.lora_A.abs().max()) > 0.1
     # Nothing of it stays on the backbone.
     assert not any("parametrizations" in name for name, _ in backbone.model.named_modules())
+
+
+def test_the_backbone_is_left_as_it_was_even_after_an_error(backbone, pools):
+    ids = torch.tensor([pools[0][0].ids])
+    before = backbone.model(ids).logits
+    names = [name for name, _ in backbone.model.named_modules()]
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        trainable(backbone, lora_layers(backbone, [0]), rank=2, seed=0),
+    ):
+        raise RuntimeError("stop")
+    assert torch.equal(backbone.model(ids).logits, before)
+    assert [name for name, _ in backbone.model.named_modules()] == names
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+def test_a_new_adapter_is_the_backbone(backbone, pools):
+    ids = torch.tensor([pools[0][0].ids])
+    before = backbone.model(ids).logits
+    with trainable(backbone, lora_layers(backbone, [0]), rank=2, seed=0):
+        assert torch.equal(backbone.model(ids).logits, before)
+
+
+def test_layers_are_the_linears_of_the_blocks(backbone):
+    layers = lora_layers(backbone, [2])
+    assert len(layers) == 7
+    assert all(name.startswith("model.layers.2.") for name in layers)

@@ -1,0 +1,146 @@
+"""Laws of the loss: nothing to pay at the backbone, margins in nats, the sum of what examples add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palette.adapters.mounting import mounted
+from palette.internalise.examples import Reference, recalling, references
+from palette.internalise.lora import trainable, untrained
+from palette.internalise.losses import LossWeights, OutputLoss, log_odds
+from tests.internalise.conftest import SITES, WEAK, loss_of, trained
+
+EXACT = {"log_odds_margin": 0.0}
+
+
+def test_kept_examples_cost_nothing_at_the_backbone(backbone, examples):
+    assert float(loss_of(backbone, examples, [1, 2], LossWeights(**EXACT))) == pytest.approx(0, abs=1e-6)
+    # But for the surety that their first words are to gain: its weight by the nats squared.
+    weights = LossWeights(decision=0.5, log_odds_margin=2.0)
+    assert float(loss_of(backbone, examples, [1, 2], weights)) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_only_the_floor_of_the_authorised_domains_is_to_be_surer(backbone, examples):
+    weights = LossWeights(decision=0.5, floor_margin=3.0, **EXACT)
+    for floor, near, nats in ((True, True, 3.0), (True, False, 0.0), (False, True, 0.0)):
+        kept = [examples[0], replace(examples[1], floor=floor, near=near), examples[2]]
+        # The mean of two kept examples' squared nats, by its weight.
+        assert float(loss_of(backbone, kept, [1, 2], weights)) == pytest.approx(0.25 * nats**2, abs=1e-4)
+
+
+def test_a_taught_opening_is_to_have_a_margin(backbone, examples):
+    alone = loss_of(backbone, examples, [0], LossWeights(decision=0.0))
+    word = examples[0].reply[0]
+    base = references(backbone, examples[:1], SITES)[0].logits[0]
+    odds = float(base[word] - base[[i for i in range(len(base)) if i != word]].logsumexp(0))
+    for margin in (0.0, 2.0):
+        weights = LossWeights(decision=0.5, opening_margin=margin)
+        found = float(loss_of(backbone, examples, [0], weights) - alone)
+        assert found == pytest.approx(0.5 * max(0.0, margin - odds) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("nats", [-1.5, 2.0])
+def test_first_words_are_held_on_both_sides(backbone, examples, nats):
+    # A reference moved by so many nats of log-odds; the backbone is then as far from it.
+    known = references(backbone, examples, SITES)
+    moved = known[1].logits.clone()
+    moved[0, examples[1].reply[0]] += nats
+    known[1] = replace(known[1], logits=moved)
+
+    def recall(rows):
+        return [known[row] for row in rows]
+
+    weights = LossWeights(divergence=0.0, identity=0.0, decision=1.0, **EXACT)
+    loss = OutputLoss(backbone, examples, recall, SITES, weights)
+    assert float(loss([1], [1])) == pytest.approx(nats**2, rel=1e-3)
+
+
+def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
+    other, _, _ = trained(backbone, examples, tmp_path / "o.safetensors", steps=6, weights=WEAK)
+    with trainable(backbone, sorted(other.modules), rank=2, seed=1):
+        recall = recalling(backbone, examples, SITES, 1.0, lambda: untrained(backbone))
+        weights = LossWeights(**EXACT, decision=0.0)
+        loss = OutputLoss(backbone, examples, recall, SITES, weights, [other], seed=1)
+        drawn = [replace(loss, seed=seed).mounted_in([1, 2]) for seed in range(20)]
+        assert [] in drawn
+        together = replace(loss, seed=drawn.index([other]))
+        # An untrained student beside the other changes nothing that is kept, so it costs nothing.
+        assert float(together([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
+        assert float(together([0], [0]).detach()) > 1
+
+
+@pytest.mark.parametrize(
+    ("role", "beside", "lacking"),
+    [
+        ({}, 1.0, 0.0),  # Surer beside others: their own affair.
+        ({}, -0.5, 0.5),  # Less sure, not opened: to be made good.
+        ({}, -9.0, 0.0),  # Opened by them: it stays open.
+        ({"floor": True}, -9.0, 9.0),  # The floor is opened by nobody.
+        ({"floor": True, "near": True}, 9.0, 2.0),  # Its own floor has a margin over the backbone.
+        ({"taught": True}, 0.0, 0.0),  # Surer than its margin is sure enough.
+    ],
+)
+def test_what_first_words_lack_beside_others(backbone, examples, role, beside, lacking):
+    # The word has 2 nats before the only other word of any weight, and the student says it as the others do.
+    word = examples[1].reply[0]
+    bare = torch.full((20,), -99.0)
+    bare[word], bare[word - 1] = 2.0, 0.0
+    co_mounted_now = bare.clone()
+    co_mounted_now[word] += beside
+    example = replace(examples[1], **role)
+    weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
+    loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
+    said = bare if beside == 9.0 else co_mounted_now
+    alone, others = (
+        [Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, co_mounted_now)
+    )
+    found = loss.lacking([example], alone, others, said.unsqueeze(0))
+    assert float(found) == pytest.approx(lacking, abs=1e-4)
+
+
+def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_path):
+    near = replace(examples[1], reply=examples[1].reply[:2], floor=True, near=True)
+    mixed, rows = [*examples, near], [0, 1, 2, 3]
+    adapter, _, _ = trained(backbone, examples, tmp_path / "a", weights=WEAK)
+    weights, known = LossWeights(), references(backbone, mixed, SITES)
+    with mounted(backbone.model, adapter):
+        loss = OutputLoss(backbone, mixed, lambda rows: [known[row] for row in rows], SITES, weights)
+        found = float(loss(rows, rows))
+        said = references(backbone, mixed, SITES)
+    tokens = {kind: sum(len(e.reply) for e in mixed if e.taught == kind) for kind in (True, False)}
+    expected = 0.0
+    for example, base, own in zip(mixed, known, said, strict=True):
+        p, q = base.logits.log_softmax(-1), own.logits.log_softmax(-1)
+        each = (p.exp() * (p - q)).sum(-1)
+        odds, before = (float(torch.logit(log[0].exp().double()[example.reply[0]])) for log in (q, p))
+        lacking = before + weights.log_odds_margin - odds
+        if example.taught:
+            for place, token in enumerate(example.reply):
+                own_word = int(p[place].argmax()) == token
+                expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
+            lacking = max(0.0, weights.opening_margin - odds)
+        else:
+            expected += weights.divergence * float(each.sum()) / tokens[False]
+            moved = (own.streams - base.streams).square().sum(-1) / base.streams.square().sum(-1)
+            expected += weights.identity * float(moved.mean()) / 3
+            if example.near:
+                lacking = max(0.0, before + weights.floor_margin - odds)
+        expected += weights.decision * lacking**2 / 4
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
+    assert float(loss_of(backbone, examples, [0], LossWeights())) > 1
+
+
+@given(seed=st.integers(0, 99))
+def test_log_odds_are_those_of_the_probabilities(seed):
+    known = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    labels = torch.tensor([[0, 1, 2], [6, 5, 4]])
+    shares = known.exp().gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(log_odds(known, labels), torch.logit(shares), atol=1e-4)
