@@ -25,7 +25,7 @@ from transformers.utils import logging
 from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.files import read_json
-from palette.models import identify
+from palette.models import identify, locate
 from palette.settings import Thinking
 
 PROCESSOR_TEMPLATE = "chat_template.json"
