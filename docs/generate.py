@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from palette.files import write_text
-from palette.merging.compat import COMPAT
-from palette.merging.methods import METHODS
+from palette.merging.methods import TABLE, Compat
+from palette.merging.settings import MergeSettings
 from palette.prompts.sources import source_keys
 from palette.recipe import TokenRecipe, keys
-from palette.run import Basis
+from palette.run import RunSettings
+from palette.settings import dotted
 
 PAGE = Path(__file__).with_name("recipe-reference.md")
 METHODS_PAGE = Path(__file__).with_name("merge-methods.md")
@@ -36,6 +37,15 @@ TOKENS_INTRODUCTION = """
 For `palette tokens`, beside the keys of the run above (`model`, `prompts`, `floor`, `seed` and so on);
 `collect`, `search` and `internalise` are read for `authorise` alone."""
 
+BOUNDS = ("gt", "ge", "le")
+MERGE_INTRODUCTION = """
+# Merge recipes
+
+For `palette merge`, in a file of their own or as `--set merge.key=value`; see [merging](merging.md).
+
+| key | default | what it is |
+| --- | --- | --- |"""
+
 
 def reference() -> str:
     """The page, as Markdown."""
@@ -43,8 +53,10 @@ def reference() -> str:
     parts += _tables(keys(), "The run")
     parts += [SOURCES, *(_line(key, field) for key, field in source_keys())]
     parts.append(TOKENS_INTRODUCTION)
-    own = [row for row in keys(TokenRecipe) if row[0].partition(".")[0] not in Basis.model_fields]
+    own = [row for row in keys(TokenRecipe) if row[0].partition(".")[0] not in RunSettings.model_fields]
     parts += _tables(own, "The categories")
+    parts.append(MERGE_INTRODUCTION)
+    parts += [_line(key, field) for key, field in dotted(MergeSettings)]
     return "\n".join(parts) + "\n"
 
 
@@ -63,24 +75,49 @@ pure function; `--method NAME`, and `--option key=value` for its options.
 """
 
 
+PRESETS = """
+## Presets
+
+PEFT is meant as its functions on dense task tensors (version 0.21), not its merge of factors. Two
+differences remain. Where the votes for an entry cancel exactly, both tools take it for positive, and here
+nothing is elected. Random masks are drawn by another generator.
+
+| | method | sets |
+| --- | --- | --- |"""
+
+
 def merge_methods() -> str:
     """The page of the merge methods, as Markdown."""
     parts = [METHODS_INTRODUCTION]
-    for method in METHODS.values():
-        parts.append(f"\n## {method.name}\n\n{method.paper}: {method.equation}.")
+    for method in TABLE:
+        parts.append(f"\n## {method.name}\n\n{method.source}.")
         if method.takes_moments:
             parts.append("\nIt needs `moments` for each adapter, in a merge recipe.")
-        if method.options:
+        if method.options.model_fields:
             parts.append("\n| option | default | values | what it is |\n| --- | --- | --- | --- |")
-        for one in method.options:
-            default = str(one.default).lower() if isinstance(one.default, bool) else one.default
-            parts.append(f"| `{one.name}` | `{default}` | {one.law} | {one.sentence} |")
-    parts.append("\n## Presets\n\n| | method | sets |\n| --- | --- | --- |")
-    for tool, presets in COMPAT.items():
-        for name, options in presets.items():
-            laid = ", ".join(f"{key}={value}" for key, value in options.items()) or "nothing"
-            parts.append(f"| `--compat {tool}` | `{name}` | {laid} |")
+        for name, field in method.options.model_fields.items():
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            parts.append(f"| `{name}` | `{default}` | {_values(field)} | {field.description} |")
+    parts.append(PRESETS)
+    for tool in get_args(Compat):
+        for method in (row for row in TABLE if tool in row.compat):
+            laid = ", ".join(f"{key}={value}" for key, value in method.compat[tool].items()) or "nothing"
+            parts.append(f"| `--compat {tool}` | `{method.name}` | {laid} |")
     return "\n".join(parts) + "\n"
+
+
+def _values(field: Any) -> str:
+    """The values that an option takes, in words."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if kind is bool:
+        return "true or false"
+    laws = {name: getattr(law, name) for law in field.metadata for name in BOUNDS if hasattr(law, name)}
+    if "le" in laws:
+        low = f"({laws['gt']}" if "gt" in laws else f"[{laws['ge']}"
+        return f"a number in {low}, {laws['le']}]"
+    return f"an integer of at least {laws['ge']}"
 
 
 def _line(key: str, field: Any) -> str:

@@ -6,20 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from palette.authorisation import Authorisation
 from palette.errors import RecipeError
 from palette.evaluation.settings import CollectSettings, EvaluateSettings
 from palette.internalise.settings import InternaliseSettings
-from palette.merging.inputs import Parent
-from palette.merging.settings import MergeSettings
 from palette.mosaic.settings import TokenEvaluateSettings, TrainSettings
 from palette.mosaic.tokens import Sign
 from palette.prompts.sources import beside, source_keys
 from palette.run import RunSettings
 from palette.search.settings import SearchSettings
-from palette.settings import Group, Settings, dotted, override, read_yaml, settled
+from palette.settings import Group, dotted, override, read_yaml, settled
 
 
 class Recipe(RunSettings):
@@ -30,7 +28,6 @@ class Recipe(RunSettings):
     search: SearchSettings = Field(SearchSettings(), description="options of search")
     internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
-    merge: MergeSettings = Field(MergeSettings(), description="options of merge")
 
 
 class TokenRecipe(RunSettings):
@@ -71,7 +68,7 @@ class TokenRecipe(RunSettings):
 
     def of_domain(self, domain: str) -> Recipe:
         """The recipe by which one domain's replies are searched."""
-        shared = self.model_dump(mode="json", include=set(Recipe.model_fields) - {"evaluate", "merge"})
+        shared = self.model_dump(mode="json", include=set(Recipe.model_fields) - {"evaluate"})
         return Recipe.model_validate({**shared, "name": domain, "authorise": [domain]})
 
 
@@ -113,68 +110,6 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
         RecipeError: if a key is unknown or a value breaks its law; all of them at once.
     """
     return _validated(Recipe, _overridden(content, overrides), where)
-
-
-def merge_settings(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> MergeSettings:
-    """The settings of a merge from options and ``merge.key=value`` overrides.
-
-    Raises:
-        RecipeError: if a key is unknown or a value breaks its law; all of them at once.
-    """
-    merged = _overridden({"merge": dict(given)}, overrides)
-    if other := sorted(set(merged) - {"merge"}):
-        raise RecipeError("merge reads the keys under merge only", got=", ".join(other))
-    if not isinstance(merged["merge"], Mapping):
-        raise RecipeError("merge must be a mapping of keys", got=repr(merged["merge"]))
-    return _validated(MergeSettings, merged["merge"], "merge")
-
-
-class MergedAdapter(Settings):
-    """One adapter of a merge recipe."""
-
-    path: Path = Field(description="its folder or file; a relative one is beside the recipe")
-    weight: FiniteFloat = Field(1.0, description="by which its delta is multiplied")
-    modules: tuple[str, ...] = Field(
-        (), description="globs of the modules taken; those that begin with ! are not (default: all)"
-    )
-    moments: Path | None = Field(
-        None, description="its file of second moments by module path, which regmean reads"
-    )
-
-
-class MergeRecipe(MergeSettings):
-    """A merge of many adapters as YAML: the settings of the stage merge, and each adapter."""
-
-    adapters: tuple[MergedAdapter, ...] = Field(min_length=1, description="the adapters, in any order")
-
-
-def load_merge(path: Path, overrides: Iterable[str] = ()) -> tuple[list[Parent], MergeSettings]:
-    """The adapters and the settings of a merge recipe, with ``key=value`` overrides.
-
-    An adapter may be written as its path alone.
-
-    Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
-    """
-    content = read_yaml(path)
-    listed = content.get("adapters")
-    if isinstance(listed, list):
-        content["adapters"] = [{"path": one} if isinstance(one, str) else one for one in listed]
-    content = _overridden(content, (each.removeprefix("merge.") for each in overrides))
-    recipe = _validated(MergeRecipe, content, str(path))
-    if recipe.weights is not None:
-        raise RecipeError("a merge recipe gives each adapter its weight", got="weights", where=path)
-    parents = [
-        Parent(
-            path.parent / one.path,
-            one.weight,
-            one.modules,
-            None if one.moments is None else path.parent / one.moments,
-        )
-        for one in recipe.adapters
-    ]
-    settings = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"adapters"}}
-    return parents, MergeSettings(**settings)
 
 
 def keys(model: type[BaseModel] = Recipe) -> Iterator[tuple[str, Any]]:
