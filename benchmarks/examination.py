@@ -26,8 +26,7 @@ from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.task import Task
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
-from palette.merging.settings import MergeSettings
-from palette.merging.weight_search import weigh
+from palette.merging.weight_search import search_weights
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import create_recipe
@@ -165,9 +164,8 @@ class Examination:
     def weights(self, domain: Domain, adapters: Mapping[str, Adapter]) -> dict[str, float]:
         """The weights of the adapters' sum, searched on the validation split as merge does it."""
         assignment = replace(domain.run.assignment(), authorisation=self.authorisation(tuple(adapters)))
-        settings = MergeSettings(trials=WEIGHT_TRIALS)
-        rows = assignment.select("validation", *Role).capped(settings.prompts)
-        found = weigh(assignment, rows, self.judge, list(adapters.values()), settings.trials, LIMITS.floor)
+        members = list(adapters.values())
+        found = search_weights(assignment, self.judge, members, WEIGHT_TRIALS, LIMITS.floor)
         return dict(zip(adapters, found, strict=True))
 
     def _figures(

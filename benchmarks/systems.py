@@ -24,7 +24,7 @@ from palette.directions.probes import pooled_streams
 from palette.internalise.distillation import fitted, trained_blocks
 from palette.internalise.task import Learned, Task
 from palette.merging.combining import combine
-from palette.merging.plan import MergeInput
+from palette.merging.inputs import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
 

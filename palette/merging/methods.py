@@ -47,9 +47,7 @@ Trim = Annotated[
     Literal["tensor", "global"],
     Field(description="whether the largest entries are those of each tensor or those of the whole adapter"),
 ]
-DROPPED = (
-    "what makes up for dropped entries: division by the {} of keeping one, or the module's L1 norm"
-)
+DROPPED = "what makes up for dropped entries: division by the {} of keeping one, or the module's L1 norm"
 Rescale = Annotated[Literal["density", "l1", "none"], Field(description=DROPPED.format("density"))]
 RescaleByChance = Annotated[Literal["chance", "l1", "none"], Field(description=DROPPED.format("chance"))]
 Elect = Annotated[

@@ -128,7 +128,7 @@ def merge_settings(
     where = str(path) if recipe else "merge"
     if gone := sorted({f"merge.{key}" for key in content} & set(REMOVED)):
         raise RecipeError("; ".join(f"{key} is no longer a key: {REMOVED[key]}" for key in gone), where=where)
-    known = [*MergeSettings.model_fields, *MergeSource.model_fields]
+    known = [*MergeSettings.model_fields, *(f"adapters.{name}" for name in MergeSource.model_fields)]
     settings = settled(MergeSettings, content, where, known, "merge")
     _ = settings.sources, settings.method_options
     if recipe:
