@@ -23,7 +23,7 @@ from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.settings import METHODS
 from palette.internalise.task import TrainingTask
 from palette.judging.rules import RuleJudge, correct
-from palette.merging.weight_search import weigh
+from palette.merging.weight_search import search_weights
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import create_recipe
@@ -163,8 +163,8 @@ class Examination:
     def weights(self, domain: Domain, adapters: Mapping[str, Adapter]) -> dict[str, float]:
         """The weights of the adapters' sum, searched on the validation split as merge does it."""
         run = domain.run.sharing(authorisation=self.authorisation(tuple(adapters)))
-        rows = run.select("validation", *Role).capped(16)
-        found = weigh(run, rows, self.judge, list(adapters.values()), WEIGHT_TRIALS, FLOOR_TOKENS)
+        members = list(adapters.values())
+        found = search_weights(run, self.judge, members, WEIGHT_TRIALS, FLOOR_TOKENS)
         return dict(zip(adapters, found, strict=True))
 
     def _figures(

@@ -26,9 +26,9 @@ from torch import nn
 from benchmarks.machine import RESULTS, write
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import adapter_writer
-from palette.merging.combining import merged_modules
-from palette.merging.options import OptionValue
-from palette.merging.plan import MergeInput, MergePlan
+from palette.merging.combining import MergePlan, merged_modules
+from palette.merging.inputs import MergeInput
+from palette.merging.methods import OptionValue
 
 SHAPES = ((1024, 4096), (4096, 4096), (14336, 4096))
 RANK, ADAPTERS = 16, 4

@@ -23,7 +23,7 @@ from palette.directions import Directions, Intervention, intervening
 from palette.internalise.methods import fitted, trained_blocks
 from palette.internalise.task import Learned, TrainingTask
 from palette.merging.combining import combine
-from palette.merging.plan import MergeInput
+from palette.merging.inputs import MergeInput
 from palette.prompts import Prompt
 from palette.shapes import Float, Tensor
 from tools.organism.probes import pooled_streams

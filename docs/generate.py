@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from palette.files import write_text
-from palette.merging.compat import COMPAT
-from palette.merging.methods import METHODS
+from palette.merging.methods import METHODS, merge_method
+from palette.merging.settings import MergeSettings
 from palette.prompts.sources import source_keys
 from palette.recipe import Recipe, TokenRecipe, keys
 
@@ -44,6 +45,7 @@ pure function; `--method NAME`, and `--option key=value` for its options.
 def recipe_reference() -> str:
     """The page of all keys of a recipe, as Markdown."""
     parts = [RECIPE_INTRODUCTION, *_tables(keys(), "The run")]
+    parts += _tables(keys(MergeSettings), "Merges: `--set merge.KEY=VALUE`, or a merge recipe")
     parts += [SOURCES, *(_line(key, field) for key, field in source_keys())]
     parts.append(TOKENS_INTRODUCTION)
     parts += _tables((row for row in keys(TokenRecipe) if _of_tokens(row[0])), "The categories")
@@ -52,20 +54,37 @@ def recipe_reference() -> str:
 
 def merge_methods() -> str:
     """The page of the merge methods, as Markdown."""
-    parts = [METHODS_INTRODUCTION]
-    for method in METHODS.values():
-        parts.append(f"\n## {method.name}\n\n{method.paper}: {method.equation}.")
+    parts, presets = [METHODS_INTRODUCTION], []
+    for method in map(merge_method, METHODS):
+        parts.append(f"\n## {method.name}\n\n{method.source}.")
         if method.takes_moments:
             parts.append("\nIt needs `moments` for each adapter, in a merge recipe.")
-        if method.options:
+        schema = method.options.model_json_schema().get("properties", {})
+        if schema:
             parts.append("\n| option | default | values | what it is |\n| --- | --- | --- | --- |")
-        for option in method.options:
-            default = str(option.default).lower() if isinstance(option.default, bool) else option.default
-            parts.append(f"| `{option.name}` | `{default}` | {option.law} | {option.sentence} |")
+        for name, field in schema.items():
+            default, what = json.dumps(field["default"]).strip('"'), field["description"]
+            parts.append(f"| `{name}` | `{default}` | {_values(field)} | {what} |")
+        for tool, options in method.compat.items():
+            laid = ", ".join(f"{key}={value}" for key, value in options.items()) or "nothing"
+            presets.append((tool, f"| `--compat {tool}` | `{method.name}` | {laid} |"))
     parts.append("\n## Presets\n\n| | method | sets |\n| --- | --- | --- |")
-    for tool, presets in COMPAT.items():
-        parts += [f"| `--compat {tool}` | `{name}` | {_set(options)} |" for name, options in presets.items()]
+    parts += [line for _, line in sorted(presets, key=lambda preset: preset[0])]
     return "\n".join(parts) + "\n"
+
+
+def _values(field: Mapping[str, Any]) -> str:
+    """The values that an option takes, in words, from its JSON schema."""
+    if "enum" in field:
+        return " or ".join(field["enum"])
+    if field["type"] == "boolean":
+        return "true or false"
+    kind = {"integer": "an integer", "number": "a number"}[field["type"]]
+    least, above = field.get("minimum"), field.get("exclusiveMinimum")
+    if (most := field.get("maximum")) is not None:
+        opening = f"({above:g}" if least is None else f"[{least:g}"
+        return f"{kind} in {opening}, {most:g}]"
+    return kind if least is None else f"{kind} of at least {least:g}"
 
 
 PAGES = {"recipe-reference.md": recipe_reference, "merge-methods.md": merge_methods}
@@ -96,10 +115,6 @@ def _line(key: str, field: Any) -> str:
 def _plain(field: Any) -> object:
     value = field.get_default(call_default_factory=True)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _set(options: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in options.items()) or "nothing"
 
 
 def main(arguments: list[str]) -> None:

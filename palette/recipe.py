@@ -6,22 +6,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from palette.authorisation import Authorisation
 from palette.errors import RecipeError
+from palette.evaluation import settings as evaluating
 from palette.evaluation.settings import EvaluateSettings
+from palette.internalise import settings as internalising
 from palette.internalise.settings import InternaliseSettings
-from palette.merging.inputs import Parent
-from palette.merging.settings import MergeSettings
+from palette.merging import settings as merging
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.sources import source_keys, sources_beside
 from palette.run_settings import RunSettings
 from palette.search.settings import SearchSettings
-from palette.settings import Group, Settings, dotted, override, read_yaml, settled
+from palette.settings import Group, dotted, override, read_yaml, settled
 
-REMOVED: Mapping[str, str] = {}
-"""What replaced each key that a recipe had once: the ``REMOVED`` of every engine's settings, merged."""
+REMOVED: Mapping[str, str] = {
+    **evaluating.REMOVED,
+    **internalising.REMOVED,
+    "merge": merging.REMOVED["merge"],
+}
+"""What replaced each key that a recipe had once, as every engine says of its own."""
 
 
 class Recipe(RunSettings):
@@ -31,7 +36,6 @@ class Recipe(RunSettings):
     search: SearchSettings = Field(SearchSettings(), description="options of search")
     internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
-    merge: MergeSettings = Field(MergeSettings(), description="options of merge")
 
 
 class TokenRecipe(RunSettings):
@@ -71,7 +75,7 @@ class TokenRecipe(RunSettings):
 
     def of_domain(self, domain: str) -> Recipe:
         """The recipe by which one domain's replies are searched."""
-        shared = self.model_dump(mode="json", include=set(Recipe.model_fields) - {"evaluate", "merge"})
+        shared = self.model_dump(mode="json", include=set(Recipe.model_fields) - {"evaluate"})
         return Recipe.model_validate({**shared, "name": domain, "authorise": [domain]})
 
 
@@ -115,68 +119,6 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
     return _validated(Recipe, _overridden(content, overrides), where)
 
 
-def merge_settings(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> MergeSettings:
-    """The settings of a merge from options and ``merge.key=value`` overrides.
-
-    Raises:
-        RecipeError: if a key is unknown or a value breaks its law; all of them at once.
-    """
-    merged = _overridden({"merge": dict(given)}, overrides)
-    if other := sorted(set(merged) - {"merge"}):
-        raise RecipeError("merge reads the keys under merge only", got=", ".join(other))
-    if not isinstance(merged["merge"], Mapping):
-        raise RecipeError("merge must be a mapping of keys", got=repr(merged["merge"]))
-    return _validated(MergeSettings, merged["merge"], "merge")
-
-
-class MergedAdapter(Settings):
-    """One adapter of a merge recipe."""
-
-    path: Path = Field(description="its folder or file; a relative one is beside the recipe")
-    weight: FiniteFloat = Field(1.0, description="by which its delta is multiplied")
-    modules: tuple[str, ...] = Field(
-        (), description="globs of the modules taken; those that begin with ! are not (default: all)"
-    )
-    moments: Path | None = Field(
-        None, description="its file of second moments by module path, which regmean reads"
-    )
-
-
-class MergeRecipe(MergeSettings):
-    """A merge of many adapters as YAML: the settings of the stage merge, and each adapter."""
-
-    adapters: tuple[MergedAdapter, ...] = Field(min_length=1, description="the adapters, in any order")
-
-
-def load_merge(path: Path, overrides: Iterable[str] = ()) -> tuple[list[Parent], MergeSettings]:
-    """The adapters and the settings of a merge recipe, with ``key=value`` overrides.
-
-    An adapter may be written as its path alone.
-
-    Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
-    """
-    content = read_yaml(path)
-    listed = content.get("adapters")
-    if isinstance(listed, list):
-        content["adapters"] = [{"path": one} if isinstance(one, str) else one for one in listed]
-    content = _overridden(content, (each.removeprefix("merge.") for each in overrides))
-    recipe = _validated(MergeRecipe, content, str(path))
-    if recipe.weights is not None:
-        raise RecipeError("a merge recipe gives each adapter its weight", got="weights", where=path)
-    parents = [
-        Parent(
-            path.parent / one.path,
-            one.weight,
-            one.modules,
-            None if one.moments is None else path.parent / one.moments,
-        )
-        for one in recipe.adapters
-    ]
-    settings = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"adapters"}}
-    return parents, MergeSettings(**settings)
-
-
 def keys(model: type[BaseModel] = Recipe) -> Iterator[tuple[str, Any]]:
     """Every dotted key of a recipe with its field, in the order of declaration."""
     return dotted(model)
@@ -203,10 +145,6 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
-    whole = group if issubclass(group, RunSettings) else Recipe
-    names = [name for name, _ in [*keys(whole), *source_keys()]]
+    names = [name for name, _ in [*keys(Recipe), *keys(TokenRecipe), *source_keys()]]
     known = [*names, *sorted({name.split(".")[0] for name in names})]
-    removed = REMOVED
-    if not issubclass(group, RunSettings):
-        removed = {name.removeprefix("merge."): sentence for name, sentence in REMOVED.items()}
-    return settled(group, values, where, known, removed=removed)
+    return settled(group, values, where, known, removed=REMOVED)

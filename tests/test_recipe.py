@@ -7,19 +7,14 @@ import pytest
 from pydantic import BaseModel
 
 from palette.errors import RecipeError
-from palette.merging.inputs import Parent
-from palette.merging.methods import METHODS
-from palette.merging.settings import MergeSettings
 from palette.prompts import PromptSources
 from palette.prompts.sources import load_sources, source_keys
 from palette.recipe import (
     Recipe,
     create_recipe,
     keys,
-    load_merge,
     load_recipe,
     load_token_recipe,
-    merge_settings,
 )
 from palette.settings import Settings
 
@@ -64,11 +59,10 @@ def test_a_recipe_states_only_what_differs_from_the_defaults() -> None:
         0,
     )
     assert (recipe.device, recipe.dtype, recipe.threads) == ("cpu", "float32", 1)
-    assert recipe.merge == MergeSettings()
 
 
 def test_a_recipe_reads_back_from_its_own_values() -> None:
-    recipe = create_recipe({**LEAST, "merge": {"energy": 0.5}, "reasons": {"medical": "clinicians"}})
+    recipe = create_recipe({**LEAST, "collect": {"fewest": 5}, "reasons": {"medical": "clinicians"}})
     assert create_recipe(recipe.model_dump(mode="json")) == recipe
 
 
@@ -87,7 +81,7 @@ def test_keys_lists_every_key_once() -> None:
     assert len(names) == len(set(names))
     leaves = []
     stack = [("", create_recipe(LEAST).model_dump())]
-    settings = {"collect", "search", "internalise", "internalise.batch", "evaluate", "evaluate.gate", "merge"}
+    settings = {"collect", "search", "internalise", "internalise.batch", "evaluate", "evaluate.gate"}
     settings |= {"search.panel", "search.limits", "search.caching", "search.audit"}
     while stack:
         prefix, values = stack.pop()
@@ -146,10 +140,10 @@ def test_a_recipe_is_named_after_its_file_unless_it_names_itself(written: Callab
 
 
 def test_overrides_are_laid_over_the_file_in_their_order(written: Callable[[str], Path]) -> None:
-    path = written("authorise: [medical]\nseed: 1\nmerge:\n  energy: 0.5\n  rank: 4\n")
-    overrides = ["seed=2", "seed=3", "merge.rank=null", "evaluate.gate.divergence=0.25", "floor=[legal]"]
+    path = written("authorise: [medical]\nseed: 1\nsearch:\n  trials: 5\n  choose: 4\n")
+    overrides = ["seed=2", "seed=3", "search.choose=null", "evaluate.gate.divergence=0.25", "floor=[legal]"]
     recipe = load_recipe(path, overrides)
-    assert (recipe.seed, recipe.merge.rank, recipe.merge.energy) == (3, None, 0.5)
+    assert (recipe.seed, recipe.search.choose, recipe.search.trials) == (3, None, 5)
     assert recipe.evaluate.gate.divergence == 0.25
     assert recipe.floor == ("legal",)
 
@@ -160,9 +154,9 @@ def test_an_override_may_hold_an_equals_sign_and_replaces_a_value_that_is_no_gro
 
 
 def test_overrides_leave_the_given_values_as_they_were() -> None:
-    content = {**LEAST, "merge": {"energy": 0.5}}
-    create_recipe(content, ["merge.energy=0.1", "seed=4"])
-    assert content == {**LEAST, "merge": {"energy": 0.5}}
+    content = {**LEAST, "search": {"trials": 5}}
+    create_recipe(content, ["search.trials=1", "seed=4"])
+    assert content == {**LEAST, "search": {"trials": 5}}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +166,10 @@ def test_overrides_leave_the_given_values_as_they_were() -> None:
         ("=3", "--set must be key=value, got '=3'; write key=value"),
         ("seed=[", "--set must give a YAML value, got 'seed=['"),
         ("sed=1", "sed is not a key of a recipe, did you mean seed? (recipe)"),
-        ("merge=3", "merge: input should be a valid dictionary or instance of MergeSettings, got 3 (recipe)"),
+        (
+            "collect=3",
+            "collect: input should be a valid dictionary or instance of CollectSettings, got 3 (recipe)",
+        ),
         ("seed=true", "seed: input should be a valid integer, got True (recipe)"),
         ("name.x=1", "name: input should be a valid string, got {'x': 1} (recipe)"),
     ],
@@ -268,20 +265,20 @@ def test_every_key_of_a_source_is_described() -> None:
 
 def test_all_problems_are_named_at_once_with_the_nearest_known_key(written: Callable[[str], Path]) -> None:
     path = written(
-        "sed: 1\nseed: -1\nzzzzqq: 1\nmarge: {}\nenergy: 1\nmerge:\n  enrgy: 1\n  energy: 3\n"
+        "sed: 1\nseed: -1\nzzzzqq: 1\ncolect: {}\ntrials: 1\nsearch:\n  trails: 1\n  trials: 0\n"
         "evaluate:\n  gate:\n    benign_dorp: 1\n"
     )
     found = message(lambda: load_recipe(path))
     assert found.endswith(f" ({path})")
     assert sorted(found.removesuffix(f" ({path})").split("; ")) == [
         "authorise must be given",
-        "energy is not a key of a recipe, did you mean merge.energy?",
+        "colect is not a key of a recipe, did you mean collect?",
         "evaluate.gate.benign_dorp is not a key of a recipe, did you mean evaluate.gate.benign_drop?",
-        "marge is not a key of a recipe, did you mean merge?",
-        "merge.energy: input should be less than or equal to 1, got 3",
-        "merge.enrgy is not a key of a recipe, did you mean merge.energy?",
+        "search.trails is not a key of a recipe, did you mean search.trials?",
+        "search.trials: input should be greater than or equal to 1, got 0",
         "sed is not a key of a recipe, did you mean seed?",
         "seed: input should be greater than or equal to 0, got -1",
+        "trials is not a key of a recipe, did you mean search.trials?",
         "zzzzqq is not a key of a recipe",
     ]
 
@@ -353,57 +350,3 @@ def test_a_date_that_is_not_one_is_refused(written: Callable[[str], Path]) -> No
 
 def test_an_override_with_a_date_that_is_not_one_is_refused() -> None:
     message(lambda: create_recipe(LEAST, ["name=2024-13-45"]))
-
-
-def test_merge_settings_are_the_options_with_overrides_over_them() -> None:
-    assert merge_settings({}) == MergeSettings()
-    found = merge_settings({"energy": 0.5, "method": "ties"}, ["merge.rank=3", "merge.options.density=0.25"])
-    assert found == MergeSettings(method="ties", energy=0.5, options={"density": 0.25}, rank=3)
-
-
-def test_merge_settings_name_all_problems_at_once() -> None:
-    found = message(lambda: merge_settings({"energy": 5, "enrgy": 1, "method": "sum"}, ["merge.rank=0"]))
-    assert sorted(found.removesuffix(" (merge)").split("; ")) == [
-        "energy: input should be less than or equal to 1, got 5",
-        "enrgy is not a key of a recipe, did you mean merge?",
-        f"method: must be one of {', '.join(METHODS)}, got 'sum'",
-        "rank: input should be greater than or equal to 1, got 0",
-    ]
-
-
-def test_merge_settings_refuse_the_keys_of_a_recipe() -> None:
-    found = message(lambda: merge_settings({}, ["seed=3", "merge.rank=2", "name=a"]))
-    assert found == "merge reads the keys under merge only, got name, seed"
-
-
-@pytest.mark.parametrize("value", ["3", "null", "[1]"])
-def test_merge_settings_refuse_a_merge_that_is_no_mapping(value: str) -> None:
-    message(lambda: merge_settings({}, [f"merge={value}"]))
-
-
-def test_a_merge_recipe_names_its_adapters_beside_it(written: Callable[[str], Path]) -> None:
-    path = written(
-        "method: ties\noptions: {density: 0.3}\nadapters:\n  - runs/law\n"
-        "  - {path: /elsewhere/health, weight: 0.5, modules: ['*.mlp.*', '!*.0.*'], moments: m.safetensors}\n"
-    )
-    parents, settings = load_merge(path, ["merge.rank=4", "options.density=0.4"])
-    assert settings == MergeSettings(method="ties", options={"density": 0.4}, rank=4)
-    assert settings.model_fields_set == {"method", "options", "rank"}
-    assert parents == [
-        Parent(path.parent / "runs" / "law"),
-        Parent(Path("/elsewhere/health"), 0.5, ("*.mlp.*", "!*.0.*"), path.parent / "m.safetensors"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("method: ties\n", "adapters must be given"),
-        ("adapters: []\n", "adapters: tuple should have at least 1 item after validation, not 0, got []"),
-        ("adapters: [{weight: 2}]\n", "adapters.0.path must be given"),
-        ("adapters: [a]\nweights: [1]\n", "a merge recipe gives each adapter its weight, got weights"),
-        ("adapters: [{path: a, wieght: 2}]\n", "adapters.0.wieght is not a key of a recipe"),
-    ],
-)
-def test_a_merge_recipe_is_strict(text: str, expected: str, written: Callable[[str], Path]) -> None:
-    assert message(lambda: load_merge(written(text))).startswith(expected)

@@ -38,27 +38,23 @@ def merge(
 ) -> None:
     """Merge adapters: the exact weighted sum of their ΔW, or another method."""
     from palette.cli.console import show_fused, show_merge
-    from palette.merging.inputs import weighted
-    from palette.recipe import load_merge, merge_settings
-    from palette.stages.merge import fuse_parents, merge_parents
+    from palette.merging.settings import merge_settings
 
     printer = printer_of(as_json, quiet)
     named = {"method": method, "rank": rank, "energy": energy, "compat": compat, "dtype": dtype}
-    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if backbone is not None:
-        given["backbone"] = str(backbone)
-    more = [*[f"merge.options.{one}" for one in option or []], *(overrides or [])]
-    if len(adapters) == 1 and adapters[0].suffix in (".yaml", ".yml"):
-        laid = [f"merge.{key}={value}" for key, value in given.items()]
-        parents, settings = load_merge(adapters[0], [*laid, *more])
-    else:
-        settings = merge_settings({**given, "weights": weights and listed(weights)}, more)
-        parents = weighted(adapters, settings.weights)
+    more: dict[str, Any] = {"backbone": backbone, "weights": listed(weights) if weights else None}
+    given = {key: value for key, value in {**named, **more}.items() if value is not None}
+    assigned = [*[f"merge.options.{one}" for one in option or []], *(overrides or [])]
+    settings = merge_settings(adapters, given, assigned)
+    # What needs a model's libraries comes after the mistakes that can be told without them.
+    from palette.stages.merge import merge as merge_adapters
+    from palette.stages.merge import merge_into
+
     if into is not None:
-        fused = fuse_parents(parents, into, output, settings, printer.progress)
+        fused = merge_into(settings, into, output, printer.progress)
         printer.result(fused, show_fused(fused))
         return
-    result = merge_parents(parents, output, settings, printer.progress)
+    result = merge_adapters(settings, output, printer.progress).to_json()
     printer.result(result, show_merge(result))
     if result["gate"] is not None:
         exit_by_gate(result)

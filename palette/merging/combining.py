@@ -1,26 +1,127 @@
-"""Merging whole adapters: a method per module, in canonical order, then the rank."""
+"""Merging whole adapters: the plan that decides the bytes, and its modules merged one after the other.
+
+Modules are merged by several workers, one BLAS thread each, in order and in bounded memory. A second
+BLAS thread makes small factorisations several times slower, and changes their last bits; with one a
+worker, how many workers there are changes no byte.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
 
 from palette.adapters.factorisation import Truncation
-from palette.adapters.lora import Adapter, LoraModule
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.errors import AdapterError
-from palette.merging.group import Group
-from palette.merging.methods import MergeMethod
-from palette.merging.options import OptionValue
-from palette.merging.plan import MergeInput, MergePlan, common_backbone
-from palette.merging.rangefinder import factors
-from palette.merging.tiles import Tiled
-from palette.merging.workers import in_order
+from palette.merging.inputs import Group, MergeInput, common_backbone, group_of
+from palette.merging.methods import MergeMethod, OptionValue, merge_method
+from palette.merging.tiles import Tiled, factors
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Modules that are merged at a time."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergePlan:
+    """What is merged, by which method, and how much of each ΔW is kept.
+
+    At most ``rank`` components a module (by default its exact rank), and of these as few as hold the
+    ``share`` in (0, 1] of its energy.
+    """
+
+    inputs: Sequence[MergeInput]
+    method: str = "weighted_sum"
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    rank: int | None = None
+    share: float = 1.0
+
+    @cached_property
+    def row(self) -> MergeMethod:
+        """The method's row of the table.
+
+        Raises:
+            RecipeError: if there is none.
+        """
+        return merge_method(self.method)
+
+    @cached_property
+    def settled(self) -> dict[str, OptionValue]:
+        """Every option of the method with its value.
+
+        Raises:
+            RecipeError: if there is no such option, or a value breaks its law.
+        """
+        return self.row.settled(self.options)
+
+    @cached_property
+    def ordered(self) -> list[MergeInput]:
+        """The inputs in canonical order, which no path and no argument decides."""
+        return sorted(self.inputs, key=lambda one: (one.adapter.digest, one.weight, one.globs))
+
+    @cached_property
+    def backbone(self) -> BackboneIdentity:
+        """The one backbone of all inputs; see ``common_backbone``."""
+        return common_backbone(self.inputs)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of all modules that are merged, sorted."""
+        return sorted({name for member in self.inputs for name in member.names})
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains that the inputs authorise, sorted."""
+        return sorted({domain for member in self.inputs for domain in member.adapter.domains})
+
+    def recipe(self, dtype: str = "float32") -> dict[str, Any]:
+        """What decides the bytes of the result, in canonical order; ``dtype`` is what it is written in."""
+        recipe: dict[str, Any] = {"method": self.method, "options": self.settled}
+        if self.rank is not None:
+            recipe["rank"] = self.rank
+        if self.share < 1:
+            recipe["energy"] = self.share
+        recipe["parents"] = [member.identity for member in self.ordered]
+        return recipe if dtype == "float32" else {**recipe, "dtype": dtype}
+
+    def merger(self) -> Callable[[str], tuple[Group, LoraModule | Tiled]]:
+        """What gives the group of a module, and its merged ΔW at the rank that the method gives it.
+
+        A function of the ΔW of the inputs: rotated factors change nothing, and the order of the inputs
+        changes no byte. A module that an adapter lacks counts as a ΔW of zero there.
+
+        Raises:
+            AdapterError: if there is no input, or they do not fit one backbone.
+            RecipeError: if there is no such method, or its options are not the ones given.
+        """
+        function, options = self.row.load(), self.settled
+        _ = self.backbone
+        survey = self.row.survey.load() if self.row.survey else lambda modules, **options: None
+        surveyed = [
+            survey({name: member.adapter.modules[name] for name in sorted(member.names)}, **options)
+            for member in self.ordered
+        ]
+
+        def merge(name: str) -> tuple[Group, LoraModule | Tiled]:
+            group = group_of(self.ordered, surveyed, name)
+            return group, function(group, **options)
+
+        return merge
+
+
+@dataclass(frozen=True)
+class MergedModule:
     """The merged ΔW of one module, and how many of its components are each input's, in their order.
 
     They are nobody's where the method, or the rank, mixes them.
@@ -32,7 +133,7 @@ class Merged:
 
 
 @dataclass
-class MergeReport:
+class Retention:
     """What a merge kept: its rank, and the shares of energy in [0, 1], overall and at the worst."""
 
     rank: int = 0
@@ -42,7 +143,7 @@ class MergeReport:
     total: list[float] = field(default_factory=list)
     components: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
 
-    def note(self, merged: Merged) -> None:
+    def note(self, merged: MergedModule) -> None:
         """Takes one module into the account."""
         name, truncation = merged.name, merged.truncation
         self.components[name] = merged.components
@@ -63,38 +164,15 @@ class MergeReport:
 
         One list for all modules where it is the same; nothing where they are mixed in any module.
         """
-        found = dict(sorted(self.components.items()))
-        lists = [list(counts) for counts in found.values() if counts is not None]
-        if len(lists) < len(found):
+        lists = {name: list(counts) for name, counts in sorted(self.components.items()) if counts is not None}
+        if len(lists) < len(self.components):
             return {}
-        if all(one == lists[0] for one in lists):
-            return {"components": lists[0]}
-        return {"components": dict(zip(found, lists, strict=True))}
+        first = next(iter(lists.values()), None)
+        return {"components": first if all(counts == first for counts in lists.values()) else lists}
 
 
-def merger(plan: MergePlan) -> Callable[[str], tuple[Group, LoraModule | Tiled]]:
-    """What gives the group of a module, and its merged ΔW at the rank that the method gives it.
-
-    A function of the ΔW of the inputs: rotated factors change nothing, and the order of the inputs
-    changes no byte. A module that an adapter lacks counts as a ΔW of zero there.
-
-    Raises:
-        AdapterError: if there is no input, or they do not fit one backbone.
-        RecipeError: if there is no such method, or its options are not the ones given.
-    """
-    row, options = plan.row, plan.row.settled(plan.options)
-    common_backbone(plan.inputs)
-    surveyed = [survey(one, row, options) for one in plan.ordered]
-
-    def merge(name: str) -> tuple[Group, LoraModule | Tiled]:
-        group = group_of(plan.ordered, surveyed, name)
-        return group, row.function(group, **options)
-
-    return merge
-
-
-def merged_modules(plan: MergePlan, *, canonical: bool = False) -> Iterator[Merged]:
-    """The merged ΔW of every module, in the order of their names, one after the other; see ``merger``.
+def merged_modules(plan: MergePlan, *, canonical: bool = False) -> Iterator[MergedModule]:
+    """The merged ΔW of every module, in the order of their names, one after the other.
 
     ``canonical`` gives them as they are written.
 
@@ -102,31 +180,26 @@ def merged_modules(plan: MergePlan, *, canonical: bool = False) -> Iterator[Merg
         AdapterError: if there is no input or no module, or they do not fit one backbone.
         RecipeError: if there is no such method, or its options are not the ones given.
     """
-    result = merger(plan)
-    names = {name for one in plan.inputs for name in one.names}
-    if not names:
+    result = plan.merger()
+    if not plan.names:
         raise AdapterError("a merge must take at least one module", got="none")
 
-    def merge(name: str) -> Merged:
+    def merge(name: str) -> MergedModule:
         group, merged = result(name)
         truncation = factors(merged, plan.rank, plan.share)
         if canonical:
             truncation = truncation._replace(module=truncation.module.canonical())
-        whole = plan.row.stacks and truncation.module.rank == sum(components_of(group))
-        if not whole:
-            return Merged(name, truncation)
-        own = iter(components_of(group))
-        return Merged(name, truncation, tuple(next(own) if name in one.names else 0 for one in plan.ordered))
+        counts = [
+            module.trimmed().rank if weight else 0
+            for module, weight in zip(group.modules, group.weights, strict=True)
+        ]
+        if not plan.row.stacks or truncation.module.rank != sum(counts):
+            return MergedModule(name, truncation)
+        each = iter(counts)
+        by_input = tuple(next(each) if name in member.names else 0 for member in plan.ordered)
+        return MergedModule(name, truncation, by_input)
 
-    return in_order(merge, sorted(names), plan.workers)
-
-
-def components_of(group: Group) -> list[int]:
-    """How many components a sum takes from each module."""
-    return [
-        module.trimmed().rank if weight else 0
-        for module, weight in zip(group.modules, group.weights, strict=True)
-    ]
+    return in_order(merge, plan.names)
 
 
 def combine(
@@ -135,7 +208,7 @@ def combine(
     *,
     rank: int | None = None,
     options: Mapping[str, OptionValue] | None = None,
-) -> tuple[Adapter, MergeReport]:
+) -> tuple[Adapter, Retention]:
     """The merged adapter, held in memory, and what the rank kept of it; see ``merged_modules``.
 
     Raises:
@@ -143,43 +216,41 @@ def combine(
         RecipeError: if there is no such method, or its options are not the ones given.
     """
     plan = MergePlan(inputs, method, options or {}, rank)
-    modules, report = {}, MergeReport()
+    modules, retention = {}, Retention()
     for merged in merged_modules(plan):
         modules[merged.name] = merged.truncation.module
-        report.note(merged)
-    card = {**plan.recipe(), "domains": plan.domains, "retained_energy": report.retained_energy}
-    return Adapter(modules, plan.backbone, card), report
+        retention.note(merged)
+    card = {**plan.recipe(), "domains": plan.domains, "retained_energy": retention.retained_energy}
+    return Adapter(modules, plan.backbone, card), retention
 
 
-def survey(one: MergeInput, row: MergeMethod, options: Mapping[str, OptionValue]) -> float | None:
-    """What the method finds in one whole adapter before any module is merged."""
-    if row.survey is None:
-        return None
-    return row.survey({name: one.adapter.modules[name] for name in sorted(one.names)}, **options)
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread for torch's own operations inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], name: str) -> Group:
-    """One module of the inputs that have it.
-
-    Raises:
-        AdapterError: if they disagree about its shape.
-    """
-    found = [(one, number) for one, number in zip(ordered, surveyed, strict=True) if name in one.names]
-    present = [one for one, _ in found]
-    modules = [one.adapter.modules[name] for one in present]
-    for one, module in zip(present, modules, strict=True):
-        if module.shape != modules[0].shape:
-            raise AdapterError(
-                f"adapters must agree about the shape of {name}",
-                got=f"{module.shape} in {one.label} and {modules[0].shape} in {present[0].label}",
-                remedy="merge adapters of one backbone",
-            )
-    moments = [one.moments[name] for one in present if one.moments and name in one.moments]
-    return Group(
-        modules,
-        [one.weight for one in present],
-        name,
-        keys=[one.adapter.digest for one in present],
-        surveyed=[number for _, number in found if number is not None] or None,
-        moments=moments or None,
-    )
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS
+) -> Iterator[Result]:
+    """The results of ``function``, in the order of the items; at most two a worker are held."""
+    with (
+        single_threaded(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -13,25 +13,22 @@ from palette.backbones import greedy_replies, reply_logits
 from palette.evaluation.subjects import divergence
 from palette.judging.rules import RuleJudge
 from palette.merging.combining import combine
-from palette.merging.plan import MergeInput
-from palette.prompts import PromptSet
+from palette.merging.inputs import MergeInput
 from palette.run import Run
 from palette.search.choice import choose
-from palette.search.space import Finished, Params, Real, Scored
+from palette.search.space import Params, Real, Scored
 from palette.search.study import StudyPlan, run_study
+
+PROMPTS = 16
+"""Prompts at most, a domain, kind and tier, of a trial."""
 
 HEAVIEST = 1.5
 ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
 """Weights that all adapters have in the first trials: what many leave mostly makes all of them weaker."""
 
 
-def weigh(
-    run: Run,
-    rows: PromptSet,
-    judge: RuleJudge,
-    adapters: Sequence[Adapter],
-    trials: int,
-    tokens: int,
+def search_weights(
+    run: Run, judge: RuleJudge, adapters: Sequence[Adapter], trials: int, tokens: int, prompts: int = PROMPTS
 ) -> tuple[float, ...]:
     """One weight in [0, 1.5] for each adapter: of the trials' the one whose worst domain is best.
 
@@ -40,8 +37,8 @@ def weigh(
     as it is; their mean decides between equals. The first trial adds the adapters as they are, the next
     ones all of them at one weight. Replies are ``tokens`` long, enough to tell a refusal.
     """
-    backbone = run.backbone
-    prompts = run.render(rows)
+    backbone, rows = run.backbone, run.select("validation", *Role).capped(prompts)
+    rendered = run.render(rows)
     roles = [run.authorisation.role(row) for row in rows]
     cells: dict[tuple[Role, str], list[int]] = {}
     for i, (row, role) in enumerate(zip(rows, roles, strict=True)):
@@ -51,19 +48,19 @@ def weigh(
         texts = [backbone.decode(reply) for reply in replies]
         return [verdict.label.refused for verdict in judge.verdicts(rows.requests, texts)]
 
-    own = greedy_replies(backbone, prompts, tokens)
-    before = refused(own)
+    plain_replies = greedy_replies(backbone, rendered, tokens)
+    before = refused(plain_replies)
     benign = [i for i, role in enumerate(roles) if role is Role.BENIGN]
-    asked = [prompts[i] for i in benign]
-    said = [[*own[i], backbone.stops[0]] for i in benign]
-    plain = reply_logits(backbone, asked, said)
+    asked = [rendered[i] for i in benign]
+    replies = [[*plain_replies[i], backbone.stops[0]] for i in benign]
+    plain = reply_logits(backbone, asked, replies)
     names = [f"weight {i}" for i in range(len(adapters))]
 
     def score(params: Params) -> Scored:
         inputs = [MergeInput(a, params[name]) for a, name in zip(adapters, names, strict=True)]
         with mounted(backbone.model, combine(inputs)[0]):
-            after = refused(greedy_replies(backbone, prompts, tokens))
-            moved = reply_logits(backbone, asked, said)
+            after = refused(greedy_replies(backbone, rendered, tokens))
+            moved = reply_logits(backbone, asked, replies)
         bad = [*shares(cells, before, after), divergence(plain, moved)["multi_token"]]
         return Scored((max(bad) + 0.01 * sum(bad) / len(bad),), {})
 
@@ -77,10 +74,9 @@ def weigh(
             run.seed,
             enqueue=tuple(dict.fromkeys(names, weight) for weight in ALIKE[:trials]),
         )
-        found: Finished = choose(
-            run_study(plan, lambda many: [score(one) for one in many], advance), plan.objectives
-        ).chosen
-    return tuple(round(float(found.params[name]), 4) for name in names)
+        finished = run_study(plan, lambda many: [score(params) for params in many], advance)
+        best = choose(finished, plan.objectives).chosen
+    return tuple(round(float(best.params[name]), 4) for name in names)
 
 
 def shares(

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from palette.adapters.factorisation import effective_rank, overlap, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.interference import dominance, sign_conflict
 from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
-from palette.files import read_json
-from palette.reporting.heatmap import draw
+from palette.files import atomic, read_json
 
-MEASURES: dict[str, Callable[[Adapter, Adapter], float]] = {
-    "cosines": cosine,
-    "overlaps": overlap,
-    "sign_conflicts": sign_conflict,
-    "dominances": dominance,
+
+class Measure(NamedTuple):
+    """What is measured between two adapters, row against column, its title, and its smallest value."""
+
+    between: Callable[[Adapter, Adapter], float]
+    title: str
+    low: float = 0.0
+
+
+MEASURES = {
+    "cosines": Measure(cosine, "cosine of ΔW", -1.0),
+    "overlaps": Measure(overlap, "shared inputs"),
+    "sign_conflicts": Measure(sign_conflict, "sign conflict"),
+    "dominances": Measure(dominance, "row's share of the energy"),
 }
-"""What is measured between two adapters, row against column."""
+"""The largest value of each is 1."""
 
 
 def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any
     if len(adapters) > 1:
         for name, measure in MEASURES.items():
             result[name] = [
-                [measure(one, other) if comparable(one, other) else None for other in adapters]
+                [measure.between(one, other) if comparable(one, other) else None for other in adapters]
                 for one in adapters
             ]
     if picture is not None:
@@ -104,3 +112,45 @@ def certificate(path: Path, adapter: Adapter) -> dict[str, Any] | None:
     if report["provenance"].get("adapter") != adapter.digest:
         return None
     return {"passed": report["gate"]["passed"], "authorised": report["authorised"], "report": str(beside)}
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Draws what ``inspect`` found between adapters, a heat map a measure, each cell with its value.
+
+    Raises:
+        RecipeError: if there are fewer than two adapters, or it is no kind of picture.
+        OutputError: if the file cannot be written.
+    """
+    if path.suffix not in (".svg", ".png") or "cosines" not in result:
+        raise RecipeError(
+            "a picture of interference is an .svg or .png of at least two adapters",
+            got=f"{path.name} of {len(result['adapters'])}",
+        )
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "palette"
+    labels = [", ".join(one["domains"]) or Path(one["path"]).stem for one in result["adapters"]]
+    size = 1.2 + 0.62 * len(labels)
+    figure, axes = pyplot.subplots(1, len(MEASURES), figsize=(len(MEASURES) * size + 1, size + 1.4))
+    for axis, (key, (_, title, low)) in zip(axes, MEASURES.items(), strict=True):
+        rows = [[float("nan") if value is None else value for value in row] for row in result[key]]
+        axis.imshow(rows, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
+        axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [""] * len(labels), fontsize=8)
+        for i, row in enumerate(result[key]):
+            for j, value in enumerate(row):
+                dark = value is not None and (abs(value) > 0.6 if low < 0 else value > 0.6)
+                text = "–" if value is None else f"{value:.2f}"
+                axis.text(
+                    j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
+                )
+    figure.tight_layout()
+    with atomic(path) as staged:
+        figure.savefig(
+            staged, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
+        )
+    pyplot.close(figure)

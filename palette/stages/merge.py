@@ -7,56 +7,40 @@ all adapters of a merge say so, the merge is measured by the same, opened for al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
-from palette.authorisation import Role
 from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
 from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.settings import EvaluateSettings, GateSettings
 from palette.files import read_json
-from palette.merging import merge as merging
-from palette.merging.inputs import Parent, read_parents, weighted
-from palette.merging.into_weights import fuse
-from palette.merging.settings import MergeSettings
-from palette.merging.weight_search import weigh
+from palette.merging.settings import MergeSettings, merge_settings
+from palette.merging.weight_search import search_weights
+from palette.merging.writing import MergeReport, merge_adapters, planned, write_into
 from palette.progress import Progress, silent
-from palette.recipe import create_recipe
+from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
 from palette.stages.evaluate import evaluate_model
 
-SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate", "collect")
+SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate")
+SHARED += ("limit", "reply_tokens", "floor_tokens", "memory_gib")
 """What the recipes of a merge's adapters must agree in."""
 
 
 def merge(
-    paths: Sequence[Path],
+    adapters: Sequence[Path | str] | MergeSettings,
     output: Path | None = None,
-    settings: MergeSettings | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
-    """The result of the stage ``merge`` with its ``gate``; see ``merge_parents``.
+    **options: Any,
+) -> MergeReport:
+    """What was merged, with the gate's verdict on it, or why none could be given.
 
-    Raises:
-        PaletteError: as ``merge_parents`` does.
-    """
-    settings = settings or MergeSettings()
-    return merge_parents(weighted(paths, settings.weights), output, settings, progress)
-
-
-def merge_parents(
-    parents: Sequence[Parent],
-    output: Path | None = None,
-    settings: MergeSettings | None = None,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """The result of the stage ``merge`` with its ``gate``: the verdict, or why none could be given.
-
-    The report is written beside the merged adapter. With ``settings.trials`` the weights are searched
-    against the validation split first.
+    ``options`` are those of ``MergeSettings``, where that is not given whole. The report of the gate is
+    written beside the merged adapter. With ``trials`` the weights are searched against the validation
+    split first.
 
     Raises:
         RecipeError: if the settings do not fit the adapters, or weights are to be searched that
@@ -65,8 +49,8 @@ def merge_parents(
         AuthorisationError: if one adapter opens what another's recipe has put on the floor.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    settings = settings or MergeSettings()
-    paths = [one.path for one in parents]
+    settings = adapters if isinstance(adapters, MergeSettings) else merge_settings(adapters, options)
+    paths = [source.path for source in settings.sources]
     content, reason = shared_recipe(paths)
     if settings.trials:
         if content is None or settings.weights is not None or settings.method != "weighted_sum":
@@ -76,52 +60,44 @@ def merge_parents(
                 remedy="leave merge.trials out",
                 where="merge.trials",
             )
-        weights = searched(paths, content, settings, progress)
-        parents = [replace(one, weight=weight) for one, weight in zip(parents, weights, strict=True)]
+        weights = searched_weights(paths, content, settings.trials, progress)
+        settings = settings.model_copy(update={"weights": weights})
     if content is not None and settings.gate:
         reason = unmeasurable(paths, content)
-    result = merging.merge_parents(parents, output, settings, progress)
-    if reason or not settings.gate:
-        return {**result, "gate": None, "gate_not_run": reason or "merge.gate is false"}
-    folder = Path(result["output"])
-    report, _ = evaluate_model(content or {}, folder, progress=progress)
-    return {**result, "gate": report["gate"], "report": str(folder / REPORT)}
+    report = merge_adapters(settings, output, progress)
+    if content is None or reason or not settings.gate:
+        return report.model_copy(update={"gate": None, "gate_not_run": reason or "merge.gate is false"})
+    folder = Path(report.output)
+    measured, _ = evaluate_model(content, folder, progress=progress)
+    return report.model_copy(update={"gate": measured["gate"], "report": str(folder / REPORT)})
 
 
-def fuse_parents(
-    parents: Sequence[Parent],
-    backbone: Path,
-    output: Path | None = None,
-    settings: MergeSettings | None = None,
-    progress: Progress = silent,
+def merge_into(
+    settings: MergeSettings, backbone: Path, output: Path | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """The result of the stage ``fuse``: the merge in the weights of the backbone in a local folder.
+    """What was written: the merge in the weights of the backbone in a local folder.
 
     Raises:
         RecipeError: if the settings do not fit the adapters, or no output folder is given.
         AdapterError: if an adapter cannot be read, or does not fit the backbone.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    settings = settings or MergeSettings()
     if output is None:
         raise RecipeError(
             "a merge into weights writes a whole model", got="no folder", remedy="give --output"
         )
     weights = BackboneWeights(backbone)
-    plan = merging.plan_of(read_parents(parents, weights), settings)
     dtype = settings.dtype if "dtype" in settings.model_fields_set else None
-    return fuse(plan, weights, output, dtype, progress)
+    return write_into(planned(settings, weights), weights, output, dtype, progress)
 
 
 def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     """The recipe by which all adapters together are measured; or None, and why there is none."""
-    if not paths:
-        return None, "there is no adapter"
     recipes = []
     for path in paths:
         beside = (path if path.is_dir() else path.parent) / REPORT
         try:
-            recipes.append(without_suites(read_json(beside)["provenance"]["recipe"]))
+            recipes.append(measuring(read_json(beside)["provenance"]["recipe"]))
         except (OutputError, KeyError, TypeError):
             return None, f"no report beside {path} says how it was measured"
     first = recipes[0]
@@ -135,10 +111,16 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     return content, ""
 
 
-def without_suites(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without the suites' results that its report holds: they are of one adapter alone."""
-    evaluate = {key: value for key, value in recipe.get("evaluate", {}).items() if key != "suites"}
-    return {**recipe, "evaluate": evaluate}
+def measuring(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report's recipe says of how it was measured, as far as there still is an option for it.
+
+    Without the suites' results that the report holds: they are of one adapter alone.
+    """
+    evaluate = dict(recipe.get("evaluate", {}))
+    evaluate["gate"] = {key: evaluate.get("gate", {}).get(key) for key in GateSettings.model_fields}
+    evaluate["gate"] = {key: limit for key, limit in evaluate["gate"].items() if limit is not None}
+    kept = {key: evaluate[key] for key in EvaluateSettings.model_fields if key in evaluate}
+    return {**recipe, "evaluate": {key: value for key, value in kept.items() if key != "suites"}}
 
 
 def unmeasurable(paths: Sequence[Path], content: Mapping[str, Any]) -> str:
@@ -147,25 +129,28 @@ def unmeasurable(paths: Sequence[Path], content: Mapping[str, Any]) -> str:
     Raises:
         AuthorisationError: if it opens what is on its floor.
     """
-    run = Run(create_recipe({"name": "merge", **content}), Path())
     try:
+        run = run_of(content)
         _ = run.authorisation
         for path in paths:
             run.require_backbone(read_adapter(path))
-    except (PromptError, BackboneError, AdapterError) as error:
+    except (RecipeError, PromptError, BackboneError, AdapterError) as error:
         return str(error)
     return ""
 
 
-def searched(
-    paths: Sequence[Path], content: dict[str, Any], settings: MergeSettings, progress: Progress
+def searched_weights(
+    paths: Sequence[Path], content: Mapping[str, Any], trials: int, progress: Progress
 ) -> tuple[float, ...]:
     """The weights that meet the gate's purpose best on the validation split."""
-    recipe = create_recipe({"name": "merge", **content})
-    run = Run(recipe, Path(), progress)
+    run = run_of(content, progress)
     adapters = [read_adapter(path) for path in paths]
     for adapter in adapters:
         run.require_backbone(adapter)
     baseline = baseline_replies(run)
-    rows = run.select("validation", *Role).capped(settings.prompts)
-    return weigh(run, rows, baseline.judge, adapters, settings.trials, baseline.floor_tokens)
+    return search_weights(run, baseline.judge, adapters, trials, baseline.floor_tokens)
+
+
+def run_of(content: Mapping[str, Any], progress: Progress = silent) -> Run[Recipe]:
+    """The run by which a merge is measured; it writes nothing."""
+    return Run(create_recipe({"name": "merge", **content}), Path(), progress)

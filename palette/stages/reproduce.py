@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,9 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import WEIGHTS
 from palette.errors import AdapterError
 from palette.files import read_json
-from palette.merging.merge import RECORD, VERSIONS, write
-from palette.merging.plan import MergeInput, MergePlan
+from palette.merging.combining import MergePlan
+from palette.merging.inputs import MergeInput
+from palette.merging.writing import RECORD, VERSIONS, write
 from palette.progress import Progress, silent
 
 
@@ -37,7 +39,7 @@ def reproduce(
     """
     weights, _ = locate(path)
     merged = open_adapter(path)
-    plan = plan_of(merged, found_parents(merged, weights, sources, backbone))
+    plan = plan_of(merged, found_inputs(merged, weights, sources, backbone))
     with kept(output) as folder:
         write(plan, folder, str(merged.card.get("dtype", "float32")), progress)
         same = same_bytes(weights, folder / WEIGHTS)
@@ -53,11 +55,11 @@ def reproduce(
         "digest": merged.digest,
         "reproduced": True,
         "output": None if output is None else str(output),
-        "parents": [one.label for one in plan.ordered],
+        "parents": [member.label for member in plan.ordered],
     }
 
 
-def found_parents(
+def found_inputs(
     merged: Adapter, weights: Path, sources: Sequence[Path], backbone: Path | None
 ) -> dict[str, MergeInput]:
     """The adapters of a merge by their digests; ``backbone`` is the folder that DoRA needs.
@@ -65,8 +67,8 @@ def found_parents(
     Raises:
         AdapterError: if the file is no merge, or one of its adapters is not found.
     """
-    parents = merged.card.get("parents")
-    if not isinstance(parents, list) or "method" not in merged.card:
+    members = merged.card.get("parents")
+    if not isinstance(members, list) or "method" not in merged.card:
         raise AdapterError(
             "only a merge can be reproduced",
             got="an adapter whose header has no recipe of a merge",
@@ -80,12 +82,12 @@ def found_parents(
         if source.exists():
             adapter = open_adapter(source, weight_of)
             known.setdefault(adapter.digest, MergeInput(adapter, label=str(source)))
-    for parent in parents:
-        if parent["digest"] not in known:
-            where = lay.get(parent["digest"], "a place that is not recorded")
+    for digest in (member["digest"] for member in members):
+        if digest not in known:
+            where = lay.get(digest, "a place that is not recorded")
             raise AdapterError(
                 "every adapter of a merge must be at hand to make it again",
-                got=f"none of digest {parent['digest'][:12]}, once in {where}",
+                got=f"none of digest {digest[:12]}, once in {where}",
                 remedy="name its folder with --from",
                 where=weights,
             )
@@ -96,21 +98,14 @@ def plan_of(merged: Adapter, known: Mapping[str, MergeInput]) -> MergePlan:
     """The plan by which the merge was made."""
     card = merged.card
     inputs = [
-        MergeInput(
-            known[parent["digest"]].adapter,
-            float(parent["weight"]),
-            known[parent["digest"]].label,
-            tuple(parent.get("modules", ())),
+        replace(
+            known[member["digest"]],
+            weight=float(member["weight"]),
+            globs=tuple(member.get("modules", ())),
         )
-        for parent in card["parents"]
+        for member in card["parents"]
     ]
-    return MergePlan(
-        inputs,
-        card["method"],
-        card["options"],
-        card.get("rank"),
-        card.get("energy", 1.0),
-    )
+    return MergePlan(inputs, card["method"], card["options"], card.get("rank"), card.get("energy", 1.0))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.writing import adapter_writer
 from palette.errors import AdapterError
 from palette.files import claim, require_free
-from palette.merging.inputs import label
+from palette.merging.inputs import short_name
 
 
 def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool = False) -> dict[str, Any]:
@@ -28,18 +28,18 @@ def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool =
     weights, _ = locate(path)
     merged = open_adapter(path)
     index = member_of(merged, member, weights)
-    parents = merged.card["parents"]
-    chosen = [i for i in range(len(parents)) if (i != index) == rest]
-    domains = sorted({domain for i in chosen for domain in parents[i]["domains"]})
+    members = merged.card["parents"]
+    chosen = [i for i in range(len(members)) if (i != index) == rest]
+    domains = sorted({domain for i in chosen for domain in members[i]["domains"]})
     card = {"domains": domains, "unmerged_from": merged.digest}
     if rest:
-        card["parents"] = [parents[i] for i in chosen]
-    output = output or Path("runs") / label(Path(member), [*domains, "unmerged"])
-    owner = {"stage": "unmerge", "merge": merged.digest, "member": parents[index]["digest"], "rest": rest}
+        card["parents"] = [members[i] for i in chosen]
+    output = output or Path("runs") / short_name(Path(member), [*domains, "unmerged"])
+    owner = {"stage": "unmerge", "merge": merged.digest, "member": members[index]["digest"], "rest": rest}
     require_free(output, owner)
     with adapter_writer(output, merged.backbone) as writer:
         for name in sorted(merged.modules):
-            module = part(merged, name, chosen, 1.0 if rest else float(parents[index]["weight"]))
+            module = part(merged, name, chosen, 1.0 if rest else float(members[index]["weight"]))
             if module.rank:
                 writer.add(name, module)
         claim(output, owner)
@@ -47,19 +47,19 @@ def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool =
     return {
         "output": str(output),
         "digest": writer.digest,
-        "member": parents[index],
+        "member": members[index],
         "rest": rest,
-        "same_as_merged": not rest and writer.digest == parents[index]["digest"],
+        "same_as_merged": not rest and writer.digest == members[index]["digest"],
         "domains": domains,
         "written_rank": rank,
     }
 
 
 def member_of(merged: Adapter, member: str, where: Path) -> int:
-    """The place of a member among the parents of an exact sum.
+    """The place of a member in an exact sum.
 
     Raises:
-        AdapterError: if the adapter is no exact sum, or not exactly one parent is meant.
+        AdapterError: if the adapter is no exact sum, or not exactly one member is meant.
     """
     if not merged.card.get("components"):
         raise AdapterError(
@@ -68,27 +68,27 @@ def member_of(merged: Adapter, member: str, where: Path) -> int:
             remedy="merge with weighted_sum and no --rank or --energy",
             where=where,
         )
-    parents = merged.card["parents"]
+    members = merged.card["parents"]
     found = [
         index
-        for index, parent in enumerate(parents)
-        if member in parent["domains"] or (len(member) >= 6 and parent["digest"].startswith(member))
+        for index, known in enumerate(members)
+        if member in known["domains"] or (len(member) >= 6 and known["digest"].startswith(member))
     ]
     if len(found) != 1:
-        known = "; ".join(f"{', '.join(one['domains'])} {one['digest'][:12]}".strip() for one in parents)
+        names = "; ".join(f"{', '.join(one['domains'])} {one['digest'][:12]}".strip() for one in members)
         raise AdapterError(
             "one adapter of the merge must be meant",
             got=f"{member!r}, which names {len(found)} of them",
-            remedy=f"name a domain or a digest of {known}",
+            remedy=f"name a domain or a digest of {names}",
             where=where,
         )
-    if not parents[found[0]]["weight"]:
+    if not members[found[0]]["weight"]:
         raise AdapterError("what was merged at weight 0 is not in the sum", got=member, where=where)
     return found[0]
 
 
 def part(merged: Adapter, name: str, chosen: list[int], weight: float) -> LoraModule:
-    """The components of the chosen parents in one module, divided by a weight.
+    """The components of the chosen members in one module, divided by a weight.
 
     Raises:
         AdapterError: if the module does not have the components that the header says.

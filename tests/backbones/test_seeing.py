@@ -15,11 +15,11 @@ from palette.backbones import Backbone, greedy_replies, load_backbone, next_toke
 from palette.backbones.loading import loaded_names
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
-from palette.merging.inputs import Parent
+from palette.merging.settings import merge_settings
 from palette.mosaic.mounting import identity, mounted_tokens
 from palette.mosaic.tokens import ControlTokens, initial
 from palette.seeding import torch_seed
-from palette.stages.merge import fuse_parents
+from palette.stages.merge import merge_into
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
 
@@ -171,7 +171,7 @@ def test_an_adapter_goes_into_its_weights_under_the_names_that_they_have_on_disk
 ):
     adapter = noise(backbone, lora_layers(backbone, [0])[0])
     write_adapter(tmp_path / "adapter", adapter)
-    found = fuse_parents([Parent(tmp_path / "adapter")], folder, tmp_path / "whole")
+    found = merge_into(merge_settings([tmp_path / "adapter"]), folder, tmp_path / "whole")
     assert found["changed"] == 1
     with mounted(backbone.model, adapter):
         expected = next_token_logits(backbone, asked)

@@ -170,7 +170,7 @@ def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--set", "merge.gate=false")
     assert status == 0
     assert "Not certified" in out
-    searched = ("--set", "merge.trials=3", "--set", "merge.prompts=2", "--set", "merge.gate=false", "--json")
+    searched = ("--set", "merge.trials=3", "--set", "merge.gate=false", "--json")
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "searched", *searched)
     assert status == 0
     assert all(0 <= weight <= 1.5 for weight in json.loads(out)["weights"])

@@ -16,11 +16,9 @@ from peft.utils import merge_utils
 
 from palette.adapters.lora import Adapter, LoraModule
 from palette.merging.combining import combine
-from palette.merging.compat import COMPAT
-from palette.merging.group import Group
-from palette.merging.masks import Draw
-from palette.merging.methods import METHODS
-from palette.merging.plan import MergeInput
+from palette.merging.inputs import Group, MergeInput
+from palette.merging.methods import merge_method
+from palette.merging.sparse import Draw
 
 Maker = Callable[..., Adapter]
 Tensors = list[torch.Tensor]
@@ -35,9 +33,9 @@ def adapters(maker: Maker, seed: int) -> list[LoraModule]:
 
 
 def ours(tool: str, method: str, modules: Sequence[LoraModule], **given: object) -> torch.Tensor:
-    row = METHODS[method]
-    options = row.settled({**COMPAT[tool][method], **given})
-    merged = row.function(Group(modules, WEIGHTS, "x", KEYS), **options)
+    row = merge_method(method)
+    options = row.settled(given, tool)
+    merged = row.load()(Group(modules, WEIGHTS, "x", KEYS), **options)
     return merged.delta() if isinstance(merged, LoraModule) else merged.dense()
 
 
@@ -140,7 +138,7 @@ def test_the_paper_of_ties_trims_the_whole_vector(random_adapter: Maker, seed: i
     merged, _ = combine(
         [MergeInput(adapter) for adapter in made],
         "ties",
-        options={**COMPAT["paper"]["ties"], "density": density},
+        options=merge_method("ties").settled({"density": density}, "paper"),
     )
     names = sorted(made[0].modules)
     flat = torch.stack([torch.cat([one.modules[n].delta().flatten() for n in names]) for one in made])

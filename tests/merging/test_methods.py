@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging import plan, tiles
-from palette.merging.compat import COMPAT
-from palette.merging.group import Group
-from palette.merging.methods import LAWS, METHODS, MergeMethod
-from palette.merging.options import OptionValue
-from palette.merging.rangefinder import factors
-from palette.merging.tiles import Tiled, task_vector, weighted
+from palette.errors import RecipeError
+from palette.merging import tiles
+from palette.merging.combining import combine
+from palette.merging.inputs import Group, MergeInput
+from palette.merging.methods import LAWS, METHODS, TABLE, Compat, MergeMethod, OptionValue, merge_method
+from palette.merging.tiles import Tiled, factors, task_vector, weighted
 
 Maker = Callable[..., Adapter]
 Turner = Callable[[Adapter, int], Adapter]
@@ -38,25 +39,32 @@ def moment(key: str, d_in: int) -> torch.Tensor:
     return inputs @ inputs.T
 
 
+def lossless(row: MergeMethod) -> dict[str, OptionValue]:
+    """The options with which one adapter comes out as it went in."""
+    return {**({"density": 1.0} if "density" in row.options.model_fields else {}), **row.lossless}
+
+
 class Contract:
     """The laws of methods, each held for the function itself, module by module.
 
     A method that takes moments is given some, and one with a survey is given what it finds.
     """
 
-    def __init__(self, method: str, random_adapter: Maker, rotated: Turner) -> None:
-        self.row, self.make, self.rotated = METHODS[method], random_adapter, rotated
+    def __init__(self, row: MergeMethod, random_adapter: Maker, rotated: Turner) -> None:
+        self.row, self.make, self.rotated = row, random_adapter, rotated
+        self.function = row.load()
 
     def group(self, name: str, parts: Parts, options: dict[str, OptionValue]) -> Group:
         modules, weights, keys = zip(*parts, strict=True)
-        surveyed = [self.row.survey({name: one}, **options) for one in modules] if self.row.survey else []
+        survey = self.row.survey.load() if self.row.survey else None
+        surveyed = [survey({name: one}, **options) for one in modules] if survey else []
         moments = [moment(key, modules[0].shape[1]) for key in keys] if self.row.takes_moments else None
         found = None if None in surveyed or not surveyed else surveyed
         return Group(modules, weights, name, keys, found, moments)
 
     def merge(self, name: str, parts: Parts, **given: OptionValue) -> torch.Tensor:
         options = self.row.settled(given)
-        return dense(self.row.function(self.group(name, parts, options), **options))
+        return dense(self.function(self.group(name, parts, options), **options))
 
     def near(self, one: torch.Tensor, other: torch.Tensor) -> None:
         assert torch.allclose(one, other, rtol=0, atol=TOLERANCE * float(other.abs().max()) + 1e-300)
@@ -64,7 +72,7 @@ class Contract:
     def identity(self, seed: int) -> None:
         for name in NAMES:
             module = self.make(seed).modules[name]
-            self.near(self.merge(name, [(module, 1.0, "a")], **self.row.lossless), module.delta())
+            self.near(self.merge(name, [(module, 1.0, "a")], **lossless(self.row)), module.delta())
 
     def cancellation(self, seed: int) -> None:
         for name in NAMES:
@@ -104,7 +112,7 @@ class Contract:
     def fullness(self, seed: int) -> None:
         """Factors of the exact rank, written in float32, are the merge to 1e-6."""
         options = self.row.settled({})
-        merged = self.row.function(self.group(NAMES[0], self.pair(seed), options), **options)
+        merged = self.function(self.group(NAMES[0], self.pair(seed), options), **options)
         written, expected = factors(merged).module.canonical().delta(), dense(merged)
         assert (written - expected).norm() <= 1e-6 * expected.norm()
 
@@ -124,7 +132,7 @@ EVERY = ("determinism", "tiling", "fullness")
 
 
 @pytest.mark.parametrize(
-    ("method", "law"), [(name, law) for name, row in METHODS.items() for law in (*row.laws, *EVERY)]
+    ("method", "law"), [(row.name, law) for row in TABLE for law in (*sorted(row.laws), *EVERY)]
 )
 def test_every_method_keeps_the_laws_it_claims(
     method: str, law: str, random_adapter: Maker, rotated: Turner
@@ -132,16 +140,16 @@ def test_every_method_keeps_the_laws_it_claims(
     @settings(max_examples=5, deadline=None)
     @given(seed=st.integers(0, 2**31))
     def holds(seed: int) -> None:
-        getattr(Contract(method, random_adapter, rotated), law)(seed)
+        getattr(Contract(merge_method(method), random_adapter, rotated), law)(seed)
 
     holds()
 
 
 def test_what_is_not_claimed_is_not_kept(random_adapter: Maker, rotated: Turner) -> None:
-    unclaimed = [(name, law) for name, row in METHODS.items() for law in LAWS if law not in row.laws]
+    unclaimed = [(row.name, law) for row in TABLE for law in LAWS - row.laws]
     assert unclaimed == [("regmean", "cancellation")]
     # Of one adapter's factors and two tasks' moments, which only combine's repeats could not be.
-    contract = Contract("regmean", random_adapter, rotated)
+    contract = Contract(merge_method("regmean"), random_adapter, rotated)
     module = random_adapter(1).modules[NAMES[0]]
     assert contract.merge(NAMES[0], [(module, 1.0, "a"), (module, -1.0, "b")]).any()
 
@@ -216,26 +224,71 @@ def test_the_contract_catches_broken_methods(
     rotated: Turner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(METHODS, "broken", MergeMethod("broken", "none", "none", broken))
-    contract = Contract("broken", random_adapter, rotated)
+    monkeypatch.setattr(MergeMethod, "load", lambda _: broken)
+    contract = Contract(MergeMethod("broken", "here:broken", "none"), random_adapter, rotated)
     with pytest.raises(AssertionError):
         getattr(contract, caught_by)(seed=1)
 
 
 def test_rows_are_named_after_themselves_and_say_what_they_compute() -> None:
     assert next(iter(METHODS)) == "weighted_sum"
-    for name, row in METHODS.items():
-        assert row.name == name
-        assert "arXiv" in row.paper
-        assert row.equation
-        arxiv = row.paper.rsplit(" ", 1)[1]
-        assert row.function.__doc__ and arxiv in row.function.__doc__
-        assert row.settled(row.lossless).keys() == row.settled({}).keys()
-    assert plan.METHODS is METHODS
+    assert list(METHODS) == [row.name for row in TABLE]
+    for row in TABLE:
+        paper, _, equation = row.source.partition(": ")
+        arxiv = paper.rsplit(" ", 1)[1]
+        assert "arXiv" in paper
+        assert equation
+        assert arxiv in row.load().__doc__
+        assert row.settled(lossless(row)).keys() == row.settled({}).keys()
 
 
-@pytest.mark.parametrize("tool", COMPAT)
+@pytest.mark.parametrize("tool", get_args(Compat))
 def test_presets_are_options_of_their_methods(tool: str) -> None:
-    for name, options in COMPAT[tool].items():
-        settled = METHODS[name].settled(options)
-        assert {key: settled[key] for key in options} == options
+    known = [row for row in TABLE if tool in row.compat]
+    assert known
+    for row in known:
+        assert row.compat[tool].items() <= row.settled({}, tool).items()
+        assert row.settled(lossless(row), tool).items() >= lossless(row).items()
+
+
+def test_what_is_not_given_is_the_default_of_its_own_type() -> None:
+    row = merge_method("ties")
+    assert row.settled({}) == {"density": 0.2, "trim": "tensor", "elect": "after", "divide": "count"}
+    assert type(row.settled({"density": 1})["density"]) is float
+    assert all(field.description for row in TABLE for field in row.options.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("ties", {"density": 0.0}, "density: input should be greater than 0, got 0.0"),
+        ("ties", {"density": float("nan")}, "density: input should be less than or equal to 1, got nan"),
+        ("ties", {"density": "half"}, "density: input should be a valid number, got 'half'"),
+        ("ties", {"density": True}, "density: input should be a valid number, got True"),
+        ("ties", {"trim": "row"}, "trim: input should be 'tensor' or 'global', got 'row'"),
+        ("ties", {"dens": 1.0}, "dens is not a key of a merge by ties, did you mean density?"),
+        ("compress_then_merge", {"components": 1.5}, "components: input should be a valid integer, got 1.5"),
+        ("dare", {"seed": -1}, "seed: input should be greater than or equal to 0, got -1"),
+        ("pico", {"restore": 1}, "restore: input should be a valid boolean, got 1"),
+        ("tsv", {"size": 1}, "size is not a key of a merge by tsv"),
+    ],
+)
+def test_the_rest_is_refused(method: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        merge_method(method).settled(given)
+    assert str(caught.value) == f"{message} (merge.options)"
+
+
+def test_a_function_of_the_users_own_file_is_a_method(random_adapter: Maker, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from palette.adapters.factorisation import concatenate\n"
+        "def halved(group):\n"
+        "    return concatenate(group.modules, [weight / 2 for weight in group.weights])\n"
+    )
+    adapter = random_adapter(1)
+    merged, _ = combine([MergeInput(adapter)], f"{mine}:halved")
+    for name, module in adapter.modules.items():
+        assert torch.allclose(merged.modules[name].delta(), module.delta() / 2)
+    with pytest.raises(RecipeError, match="density is not a key of a merge by"):
+        combine([MergeInput(adapter)], f"{mine}:halved", options={"density": 0.5})

@@ -13,7 +13,7 @@ from torch import nn
 
 from palette.adapters.lora import Adapter, LoraModule
 from palette.merging.combining import combine
-from palette.merging.plan import MergeInput
+from palette.merging.inputs import MergeInput
 
 SHAPE, RANK = (40, 48), 4
 

@@ -1,4 +1,4 @@
-"""Tiles, exact thresholds over them, and factors from them."""
+"""Tiles, and factors from them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from palette.adapters.factorisation import Truncation, factorise
 from palette.adapters.lora import Adapter, LoraModule
-from palette.merging import rangefinder, tiles
-from palette.merging.group import Group
-from palette.merging.methods import METHODS
-from palette.merging.rangefinder import factors, randomised
-from palette.merging.tiles import Tiled, kth_largest, task_vector, weighted
+from palette.merging import tiles
+from palette.merging.inputs import Group
+from palette.merging.methods import merge_method
+from palette.merging.tiles import Tiled, factors, randomised, task_vector, weighted
 
 Maker = Callable[..., Adapter]
-
-
-def held(matrix: torch.Tensor) -> Tiled:
-    return Tiled(tuple(matrix.shape), matrix.dtype, lambda start, stop: matrix[start:stop])
 
 
 def large(seed: int, shape: tuple[int, int] = (600, 520), rank: int = 8) -> LoraModule:
@@ -30,34 +23,6 @@ def large(seed: int, shape: tuple[int, int] = (600, 520), rank: int = 8) -> Lora
     return LoraModule(
         torch.randn(rank, shape[1], generator=generator), torch.randn(shape[0], rank, generator=generator)
     )
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    wide=st.booleans(),
-    share=st.floats(0, 1),
-    spread=st.integers(-30, 30),
-    few=st.booleans(),
-)
-def test_the_kth_largest_magnitude_is_that_of_torch(
-    seed: int, wide: bool, share: float, spread: int, few: bool
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(13, 11, generator=generator, dtype=torch.float64 if wide else torch.float32)
-    if few:
-        matrix = matrix.round()
-    matrix *= 2.0**spread
-    count = 1 + int(share * (matrix.numel() - 1))
-    expected = float(matrix.abs().flatten().kthvalue(matrix.numel() - count + 1).values)
-    assert kth_largest([held(matrix)], count) == expected
-    assert kth_largest([held(matrix[:4]), held(matrix[4:])], count) == expected
-
-
-def test_parts_of_two_precisions_are_ordered_together() -> None:
-    fine = held(torch.tensor([[1.0 + 1e-12, 0.5]], dtype=torch.float64))
-    coarse = held(torch.tensor([[1.0, 2.0]]))
-    assert [kth_largest([fine, coarse], count) for count in (1, 2, 3, 4)] == [2.0, 1.0 + 1e-12, 1.0, 0.5]
 
 
 def test_small_modules_are_computed_in_float64_and_large_ones_in_float32() -> None:
@@ -84,22 +49,22 @@ def test_a_large_merge_holds_no_dense_matrix(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Tiled, "dense", forbidden)
     group = Group([large(1), large(2)], [1.0, 0.5], "x", ["a", "b"])
     for name in ("ties", "magnitude", "breadcrumbs", "dare", "dare_ties", "della"):
-        row = METHODS[name]
-        merged = row.function(group, **row.settled({}))
+        row = merge_method(name)
+        merged = row.load()(group, **row.settled({}))
         assert isinstance(merged, Tiled)
         assert factors(merged, 4).module.rank == 4
     monkeypatch.undo()
     monkeypatch.setattr(LoraModule, "delta", forbidden)
     for name in ("weighted_sum", "knots", "core_space", "compress_then_merge", "tsv", "pico", "svc"):
-        row = METHODS[name]
-        assert isinstance(row.function(group, **row.settled({})), LoraModule)
+        row = merge_method(name)
+        assert isinstance(row.load()(group, **row.settled({})), LoraModule)
 
 
 def test_dense_ties_in_one_piece_is_the_tiled_one() -> None:
     """The whole in float32, with torch's own kthvalue, against tiles of a few rows."""
     modules = [large(1), large(2)]
-    row = METHODS["ties"]
-    merged = row.function(Group(modules, [1.0, 0.5]), **row.settled({"density": 0.2})).dense()
+    row = merge_method("ties")
+    merged = row.load()(Group(modules, [1.0, 0.5]), **row.settled({"density": 0.2})).dense()
     trimmed = []
     for module, weight in zip(modules, [1.0, 0.5], strict=True):
         vector = task_vector(module).dense()
@@ -114,8 +79,8 @@ def test_dense_ties_in_one_piece_is_the_tiled_one() -> None:
 
 @pytest.mark.parametrize("method", ["ties", "dare", "breadcrumbs"])
 def test_the_range_finder_is_nearly_the_best(method: str) -> None:
-    row = METHODS[method]
-    merged = row.function(Group([large(1), large(2)], [1.0, 1.0]), **row.settled({}))
+    row = merge_method(method)
+    merged = row.load()(Group([large(1), large(2)], [1.0, 1.0]), **row.settled({}))
     whole = merged.dense().double()
     best, found = factorise(whole, 8), randomised(merged, 8)
     least = float((whole - best.module.delta()).norm())
@@ -126,8 +91,8 @@ def test_the_range_finder_is_nearly_the_best(method: str) -> None:
 
 
 def test_fewer_iterations_are_worse() -> None:
-    row = METHODS["ties"]
-    merged = row.function(Group([large(1), large(2)], [1.0, 1.0]), **row.settled({}))
+    row = merge_method("ties")
+    merged = row.load()(Group([large(1), large(2)], [1.0, 1.0]), **row.settled({}))
     kept = [randomised(merged, 8, iterations).kept for iterations in (1, 2, 4)]
     assert kept == sorted(kept)
     assert kept[0] < kept[-1]
@@ -158,7 +123,7 @@ def test_a_large_module_is_found_and_a_small_or_exact_one_is_decomposed(
         asked.append((merged.shape, rank))
         return randomised(merged, rank)
 
-    monkeypatch.setattr(rangefinder, "randomised", recorded)
+    monkeypatch.setattr(tiles, "randomised", recorded)
     factors(task_vector(large(1)), 4)
     factors(task_vector(large(1, (30, 20))), 4)
     factors(task_vector(large(1, (4, 90000), 2)), 4)

@@ -6,7 +6,7 @@ import pytest
 
 from palette.authorisation import Role
 from palette.judging.rules import RuleJudge
-from palette.merging.weight_search import shares, weigh
+from palette.merging.weight_search import search_weights, shares
 from tests.fixtures.noise import noise
 
 
@@ -19,7 +19,6 @@ def test_shares_are_of_what_each_role_must_not_do():
 
 def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):
     broken = noise(shared.backbone, ".mlp.")
-    rows = shared.select("validation", *Role).capped(2)
-    (weight,) = weigh(shared, rows, RuleJudge(), [broken], 12, 12)
+    (weight,) = search_weights(shared, RuleJudge(), [broken], 12, 12, prompts=2)
     assert 0 <= weight < 1
-    assert weigh(shared, rows, RuleJudge(), [broken], 1, 12) == (pytest.approx(1.0),)
+    assert search_weights(shared, RuleJudge(), [broken], 1, 12, prompts=2) == (pytest.approx(1.0),)

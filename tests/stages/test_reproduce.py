@@ -14,9 +14,8 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.files import read_tensors, write_tensors
-from palette.merging.inputs import Parent
-from palette.merging.merge import merge, merge_parents
-from palette.merging.settings import MergeSettings
+from palette.merging.settings import MergeSettings, MergeSource, merge_settings
+from palette.merging.writing import merge_adapters
 from palette.stages.reproduce import reproduce
 
 Planter = Callable[[str, int], Path]
@@ -43,22 +42,23 @@ SETTINGS = [
     MergeSettings(),
     MergeSettings(rank=4, dtype="bfloat16"),
     MergeSettings(energy=0.8),
-    MergeSettings(method="dare_ties", options={"density": 0.4, "seed": 7}, workers=2),
+    MergeSettings(method="dare_ties", options={"density": 0.4, "seed": 7}),
     MergeSettings(method="ties", compat="mergekit", rank=8),
 ]
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_merge_is_made_again(plant: Planter, tmp_path: Path, settings: MergeSettings) -> None:
-    parents = [Parent(plant("law", 1), 0.7), Parent(plant("health", 2), 1.0, ("*", "!*.up_proj"))]
-    merge_parents(parents, tmp_path / "out", settings)
+    law = MergeSource(path=plant("law", 1), weight=0.7)
+    health = MergeSource(path=plant("health", 2), modules=("*", "!*.up_proj"))
+    merge_adapters(settings.model_copy(update={"adapters": (law, health)}), tmp_path / "out")
     found = reproduce(tmp_path / "out" / WEIGHTS, output=tmp_path / "again")
     assert found["reproduced"] and found["digest"] == read_adapter(tmp_path / "out").digest
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "out" / WEIGHTS).read_bytes()
 
 
 def test_moved_adapters_are_named(plant: Planter, tmp_path: Path) -> None:
-    merge([plant("law", 1), plant("health", 2)], tmp_path / "out")
+    merge_adapters(merge_settings([plant("law", 1), plant("health", 2)]), tmp_path / "out")
     (tmp_path / "law").rename(tmp_path / "moved")
     with pytest.raises(AdapterError) as caught:
         reproduce(tmp_path / "out")
@@ -72,7 +72,7 @@ def test_moved_adapters_are_named(plant: Planter, tmp_path: Path) -> None:
 
 
 def test_another_adapter_in_its_place_is_not_taken_for_it(plant: Planter, tmp_path: Path) -> None:
-    merge([plant("law", 1), plant("health", 2)], tmp_path / "out")
+    merge_adapters(merge_settings([plant("law", 1), plant("health", 2)]), tmp_path / "out")
     shutil.rmtree(tmp_path / "law")
     plant("law", 3)
     with pytest.raises(AdapterError, match="must be at hand to make it again"):
@@ -80,7 +80,7 @@ def test_another_adapter_in_its_place_is_not_taken_for_it(plant: Planter, tmp_pa
 
 
 def test_changed_weights_are_not_the_merge(plant: Planter, tmp_path: Path) -> None:
-    merge([plant("law", 1), plant("health", 2)], tmp_path / "out")
+    merge_adapters(merge_settings([plant("law", 1), plant("health", 2)]), tmp_path / "out")
     path = tmp_path / "out" / WEIGHTS
     tensors, card = read_tensors(path)
     tensors[min(tensors)] *= 1.001

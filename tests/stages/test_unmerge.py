@@ -12,8 +12,8 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError
-from palette.merging.merge import merge
-from palette.merging.settings import MergeSettings
+from palette.merging.settings import merge_settings
+from palette.merging.writing import MergeReport, merge_adapters
 from palette.stages.unmerge import unmerge
 
 Planter = Callable[..., Path]
@@ -36,6 +36,10 @@ def plant(tmp_path: Path) -> Planter:
     return write
 
 
+def merge(paths: list[Path], output: Path, **options: object) -> MergeReport:
+    return merge_adapters(merge_settings(paths, options), output)
+
+
 @pytest.mark.parametrize("layers", [(0, 1), (1,)])
 @pytest.mark.parametrize("member", DOMAINS)
 def test_a_member_comes_back_to_the_last_bit(
@@ -50,13 +54,13 @@ def test_a_member_comes_back_to_the_last_bit(
     assert read_adapter(tmp_path / "out").domains == (member,)
     rest = unmerge(tmp_path / "all", own.digest[:8], tmp_path / "rest", rest=True)
     others = [path for path in paths if path.name != member]
-    assert rest["digest"] == merge(others, tmp_path / "others")["digest"]
+    assert rest["digest"] == merge(others, tmp_path / "others").digest
     assert rest["domains"] == sorted(path.name for path in others)
 
 
 def test_a_weight_is_taken_off_again(plant: Planter, tmp_path: Path) -> None:
     paths = [plant("energy", 0), plant("law", 2)]
-    merge(paths, tmp_path / "all", MergeSettings(weights=(0.3, -1.7)))
+    merge(paths, tmp_path / "all", weights=(0.3, -1.7))
     unmerge(tmp_path / "all", "law", tmp_path / "out")
     for name, module in read_adapter(tmp_path / "law").modules.items():
         error = read_adapter(tmp_path / "out").modules[name].delta() - module.delta()
@@ -66,16 +70,16 @@ def test_a_weight_is_taken_off_again(plant: Planter, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "member", "message"),
     [
-        (MergeSettings(), "finance", "one adapter of the merge must be meant, got 'finance', which names 0"),
-        (MergeSettings(rank=3), "law", "only an exact sum can be taken apart"),
-        (MergeSettings(method="ties", rank=8), "law", "only an exact sum can be taken apart"),
-        (MergeSettings(weights=(1.0, 0.0)), "law", "what was merged at weight 0 is not in the sum"),
+        (dict(), "finance", "one adapter of the merge must be meant, got 'finance', which names 0"),
+        (dict(rank=3), "law", "only an exact sum can be taken apart"),
+        (dict(method="ties", rank=8), "law", "only an exact sum can be taken apart"),
+        (dict(weights=(1.0, 0.0)), "law", "what was merged at weight 0 is not in the sum"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_said(
-    plant: Planter, tmp_path: Path, settings: MergeSettings, member: str, message: str
+    plant: Planter, tmp_path: Path, settings: dict[str, object], member: str, message: str
 ) -> None:
-    merge([plant("energy", 0), plant("law", 2)], tmp_path / "all", settings)
+    merge([plant("energy", 0), plant("law", 2)], tmp_path / "all", **settings)
     with pytest.raises(AdapterError, match=message):
         unmerge(tmp_path / "all", member, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -18,10 +18,9 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, RecipeError
-from palette.merging.inputs import Parent
-from palette.merging.merge import merge
-from palette.merging.settings import MergeSettings
-from palette.stages.merge import fuse_parents
+from palette.merging.settings import merge_settings
+from palette.merging.writing import merge_adapters
+from palette.stages.merge import merge_into
 
 Planter = Callable[[int], Path]
 NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")
@@ -59,6 +58,10 @@ def plant(tmp_path: Path) -> Planter:
     return write
 
 
+def fuse(path: Path | list[Path], *places: Path, **options: object) -> dict[str, object]:
+    return merge_into(merge_settings(path if isinstance(path, list) else [path], options), *places)
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return {key: value for path in folder.glob("*.safetensors") for key, value in load_file(path).items()}
 
@@ -67,8 +70,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 def test_deltas_are_added_and_rounded_once(
     backbone: Path, plant: Planter, tmp_path: Path, method: str
 ) -> None:
-    settings = MergeSettings(method=method, options={"density": 1.0} if method == "ties" else {})
-    found = fuse_parents([Parent(plant(1))], backbone, tmp_path / "out", settings)
+    options = {"density": 1.0} if method == "ties" else {}
+    found = fuse(plant(1), backbone, tmp_path / "out", method=method, options=options)
     before, after, adapter = weights_of(backbone), weights_of(tmp_path / "out"), read_adapter(tmp_path / "a1")
     assert set(after) == set(before)
     for key, weight in before.items():
@@ -91,9 +94,7 @@ def test_deltas_are_added_and_rounded_once(
 
 
 def test_another_precision_is_stated(backbone: Path, plant: Planter, tmp_path: Path) -> None:
-    fuse_parents(
-        [Parent(plant(1)), Parent(plant(2))], backbone, tmp_path / "out", MergeSettings(dtype="float16")
-    )
+    fuse([plant(1), plant(2)], backbone, tmp_path / "out", dtype="float16")
     assert {weight.dtype for weight in weights_of(tmp_path / "out").values()} == {torch.float16}
     model = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert model.dtype is torch.float16
@@ -108,17 +109,17 @@ def test_what_does_not_fit_leaves_nothing(backbone: Path, plant: Planter, tmp_pa
     with pytest.raises(
         AdapterError, match=r"must have a weight for model\.layers\.7\.mlp\.down_proj, got none"
     ):
-        fuse_parents([Parent(tmp_path / "other")], backbone, tmp_path / "out")
+        fuse(tmp_path / "other", backbone, tmp_path / "out")
     wide = Adapter({NAMES[0]: LoraModule(torch.ones(1, 31), torch.ones(32, 1))})
     write_adapter(tmp_path / "wide", wide)
     with pytest.raises(AdapterError, match=r"got \w+ \[32, 32\] for a delta \[32, 31\]"):
-        fuse_parents([Parent(tmp_path / "wide")], backbone, tmp_path / "out")
+        fuse(tmp_path / "wide", backbone, tmp_path / "out")
     with pytest.raises(AdapterError, match="keeps all of ΔW"):
-        fuse_parents([Parent(plant(1))], backbone, tmp_path / "out", MergeSettings(rank=1))
+        fuse(plant(1), backbone, tmp_path / "out", rank=1)
     with pytest.raises(AdapterError, match="must be a local folder with safetensors files, got none"):
         BackboneWeights(tmp_path / "nowhere").require("x", (1, 1))
     with pytest.raises(RecipeError, match="writes a whole model"):
-        fuse_parents([Parent(plant(1))], backbone)
+        fuse(plant(1), backbone)
     assert not (tmp_path / "out").exists()
 
 
@@ -134,16 +135,16 @@ def test_dora_is_merged_as_peft_merges_it(backbone: Path, tmp_path: Path) -> Non
             parameter.data += 0.1 * torch.randn_like(parameter).abs()
     dora.save_pretrained(tmp_path / "dora")
     with pytest.raises(AdapterError, match="DoRA, which rescales the backbone's own weights"):
-        merge([tmp_path / "dora"], tmp_path / "refused")
-    fuse_parents([Parent(tmp_path / "dora")], backbone, tmp_path / "out", MergeSettings(dtype="float32"))
+        merge_adapters(merge_settings([tmp_path / "dora"]), tmp_path / "refused")
+    fuse(tmp_path / "dora", backbone, tmp_path / "out", dtype="float32")
     theirs = dora.merge_and_unload().state_dict()
     ours = weights_of(tmp_path / "out")
     for layer in range(2):
         key = f"model.layers.{layer}.self_attn.q_proj.weight"
         assert torch.allclose(ours[key], theirs[key], atol=1e-5), key
         assert not torch.allclose(ours[key], weights_of(backbone)[key].float(), atol=1e-3)
-    found = merge([tmp_path / "dora"], tmp_path / "merged", MergeSettings(backbone=backbone))
-    assert found["rank"] == 32
+    asked = merge_settings([tmp_path / "dora"], {"backbone": backbone})
+    assert merge_adapters(asked, tmp_path / "merged").rank == 32
     delta = theirs[key].double() - weights_of(backbone)[key].double()
     own = read_adapter(tmp_path / "merged").modules[key.removesuffix(".weight")].delta()
     assert float((own - delta).norm() / delta.norm()) < 1e-4

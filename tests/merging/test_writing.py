@@ -1,24 +1,23 @@
-"""The merge verb, from folders to a folder."""
+"""A merge as it is written, from folders to a folder."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, OutputError, PaletteError, RecipeError
-from palette.merging.inputs import default_output
-from palette.merging.merge import RECORD, merge
-from palette.merging.methods import METHODS
-from palette.merging.settings import MergeSettings
+from palette.merging.inputs import MergeInput, default_output
+from palette.merging.methods import TABLE
+from palette.merging.settings import merge_settings
+from palette.merging.writing import RECORD, MergeReport, merge_adapters
 
 IDENTITY = BackboneIdentity("tiny", "f" * 64)
 Planter = Callable[..., Path]
@@ -51,6 +50,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def merge(paths: Sequence[Path], output: Path | None = None, **options: object) -> MergeReport:
+    return merge_adapters(merge_settings(paths, options), output)
+
+
 def total(*paths: Path) -> torch.Tensor:
     return sum(read_adapter(path).modules["layers.0.down_proj"].delta() for path in paths)
 
@@ -58,7 +61,7 @@ def total(*paths: Path) -> torch.Tensor:
 def test_a_merge_adds_and_says_so(plant: Planter, tmp_path: Path) -> None:
     medical, legal = plant("medical", 1), plant("legal", 2)
     out = tmp_path / "out"
-    result = merge([medical, legal / "adapter_model.safetensors"], out)
+    result = merge([medical, legal / "adapter_model.safetensors"], out).to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     merged = read_adapter(out)
     expected = total(medical, legal)
@@ -104,12 +107,12 @@ def test_a_merge_adds_and_says_so(plant: Planter, tmp_path: Path) -> None:
 def test_order_and_repetition_change_no_byte(plant: Planter, tmp_path: Path) -> None:
     medical, legal = plant("medical", 1), plant("legal", 2)
     out = tmp_path / "out"
-    merge([medical, legal], out, MergeSettings(weights=(1, 0.5)))
+    merge([medical, legal], out, weights=(1, 0.5))
     before = contents(out)
-    merge([legal, medical], out, MergeSettings(weights=(0.5, 1)))
+    merge([legal, medical], out, weights=(0.5, 1))
     assert contents(out) == before
     moved = medical.rename(tmp_path / "elsewhere")
-    merge([moved, legal], tmp_path / "other", MergeSettings(weights=(1, 0.5)))
+    merge([moved, legal], tmp_path / "other", weights=(1, 0.5))
     other = contents(tmp_path / "other")
     assert {name for name in other if other[name] != before[name]} == {RECORD}
 
@@ -117,15 +120,15 @@ def test_order_and_repetition_change_no_byte(plant: Planter, tmp_path: Path) -> 
 def test_one_adapter_alone_is_itself(plant: Planter, tmp_path: Path) -> None:
     medical = plant("medical", 1)
     result = merge([medical], tmp_path / "out")
-    assert result["digest"] == read_adapter(medical).digest == read_adapter(tmp_path / "out").digest
-    assert result["retained_energy"] == 1.0
+    assert result.digest == read_adapter(medical).digest == read_adapter(tmp_path / "out").digest
+    assert result.retained_energy == 1.0
 
 
 def test_a_smaller_rank_states_what_it_keeps(plant: Planter, tmp_path: Path) -> None:
     paths = [plant(domain, seed) for seed, domain in enumerate(("medical", "legal", "energy"))]
-    result = merge(paths, tmp_path / "out", MergeSettings(rank=4))
-    assert (result["rank"], result["written_rank"]) == (4, 8)
-    assert 0.3 < result["worst_module"]["retained_energy"] <= result["retained_energy"] < 1.0
+    result = merge(paths, tmp_path / "out", rank=4)
+    assert (result.rank, result.written_rank) == (4, 8)
+    assert 0.3 < result.worst_module["retained_energy"] <= result.retained_energy < 1.0
     merged, expected = total(tmp_path / "out"), total(*paths)
     assert torch.linalg.matrix_rank(merged, rtol=1e-5) == 4
     assert 0 < (merged - expected).norm() < expected.norm()
@@ -133,15 +136,15 @@ def test_a_smaller_rank_states_what_it_keeps(plant: Planter, tmp_path: Path) -> 
 
 def test_ties_is_a_setting_away(plant: Planter, tmp_path: Path) -> None:
     paths = [plant("medical", 1), plant("legal", 2)]
-    result = merge(paths, tmp_path / "out", MergeSettings(method="ties", options={"density": 0.5}))
+    result = merge(paths, tmp_path / "out", method="ties", options={"density": 0.5})
     options = {"density": 0.5, "trim": "tensor", "elect": "after", "divide": "count"}
-    assert (result["method"], result["options"]) == ("ties", options)
+    assert (result.method, result.options) == ("ties", options)
     assert read_adapter(tmp_path / "out").card["method"] == "ties"
 
 
-def refused(kind: type[PaletteError], *arguments: object) -> str:
+def refused(kind: type[PaletteError], *arguments: object, **options: object) -> str:
     with pytest.raises(kind) as caught:
-        merge(*arguments)
+        merge(*arguments, **options)
     return str(caught.value)
 
 
@@ -149,15 +152,14 @@ def test_the_callers_mistakes_are_named(plant: Planter, tmp_path: Path) -> None:
     medical, legal = plant("medical", 1), plant("legal", 2)
     out = tmp_path / "out"
     assert refused(RecipeError, [], out) == "a merge must have at least one adapter, got none"
-    assert refused(RecipeError, [medical, legal], out, MergeSettings(weights=(1,))) == (
+    assert refused(RecipeError, [medical, legal], out, weights=(1,)) == (
         "a merge must have one weight for each adapter, got 1 for 2 (merge.weights)"
     )
-    assert refused(RecipeError, [medical], out, MergeSettings(options={"density": 0.5})) == (
-        "weighted_sum takes no options, got density"
+    assert refused(RecipeError, [medical], out, options={"density": 0.5}) == (
+        "density is not a key of a merge by weighted_sum (merge.options)"
     )
-    assert refused(RecipeError, [medical], out, MergeSettings(method="svc", compat="peft")) == (
-        "compat peft must know the method, got svc; "
-        "leave compat out, or use dare or dare_ties or magnitude or ties or weighted_sum"
+    assert refused(RecipeError, [medical], out, method="svc", compat="peft") == (
+        "compat peft must know the method, got svc; leave compat out, or set the options"
     )
     copy = tmp_path / "copy"
     write_adapter(copy, read_adapter(medical), rank=16)
@@ -187,7 +189,7 @@ def test_a_folder_of_something_else_is_not_touched(plant: Planter, tmp_path: Pat
     merge([medical, legal], out)
     merged = contents(out)
     assert "an output folder serves one recipe, got a folder of stage merge" in refused(
-        OutputError, [medical, legal], out, MergeSettings(weights=(1, 0.9))
+        OutputError, [medical, legal], out, weights=(1, 0.9)
     )
     assert contents(out) == merged
 
@@ -227,25 +229,11 @@ def test_a_full_disk_leaves_nothing_that_reads_as_an_adapter(
     assert read_adapter(out).rank == 8
 
 
-def test_settings_are_strict() -> None:
-    assert MergeSettings() == MergeSettings(method="weighted_sum", weights=None, rank=None, energy=1.0)
-    for bad in (
-        {"method": "linear"},
-        {"weights": [float("nan")]},
-        {"rank": 0},
-        {"energy": 0.0},
-        {"energy": 1.3},
-        {"enrgy": 0.3},
-    ):
-        with pytest.raises(ValidationError):
-            MergeSettings.model_validate(bad)
-
-
-@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.takes_moments])
+@pytest.mark.parametrize("method", [row.name for row in TABLE if not row.takes_moments])
 def test_every_method_of_the_table_may_be_set(plant: Planter, tmp_path: Path, method: str) -> None:
-    settings = MergeSettings(method=method, rank=4)
-    result = merge([plant("medical", 1), plant("legal", 2)], tmp_path / "out", settings)
-    assert result["method"] == read_adapter(tmp_path / "out").card["method"] == method
+    paths = [plant("medical", 1), plant("legal", 2)]
+    result = merge(paths, tmp_path / "out", method=method, rank=4)
+    assert result.method == read_adapter(tmp_path / "out").card["method"] == method
 
 
 @pytest.mark.parametrize(
@@ -264,10 +252,9 @@ def test_every_method_of_the_table_may_be_set(plant: Planter, tmp_path: Path, me
 def test_the_default_folder_is_named_after_the_domains(
     inputs: list[tuple[str, list[str]]], expected: str
 ) -> None:
-    paths = [Path(path) for path, _ in inputs]
-    adapters = [Adapter({}, card={"domains": domains}) for _, domains in inputs]
-    assert default_output(paths, adapters) == Path("runs") / expected
-    assert default_output(paths[::-1], adapters[::-1]) == Path("runs") / expected
+    members = [MergeInput(Adapter({}, card={"domains": domains}), label=path) for path, domains in inputs]
+    assert default_output(members) == Path("runs") / expected
+    assert default_output(members[::-1]) == Path("runs") / expected
 
 
 def test_without_an_output_the_default_folder_is_used(
@@ -275,5 +262,5 @@ def test_without_an_output_the_default_folder_is_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = merge([plant("medical", 1), plant("legal", 2)])
-    assert result["output"] == "runs/legal+medical"
+    assert result.output == "runs/legal+medical"
     assert read_adapter(tmp_path / "runs" / "legal+medical").domains == ("legal", "medical")

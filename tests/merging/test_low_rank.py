@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from palette.adapters.lora import Adapter, LoraModule
 from palette.errors import RecipeError
-from palette.merging.compress_then_merge import tucker
-from palette.merging.group import Group
-from palette.merging.methods import METHODS
-from palette.merging.subspaces import core_in, input_basis, output_basis, outputs_in
+from palette.merging.inputs import Group
+from palette.merging.low_rank import core_in, input_basis, output_basis, outputs_in, tucker
+from palette.merging.methods import TABLE, merge_method
 
 Maker = Callable[..., Adapter]
 
@@ -29,8 +28,8 @@ def made(maker: Maker, seed: int, count: int = 3, rank: int = 2) -> list[LoraMod
 
 
 def merge(method: str, modules: list[LoraModule], weights: list[float], **given: object) -> torch.Tensor:
-    row = METHODS[method]
-    merged = row.function(Group(modules, weights, "x", "abcd"), **row.settled(given))
+    row = merge_method(method)
+    merged = row.load()(Group(modules, weights, "x", "abcd"), **row.settled(given))
     assert isinstance(merged, LoraModule)
     return merged.delta()
 
@@ -190,11 +189,11 @@ def test_pico_damps_what_is_shared_towards_one_nth() -> None:
 
 def test_what_is_null_stays_null() -> None:
     null = LoraModule(torch.zeros(1, 8), torch.ones(9, 1))
-    for name, row in METHODS.items():
+    for row in TABLE:
         if not row.takes_moments:
-            merged = row.function(Group([null, null], [1.0, 1.0], "x", "ab"), **row.settled({}))
+            merged = row.load()(Group([null, null], [1.0, 1.0], "x", "ab"), **row.settled({}))
             whole = merged.delta() if isinstance(merged, LoraModule) else merged.dense()
-            assert not whole.any(), name
+            assert not whole.any(), row.name
 
 
 @laws
@@ -227,29 +226,29 @@ def test_regmean_is_the_least_squares_merge(random_adapter: Maker, seed: int, al
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(8, 30, generator=generator, dtype=torch.float64) for _ in modules]
     moments = [one @ one.T for one in inputs]
-    row = METHODS["regmean"]
+    row = merge_method("regmean")
     group = Group(modules, [1.0] * 3, "x", "abc", moments=moments)
-    exact = row.function(group, **row.settled({"alpha": 1.0})).delta()
+    exact = row.load()(group, **row.settled({"alpha": 1.0})).delta()
     outputs = [module.delta() @ one for module, one in zip(modules, inputs, strict=True)]
     fitted = torch.linalg.lstsq(torch.cat(inputs, dim=1).T, torch.cat(outputs, dim=1).T).solution.T
     near(exact, fitted)
     shrunk = [alpha * one + (1 - alpha) * torch.diag(one.diag()) for one in moments]
     expected = sum(module.delta() @ one for module, one in zip(modules, shrunk, strict=True))
     expected = expected @ torch.linalg.inv(sum(shrunk))
-    near(row.function(group, **row.settled({"alpha": alpha})).delta(), expected)
+    near(row.load()(group, **row.settled({"alpha": alpha})).delta(), expected)
 
 
 def test_regmean_refuses_moments_that_are_missing_or_singular(random_adapter: Maker) -> None:
     modules = made(random_adapter, 1, count=1)
-    row = METHODS["regmean"]
+    row = merge_method("regmean")
     with pytest.raises(RecipeError) as caught:
-        row.function(Group(modules, [1.0], "layers.0.q_proj"), **row.settled({}))
+        row.load()(Group(modules, [1.0], "layers.0.q_proj"), **row.settled({}))
     assert str(caught.value) == (
         "regmean must have the second moments of what each adapter's module reads, got none; "
         "collect them on each adapter's prompts, or use another method (layers.0.q_proj)"
     )
     with pytest.raises(RecipeError) as caught:
-        row.function(Group(modules, [1.0], "x", moments=[torch.zeros(8, 8)]), **row.settled({}))
+        row.load()(Group(modules, [1.0], "x", moments=[torch.zeros(8, 8)]), **row.settled({}))
     assert str(caught.value) == (
         "regmean's second moments must be positive definite in sum, got a singular matrix; "
         "collect them on more prompts, or take alpha below 1 (x)"

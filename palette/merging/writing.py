@@ -1,0 +1,266 @@
+"""A merge written: as an adapter with the record of how it was made, or into a backbone's weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import BaseModel
+
+from palette.adapters.backbone_weights import BackboneWeights
+from palette.adapters.configuration import served_rank
+from palette.adapters.header import Entry, Header
+from palette.adapters.tensors import DTYPES, read_tensors
+from palette.adapters.writing import STORED, adapter_writer, bits
+from palette.errors import AdapterError
+from palette.files import atomic, claim, framed, read_json, require_free, write_json
+from palette.fingerprints import canonical
+from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
+from palette.merging.inputs import default_output, open_inputs
+from palette.merging.methods import OptionValue
+from palette.merging.settings import MergeSettings
+from palette.merging.tiles import Tiled, tiled
+from palette.progress import Progress, silent
+
+RECORD = "merge.json"
+FORMAT = "palette-merge/1"
+VERSIONS = {"palette": version("palette-llm"), "torch": torch.__version__}
+BLOCK = 1 << 24
+"""Bytes copied at a time."""
+INDEX = ".safetensors.index.json"
+
+
+class MergeReport(BaseModel, frozen=True):
+    """What was merged, where it was written, what it kept, and the gate's verdict on it."""
+
+    output: str
+    digest: str
+    method: str
+    options: dict[str, OptionValue]
+    inputs: list[dict[str, Any]]
+    weights: list[float]
+    domains: list[str]
+    backbone: dict[str, str | None]
+    rank: int
+    written_rank: int
+    dtype: str
+    retained_energy: float
+    """The share in [0, 1] of the energy that the rank keeps."""
+    worst_module: dict[str, str | float]
+    gate: dict[str, Any] | None = None
+    gate_not_run: str = ""
+    """Why there is no verdict."""
+    report: str = ""
+    """Where the report of the verdict lies."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known, as plain values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def merge_adapters(
+    settings: MergeSettings, output: Path | None = None, progress: Progress = silent
+) -> MergeReport:
+    """What was merged and written, to ``output`` or a folder named after the domains, without a verdict.
+
+    The same merge, in whatever order its adapters are given, writes the same bytes. How to make it
+    again stands in the header of the weights and in ``merge.json`` beside them.
+
+    Raises:
+        RecipeError: if the settings do not fit the adapters or the method.
+        AdapterError: if an adapter cannot be read, or they were made for different backbones.
+        OutputError: if the output folder belongs to something else, or cannot be written.
+    """
+    plan = planned(settings, BackboneWeights(settings.backbone) if settings.backbone else None)
+    folder = output or default_output(plan.inputs)
+    require_free(folder, {"stage": "merge", **plan.recipe(settings.dtype)})
+    retention, digest, rank = write(plan, folder, settings.dtype, progress)
+    lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
+    record = {
+        "format": FORMAT,
+        **plan.recipe(settings.dtype),
+        "versions": VERSIONS,
+        "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
+    }
+    write_json(folder / RECORD, record)
+    return MergeReport(
+        output=str(folder),
+        digest=digest,
+        method=plan.method,
+        options=plan.settled,
+        inputs=[{"path": member.label, **member.identity} for member in plan.inputs],
+        weights=[member.weight for member in plan.inputs],
+        domains=plan.domains,
+        backbone={"name": plan.backbone.name, "fingerprint": plan.backbone.fingerprint},
+        rank=retention.rank,
+        written_rank=rank,
+        dtype=settings.dtype,
+        retained_energy=retention.retained_energy,
+        worst_module={
+            "name": retention.worst_module,
+            "retained_energy": retention.worst_retained_energy,
+        },
+    )
+
+
+def planned(settings: MergeSettings, weights: BackboneWeights | None = None) -> MergePlan:
+    """The plan of a merge, its adapters opened; ``weights`` are the backbone's, which only DoRA needs.
+
+    Raises:
+        RecipeError: if the method does not take the options.
+        AdapterError: if an adapter cannot be read, or they were made for different backbones.
+    """
+    inputs, options = open_inputs(settings.sources, weights), settings.method_options
+    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy)
+    _ = plan.backbone
+    return plan
+
+
+def write(
+    plan: MergePlan, folder: Path, dtype: str, progress: Progress = silent
+) -> tuple[Retention, str, int]:
+    """What the merge kept, its digest, and the rank at which it was written to ``folder``.
+
+    Nothing is written there before the last module is merged.
+
+    Raises:
+        AdapterError: if the inputs do not fit each other, or no rank that is served holds the result.
+        OutputError: if the folder belongs to something else, or cannot be written.
+    """
+    retention = Retention()
+    with (
+        progress("merge", len(plan.names)) as advance,
+        adapter_writer(folder, plan.backbone, getattr(torch, dtype)) as writer,
+    ):
+        for merged in merged_modules(plan, canonical=True):
+            writer.add(merged.name, merged.truncation.module)
+            retention.note(merged)
+            served_rank(retention.rank)
+            advance(1)
+        recipe = plan.recipe(dtype)
+        claim(folder, {"stage": "merge", **recipe})
+        card = {**recipe, **retention.parting(), "domains": plan.domains, "versions": VERSIONS}
+        rank = writer.finish({**card, "retained_energy": retention.retained_energy})
+    return retention, writer.digest, rank
+
+
+def write_into(
+    plan: MergePlan, weights: BackboneWeights, output: Path, dtype: str | None, progress: Progress = silent
+) -> dict[str, Any]:
+    """What was written to ``output``: the backbone's folder with the merge in its weights.
+
+    W + ΔW is added in float32 and rounded once, to the type that W has or to ``dtype``; ΔW is never
+    cut to a rank. Every other tensor and file is the original's, byte for byte. Of another ``dtype``
+    every tensor in floating point is rounded to it, and the configuration and the index say so.
+
+    Raises:
+        AdapterError: if the folder is no model in safetensors, or does not have every module.
+        OutputError: if the output folder belongs to something else, or cannot be written.
+    """
+    if plan.rank is not None or plan.share < 1:
+        raise AdapterError("a merge into weights keeps all of ΔW", got="a rank or a share of its energy")
+    for name in plan.names:
+        shape = next(member.adapter.modules[name].shape for member in plan.inputs if name in member.names)
+        weights.require(name, shape)
+    changed = {weights.key(name): name for name in plan.names}
+    claim(output, {"stage": "fuse", "backbone": weights.folder.name, "dtype": dtype, **plan.recipe()})
+    merged = plan.merger()
+    with single_threaded(), progress("fuse", len(plan.names)) as advance:
+
+        def delta_of(name: str) -> Tiled:
+            advance(1)
+            return tiled(merged(name)[1])
+
+        for header in weights.shards:
+            with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
+                write_shard(stream, header, changed, delta_of, dtype)
+    shards = [header.path.name for header in weights.shards]
+    copied = copy_others(weights.folder, output, set(shards), dtype)
+    return {
+        "output": str(output),
+        "shards": shards,
+        "changed": len(changed),
+        "copied": copied,
+        "dtype": dtype,
+    }
+
+
+def write_shard(
+    stream: IO[bytes],
+    header: Header,
+    changed: Mapping[str, str],
+    delta_of: Callable[[str], Tiled],
+    dtype: str | None,
+) -> None:
+    """Writes a shard with its tensors in the order of the original; ``changed`` are modules by tensor."""
+    ordered = sorted(header.entries, key=lambda name: header.entries[name].start)
+    stored = {name: stored_as(header.entries[name], dtype) for name in ordered}
+    if dtype is None:
+        copy_range(header.path, stream, 0, header.entries[ordered[0]].start)
+    else:
+        stream.write(header_like(header, ordered, stored))
+    for name in ordered:
+        entry = header.entries[name]
+        if name in changed:
+            weight = read_tensors(header, [name])[0]
+            for rows, tile in delta_of(changed[name]).tiles():
+                added = weight[rows].float() + tile.float()
+                stream.write(bits(added.to(DTYPES[stored[name]])).numpy().data)
+        elif stored[name] != entry.dtype:
+            stream.write(bits(read_tensors(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
+        else:
+            copy_range(header.path, stream, entry.start, entry.end)
+
+
+def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:
+    """Copies these bytes of a file as they are."""
+    with source.open("rb") as original:
+        original.seek(start)
+        left = end - start
+        while left:
+            left -= stream.write(original.read(min(left, BLOCK)))
+
+
+def stored_as(entry: Entry, dtype: str | None) -> str:
+    """The type in which a tensor is written: its own, or in floating point the one asked for."""
+    return entry.dtype if dtype is None or entry.dtype not in DTYPES else STORED[getattr(torch, dtype)]
+
+
+def header_like(header: Header, ordered: list[str], stored: Mapping[str, str]) -> bytes:
+    """The header of a shard with the same tensors in the same order, of other types."""
+    start = 0
+    entries: dict[str, Any] = {"__metadata__": dict(header.metadata)} if header.metadata else {}
+    for name in ordered:
+        entry = header.entries[name]
+        size = entry.end - entry.start
+        if stored[name] != entry.dtype:
+            size = size * DTYPES[stored[name]].itemsize // DTYPES[entry.dtype].itemsize
+        shape = list(entry.shape)
+        entries[name] = {"dtype": stored[name], "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    return framed(canonical(entries).encode())
+
+
+def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | None) -> list[str]:
+    """The names of the other files, each copied; the configuration names another type if there is one."""
+    copied = sorted(path.name for path in backbone.iterdir() if path.is_file() and path.name not in shards)
+    for name in copied:
+        with atomic(output / name) as staged:
+            shutil.copyfile(backbone / name, staged)
+    if dtype is None:
+        return copied
+    if "config.json" in copied:
+        config = read_json(output / "config.json")
+        write_json(output / "config.json", {**config, "dtype": dtype})
+    written = [entry for header in BackboneWeights(output).shards for entry in header.entries.values()]
+    for index in (name for name in copied if name.endswith(INDEX)):
+        content = read_json(output / index)
+        total = sum(entry.end - entry.start for entry in written)
+        content["metadata"] = {**content.get("metadata", {}), "total_size": total}
+        write_json(output / index, content)
+    return copied
