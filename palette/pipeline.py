@@ -19,8 +19,9 @@ from palette.progress import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
+from palette.search.choice import FRONT
 from palette.search.collected import MEANS
-from palette.search.front import FRONT
+from palette.settings import Settings
 from palette.stages import tokens
 from palette.stages.collect import collect
 from palette.stages.evaluate import OUTCOMES, PAGE, RECORD, evaluate_searched, read_earlier
@@ -80,6 +81,7 @@ def run_stages(
     before = run.identity
     run.require_roles("train", "validation", whole.evaluate.split)
     reads: dict[str, Any] = {"internalise": [adapter.digest for adapter in co_mounted(run)]}
+    reads["search"] = whole.search.own_files()
     if last == "evaluate":
         judge_named(whole.evaluate.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
@@ -139,7 +141,7 @@ def _run_if_changed(run: Run[Recipe], name: str, before: str) -> bool:
     What a run on the same basis left is gone on with: inputs that differ only in what extends a stage's
     work, or reads it again. Anything else is removed.
     """
-    settings, processes = getattr(run.recipe, name), run.processes
+    settings, processes = getattr(run.recipe, name, Settings()), run.processes
     inputs, basis = (
         fingerprint([before, name, settings.model_dump(mode="json", exclude=left_out)])
         for left_out in (set(), set(settings.free))

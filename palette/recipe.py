@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from palette.authorisation import Authorisation
 from palette.errors import RecipeError
-from palette.evaluation.settings import CollectSettings, EvaluateSettings
+from palette.evaluation.settings import EvaluateSettings
 from palette.internalise.settings import InternaliseSettings
 from palette.merging.inputs import Parent
 from palette.merging.settings import MergeSettings
@@ -26,7 +26,6 @@ class Recipe(RunSettings):
     """A run: what is opened, and the settings of every stage."""
 
     authorise: tuple[str, ...] = Field(description="the domains to open")
-    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
     search: SearchSettings = Field(SearchSettings(), description="options of search")
     internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="options of evaluate")
@@ -38,7 +37,6 @@ class TokenRecipe(RunSettings):
 
     restrict: tuple[str, ...] = Field((), description="categories that are refused when active")
     authorise: tuple[str, ...] = Field((), description="or: domains that are answered when active")
-    collect: CollectSettings = Field(CollectSettings(), description="options of collect")
     search: SearchSettings = Field(SearchSettings(), description="options of search")
     internalise: InternaliseSettings = Field(InternaliseSettings(), description="options of internalise")
     train: TrainSettings = Field(TrainSettings(), description="options of tokens train and tokens add")

@@ -83,6 +83,18 @@ class RunSettings(Settings):
         description="keep replies in the user's cache folder (PALETTE_CACHE names another), outside the run, "
         "so that none is generated twice",
     )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="prompts at most, a domain, kind and tier, in every stage (default: each stage's own)",
+    )
+    reply_tokens: int = Field(128, ge=4, description="tokens of a reply at most")
+    floor_tokens: int = Field(
+        12,
+        ge=4,
+        description="tokens of a reply to a floor prompt: no content; more where refusals show later",
+    )
+    memory_gib: float = Field(4.0, gt=0, description="memory for what is kept instead of run again, in GiB")
 
     def authorisation(self, domains: Iterable[str]) -> Authorisation:
         """What is opened among the domains that there are prompts of.
@@ -224,6 +236,7 @@ class Run(Generic[R]):
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
                 [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
+                [recipe.limit, recipe.reply_tokens, recipe.floor_tokens, recipe.memory_gib],
             ]
         )
 

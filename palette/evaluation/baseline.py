@@ -8,13 +8,15 @@ from typing import TypeVar
 
 from palette.authorisation import Role
 from palette.evaluation.reply_cache import Responses
-from palette.evaluation.settings import CollectSettings
 from palette.judging.cutting import tokens_to_tell
 from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge
 from palette.run import Run
 
 Row = TypeVar("Row")
+PROMPTS, REPLY_TOKENS = 128, 32
+"""Prompts read at most, a domain, kind and tier, and tokens that show how one is met: means change
+little with more."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,16 @@ class Baseline:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
         return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
 
-    def kept(self, role: Role, settings: CollectSettings) -> list[bool]:
-        """Which prompts the moments are taken of."""
-        return self.met(role) if settings.filter else [True] * len(self.refused[role])
 
-
-def baseline_replies(run: Run, settings: CollectSettings) -> Baseline:
+def baseline_replies(run: Run) -> Baseline:
     """The backbone's own replies to the train split, and a judge that has learned its refusals.
 
     Raises:
         PromptError: if a role has no prompt.
     """
-    backbone = run.backbone
-    chosen = {role: run.select("train", role).capped(settings.prompts) for role in Role}
+    backbone, recipe = run.backbone, run.recipe
+    most = min(PROMPTS, recipe.limit or PROMPTS)
+    chosen = {role: run.select("train", role).capped(most) for role in Role}
     chosen[Role.TARGET].required("target train")
     chosen[Role.BENIGN].required("benign train")
     rendered = {role: run.render(prompts) for role, prompts in chosen.items()}
@@ -60,10 +59,10 @@ def baseline_replies(run: Run, settings: CollectSettings) -> Baseline:
             texts[role] = [backbone.decode(reply) for reply in replies[role]]
 
         for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
-            hear(role, settings.reply_tokens)
+            hear(role, min(REPLY_TOKENS, recipe.reply_tokens))
         # How long replies to the floor must be is told by a judge that has baseline none yet.
         others = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
-        floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, settings.floor_tokens)
+        floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, recipe.floor_tokens)
         hear(Role.FLOOR, floor_tokens)
     judge = _learned(texts)
     refused = {
@@ -81,4 +80,5 @@ def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:
 
 
 def kept_rows(rows: Sequence[Row], keep: Sequence[bool]) -> list[Row]:
+    """The rows that are kept, in order."""
     return [row for row, kept in zip(rows, keep, strict=True) if kept]

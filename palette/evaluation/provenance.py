@@ -14,8 +14,7 @@ from palette.judging.judge import Judge
 from palette.prompts import Source
 from palette.reporting.schema import Point, Provenance, Search
 from palette.run import Run
-from palette.search.choice import RULE
-from palette.search.front import Member
+from palette.search.choice import RULE, Member
 
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 

@@ -61,17 +61,3 @@ class EvaluateSettings(FloorReplies):
         (), description="results of palette suite for the same backbone and adapter, to stand in the report"
     )
     gate: GateSettings = Field(GateSettings(), description="limits of the gate")
-
-
-class CollectSettings(FloorReplies):
-    """Options of the stage collect."""
-
-    prompts: int = Field(128, ge=1, description="prompts read at most, a domain, kind and tier")
-    reply_tokens: int = Field(32, ge=4, description="tokens generated to see how a prompt is met")
-    fewest: int = Field(16, ge=1, description="prompts a mean needs at least")
-    filter: bool = Field(
-        True, description="read only prompts that the backbone meets as expected; off, all are read"
-    )
-    covariance_gib: float = Field(
-        1.0, ge=0, description="memory for the covariance; above it no direction is whitened"
-    )

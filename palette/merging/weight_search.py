@@ -77,9 +77,7 @@ def weigh(
             run.seed,
             enqueue=tuple(dict.fromkeys(names, weight) for weight in ALIKE[:trials]),
         )
-        found: Finished = choose(
-            run_study(plan, lambda many: [score(one) for one in many], advance), plan.objectives
-        ).chosen
+        found: Finished = choose(run_study(plan, score, advance), plan.objectives)[0]
     return tuple(round(float(found.params[name]), 4) for name in names)
 
 

@@ -19,7 +19,6 @@ from palette.directions.probes import (
     probe_accuracies,
 )
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.settings import CollectSettings
 from palette.judging.reference import correct
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt, PromptSet, Split
@@ -39,7 +38,7 @@ def acceptance(run: Run, *, directions: bool = True) -> dict[str, Any]:
     Without ``directions`` the last of them, which takes longest, is left out.
     """
     backbone = run.backbone
-    judge = baseline_replies(run, CollectSettings()).judge
+    judge = baseline_replies(run).judge
     rows = run.answered_prompts.split("test")
     replies = [backbone.decode(r) for r in _replies(run, rows)]
     verdicts = judge.verdicts(rows.asked, replies)

@@ -9,10 +9,12 @@ from palette.directions import Directions, StreamingMoments, candidates, separat
 from palette.errors import SearchError
 from palette.evaluation.baseline import Baseline, baseline_replies, kept_rows
 from palette.evaluation.refusal_score import refusal_prefixes
-from palette.evaluation.settings import CollectSettings
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.collected import MEANS, Collected, write_collected
+
+FEWEST = 16
+"""Prompts that a mean needs at least, where there are as many."""
 
 
 def collect(run: Run[Recipe]) -> Collected:
@@ -25,23 +27,15 @@ def collect(run: Run[Recipe]) -> Collected:
         PromptError: if a role has no prompt.
         SearchError: if the backbone refuses too few target prompts or answers too few benign ones.
     """
-    settings = run.recipe.collect
-    baseline = baseline_replies(run, settings)
+    baseline = baseline_replies(run)
     met = {role: baseline.met(role) for role in Role}
-    if settings.filter:
-        _require_enough(met, settings.fewest)
-    directions, separations = _directions(run, baseline, settings)
-    restricted = [role for role in Role if role is not Role.BENIGN]
-    refusals = [
-        reply
-        for role in restricted
-        for reply, refused in zip(baseline.replies[role], baseline.refused[role], strict=True)
-        if refused or not settings.filter
-    ]
-    answers = kept_rows(baseline.replies[Role.BENIGN], baseline.kept(Role.BENIGN, settings))
+    _require_enough(met)
+    directions, separations = _directions(run, baseline)
+    kept = {role: kept_rows(baseline.replies[role], met[role]) for role in Role}
+    refusals = [*kept[Role.TARGET], *kept[Role.PRESERVE], *kept[Role.FLOOR]]
     collected = Collected(
         directions=directions,
-        refusal_prefixes=refusal_prefixes(refusals, answers),
+        refusal_prefixes=refusal_prefixes(refusals, kept[Role.BENIGN]),
         judge_prefixes=baseline.judge.prefixes,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,
@@ -51,23 +45,21 @@ def collect(run: Run[Recipe]) -> Collected:
     return collected
 
 
-def _directions(
-    run: Run, baseline: Baseline, settings: CollectSettings
-) -> tuple[Directions, dict[str, list[list[float]]]]:
+def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, list[list[float]]]]:
     """The candidate directions and how well each separates, from one pass over the kept prompts."""
     backbone = run.backbone
     shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
     entries = shape[0] * shape[1] * shape[2] ** 2
-    # Two are held at a time: the target's and the benign one's.
-    fits = 2 * entries * 8 <= settings.covariance_gib * 2**30
+    # Two are held at a time, the target's and the benign one's; a quarter of the memory is for them.
+    fits = 2 * entries * 8 <= run.recipe.memory_gib / 4 * 2**30
 
     def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
         return StreamingMoments(*shape, covariance=covariance and fits).read(backbone, prompts)
 
-    kept = {role: kept_rows(baseline.prompts[role], baseline.kept(role, settings)) for role in Role}
+    kept = {role: kept_rows(baseline.prompts[role], baseline.met(role)) for role in Role}
     target = moments(kept[Role.TARGET], True)
     pooled = target.joined(moments([*kept[Role.PRESERVE], *kept[Role.FLOOR]]))
-    domains = kept_rows(baseline.domains, baseline.kept(Role.BENIGN, settings))
+    domains = kept_rows(baseline.domains, baseline.met(Role.BENIGN))
     grouped: dict[str, list[list[int]]] = {}
     for domain, prompt in zip(domains, kept[Role.BENIGN], strict=True):
         grouped.setdefault(domain, []).append(prompt)
@@ -85,9 +77,9 @@ def _directions(
     return Directions(target.means, benign.means, found), apart
 
 
-def _require_enough(met: dict[Role, list[bool]], fewest: int) -> None:
+def _require_enough(met: dict[Role, list[bool]]) -> None:
     for role, verb in ((Role.TARGET, "refuse"), (Role.BENIGN, "answer")):
-        least = min(fewest, len(met[role]))
+        least = min(FEWEST, len(met[role]))
         if sum(met[role]) < max(1, least):
             raise SearchError(
                 f"a backbone must {verb} at least {max(1, least)} of the {role.value} train prompts",

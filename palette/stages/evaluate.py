@@ -33,8 +33,8 @@ from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, UpperBound
 from palette.run import Run
+from palette.search.choice import FRONT, read_front
 from palette.search.collected import read_collected
-from palette.search.front import FRONT, read_front
 from palette.suites.report import included
 
 PAGE = Path("report.html")
@@ -95,7 +95,7 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> dict[str, Any]:
         PaletteError: as ``measured`` does.
     """
     recipe = run.recipe
-    baseline = baseline_replies(run, recipe.collect)
+    baseline = baseline_replies(run)
     context = Context(
         recipe=recipe.model_dump(mode="json"), upper_bound=upper_bound(recipe.model), sources=run.sources
     )

@@ -166,6 +166,6 @@ def searched(
     adapters = [read_adapter(path) for path in paths]
     for adapter in adapters:
         run.require_backbone(adapter)
-    baseline = baseline_replies(run, recipe.collect)
+    baseline = baseline_replies(run)
     rows = run.select("validation", *Role).capped(settings.prompts)
     return weigh(run, rows, baseline.judge, adapters, settings.trials, baseline.floor_tokens)

@@ -15,7 +15,6 @@ from palette.authorisation import FLOOR, Authorisation, authorise
 from palette.backbones import load_backbone
 from palette.errors import AdapterError
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.settings import CollectSettings
 from palette.files import claim
 from palette.judging.registry import judge_named
 from palette.progress import Progress, silent
@@ -99,7 +98,7 @@ def listened(whole: Suite, bench: Bench) -> Bench:
     run = Run.of(RunSettings(), bench.folder, bench.backbone, prompts, Authorisation(every)).sharing(
         progress=bench.progress
     )
-    baseline = baseline_replies(run, CollectSettings())
+    baseline = baseline_replies(run)
     judge = judge_named(whole.judge, baseline.judge.prefixes)
     return replace(bench, judge=judge, floor_tokens=baseline.floor_tokens)
 

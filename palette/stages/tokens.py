@@ -25,8 +25,8 @@ from palette.mosaic.files import FILE, export_peft, read_tokens
 from palette.progress import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
 from palette.run import Run
+from palette.search.choice import read_front
 from palette.search.collected import read_collected
-from palette.search.front import read_front
 
 Search = Callable[[Run, TokenRecipe, str], Run]
 """Collects and searches one domain of an authorisation; its run."""
@@ -205,7 +205,7 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
     Of an authorisation with the backbone's own refusals, else with the taught one.
     """
     if whole.sign == "authorise":
-        baseline = baseline_replies(run, whole.collect)
+        baseline = baseline_replies(run)
         return baseline.judge, baseline.floor_tokens
     return RuleJudge(), 0
 
@@ -213,7 +213,7 @@ def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
 def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
     """The fingerprint of all that the trained tokens depend on."""
     settings = whole.train.model_dump(mode="json", exclude=set(whole.train.free))
-    lectures = [whole.collect, whole.search, whole.internalise] if whole.sign == "authorise" else []
+    lectures = [whole.search, whole.internalise] if whole.sign == "authorise" else []
     return fingerprint(
         [
             version("palette-llm"),
@@ -223,6 +223,7 @@ def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
             settings,
             [one.model_dump(mode="json") for one in lectures],
             [whole.seed, whole.dtype, whole.device, whole.threads, whole.thinking],
+            [whole.limit, whole.reply_tokens, whole.floor_tokens, whole.memory_gib],
         ]
     )
 
