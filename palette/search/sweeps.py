@@ -226,7 +226,9 @@ def _repeated(pair: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
     return keys.repeat_interleave(count, 0), values.repeat_interleave(count, 0)
 
 
-def _lines_of(keys_values: KeysValues, lines: list[int], first: int, mask: Int[Tensor, "line past"]) -> Cache:
+def _lines_of(
+    keys_values: Sequence[tuple[Tensor, Tensor]], lines: list[int], first: int, mask: Int[Tensor, "line past"]
+) -> Cache:
     """A cache with these lines; layers below the first one run hold as many keys, which nobody reads."""
     unread = mask.new_zeros(1, 1, 1, 1, dtype=torch.float).expand(len(lines), 1, mask.shape[1], 1)
     known = [(keys[lines], values[lines]) for keys, values in keys_values[first:]]

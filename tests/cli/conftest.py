@@ -11,9 +11,8 @@ import pytest
 from palette.cli import main
 
 SMALL = (
-    "--set", "model=organism/shared", "--set", "collect.prompts=32", "--set", "search.trials=6",
-    "--set", "search.panel.other_prompts=2", "--set", "search.audit.members=1",
-    "--set", "search.audit.sample=1", "--set", "internalise.steps=12",
+    "--set", "model=organism/shared", "--set", "limit=12", "--set", "search.trials=6",
+    "--set", "internalise.steps=12",
     "--set", "internalise.prompts=24", "--set", "internalise.validation_prompts=2",
     "--set", "evaluate.prompts=12", "--set", "evaluate.wrapped_prompts=1",
     "--set", "evaluate.reply_tokens=24",

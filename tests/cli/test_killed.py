@@ -19,7 +19,7 @@ from palette.backbones import load_backbone
 from tests.fixtures.noise import noise
 
 SMALL = (
-    "--set", "evaluate.prompts=6", "--set", "evaluate.wrapped_prompts=1", "--set", "collect.prompts=8",
+    "--set", "evaluate.prompts=6", "--set", "evaluate.wrapped_prompts=1", "--set", "limit=8",
     "--set", "evaluate.divergence_prompts=2", "--set", "evaluate.reply_tokens=24", "--json",
 )  # fmt: skip
 NAMES = ("report.json", "report.html", "evaluate/outcomes.json")
