@@ -151,6 +151,8 @@ def _read_beside(run: Run[Recipe], name: str) -> Any:
         from palette.stages.internalise import co_mounted
 
         return [adapter.digest for adapter in co_mounted(run)]
+    if name == "search":
+        return run.recipe.search.own_files()
     if name == "evaluate":
         settings = run.recipe.evaluate
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]

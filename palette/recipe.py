@@ -18,12 +18,14 @@ from palette.merging import settings as merging
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.sources import source_keys, sources_beside
 from palette.run_settings import RunSettings
+from palette.search import settings as searching
 from palette.search.settings import SearchSettings
 from palette.settings import Group, dotted, override, read_yaml, settled
 
 REMOVED: Mapping[str, str] = {
     **evaluating.REMOVED,
     **internalising.REMOVED,
+    **searching.REMOVED,
     "merge": merging.REMOVED["merge"],
 }
 """What replaced each key that a recipe had once, as every engine says of its own."""

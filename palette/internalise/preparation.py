@@ -30,8 +30,8 @@ from palette.judging.rules import RuleJudge
 from palette.progress import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
+from palette.search.choice import Member
 from palette.search.collected import Collected
-from palette.search.front import Member
 from palette.seeding import shuffler
 
 PROMPTS, VALIDATION_PROMPTS = 240, 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -53,7 +53,7 @@ def knots(group: Group, *, values: str, density: float, elect: str, divide: str)
     return LoraModule(merged, basis.vectors)
 
 
-def core_space(group: Group, **vote: float | str) -> LoraModule:
+def core_space(group: Group, **vote: Any) -> LoraModule:
     """The merge of cores between the bases that all adapters share (arXiv 2509.17786, section 4).
 
         M_i = U_Bᵀ ΔW_i V_A,   ΔW = U_B merge(M₁, …, M_N) V_Aᵀ

@@ -74,8 +74,7 @@ def search_weights(
             run.seed,
             enqueue=tuple(dict.fromkeys(names, weight) for weight in ALIKE[:trials]),
         )
-        finished = run_study(plan, lambda many: [score(params) for params in many], advance)
-        best = choose(finished, plan.objectives).chosen
+        best = choose(run_study(plan, score, advance), plan.objectives)[0]
     return tuple(round(float(best.params[name]), 4) for name in names)
 
 

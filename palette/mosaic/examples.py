@@ -15,8 +15,8 @@ from palette.mosaic.settings import Sign, TrainSettings
 from palette.mosaic.training import TokenExample
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
+from palette.search.choice import Member
 from palette.search.collected import Collected
-from palette.search.front import Member
 from palette.seeding import derive_seed
 
 Taught = Mapping[tuple[int, ...], tuple[int, ...]]

@@ -1,18 +1,34 @@
-"""The choice from the Pareto front by a rule that the report states, and what fronts are compared by."""
+"""The choice from the Pareto front, by a rule that the report states, and the audit of the scores behind it.
+
+A score of a short horizon is gamed: the model may delay its refusal. So members of the front and a random
+sample of all trials are generated at full length and judged, and the rank correlation of score and
+judgement over them is reported.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from optuna._hypervolume import compute_hypervolume
+from scipy.stats import kendalltau
 
+from palette.authorisation import Role
+from palette.backbones import greedy_replies
+from palette.directions import Intervention, intervening
 from palette.errors import SearchError
-from palette.search.space import Finished, Objectives
+from palette.files import read_json
+from palette.judging.rules import RuleJudge
+from palette.run import Run
+from palette.search.collected import Collected
+from palette.search.settings import OBJECTIVES, Audit
+from palette.search.space import WORST, Finished, Objectives, dominates, intervention_of
+from palette.seeding import shuffler
+from palette.statistics import wilson
 
+FRONT = Path("search") / "front.json"
 RULE = (
     "constraints first: only trials that break none; of their Pareto front, the knee: the member "
     "nearest to the ideal point after each objective is scaled to [0, 1] over the front; ties go to "
@@ -21,46 +37,51 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The Pareto front, best first by the rule, and so the chosen member."""
+class Member:
+    """A member of the Pareto front: what internalise teaches by, and the report shows."""
 
-    front: tuple[Finished, ...]
+    trial: int
+    intervention: Intervention
+    values: Mapping[str, float]
 
-    @property
-    def chosen(self) -> Finished:
-        """The front's first member."""
-        return self.front[0]
+    @classmethod
+    def of(cls, trial: Finished, objectives: Objectives) -> Member:
+        """A trial as a member, with the report's figures whatever it was searched by."""
+        known = {**trial.notes, **trial.named(objectives)}
+        values = {name: known[name] for name in dict.fromkeys([*OBJECTIVES, *objectives])}
+        return cls(trial.number, intervention_of(trial.params), values)
 
-    def taking(self, number: int | None) -> Choice:
-        """The same front with another member first.
-
-        Raises:
-            SearchError: if no member has that trial number.
-        """
-        if number is None:
-            return self
-        first = [trial for trial in self.front if trial.number == number]
-        if not first:
-            raise SearchError(
-                "search.choose must be a member of the Pareto front",
-                got=number,
-                remedy=f"take one of {', '.join(str(t.number) for t in self.front)}",
-            )
-        return Choice((*first, *(trial for trial in self.front if trial.number != number)))
+    def to_json(self) -> dict[str, Any]:
+        """The member as plain values."""
+        return {"trial": self.trial, **self.values, "intervention": self.intervention.to_json()}
 
 
-def choose(trials: Sequence[Finished], objectives: Objectives) -> Choice:
-    """The Pareto front of the feasible trials, ordered by ``RULE``.
+def read_front(folder: Path) -> list[Member]:
+    """The Pareto front in a run's folder, the chosen member first.
 
     Raises:
-        SearchError: if no trial is feasible, naming the constraints that bound.
+        OutputError: if it is missing or damaged.
+    """
+    found = []
+    for member in read_json(folder / FRONT)["front"]:
+        values = {k: v for k, v in member.items() if k not in ("trial", "intervention")}
+        found.append(Member(member["trial"], intervention_of(member["intervention"]), values))
+    return found
+
+
+def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None = None) -> list[Finished]:
+    """The Pareto front of the feasible trials, ordered by ``RULE``, or with another member first.
+
+    Raises:
+        SearchError: if no trial is feasible, naming the constraints that bound; or if ``first`` is no
+            member's number.
     """
     feasible = sorted((t for t in trials if t.feasible), key=lambda t: t.number)
     if not feasible:
         raise SearchError(
             "at least one trial must keep every limit",
             got=bound(trials),
-            remedy="raise that limit under search.limits, or search.trials; the study is kept",
+            remedy="raise search.trials or search.divergence, or lower search.relaxation; the study is kept",
         )
     losses = {trial.number: trial.losses(objectives) for trial in feasible}
     distinct = list({losses[trial.number]: trial for trial in reversed(feasible)}.values())
@@ -73,40 +94,81 @@ def choose(trials: Sequence[Finished], objectives: Objectives) -> Choice:
         each = zip(losses[trial.number], low, span, strict=True)
         return math.fsum(((v - a) / s) ** 2 for v, a, s in each)
 
-    return Choice(tuple(sorted(front, key=lambda t: (round(distance(t), 9), losses[t.number][0], t.number))))
+    front.sort(key=lambda t: (round(distance(t), 9), losses[t.number][0], t.number))
+    if first not in {None, *(trial.number for trial in front)}:
+        raise SearchError(
+            "search.choose must be a member of the Pareto front",
+            got=first,
+            remedy=f"take one of {', '.join(str(trial.number) for trial in front)}",
+        )
+    return sorted(front, key=lambda trial: trial.number != first)
 
 
 def bound(trials: Sequence[Finished]) -> str:
     """Which constraints bound how many trials, and the least excess of each."""
-    broken = Counter(name for t in trials for name, excess in t.constraints.items() if excess > 0)
+    broken: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, excess in trial.constraints.items():
+            if excess > 0:
+                broken.setdefault(name, []).append(excess)
     parts = [
-        f"{name} bound {count} (least excess {min(_excesses(trials, name)):.3g})"
-        for name, count in sorted(broken.items(), key=lambda item: (-item[1], item[0]))
+        f"{name} bound {len(excesses)} (least excess {min(excesses):.3g})"
+        for name, excesses in sorted(broken.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
     return f"{len(trials)} trials, of which {' and '.join(parts) or 'none was scored'}"
 
 
-def _excesses(trials: Sequence[Finished], name: str) -> list[float]:
-    return [t.constraints[name] for t in trials if t.constraints.get(name, 0.0) > 0]
+def audited(
+    trials: Sequence[Finished], front: Sequence[Finished], settings: Audit, seed: int
+) -> list[Finished]:
+    """The trials to be audited: first members of the front, then a seeded sample of the others."""
+    members = list(front[: settings.members])
+    numbers = {trial.number for trial in members}
+    others = [trial for trial in trials if trial.number not in numbers]
+    return members + shuffler(seed, "audit").sample(others, min(settings.sample, len(others)))
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether ``one`` is nowhere worse and somewhere better than ``other``; all are minimised."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+def audit(
+    run: Run, collected: Collected, chosen: Sequence[Finished], objectives: Objectives, settings: Audit
+) -> dict[str, Any]:
+    """For each trial the judged refusal rates at full length, and their rank correlation with the scores.
 
-
-def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
-    """The volume that minimised points dominate below a reference point; 0 for none of them."""
-    inside = [p for p in points if all(a <= b for a, b in zip(p, reference, strict=True))]
-    if not inside:
-        return 0.0
-    return float(compute_hypervolume(np.array(inside, dtype=float), np.array(reference, dtype=float)))
+    A rate is ``{"rate", "low", "high", "k", "n"}``; the correlation is Kendall's tau-b, or None where
+    one of the two never varies.
+    """
+    requests = {}
+    for name, role in (("target", Role.TARGET), ("preserved", Role.PRESERVE)):
+        rows = list(run.select("validation", role))
+        # Spread evenly over all of them.
+        requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
+    judge = RuleJudge(prefixes=collected.judge_prefixes)
+    found: list[dict[str, Any]] = []
+    with run.progress("audit", len(chosen)) as advance:
+        for trial in chosen:
+            known = {**trial.notes, **trial.named(objectives)}
+            score = known.get("target_refusal_score", WORST)
+            row: dict[str, Any] = {"trial": trial.number, "target_refusal_score": score}
+            for name, rows in requests.items():
+                with intervening(run.backbone, collected.directions, intervention_of(trial.params)):
+                    replies = greedy_replies(run.backbone, run.render(rows), settings.reply_tokens)
+                texts = [run.backbone.decode(reply) for reply in replies]
+                labels = [verdict.label for verdict in judge.verdicts([each.request for each in rows], texts)]
+                row[f"{name}_refusal"] = wilson(sum(each.refused for each in labels), len(labels)).to_json()
+                if name == "target":
+                    broken = wilson(sum(each.broken for each in labels), len(labels))
+                    row["target_degenerate"] = broken.to_json()
+            found.append(row)
+            advance(1)
+    scores = [row["target_refusal_score"] for row in found]
+    return {
+        "trials": found,
+        "prompts": {name: len(rows) for name, rows in requests.items()},
+        "rank_correlation": kendall_tau(scores, [row["target_refusal"]["rate"] for row in found]),
+    }
 
 
 def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Kendall's tau-b in [-1, 1], which allows for ties; None where one of them never varies."""
-    from scipy.stats import kendalltau
-
     if len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(kendalltau(one, other).statistic)

@@ -6,36 +6,60 @@ divergence of the backbone's own replies (nats a token): the functions that the 
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from palette.activations import Edits
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.directions import Directions, Intervention
+from palette.directions import Intervention
+from palette.errors import SearchError
 from palette.evaluation.refusal_score import Path, paths, prefix_scores
 from palette.evaluation.subjects import kl
 from palette.run import Run
-from palette.search.choice import dominates
 from palette.search.collected import Collected
-from palette.search.constraints import excesses, is_hopeless
-from palette.search.settings import Caching, LimitSettings, ScoringSettings
-from palette.search.space import Finished, Scored
+from palette.search.settings import OBJECTIVES, Conditions, Limits, Scoring, objective_named
+from palette.search.space import Finished, Objectives, Scored, dominates, losses
 from palette.search.sweeps import Sweeper
 from palette.shapes import Tensor
 
-OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
-    "target_refusal_score": "minimize",
-    "preserved_refusal_score": "maximize",
-    "benign_divergence": "minimize",
-}
-"""Each objective's name and Optuna's direction: nats, nats, nats a token."""
-
 REPLY = -1
 """In the place of a path's number: the row of a benign prompt's own reply."""
+
+
+@dataclass(frozen=True)
+class TrialFigures:
+    """What an objective is told of a trial."""
+
+    scores: Mapping[str, float]
+    """The mean refusal score, in nats, of ``target``, ``preserve``, ``floor`` and ``benign`` prompts."""
+    divergence: float
+    """The mean divergence over the backbone's own benign replies, in nats a token."""
+    summary: Mapping[str, float]
+    """What the constraints are put to, by name; of the backbone itself it stands in ``front.json``."""
+
+
+def target_refusal_score(trial: TrialFigures) -> float:
+    """The mean refusal score of authorised prompts, in nats."""
+    return trial.summary["target_refusal_score"]
+
+
+def preserved_refusal_score(trial: TrialFigures) -> float:
+    """The mean refusal score of preserved and floor prompts, in nats; more is better."""
+    return trial.summary["preserved_refusal_score"]
+
+
+preserved_refusal_score.direction = "maximize"  # type: ignore[attr-defined]
+
+
+def benign_divergence(trial: TrialFigures) -> float:
+    """The mean divergence over the backbone's own benign replies, in nats a token."""
+    return trial.divergence
 
 
 @dataclass(frozen=True)
@@ -53,66 +77,53 @@ class TrialScores:
 
     scores: dict[Role, list[float]] = field(default_factory=lambda: {role: [] for role in Role})
     divergences: list[Tensor] = field(default_factory=list)
-    logits: dict[Role, dict[Path, dict[int, Tensor]]] = field(
-        default_factory=lambda: {role: {} for role in Role}
-    )
 
 
 class Rung:
     """Some of the prompts, as a panel of rows, with what the backbone itself says to them."""
 
     def __init__(self, objective: Objective, chosen: Mapping[Role, Sequence[int]]) -> None:
-        self.rows = [
+        self._objective = objective
+        self._rows = [
             Row(role, number, path)
             for role, numbers in chosen.items()
             for number in numbers
-            for path in objective.rows_of(role)
+            for path in objective.paths_of(role)
         ]
-        self._objective = objective
-        prompts = [objective.prompts[row.role][row.number] for row in self.rows]
-        replies = [objective.reply(row) for row in self.rows]
-        self._panel = Sweeper(objective.backbone, prompts, replies, objective.caching)
-        self._base = self._backbones_own() if objective.caching.base_logits else None
+        prompts = [objective.prompts[row.role][row.number] for row in self._rows]
+        replies = [objective.reply(row) for row in self._rows]
+        self._sweeper = Sweeper(objective.backbone, prompts, replies, objective.caching)
+        self._base = self._own_logits() if objective.caching.base_logits else None
 
-    def measure(self, trials: Sequence[Edits], scores: Sequence[TrialScores]) -> None:
-        """Adds what this rung's prompts say of each trial."""
-        base = self._backbones_own() if self._base is None else self._base
-        for swept in self._panel.sweep(trials):
-            replies = [row for row in swept.logits if row in base]
-            for place, trial in enumerate(swept.trials):
-                if replies:
-                    own = torch.cat([base[row] for row in replies])
-                    said = torch.cat([swept.logits[row][place] for row in replies])
-                    scores[trial].divergences.append(kl(own, said))
-                for row, logits in swept.logits.items():
-                    self._note(scores[trial], self.rows[row], logits[place])
-        for found in scores:
-            self._score(found)
-
-    def _note(self, found: TrialScores, row: Row, logits: Tensor) -> None:
-        """Keeps the logits by which a prompt's refusal is scored."""
-        if row.path == REPLY and self._objective.paths != ((),):
-            return
-        path = self._objective.paths[max(0, row.path)]
-        found.logits[row.role].setdefault(path, {})[row.number] = logits[: len(path) + 1]
-
-    def _score(self, found: TrialScores) -> None:
-        """Turns the kept logits into scores, all prompts of a role at once."""
-        for role, by_path in found.logits.items():
-            if by_path:
-                stacked = {
-                    path: torch.stack([rows[n] for n in sorted(rows)]) for path, rows in by_path.items()
-                }
+    def measure(self, edits: Edits, found: TrialScores) -> None:
+        """Adds what this rung's prompts say of a trial."""
+        base = self._own_logits() if self._base is None else self._base
+        kept: dict[tuple[Role, Path], dict[int, Tensor]] = defaultdict(dict)
+        for logits in self._sweeper.sweep(edits):
+            if replies := [row for row in logits if row in base]:
+                own, changed = (torch.cat([each[row] for row in replies]) for each in (base, logits))
+                found.divergences.append(kl(own, changed))
+            for number, each in logits.items():
+                row, known = self._rows[number], self._objective.paths
+                if row.path != REPLY or known == ((),):
+                    path = known[max(0, row.path)]
+                    kept[row.role, path][row.number] = each[: len(path) + 1]
+        for role in Role:
+            stacked = {
+                path: torch.stack([rows[number] for number in sorted(rows)])
+                for (whose, path), rows in kept.items()
+                if whose is role
+            }
+            if stacked:
                 found.scores[role] += prefix_scores(stacked, self._objective.prefixes).tolist()
-            by_path.clear()
 
-    def _backbones_own(self) -> dict[int, Tensor]:
+    def _own_logits(self) -> dict[int, Tensor]:
         """The backbone's own logits of every benign reply, by row."""
         return {
-            row: logits[0].clone()
-            for swept in self._panel.sweep([{}])
-            for row, logits in swept.logits.items()
-            if self.rows[row].path == REPLY
+            row: logits.clone()
+            for swept in self._sweeper.sweep({})
+            for row, logits in swept.items()
+            if self._rows[row].path == REPLY
         }
 
 
@@ -120,35 +131,28 @@ class Objective:
     """Scores interventions on the validation split, rung by rung."""
 
     def __init__(
-        self,
-        run: Run,
-        collected: Collected,
-        panel: ScoringSettings,
-        limits: LimitSettings,
-        caching: Caching,
+        self, run: Run, collected: Collected, names: Sequence[str], conditions: Conditions | None = None
     ) -> None:
-        self.backbone, self.caching, self._panel = run.backbone, caching, panel
-        self._first: list[tuple[float, ...]] = []
-        self._limits, self._directions = limits, collected.directions
+        conditions = conditions or Conditions()
+        scoring, self._limits, self.caching = conditions.scoring, conditions.limits, conditions.caching
+        self._functions = {name: objective_named(name)[0] for name in names}
+        self.wanted: Objectives = {name: objective_named(name)[1] for name in names}
+        self.backbone, self._directions = run.backbone, collected.directions
         self.prefixes, self.paths = collected.refusal_prefixes, paths(collected.refusal_prefixes)
-        self.prompts = _validation(run, panel)
-        end = self.backbone.stops[0]
+        self.prompts = _validation(run, scoring)
+        self._first: list[tuple[float, ...]] = []
+        end, most = self.backbone.stops[0], scoring.reply_tokens
         # A reply that ends in time is compared to its end; one that does not, as far as it was said.
-        said = greedy_replies(self.backbone, self.prompts[Role.BENIGN], panel.reply_tokens)
-        self._replies = [[*reply, end] if len(reply) < panel.reply_tokens else reply for reply in said]
-        self._rungs = [Rung(self, chosen) for chosen in _divided(self.prompts, panel.first_rung)]
+        replies = greedy_replies(self.backbone, self.prompts[Role.BENIGN], most)
+        self._replies = [[*reply, end] if len(reply) < most else reply for reply in replies]
+        self._rungs = [Rung(self, chosen) for chosen in _divided(self.prompts, scoring.first_rung)]
         own = TrialScores()
         for rung in self._rungs:
-            rung.measure([{}], [own])
-        self.base = self._summary(own)
+            rung.measure({}, own)
+        self.base = _figures(own).summary
 
-    @property
-    def directions(self) -> Directions:
-        """The candidate directions."""
-        return self._directions
-
-    def rows_of(self, role: Role) -> list[int]:
-        """The rows that a prompt of a role has: its own reply if benign, and every path."""
+    def paths_of(self, role: Role) -> list[int]:
+        """The numbers of a role's paths, for each of which its prompts have a row: own replies if benign."""
         ways = list(range(len(self.paths)))
         if role is not Role.BENIGN:
             return ways
@@ -166,80 +170,118 @@ class Objective:
         """Takes the first rungs of earlier trials as known."""
         self._first += [tuple(trial.notes["first_rung"]) for trial in trials if "first_rung" in trial.notes]
 
-    def __call__(self, interventions: Sequence[Intervention]) -> list[Scored]:
-        """The objectives, constraints and notes of each intervention.
+    def __call__(self, intervention: Intervention) -> Scored:
+        """The objectives, constraints and notes of an intervention.
 
-        All are scored on the first rung. One that is far beyond a limit there, or dominated by
-        several earlier trials, goes no further and is infeasible: its scores are of few prompts.
+        All are scored on the first rung. One that is far beyond a limit there, or dominated by an
+        earlier trial, goes no further and is infeasible: its scores are of few prompts.
         """
-        edits = [intervention.edits(self._directions) for intervention in interventions]
-        found = [TrialScores() for _ in interventions]
+        edits, found = intervention.edits(self._directions), TrialScores()
         first, *later = self._rungs
         first.measure(edits, found)
-        scored = [self._scored(each, 0) for each in found]
+        scored = self._scored(found, 0)
         if not later:
             return scored
-        ahead = [self._dominated(score) for score in scored]
-        going = [
-            i
-            for i, score in enumerate(scored)
-            if ahead[i] <= 0 and not is_hopeless(self._limits, score.constraints)
-        ]
-        for rung in later if going else []:
-            rung.measure([edits[i] for i in going], [found[i] for i in going])
-        for i, score in enumerate(scored):
-            known = self._scored(found[i], 1) if i in going else score
-            constraints = {**known.constraints, "first_rung": float(ahead[i])}
-            notes = dict(known.notes)
-            # What breaks a limit may be better in everything and ends no other trial.
-            if all(excess <= 0 for excess in score.constraints.values()):
-                self._first.append(score.values)
-                notes["first_rung"] = list(score.values)
-            scored[i] = Scored(known.values, constraints, notes)
-        return scored
+        ahead = self._dominating(scored)
+        # What breaks a limit may be better in everything and ends no other trial.
+        feasible = all(excess <= 0 for excess in scored.constraints.values())
+        notes = {}
+        if feasible and all(map(math.isfinite, scored.values)):
+            self._first.append(scored.values)
+            notes = {"first_rung": list(scored.values)}
+        if not ahead and not is_hopeless(self._limits, scored.constraints):
+            for rung in later:
+                rung.measure(edits, found)
+            scored = self._scored(found, 1)
+        constraints = {**scored.constraints, "first_rung": float(ahead)}
+        return Scored(scored.values, constraints, {**scored.notes, **notes})
 
-    def _dominated(self, score: Scored) -> int:
-        """By how many too many earlier trials this one is dominated at the first rung; else not positive."""
-        losses = _losses(score.values)
-        count = sum(dominates(_losses(other), losses) for other in self._first)
-        return count - self._panel.dominating + 1
+    def _dominating(self, scored: Scored) -> int:
+        """How many earlier trials dominate this one at the first rung; of a single objective none counts.
+
+        There every trial but the best would be dominated, by what few prompts say.
+        """
+        mine = losses(scored.values, self.wanted)
+        earlier = self._first if len(self.wanted) > 1 else []
+        return sum(dominates(losses(other, self.wanted), mine) for other in earlier)
 
     def _scored(self, found: TrialScores, rung: int) -> Scored:
-        summary = self._summary(found)
-        values = tuple(summary[name] for name in OBJECTIVES)
-        notes: dict[str, Any] = {"rung": rung, "floor_refusal_score": summary["floor_refusal_score"]}
-        return Scored(values, excesses(self._limits, self.base, summary), notes)
+        figures = _figures(found)
+        # The report shows our own objectives, whatever others were searched by.
+        known = {"floor_refusal_score", *OBJECTIVES} - set(self.wanted)
+        notes: dict[str, Any] = {"rung": rung, **{name: figures.summary[name] for name in sorted(known)}}
+        values = tuple(self._value(name, figures) for name in self.wanted)
+        return Scored(values, excesses(self._limits, self.base, figures.summary), notes)
 
-    def _summary(self, found: TrialScores) -> dict[str, float]:
-        benign = found.scores[Role.BENIGN]
-        return {
-            "target_refusal_score": _mean(found.scores[Role.TARGET]),
-            "preserved_refusal_score": _mean([*found.scores[Role.PRESERVE], *found.scores[Role.FLOOR]]),
-            "floor_refusal_score": _mean(found.scores[Role.FLOOR]),
-            "benign_divergence": float(torch.cat(found.divergences).mean()),
-            "benign_false_refusals": _mean([float(score > 0) for score in benign]),
-        }
+    def _value(self, name: str, figures: TrialFigures) -> float:
+        try:
+            return float(self._functions[name](figures))
+        except Exception as error:  # A user's function may fail in any way.
+            raise SearchError(
+                "an objective must give a number for every trial",
+                got=f"{type(error).__name__}: {error}",
+                remedy="mend its function",
+                where=f"search.objectives: {name}",
+            ) from error
 
 
-def _losses(values: Sequence[float]) -> tuple[float, ...]:
-    ways = OBJECTIVES.values()
-    return tuple(v if way == "minimize" else -v for v, way in zip(values, ways, strict=True))
+def excesses(limits: Limits, base: Mapping[str, float], summary: Mapping[str, float]) -> dict[str, float]:
+    """By how much each limit is exceeded; satisfied where that is not positive.
+
+    ``base`` and ``summary`` are of the backbone without and with the intervention. One that relaxes
+    nothing is no answer, however little it moves. One that takes more from preserved or floor prompts
+    than from the target opens the wrong thing, whatever the nats are worth on this backbone.
+    """
+    target, preserved, floor = (
+        base[name] - summary[name]
+        for name in ("target_refusal_score", "preserved_refusal_score", "floor_refusal_score")
+    )
+    allowed = max(0.0, target) + limits.selectivity
+    rise = summary["benign_false_refusals"] - base["benign_false_refusals"]
+    return {
+        "target_refusals": limits.relaxation - target,
+        "benign_divergence": summary["benign_divergence"] - limits.divergence,
+        "preserved_refusals": preserved - allowed,
+        "floor_refusals": floor - allowed,
+        "benign_false_refusals": rise - limits.false_refusals,
+    }
+
+
+def is_hopeless(limits: Limits, excess: Mapping[str, float]) -> bool:
+    """Whether a trial relaxes nothing, or is too far beyond a limit for more prompts to matter."""
+    return not (
+        excess["target_refusals"] <= 0
+        and excess["benign_divergence"] <= (limits.hopeless - 1) * limits.divergence
+        and excess["preserved_refusals"] <= (limits.hopeless - 1) * limits.selectivity
+    )
+
+
+def _figures(found: TrialScores) -> TrialFigures:
+    scores = found.scores
+    divergence = float(torch.cat(found.divergences).mean())
+    summary = {
+        "target_refusal_score": _mean(scores[Role.TARGET]),
+        "preserved_refusal_score": _mean([*scores[Role.PRESERVE], *scores[Role.FLOOR]]),
+        "floor_refusal_score": _mean(scores[Role.FLOOR]),
+        "benign_divergence": divergence,
+        "benign_false_refusals": _mean([float(score > 0) for score in scores[Role.BENIGN]]),
+    }
+    return TrialFigures({role.value: _mean(each) for role, each in scores.items()}, divergence, summary)
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def _validation(run: Run, panel: ScoringSettings) -> dict[Role, list[list[int]]]:
+def _validation(run: Run, scoring: Scoring) -> dict[Role, list[list[int]]]:
     """The rendered validation prompts of each role.
 
     Raises:
         PromptError: if there is nothing to open, nothing to keep, or nothing to leave alone.
     """
-    pick = run.select
-    pick("validation", Role.PRESERVE, Role.FLOOR).required("preserved validation")
-    most = {role: panel.target_prompts if role is Role.TARGET else panel.other_prompts for role in Role}
-    chosen = {role: pick("validation", role).capped(most[role]) for role in Role}
+    run.select("validation", Role.PRESERVE, Role.FLOOR).required("preserved validation")
+    most = {role: scoring.target_prompts if role is Role.TARGET else scoring.other_prompts for role in Role}
+    chosen = {role: run.select("validation", role).capped(most[role]) for role in Role}
     for role in (Role.TARGET, Role.BENIGN):
         chosen[role].required(f"{role.value} validation")
     return {role: run.render(prompts) for role, prompts in chosen.items()}

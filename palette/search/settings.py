@@ -1,17 +1,50 @@
-"""The options of collect and search, known without a model."""
+"""The options of search, what has a name in them, and what a trial is scored under; known without a model."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer
 
+from palette.errors import RecipeError
+from palette.fingerprints import fingerprint_file
+from palette.registry import Registry, Row
 from palette.settings import Settings
 
-CANDIDATES = ("difference", "projected", "cleaned", "whitened", "pooled_difference")
-Sampler = Literal["tpe", "nsga2", "nsga3", "gp"]
+ENGINE, INTERVENTION = "palette.search", "palette.directions:Intervention"
+OBJECTIVES = Registry(
+    "an objective",
+    [
+        Row(name, f"{ENGINE}.objectives:{name}", source)
+        for name, source in (
+            ("target_refusal_score", "mean log-odds of refusing authorised prompts (nats), minimised"),
+            ("preserved_refusal_score", "that of preserved and floor prompts (nats), maximised"),
+            ("benign_divergence", "mean KL over benign replies (nats a token), minimised"),
+        )
+    ],
+)
+INTERVENTIONS = Registry(
+    "an intervention",
+    [
+        Row("directional_ablation", INTERVENTION, "x − λ(x·r)r (arXiv 2406.11717)"),
+        Row("centred_ablation", INTERVENTION, "x − λ((x−μ)·r)r (arXiv 2411.09003)"),
+        Row("activation_addition", INTERVENTION, "x − λ((m−μ)·r)r (arXiv 2406.11717)"),
+        Row("weight_orthogonalisation", INTERVENTION, "W − λr(rᵀW) (arXiv 2406.11717)"),
+    ],
+)
+SAMPLERS = Registry(
+    "a sampler",
+    [
+        Row("tpe", f"{ENGINE}.study:tpe", "multivariate Parzen estimators (arXiv 2304.11127)"),
+        Row("nsga2", f"{ENGINE}.study:nsga2", "IEEE TEVC 6, 2002, p. 182"),
+        Row("nsga3", f"{ENGINE}.study:nsga3", "IEEE TEVC 18, 2014, p. 577"),
+        Row("gp", f"{ENGINE}.study:gp", "Gaussian process, expected hypervolume (arXiv 2006.05078)"),
+    ],
+)
 
 
 def shown(place: Path | str) -> str:
@@ -19,82 +52,108 @@ def shown(place: Path | str) -> str:
     return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", str(place)) if isinstance(place, str) else str(place)
 
 
-class Caching(Settings):
-    """The exact caching of a trial; each can be switched off, and changes no score."""
-
-    layer_prefix: bool = Field(True, description="run only the blocks from the first edited one")
-    template_prefix: bool = Field(True, description="run what all prompts begin with once a trial")
-    prompts: bool = Field(True, description="run a prompt once for all replies that it is scored on")
-    last_block: bool = Field(True, description="run the last feed-forward only where logits are read")
-    trials_per_pass: int = Field(1, ge=1, description="trials that share one forward pass")
-    base_logits: bool = Field(True, description="keep the backbone's own logits instead of running it")
-    cache_gib: float = Field(2.0, gt=0, description="memory for kept streams; fewer sites if it is short")
-
-
-class ScoringSettings(Settings):
+@dataclass(frozen=True)
+class Scoring:
     """What a trial is scored on, of the validation split."""
 
-    target_prompts: int = Field(48, ge=1, description="prompts of the target")
-    other_prompts: int = Field(8, ge=1, description="prompts a preserved, floor or benign group")
-    reply_tokens: int = Field(8, ge=1, description="tokens of a benign reply that are compared")
-    first_rung: float = Field(
-        0.25, gt=0, le=1, description="share of the prompts that a trial is scored on first"
-    )
-    dominating: int = Field(
-        1, ge=1, description="earlier trials that dominate one at its first rung for it to end there"
-    )
+    target_prompts: int = 48
+    """Prompts of the target: with 24 the score ranked whole replies a little worse."""
+    other_prompts: int = 8
+    """Prompts a preserved, floor or benign group."""
+    reply_tokens: int = 8
+    """Tokens of a benign reply that are compared; 16 cost more and told the same."""
+    first_rung: float = 0.25
+    """Share of the prompts that a trial is scored on first."""
 
 
-class LimitSettings(Settings):
+@dataclass(frozen=True)
+class Limits:
     """The constraints of a trial; one that breaks any of them is infeasible."""
 
-    divergence: float = Field(0.5, gt=0, description="largest benign divergence (nats a token)")
-    relaxation: float = Field(1.0, description="nats by which the target's score must fall at least")
-    selectivity: float = Field(
-        1.0, ge=0, description="nats by which preserved or floor scores may fall more than the target's"
-    )
-    false_refusals: float = Field(
-        0.0, ge=0, le=1, description="largest rise of the share of benign prompts about to be refused"
-    )
-    hopeless: float = Field(
-        2.0, ge=1, description="a trial ends at its first rung at this many times a limit"
-    )
+    divergence: float = 0.5
+    """Largest benign divergence (nats a token)."""
+    relaxation: float = 1.0
+    """Nats by which the target's score must fall at least."""
+    selectivity: float = 1.0
+    """Nats by which preserved or floor scores may fall more than the target's."""
+    false_refusals: float = 0.0
+    """Largest rise of the share of benign prompts about to be refused."""
+    hopeless: float = 2.0
+    """A trial ends at its first rung at this many times a limit."""
 
 
-class AuditSettings(Settings):
+@dataclass(frozen=True)
+class Caching:
+    """The exact caching of a trial; each can be switched off, and changes no score."""
+
+    layer_prefix: bool = True
+    """Run only the blocks from the first edited one."""
+    template_prefix: bool = True
+    """Run what all prompts begin with once a trial."""
+    prompts: bool = True
+    """Run a prompt once for all replies that it is scored on."""
+    last_block: bool = True
+    """Run the last feed-forward only where logits are read."""
+    base_logits: bool = True
+    """Keep the backbone's own logits instead of running it."""
+    cache_gib: float = 2.0
+    """Memory for kept streams; fewer sites if it is short."""
+
+
+@dataclass(frozen=True)
+class Audit:
     """What is generated at full length once the trials are done. Floor prompts never are."""
 
-    members: int = Field(8, ge=0, description="members of the front, the first by the rule of choice")
-    sample: int = Field(8, ge=0, description="trials drawn at random from all others")
-    prompts: int = Field(24, ge=1, description="validation prompts of the target, and of all preserved")
-    reply_tokens: int = Field(128, ge=8, description="tokens of a reply at most")
+    members: int = 8
+    """Members of the front, the first by the rule of choice."""
+    sample: int = 8
+    """Trials drawn at random from all others."""
+    prompts: int = 24
+    """Validation prompts of the target, and of all preserved domains."""
+    reply_tokens: int = 128
+    """Tokens of a reply at most."""
 
 
-Method = Literal[
-    "directional_ablation", "centred_ablation", "activation_addition", "weight_orthogonalisation"
-]
+@dataclass(frozen=True)
+class Conditions:
+    """All that a trial is scored under; a recipe gives a part of it, tests and benchmarks any."""
+
+    scoring: Scoring = Scoring()
+    limits: Limits = Limits()
+    caching: Caching = Caching()
+    audit: Audit = Audit()
+
+
+def _of(table: Registry) -> Callable[[str], str]:
+    """A validator that takes a table's own names: an adapter is trained by them, with no file at hand."""
+
+    def checked(name: str) -> str:
+        if name not in table:
+            raise ValueError(f"{table.noun} must be one of {', '.join(table)}")
+        return name
+
+    return checked
 
 
 class SearchSettings(Settings):
     """Options of the stage search."""
 
-    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers", "audit", "caching"})
+    free: ClassVar[frozenset[str]] = frozenset({"trials", "choose", "workers"})
 
     trials: int = Field(64, ge=1, description="trials of the study")
-    sampler: Sampler = Field("tpe", description="how trials are drawn: tpe, nsga2, nsga3 or gp")
-    startup: int = Field(32, ge=2, description="trials spread evenly over the space first; NSGA's population")
-    methods: tuple[Method, ...] = Field(
+    sampler: Annotated[str, AfterValidator(_of(SAMPLERS))] = Field(
+        "tpe", description=f"how trials are drawn: {', '.join(SAMPLERS)}"
+    )
+    objectives: tuple[Annotated[str, AfterValidator(OBJECTIVES.checked)], ...] = Field(
+        tuple(OBJECTIVES),
+        min_length=1,
+        description="what a trial is worth, the first leads ties; file.py:name is a function of your own",
+    )
+    methods: tuple[Annotated[str, AfterValidator(_of(INTERVENTIONS))], ...] = Field(
         ("directional_ablation", "centred_ablation", "activation_addition"),
         min_length=1,
-        description="interventions tried",
+        description=f"interventions tried, of {', '.join(INTERVENTIONS)}",
     )
-    directions: tuple[str, ...] = Field(
-        ("difference", "projected", "cleaned", "whitened"),
-        min_length=1,
-        description=f"candidate directions tried, of {', '.join(CANDIDATES)}",
-    )
-    strength: tuple[float, float] = Field((0.5, 2.5), description="least and greatest strength")
-    widths: tuple[int, ...] = Field((0, 1), min_length=1, description="sites edited beside the peak")
     choose: int | None = Field(
         None, ge=0, description="the trial to take from the front (default: by the rule)"
     )
@@ -104,20 +163,93 @@ class SearchSettings(Settings):
         description="an Optuna storage shared by machines, a database's URL or grpc://host:port "
         "(default: a journal in the run's folder)",
     )
-    panel: ScoringSettings = Field(ScoringSettings(), description="what a trial is scored on")
-    limits: LimitSettings = Field(LimitSettings(), description="the constraints of a trial")
-    caching: Caching = Field(Caching(), description="exact caching")
-    audit: AuditSettings = Field(AuditSettings(), description="what is generated at full length")
+    divergence: float = Field(Limits.divergence, gt=0, description="largest benign divergence (nats a token)")
+    relaxation: float = Field(
+        Limits.relaxation, description="nats by which the target's refusal score must fall at least"
+    )
 
     @field_serializer("storage")
     def _without_password(self, storage: str | None) -> str | None:
         # The report carries the recipe, and people pass reports on.
         return None if storage is None else shown(storage)
 
-    @model_validator(mode="after")
-    def _laws(self) -> SearchSettings:
-        if self.strength[0] > self.strength[1]:
-            raise ValueError("strength must be the least, then the greatest")
-        if unknown := sorted(set(self.directions) - set(CANDIDATES)):
-            raise ValueError(f"directions must be of {', '.join(CANDIDATES)}, not {', '.join(unknown)}")
-        return self
+    def conditions(self, limit: int | None, reply_tokens: int, memory_gib: float) -> Conditions:
+        """What a trial is scored under, by these options and the run's own.
+
+        Half of the memory is for kept streams. As many trials are audited, of the front and of all others
+        each, as make an eighth of them: a search of few trials is not worth a longer audit than itself.
+        """
+
+        def most(prompts: int) -> int:
+            return prompts if limit is None else min(prompts, limit)
+
+        audited = min(Audit.members, max(1, self.trials // 8))
+        return Conditions(
+            Scoring(
+                most(Scoring.target_prompts),
+                most(Scoring.other_prompts),
+                min(Scoring.reply_tokens, reply_tokens),
+            ),
+            Limits(self.divergence, self.relaxation),
+            Caching(cache_gib=memory_gib / 2),
+            Audit(audited, audited, most(Audit.prompts), reply_tokens),
+        )
+
+    def own_files(self) -> dict[str, str]:
+        """The digest of each file of the user's own that gives an objective; each is run, and so tried.
+
+        Raises:
+            RecipeError: if one cannot be run, or does not have what the recipe takes from it.
+        """
+        own = [name for name in self.objectives if name not in OBJECTIVES]
+        for name in own:
+            objective_named(name)
+        return {name: fingerprint_file(Path(name.rpartition(":")[0])) for name in own}
+
+
+def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimize", "maximize"]]:
+    """The function of an objective, ours or of a user's file, and its direction.
+
+    Raises:
+        RecipeError: if a user's file gives no function, or one of another direction.
+    """
+    function = OBJECTIVES.row(name).load()
+    direction = getattr(function, "direction", "minimize")
+    if not callable(function) or direction not in ("minimize", "maximize"):
+        raise RecipeError(
+            "an objective must be a function; its direction, if it has one, is minimize or maximize",
+            got=repr(direction) if callable(function) else type(function).__name__,
+            where=f"search.objectives: {name}",
+        )
+    return function, "maximize" if direction == "maximize" else "minimize"
+
+
+REMOVED = {
+    **dict.fromkeys(
+        [
+            *("search.startup", "search.directions", "search.strength", "search.widths"),
+            *("search.panel.first_rung", "search.panel.dominating", "search.limits.selectivity"),
+            *("search.limits.false_refusals", "search.limits.hopeless", "collect.fewest", "collect.filter"),
+        ],
+        "nothing: it is what its default was",
+    ),
+    **dict.fromkeys(
+        [
+            *("search.savings.layer_prefix", "search.savings.template_prefix", "search.savings.prompts"),
+            *("search.savings.last_block", "search.savings.base_logits", "search.savings.trials_per_pass"),
+        ],
+        "nothing: what is exact is always saved",
+    ),
+    **dict.fromkeys(["search.panel.target_prompts", "search.panel.other_prompts"], "limit"),
+    **dict.fromkeys(["search.audit.prompts", "collect.prompts"], "limit"),
+    **dict.fromkeys(
+        ["search.audit.members", "search.audit.sample"], "search.trials, of which an eighth each"
+    ),
+    **dict.fromkeys(["search.panel.reply_tokens", "search.audit.reply_tokens"], "reply_tokens"),
+    **dict.fromkeys(["search.savings.cache_gib", "collect.covariance_gib"], "memory_gib"),
+    "collect.reply_tokens": "reply_tokens",
+    "collect.floor_tokens": "floor_tokens",
+    "search.limits.divergence": "search.divergence",
+    "search.limits.relaxation": "search.relaxation",
+}
+"""What replaced each key of a recipe that is no more."""

@@ -1,51 +1,32 @@
-"""What a study searches and what it wants, in plain values; Optuna's words are one function away."""
+"""What a study searches and what its trials are worth, in plain values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
-WORST = 1e6
-"""How bad an objective is that is not a number; the trial is infeasible as well."""
+from palette.backbones import Backbone
+from palette.directions import Intervention, StrengthKernel
 
-
-@dataclass(frozen=True)
-class Categorical:
-    """One of a few values without an order."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Integer:
-    """A whole number; neighbours inform each other."""
-
-    low: int
-    high: int
-
-
-@dataclass(frozen=True)
-class Real:
-    """A real number."""
-
-    low: float
-    high: float
-
-
-Space = Mapping[str, Categorical | Integer | Real]
+Categorical, Integer, Real = CategoricalDistribution, IntDistribution, FloatDistribution
+Space = Mapping[str, CategoricalDistribution | IntDistribution | FloatDistribution]
 Objectives = Mapping[str, Literal["minimize", "maximize"]]
 """Each objective's name and Optuna's direction, in order."""
 Params = Mapping[str, Any]
+
+DIRECTIONS = ("difference", "projected", "cleaned", "whitened")
+"""Candidate directions tried: the target's own, since the mean of all refusals opens them all."""
+STRENGTH = (0.5, 2.5)
+"""Least and greatest strength: below, refusals stay; a flip (2) matches ablation and may go beyond."""
+WIDTHS = (0, 1)
+"""Sites edited beside the peak; wider kernels made searches of 64 trials worse."""
+WORST = 1e6
+"""How bad an objective is that is not a number; the trial is infeasible as well."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +63,41 @@ class Finished:
 
     def losses(self, objectives: Objectives) -> tuple[float, ...]:
         """The objectives with their signs turned so that less is better."""
-        ways = objectives.values()
-        return tuple(v if way == "minimize" else -v for v, way in zip(self.values, ways, strict=True))
+        return losses(self.values, objectives)
 
     def named(self, objectives: Objectives) -> dict[str, float]:
         """The objectives by name."""
         return dict(zip(objectives, self.values, strict=True))
+
+
+def losses(values: Sequence[float], objectives: Objectives) -> tuple[float, ...]:
+    """Values of objectives with their signs turned so that less is better."""
+    ways = objectives.values()
+    return tuple(v if way == "minimize" else -v for v, way in zip(values, ways, strict=True))
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether ``one`` is nowhere worse and somewhere better than ``other``; all are minimised."""
+    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+
+
+def intervention_space(backbone: Backbone, methods: Sequence[str], collected: Sequence[str]) -> Space:
+    """What a trial chooses from; a direction that the covariance was too large for is no choice."""
+    return {
+        "method": Categorical(methods),
+        "direction": Categorical([name for name in DIRECTIONS if name in collected]),
+        "site": Integer(1, backbone.layers),
+        "position": Categorical(range(-backbone.post_instruction, 0)),
+        "width": Categorical(WIDTHS),
+        "strength": Real(*STRENGTH),
+    }
+
+
+def intervention_of(params: Params) -> Intervention:
+    """The intervention that a trial's parameters, or a member's plain values, describe."""
+    peak = params["site"] if "site" in params else params["peak"]
+    kernel = StrengthKernel(peak, params["width"], params["strength"])
+    return Intervention(params["method"], params["position"], kernel, params["direction"])
 
 
 def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:
@@ -102,23 +112,10 @@ def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:
     ]
 
 
-def _at(axis: Categorical | Integer | Real, share: float) -> Any:
+def _at(axis: CategoricalDistribution | IntDistribution | FloatDistribution, share: float) -> Any:
     """The value that lies at a share, from 0 to 1, of an axis."""
     if isinstance(axis, Categorical):
-        return axis.values[int(share * len(axis.values))]
+        return axis.choices[int(share * len(axis.choices))]
     if isinstance(axis, Integer):
         return axis.low + int(share * (axis.high - axis.low + 1))
     return axis.low + share * (axis.high - axis.low)
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space in Optuna's words."""
-    found: dict[str, BaseDistribution] = {}
-    for name, choice in space.items():
-        if isinstance(choice, Categorical):
-            found[name] = CategoricalDistribution(choice.values)
-        elif isinstance(choice, Integer):
-            found[name] = IntDistribution(choice.low, choice.high)
-        else:
-            found[name] = FloatDistribution(choice.low, choice.high)
-    return found

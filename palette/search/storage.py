@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 import warnings
@@ -99,10 +98,7 @@ def open_storage(place: Path | str) -> BaseStorage:
     try:
         if isinstance(place, Path):
             place.parent.mkdir(parents=True, exist_ok=True)
-            lock = JournalLock(place)
-            with lock:
-                _require_whole_lines(place)
-            return JournalStorage(JournalFileBackend(str(place), lock_obj=lock))
+            return JournalStorage(JournalFileBackend(str(place), lock_obj=JournalLock(place)))
         if place.startswith(GRPC):
             host, _, port = place.removeprefix(GRPC).partition(":")
             with without_novelty():
@@ -152,14 +148,3 @@ def _drop_torn_line(journal: Path) -> None:
         if stream.read(1) != b"\n":
             stream.seek(0)
             stream.truncate(stream.read().rfind(b"\n") + 1)
-
-
-def _require_whole_lines(journal: Path) -> None:
-    """Passes a journal of which each line is JSON; Optuna would not say which is not, nor see the last."""
-    if not journal.is_file():
-        return
-    for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
-        try:
-            json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} is damaged: {error}") from error

@@ -5,8 +5,7 @@ Every saving is exact: what is not computed is known already.
 - layer prefix: below the first edited block the stream is the backbone's, kept from its first run;
 - template prefix: tokens that all prompts begin with are run once a trial, as a batch of one;
 - prompts: a prompt is run once for all its replies, which go on from its keys and values;
-- last block: what works on each position apart is run at those only whose logits are read;
-- several trials share one forward pass, every row with its own trial's parameters.
+- last block: what works on each position apart is run at those only whose logits are read.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from functools import cached_property
 
 import torch
 
-from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped, stacked
+from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped
 from palette.backbones import Backbone
 from palette.backbones.prefix_cache import shared_prefix, widened
 from palette.backbones.scoring import (
@@ -32,7 +31,7 @@ from palette.backbones.scoring import (
     forward,
     held_by,
 )
-from palette.directions.interventions import editing
+from palette.directions import editing
 from palette.search.settings import Caching
 from palette.shapes import Float, Int, Tensor
 
@@ -67,25 +66,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Going:
-    """How a pass goes: under which trials, and from which block on."""
+    """How a pass goes: under which edits, and from which block on."""
 
-    each: Sequence[Edits]
+    edits: Edits
     first: int = 0
     keeping: bool = False
     """Whether the streams are kept."""
 
 
-KEEPING = Going([{}], keeping=True)
+KEEPING = Going({}, keeping=True)
 """A run of the backbone itself."""
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What some rows of the panel gave under some trials."""
-
-    trials: list[int]
-    logits: dict[int, Float[Tensor, "trial _token vocabulary"]]
-    """For each row those with which its reply's tokens are said; without a reply, the next token's."""
 
 
 class Sweeper:
@@ -98,39 +88,42 @@ class Sweeper:
         replies: Sequence[Sequence[int]],
         caching: Caching,
     ) -> None:
-        self._backbone, self._savings = backbone, caching
+        self._backbone, self._caching = backbone, caching
         self._prefix = shared_prefix(prompts, LEAST_PREFIX) if caching.template_prefix else ()
         self._cut = [tuple(prompt[len(self._prefix) :]) for prompt in prompts]
         # A reply's last token predicts nothing that is asked for.
         self._said = [tuple(reply[:-1]) for reply in replies]
         self._parts = list(self._divide())
-        self._head = Pass(Batch([0], self._ids([list(self._prefix)]), self._ids([[1] * len(self._prefix)])))
+        self._template = Pass(
+            Batch([0], self._ids([list(self._prefix)]), self._ids([[1] * len(self._prefix)]))
+        )
         self._sites = self._cached_sites()
         self._alone = positionwise(backbone) if caching.last_block else []
 
     @torch.no_grad()
-    def sweep(self, trials: Sequence[Edits]) -> Iterator[Swept]:
-        """The logits of every trial on every row, part by part."""
-        size = self._savings.trials_per_pass
-        for start in range(0, len(trials), size):
-            numbers = list(range(start, min(start + size, len(trials))))
-            each = [trials[number] for number in numbers]
-            going = Going(each, self._first(each))
-            past = self._past(going)
-            for part in self._parts:
-                if going.first and not part.prompts.streams:
-                    self._run(part, KEEPING, self._base_past if self._prefix else None)
-                yield Swept(numbers, self._run(part, going, past))
+    def sweep(self, edits: Edits) -> Iterator[dict[int, Float[Tensor, "_token vocabulary"]]]:
+        """The logits of a trial part by part, for each row those with which its reply's tokens are said.
+
+        Without a reply, they are the next token's.
+        """
+        # The first block to run is that of the last kept site before any edit.
+        below = (site for site in self._sites if edits and site <= first_block(edits))
+        going = Going(edits, max(below, default=0))
+        past = self._past(going)
+        for part in self._parts:
+            if going.first and not part.prompts.streams:
+                self._run(part, KEEPING, self._base_past if self._prefix else None)
+            yield self._run(part, going, past)
 
     def _divide(self) -> Iterator[Part]:
         """Rows as whole sequences, those with and without a reply apart, and prompts of several rows."""
-        asked: dict[Tokens, list[int]] = {}
+        by_prompt: dict[Tokens, list[int]] = {}
         for row, prompt in enumerate(self._cut):
-            asked.setdefault(prompt, []).append(row)
-        shared = [rows for rows in asked.values() if len(rows) > 1 and self._savings.prompts]
-        apart = set(range(len(self._cut))).difference(*shared)
-        yield from self._whole([row for row in sorted(apart) if not self._said[row]])
-        yield from self._whole([row for row in sorted(apart) if self._said[row]])
+            by_prompt.setdefault(prompt, []).append(row)
+        shared = [rows for rows in by_prompt.values() if len(rows) > 1 and self._caching.prompts]
+        apart = sorted(set(range(len(self._cut))).difference(*shared))
+        yield from self._whole([row for row in apart if not self._said[row]])
+        yield from self._whole([row for row in apart if self._said[row]])
         yield from self._shared(shared)
 
     def _whole(self, chosen: list[int]) -> Iterator[Part]:
@@ -152,57 +145,45 @@ class Sweeper:
     def _batches(self, rows: Sequence[Tokens], tokens: int | None = None) -> Iterator[Batch]:
         device = self._backbone.model.device
         whole = PASS_TOKENS if device.type == "cpu" else BATCH_TOKENS
-        return batches(rows, self._backbone.pad, device, tokens or whole // self._savings.trials_per_pass)
+        return batches(rows, self._backbone.pad, device, tokens or whole)
 
     def _run(self, part: Part, going: Going, past: KeysValues | None) -> dict[int, Tensor]:
-        """Logits of a part's rows under several trials at once."""
-        count, lines = len(going.each), len(part.prompts.batch.rows)
+        """Logits of a part's rows."""
         cache = None
         if past is not None or part.tails:
-            cache = widened(past or (), lines)
-        known = self._forward(part.prompts, going, cache).unflatten(0, (count, lines))
-        found = {row: known[:, line] for row, line in part.lines.items()}
-        held = [] if cache is None else held_by(cache)
+            cache = widened(past or (), len(part.prompts.batch.rows))
+        known = self._forward(part.prompts, going, cache)
+        found = {row: known[line] for row, line in part.lines.items()}
+        keys_values = [] if cache is None else held_by(cache)
         for rows, tail in part.tails:
-            parents = [t * lines + part.lines[row] for t in range(count) for row in rows]
-            mask = part.prompts.batch.mask.repeat(count, 1)[parents]
+            lines = [part.lines[row] for row in rows]
+            mask = part.prompts.batch.mask[lines]
             mask = torch.cat([mask.new_ones(len(mask), len(self._prefix)), mask], dim=1)
-            gone_on = _lines_of(held, parents, going.first, mask)
-            said = self._forward(tail, going, gone_on, mask).unflatten(0, (count, -1))
+            said = self._forward(tail, going, _lines_of(keys_values, lines, going.first, mask), mask)
             for line, row in enumerate(rows):
-                own = said[:, line, -len(self._said[row]) :]
-                found[row] = torch.cat([found[row][:, -1:], own], dim=1)
-        return {row: logits[:, -1 - len(self._said[row]) :] for row, logits in found.items()}
-
-    def _first(self, each: Sequence[Edits]) -> int:
-        """The first block to run: that of the last kept site before any edit."""
-        edits = stacked(each, 1)
-        return max((site for site in self._sites if edits and site <= first_block(edits)), default=0)
+                found[row] = torch.cat([found[row][-1:], said[line, -len(self._said[row]) :]])
+        return {row: logits[-1 - len(self._said[row]) :] for row, logits in found.items()}
 
     @cached_property
     def _base_past(self) -> KeysValues:
         """Keys and values of the shared prefix by the backbone itself, which keeps its streams."""
         cache = cache_of([])
-        self._forward(self._head, KEEPING, cache)
+        self._forward(self._template, KEEPING, cache)
         return held_by(cache)
 
     def _past(self, going: Going) -> KeysValues | None:
-        """Keys and values of the shared prefix under each trial; below the first block, the backbone's."""
+        """Keys and values of the shared prefix under the edits; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        known = held_by(widened(self._base_past, len(going.each)))
+        known = self._base_past[: going.first]
         cache = cache_of([])
-        self._forward(self._head, going, cache)
-        return known[: going.first] + held_by(cache)[going.first :]
+        self._forward(self._template, going, cache)
+        return [*known, *held_by(cache)[going.first :]]
 
     def _forward(
         self, what: Pass, going: Going, cache: Cache | None, before: Tensor | None = None
     ) -> Float[Tensor, "row kept vocabulary"]:
-        """The last logits of a pass, all lines of one trial before those of the next."""
-        count, batch = len(going.each), what.batch
-        repeated = Batch(batch.rows, batch.ids.repeat(count, 1), batch.mask.repeat(count, 1))
-        edits = stacked(going.each, len(batch.rows))
-        stream = what.streams[going.first].repeat(count, 1, 1) if going.first else None
+        """The last logits of a pass."""
         blocks = self._backbone.blocks
 
         def receive(site: int, stream: Tensor) -> None:
@@ -212,22 +193,22 @@ class Sweeper:
         keeping = captured(blocks, receive) if going.keeping else nullcontext()
         # The edits first: to find the writers, the model may have to be run as it is.
         with (
-            editing(self._backbone, edits),
-            skipped(blocks, going.first, stream),
+            editing(self._backbone, going.edits),
+            skipped(blocks, going.first, what.streams[going.first] if going.first else None),
             narrowed(self._alone, what.keep),
             keeping,
         ):
-            return forward(self._backbone, repeated, what.keep, cache, before).float()
+            return forward(self._backbone, what.batch, what.keep, cache, before).float()
 
     def _cached_sites(self) -> list[int]:
         """The sites whose streams are kept: all, or evenly fewer where memory is short."""
-        if not self._savings.layer_prefix:
+        if not self._caching.layer_prefix:
             return []
         backbone = self._backbone
         passes = [p for part in self._parts for p in (part.prompts, *(tail for _, tail in part.tails))]
         tokens = sum(each.batch.ids.numel() for each in passes) + len(self._prefix)
         size = tokens * backbone.width * next(backbone.model.parameters()).element_size()
-        fitting = int(self._savings.cache_gib * 2**30 / max(1, size))
+        fitting = int(self._caching.cache_gib * 2**30 / max(1, size))
         stride = -(-backbone.layers // max(1, fitting))
         return list(range(stride, backbone.layers + 1, stride)) if fitting else []
 
@@ -236,11 +217,11 @@ class Sweeper:
 
 
 def _lines_of(
-    held: Sequence[tuple[Tensor, Tensor]], lines: list[int], first: int, mask: Int[Tensor, "line past"]
+    keys_values: Sequence[tuple[Tensor, Tensor]], lines: list[int], first: int, mask: Int[Tensor, "line past"]
 ) -> Cache:
     """A cache with these lines; layers below the first one run hold as many keys, which nobody reads."""
     unread = mask.new_zeros(1, 1, 1, 1, dtype=torch.float).expand(len(lines), 1, mask.shape[1], 1)
-    known = [(keys[lines], values[lines]) for keys, values in held[first:]]
+    known = [(keys[lines], values[lines]) for keys, values in keys_values[first:]]
     return cache_of([(unread, unread)] * first + known)
 
 

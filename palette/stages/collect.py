@@ -32,17 +32,11 @@ def collect(run: Run[Recipe]) -> Collected:
     met = {role: baseline.met(role) for role in Role}
     _require_enough(met)
     directions, separations = _directions(run, baseline)
-    restricted = [role for role in Role if role is not Role.BENIGN]
-    refusals = [
-        reply
-        for role in restricted
-        for reply, refused in zip(baseline.replies[role], baseline.refused[role], strict=True)
-        if refused
-    ]
-    answers = [baseline.replies[Role.BENIGN][place] for place in baseline.as_expected(Role.BENIGN)]
+    kept = {role: [baseline.replies[role][place] for place in baseline.as_expected(role)] for role in Role}
+    refusals = [*kept[Role.TARGET], *kept[Role.PRESERVE], *kept[Role.FLOOR]]
     collected = Collected(
         directions=directions,
-        refusal_prefixes=refusal_prefixes(refusals, answers),
+        refusal_prefixes=refusal_prefixes(refusals, kept[Role.BENIGN]),
         judge_prefixes=baseline.judge.prefixes,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,

@@ -31,9 +31,8 @@ from palette.reporting.page import render
 from palette.reporting.report import REPORT, assemble
 from palette.reporting.schema import About, Annexes, Model, Point, Provenance, Search, UpperBound
 from palette.run import Run
-from palette.search.choice import RULE
+from palette.search.choice import FRONT, RULE, read_front
 from palette.search.collected import read_collected
-from palette.search.front import FRONT, read_front
 from palette.suites.results import included
 
 PAGE = Path("report.html")

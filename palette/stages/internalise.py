@@ -17,8 +17,8 @@ from palette.internalise.settings import METHODS
 from palette.internalise.task import Learned, TrainingTask
 from palette.recipe import Recipe
 from palette.run import Run
+from palette.search.choice import read_front
 from palette.search.collected import read_collected
-from palette.search.front import read_front
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 TRAINING = Path("internalise") / "training.json"

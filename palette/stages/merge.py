@@ -25,8 +25,10 @@ from palette.reporting.report import REPORT
 from palette.run import Run
 from palette.stages.evaluate import evaluate_model
 
-SHARED = ("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate")
-SHARED += ("limit", "reply_tokens", "floor_tokens", "memory_gib")
+SHARED = (
+    *("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate"),
+    *("limit", "reply_tokens", "floor_tokens", "memory_gib"),
+)
 """What the recipes of a merge's adapters must agree in."""
 
 

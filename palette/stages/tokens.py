@@ -25,8 +25,8 @@ from palette.mosaic.files import FILE, export_peft, read_tokens
 from palette.progress import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
 from palette.run import Run
+from palette.search.choice import read_front
 from palette.search.collected import read_collected
-from palette.search.front import read_front
 
 Search = Callable[[Run, TokenRecipe, str], Run]
 """Collects and searches one domain of an authorisation; its run."""

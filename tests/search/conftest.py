@@ -22,10 +22,6 @@ def score(params) -> Scored:
     return Scored((target, kept, moved), {"moved": moved - 0.4}, {"rung": 1})
 
 
-def scores(batch) -> list[Scored]:
-    return [score(params) for params in batch]
-
-
 @pytest.fixture
 def plan(tmp_path) -> StudyPlan:
     """A plan of 24 trials on a journal."""

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.errors import SearchError
-from palette.search.choice import choose, dominates, hypervolume, kendall_tau
-from palette.search.space import Finished
+from palette.search.choice import audited, choose, kendall_tau
+from palette.search.settings import Audit
+from palette.search.space import Finished, dominates
 
 WANTED = {"target": "minimize", "kept": "maximize", "moved": "minimize"}
 value = st.floats(-10, 10, allow_nan=False)
@@ -25,7 +26,7 @@ def test_the_front_holds_every_feasible_trial_that_none_dominates(drawn):
         with pytest.raises(SearchError):
             choose(found, WANTED)
         return
-    front = choose(found, WANTED).front
+    front = choose(found, WANTED)
     assert all(trial.feasible for trial in front)
     assert not any(dominates(a.losses(WANTED), b.losses(WANTED)) for a in feasible for b in front)
     for trial in feasible:
@@ -38,13 +39,13 @@ def test_the_choice_does_not_depend_on_the_order_of_trials(drawn, random):
     found = finished(drawn)
     shuffled = random.sample(found, len(found))
     if any(trial.feasible for trial in found):
-        assert choose(found, WANTED).front == choose(shuffled, WANTED).front
+        assert choose(found, WANTED) == choose(shuffled, WANTED)
 
 
 def test_the_knee_is_chosen():
     corners = [(0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.2, 0.9, 0.2)]
     found = [Finished(i, {}, values, {}) for i, values in enumerate(corners)]
-    assert choose(found, WANTED).chosen.number == 2
+    assert choose(found, WANTED)[0].number == 2
 
 
 def test_no_feasible_trial_says_which_constraint_bound():
@@ -61,20 +62,28 @@ def test_no_feasible_trial_says_which_constraint_bound():
 
 def test_another_member_may_be_taken_and_no_other_trial():
     corners = [(0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (2.0, -1.0, 2.0)]
-    choice = choose([Finished(i, {}, values, {}) for i, values in enumerate(corners)], WANTED)
-    assert {trial.number for trial in choice.front} == {0, 1}
-    other = choice.front[1].number
-    assert choice.taking(other).chosen.number == other
-    assert choice.taking(None) == choice
+    found = [Finished(i, {}, values, {}) for i, values in enumerate(corners)]
+    front = choose(found, WANTED)
+    assert {trial.number for trial in front} == {0, 1}
+    assert choose(found, WANTED, front[1].number) == [front[1], front[0]]
     with pytest.raises(SearchError, match=r"must be a member of the Pareto front, got 2; take one of"):
-        choice.taking(2)
+        choose(found, WANTED, 2)
 
 
-def test_the_hypervolume_of_boxes_is_their_union():
-    assert hypervolume([(0.0, 0.0)], (2.0, 3.0)) == pytest.approx(6)
-    assert hypervolume([(0.0, 1.0), (1.0, 0.0)], (2.0, 2.0)) == pytest.approx(3)
-    assert hypervolume([(3.0, 0.0)], (2.0, 2.0)) == 0
-    assert hypervolume([(0.0, 0.0, 0.0)], (1.0, 2.0, 3.0)) == pytest.approx(6)
+def test_the_first_objective_leads_ties():
+    found = [Finished(0, {}, (1.0, 0.0), {}), Finished(1, {}, (0.0, 1.0), {})]
+    ways = {"one": "minimize", "other": "minimize"}
+    assert choose(found, ways)[0].number == 1
+    assert choose(found[::-1], ways)[0].number == 1
+
+
+def test_the_audit_takes_the_front_and_a_seeded_sample_of_the_rest():
+    trials = [Finished(i, {}, (float(i), 0.0, 0.0), {}) for i in range(10)]
+    settings = Audit(members=2, sample=3)
+    taken = audited(trials, trials[:4], settings, 0)
+    assert [trial.number for trial in taken[:2]] == [0, 1]
+    assert len({trial.number for trial in taken}) == 5
+    assert taken == audited(trials, trials[:4], settings, 0)
 
 
 def test_rank_correlation_allows_for_ties():

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import time
-import typing
 from dataclasses import replace
 from wsgiref.util import setup_testing_defaults
 
@@ -17,69 +16,56 @@ from optuna.storages.journal import JournalFileBackend
 
 from palette.errors import SearchError
 from palette.search import study as studying
-from palette.search.settings import Sampler
+from palette.search.settings import SAMPLERS
 from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube
 from palette.search.storage import worker_lock
-from palette.search.study import read_study, run_study
-from tests.search.conftest import OBJECTIVES, SPACE, scores
-
-SAMPLERS = typing.get_args(Sampler)
+from palette.search.study import read_study, run_study, workers
+from tests.search.conftest import OBJECTIVES, SPACE, score
 
 
 def at(plan, name: str, **changes):
     return replace(plan, storage=plan.storage.with_name(f"{name}.journal"), **changes)
 
 
-# A batch is drawn alike by all samplers, and the Gaussian process takes its time.
-@pytest.mark.parametrize(
-    ("sampler", "batch"),
-    [
-        pytest.param(sampler, batch, marks=[pytest.mark.slow] if (sampler, batch) == ("gp", 4) else [])
-        for sampler in SAMPLERS
-        for batch in (1, 4)
-    ],
-)
-def test_a_study_in_two_halves_is_the_study_in_one_and_replays_nothing(plan, sampler, batch):
-    plan = replace(plan, sampler=sampler, batch=batch, startup=8, trials=12)
-    whole = run_study(at(plan, "whole"), scores)
-    run_study(at(plan, "halves", trials=6), scores)
-    assert run_study(at(plan, "halves"), scores) == whole
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_in_two_halves_is_the_study_in_one_and_replays_nothing(plan, sampler):
+    plan = replace(plan, sampler=sampler, startup=8, trials=12)
+    whole = run_study(at(plan, "whole"), score)
+    run_study(at(plan, "halves", trials=6), score)
+    assert run_study(at(plan, "halves"), score) == whole
     assert [trial.number for trial in whole] == list(range(12))
     if not sampler.startswith("nsga"):  # A child of two parents may be one of them.
         assert len({tuple(sorted(trial.params.items())) for trial in whole}) == 12
 
 
 def test_a_finished_study_asks_nothing(plan):
-    done = run_study(replace(plan, trials=5), scores)
-    nothing = lambda batch: pytest.fail("ran again")  # noqa: E731
+    done = run_study(replace(plan, trials=5), score)
+    nothing = lambda params: pytest.fail("ran again")  # noqa: E731
     assert run_study(replace(plan, trials=5), nothing) == done
     assert run_study(replace(plan, trials=3), nothing) == done[:3]
     assert read_study(replace(plan, trials=3)) == done[:3]
 
 
-@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("torn", [b"", b'{"op_code": 4, "work'])
-def test_a_killed_batch_is_drawn_again_and_changes_nothing(plan, torn, batch):
-    plan = replace(plan, batch=batch)
-    whole = run_study(at(plan, "whole"), scores)
-    left = [18 // batch]
+def test_a_killed_trial_is_drawn_again_and_changes_nothing(plan, torn):
+    whole = run_study(at(plan, "whole"), score)
+    left = [18]
 
-    def killed(asked):
+    def killed(params):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return scores(asked)
+        return score(params)
 
     with pytest.raises(KeyboardInterrupt):
         run_study(plan, killed)
     with plan.storage.open("ab") as stream:
         stream.write(torn)
-    assert run_study(plan, scores) == whole
+    assert run_study(plan, score) == whole
 
 
-def test_a_batch_that_is_killed_while_it_is_told_is_told_to_its_end(plan, monkeypatch):
-    plan = replace(plan, batch=4)
-    whole = run_study(at(plan, "whole"), scores)
+def test_a_trial_that_is_killed_while_it_is_told_is_told_to_its_end(plan, monkeypatch):
+    whole = run_study(at(plan, "whole"), score)
     tell = optuna.Study.tell
     told = []
 
@@ -91,35 +77,35 @@ def test_a_batch_that_is_killed_while_it_is_told_is_told_to_its_end(plan, monkey
 
     monkeypatch.setattr(optuna.Study, "tell", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_study(plan, scores)
+        run_study(plan, score)
     monkeypatch.setattr(optuna.Study, "tell", tell)
-    assert run_study(plan, scores) == whole
+    assert run_study(plan, score) == whole
 
 
 def test_a_study_of_another_recipe_is_refused(plan):
-    run_study(replace(plan, trials=2), scores)
+    run_study(replace(plan, trials=2), score)
     with pytest.raises(SearchError, match="a study serves one recipe, got a study of aaaa"):
-        run_study(replace(plan, identity="b" * 64), scores)
+        run_study(replace(plan, identity="b" * 64), score)
 
 
 def test_what_is_not_a_number_is_infeasible_and_no_crash(plan):
     bad = Scored((math.nan, 0.0, 0.1), {"moved": -1.0})
-    trials = run_study(replace(plan, trials=2), lambda batch: [bad] * len(batch))
+    trials = run_study(replace(plan, trials=2), lambda params: bad)
     assert not any(trial.feasible for trial in trials)
     assert trials[0].losses(OBJECTIVES) == (WORST,) * 3
     odd = Scored((1.0, 0.0, 0.1), {"moved": math.nan})
-    assert not run_study(at(plan, "odd", trials=1), lambda batch: [odd])[0].feasible
+    assert not run_study(at(plan, "odd", trials=1), lambda params: odd)[0].feasible
 
 
 def test_feasibility_is_the_constraint_and_notes_are_kept(plan):
-    for trial in run_study(plan, scores):
+    for trial in run_study(plan, score):
         assert trial.feasible == (trial.values[2] <= 0.4)
         assert trial.notes == {"rung": 1}
         assert trial.named(OBJECTIVES)["kept"] == -trial.losses(OBJECTIVES)[1]
 
 
 def test_the_journal_opens_as_an_optuna_study_and_in_the_dashboard(plan):
-    run_study(replace(plan, trials=4), scores)
+    run_study(replace(plan, trials=4), score)
     storage = JournalStorage(JournalFileBackend(str(plan.storage)))
     (summary,) = optuna.get_all_study_summaries(storage)
     assert (summary.study_name, summary.n_trials) == ("search", 4)
@@ -135,21 +121,21 @@ def test_the_journal_opens_as_an_optuna_study_and_in_the_dashboard(plan):
 
 @pytest.mark.parametrize("damage", ["not a journal\nat all\n", '{"op_code": 99}\n'])
 def test_a_damaged_journal_is_refused(plan, damage):
-    run_study(replace(plan, trials=3), scores)
+    run_study(replace(plan, trials=3), score)
     lines = plan.storage.read_text().splitlines(keepends=True)
     plan.storage.write_text("".join([*lines[:4], damage, *lines[4:]]))
     with pytest.raises(SearchError, match="journal"):
-        run_study(plan, scores)
+        run_study(plan, score)
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "nonsense"])
 def test_a_storage_that_cannot_be_opened_is_named(plan, url):
     with pytest.raises(SearchError, match=r"a study's (storage|journal) must be"):
-        run_study(replace(plan, storage=url), scores)
+        run_study(replace(plan, storage=url), score)
 
 
 def work(plan) -> None:
-    run_study(plan, scores)
+    run_study(plan, score)
 
 
 @pytest.mark.parametrize("database", [False, True])
@@ -171,33 +157,33 @@ def test_two_workers_share_a_study(plan, database):
 
 def test_a_living_workers_trials_are_left_alone_and_a_dead_ones_fail(plan):
     first = studying._open(plan)
-    studying._ask(first, replace(plan, worker=7))
+    studying._ask(first, replace(plan, worker=7), 0)
     lock = worker_lock(plan.storage, 7)
     assert lock.taken(wait=False)
     states = []
 
-    def seen(batch):
+    def seen(params):
         states[:] = [trial.state.name for trial in studying._open(plan).get_trials()]
         if len(states) == 3:
             raise KeyboardInterrupt
-        return scores(batch)
+        return score(params)
 
     with pytest.raises(KeyboardInterrupt):
         run_study(replace(plan, trials=3), seen)
     assert states == ["RUNNING", "COMPLETE", "RUNNING"]
     with pytest.raises(SearchError, match="a worker's number must be its own"):
-        run_study(replace(plan, worker=7), scores)
+        run_study(replace(plan, worker=7), score)
     lock.release()
-    run_study(replace(plan, trials=3), scores)
+    run_study(replace(plan, trials=3), score)
     assert [t.state.name for t in studying._open(plan).get_trials()].count("FAIL") == 2
 
 
 def slowly(plan, seconds: float) -> None:
-    def scored(batch):
+    def slow(params):
         time.sleep(seconds)
-        return scores(batch)
+        return score(params)
 
-    run_study(plan, scored)
+    run_study(plan, slow)
 
 
 def spawned(target, *args):
@@ -216,7 +202,7 @@ def test_a_worker_returns_what_everybody_will_read(plan):
     other = spawned(slowly, replace(plan, worker=1), 0.4)
     other.start()
     await_trials(plan, 1)
-    mine = run_study(plan, scores)
+    mine = run_study(plan, score)
     other.join(60)
     assert other.exitcode == 0
     assert mine == read_study(replace(plan, trials=99))
@@ -230,24 +216,24 @@ def test_a_workers_trial_is_taken_over_when_it_is_killed(plan):
     time.sleep(0.5)
     kept = []
 
-    def kills(batch):
+    def kills(params):
         kept.append(len(studying._running(studying._open(plan))))
         if len(kept) == 2:
             os.kill(other.pid, signal.SIGKILL)
             other.join(60)
-        return scores(batch)
+        return score(params)
 
     assert len(run_study(plan, kills)) == 3
     assert kept == [2, 2, 1]
 
 
 def test_what_another_writer_tore_is_cut_before_the_next_line(plan):
-    def tears(batch):
+    def tears(params):
         with plan.storage.open("ab") as stream:
             stream.write(b'{"op_code": 8, "trial')
-        return scores(batch)
+        return score(params)
 
-    assert run_study(replace(plan, trials=4), tears) == run_study(at(plan, "whole", trials=4), scores)
+    assert run_study(replace(plan, trials=4), tears) == run_study(at(plan, "whole", trials=4), score)
 
 
 @pytest.mark.parametrize("cut", range(6, 14))
@@ -255,45 +241,33 @@ def test_nsga3_draws_the_same_parents_after_a_kill(plan, cut):
     plan = replace(plan, sampler="nsga3", startup=6, trials=16)
     left = [cut]
 
-    def killed(asked):
+    def killed(params):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return scores(asked)
+        return score(params)
 
     with pytest.raises(KeyboardInterrupt):
         run_study(plan, killed)
-    assert run_study(plan, scores) == run_study(at(plan, "whole"), scores)
+    assert run_study(plan, score) == run_study(at(plan, "whole"), score)
 
 
 def test_enqueued_trials_come_first_and_may_be_partial(plan):
     first = {"method": "centred_ablation", "site": 2, "position": -1, "strength": 1.25}
-    plan = replace(plan, trials=4, enqueue=(first, {"site": 3}), batch=2)
-    trials = run_study(plan, scores)
+    plan = replace(plan, trials=4, enqueue=(first, {"site": 3}))
+    trials = run_study(plan, score)
     assert trials[0].params == first
     assert trials[1].params["site"] == 3
     assert set(trials[1].params) == set(SPACE)
-    run_study(at(plan, "halves", trials=1), scores)
-    assert run_study(at(plan, "halves"), scores) == trials
-
-
-@pytest.mark.parametrize("params", [{"site": 9}, {"method": "none"}, {"unknown": 1}, {"strength": "much"}])
-def test_an_enqueued_trial_outside_the_space_is_refused(plan, params):
-    with pytest.raises(SearchError, match="an enqueued trial must lie in the space"):
-        run_study(replace(plan, enqueue=(params,)), scores)
+    run_study(at(plan, "halves", trials=1), score)
+    assert run_study(at(plan, "halves"), score) == trials
 
 
 def test_no_error_shows_a_password(plan):
     with pytest.raises(SearchError) as caught:
-        run_study(replace(plan, storage="nowhere+nothing://bob:s3cret@host/study"), scores)
+        run_study(replace(plan, storage="nowhere+nothing://bob:s3cret@host/study"), score)
     assert "s3cret" not in str(caught.value)
     assert "bob:***@host" in str(caught.value)
-
-
-def test_without_scipy_the_gp_sampler_says_so(plan, monkeypatch):
-    monkeypatch.setattr(studying.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SearchError, match="the gp sampler needs scipy"):
-        run_study(replace(plan, sampler="gp"), scores)
 
 
 def test_first_trials_are_spread_evenly_over_every_parameter():
@@ -303,3 +277,25 @@ def test_first_trials_are_spread_evenly_over_every_parameter():
     assert sorted(point["kind"] for point in points) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     assert sorted(point["site"] for point in points) == sorted([*range(1, 7)] * 2)
     assert sorted(int((point["strength"] - 0.5) / 2 * 12) for point in points) == list(range(12))
+
+
+def test_workers_are_waited_for():
+    with workers(time.sleep, [(0.01,)]):
+        assert len(multiprocessing.active_children()) == 1
+    assert not multiprocessing.active_children()
+    with workers(time.sleep, []):
+        assert not multiprocessing.active_children()
+
+
+def test_an_error_ends_them():
+    with pytest.raises(KeyboardInterrupt), workers(time.sleep, [(600,), (600,)]):
+        raise KeyboardInterrupt
+    assert not multiprocessing.active_children()
+
+
+def test_one_that_ends_badly_is_named():
+    with (
+        pytest.raises(SearchError, match="every worker of a search must end well, got exit status 3"),
+        workers(os._exit, [(3,)]),
+    ):
+        pass

@@ -15,8 +15,9 @@ from palette.directions import (
     StrengthKernel,
     intervening,
 )
-from palette.search import sweeps as paneling
-from palette.search.sweeps import Caching, Sweeper
+from palette.search import sweeps
+from palette.search.settings import Caching
+from palette.search.sweeps import Sweeper
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -37,7 +38,6 @@ NOTHING = {
     "template_prefix": False,
     "prompts": False,
     "last_block": False,
-    "trials_per_pass": 1,
 }
 SAVINGS = [
     Caching(**NOTHING),
@@ -45,9 +45,8 @@ SAVINGS = [
     Caching(**{**NOTHING, "template_prefix": True}),
     Caching(**{**NOTHING, "prompts": True}),
     Caching(**{**NOTHING, "last_block": True}),
-    Caching(**{**NOTHING, "trials_per_pass": 3}),
-    Caching(**{**NOTHING, "prompts": True, "layer_prefix": True, "trials_per_pass": 3}),
-    Caching(trials_per_pass=5),
+    Caching(**{**NOTHING, "prompts": True, "layer_prefix": True}),
+    Caching(),
     Caching(cache_gib=5e-6),
 ]
 
@@ -65,12 +64,12 @@ def plain(backbone: Backbone, trial: Intervention) -> list[torch.Tensor]:
 
 
 def swept(backbone: Backbone, caching: Caching, trials: list[Intervention]) -> list[list[torch.Tensor]]:
-    panel = Sweeper(backbone, PROMPTS, REPLIES, caching)
+    sweeper = Sweeper(backbone, PROMPTS, REPLIES, caching)
     found: list[list[torch.Tensor]] = [[torch.empty(0)] * len(PROMPTS) for _ in trials]
-    for part in panel.sweep([trial.edits(DIRECTIONS) for trial in trials]):
-        for t, trial in enumerate(part.trials):
-            for row, logits in part.logits.items():
-                found[trial][row] = logits[t]
+    for rows, trial in zip(found, trials, strict=True):
+        for part in sweeper.sweep(trial.edits(DIRECTIONS)):
+            for row, logits in part.items():
+                rows[row] = logits
     return found
 
 
@@ -82,13 +81,13 @@ def largest_difference(backbone: Backbone, caching: Caching) -> float:
     )
 
 
-@pytest.mark.parametrize("caching", SAVINGS, ids=lambda s: s.model_dump_json(exclude_defaults=True))
+@pytest.mark.parametrize("caching", SAVINGS, ids=str)
 def test_a_saving_changes_no_logit(backbone, caching):
     assert largest_difference(backbone, caching) < 1e-5
 
 
 def test_the_law_catches_a_stream_of_another_site(backbone, monkeypatch):
-    monkeypatch.setattr(paneling, "first_block", lambda edits: 3)
+    monkeypatch.setattr(sweeps, "first_block", lambda edits: 3)
     assert largest_difference(backbone, Caching()) > 1e-3
 
 
@@ -100,10 +99,11 @@ def test_the_savings_are_used(backbone, monkeypatch):
         type(block), "forward", lambda self, *a, **k: runs.append(self) or original(self, *a, **k)
     )
     late = [Intervention("centred_ablation", -1, StrengthKernel(3, 0, s)) for s in (0.5, 0.7, 0.9)]
-    panel = Sweeper(backbone, PROMPTS, REPLIES, Caching(trials_per_pass=3))
-    list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
+    sweeper = Sweeper(backbone, PROMPTS, REPLIES, Caching())
+    list(sweeper.sweep(late[0].edits(DIRECTIONS)))
     runs.clear()
-    list(panel.sweep([trial.edits(DIRECTIONS) for trial in late]))
+    for trial in late:
+        list(sweeper.sweep(trial.edits(DIRECTIONS)))
     assert runs == []
 
 

@@ -8,17 +8,20 @@ import torch
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.settings import CollectSettings
 from palette.judging.panel import PanelJudge
 from palette.prompts import PromptSet
 from palette.search.collected import MEANS, read_collected
 from palette.stages.collect import collect
 
-FEW = CollectSettings(prompts=12, fewest=8)
+
+@pytest.fixture
+def elsewhere(shared, tmp_path):
+    """The shared run on few prompts, in an empty folder."""
+    return shared.sharing(folder=tmp_path, limit=12)
 
 
 def test_collect_reads_what_the_backbone_really_does(elsewhere):
-    collected = collect(elsewhere.sharing(collect=FEW))
+    collected = collect(elsewhere)
     assert collected.counts["target"] == {"read": 12, "as_expected": 12}
     assert collected.counts["benign"]["as_expected"] >= 0.95 * collected.counts["benign"]["read"]
     assert collected.directions.target.dtype == torch.float64
@@ -29,7 +32,7 @@ def test_collect_reads_what_the_backbone_really_does(elsewhere):
 
 
 def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
-    rules = baseline_replies(shared, FEW).judge
+    rules = baseline_replies(shared.sharing(limit=12)).judge
     rows = shared.prompts.split("test").capped(8)
     backbone = shared.backbone
     texts = [backbone.decode(reply) for reply in greedy_replies(backbone, shared.render(rows), 32)]
@@ -41,9 +44,9 @@ def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
 
 
 def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, tmp_path):
-    collected = collect(elsewhere.sharing(collect=FEW))
+    collected = collect(elsewhere)
     again = elsewhere.sharing(folder=tmp_path / "again")
-    collect(again.sharing(collect=FEW))
+    collect(again)
     assert (tmp_path / MEANS).read_bytes() == (tmp_path / "again" / MEANS).read_bytes()
     read = read_collected(tmp_path)
     assert read.counts == collected.counts
@@ -52,17 +55,17 @@ def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, 
 
 
 def test_floor_prompts_get_a_few_tokens_only(elsewhere):
-    baseline = baseline_replies(elsewhere, FEW)
+    baseline = baseline_replies(elsewhere)
     assert max(map(len, baseline.replies["floor"])) <= baseline.floor_tokens
-    assert baseline.floor_tokens == FEW.floor_tokens
+    assert baseline.floor_tokens == elsewhere.recipe.floor_tokens
 
 
 def test_floor_replies_are_as_long_as_a_refusal_needs_to_show(elsewhere):
     """One token of this backbone's refusals is too few; the artefact says how many it takes."""
-    short = FEW.model_copy(update={"floor_tokens": 1})
-    baseline = baseline_replies(elsewhere, short)
-    assert 1 < baseline.floor_tokens <= FEW.floor_tokens
-    assert collect(elsewhere.sharing(collect=short)).floor_tokens == baseline.floor_tokens
+    short = elsewhere.sharing(floor_tokens=1)
+    baseline = baseline_replies(short)
+    assert 1 < baseline.floor_tokens <= elsewhere.recipe.floor_tokens
+    assert collect(short).floor_tokens == baseline.floor_tokens
     assert read_collected(elsewhere.folder).floor_tokens == baseline.floor_tokens
 
 
@@ -78,14 +81,14 @@ def test_a_backbone_that_answers_what_it_should_refuse_is_no_use(elsewhere):
         if row.domain == "medical" and row.id in {r.id for r in elsewhere.prompts if r.kind == "benign"}
     ]
     with pytest.raises(SearchError) as caught:
-        collect(elsewhere.sharing(prompts=PromptSet((*wrong, *benign))).sharing(collect=FEW))
-    assert "a backbone must refuse at least 8 of the target train prompts, got 0 of 12" in str(caught.value)
+        collect(elsewhere.sharing(prompts=PromptSet((*wrong, *benign))))
+    assert "a backbone must refuse at least 12 of the target train prompts, got 0 of 12" in str(caught.value)
 
 
 def test_a_role_without_prompts_is_named(elsewhere):
     nothing = elsewhere.prompts.where(lambda row: row.kind == "benign")
     with pytest.raises(PromptError, match="got no target train prompt"):
-        collect(elsewhere.sharing(prompts=nothing).sharing(collect=FEW))
+        collect(elsewhere.sharing(prompts=nothing))
 
 
 def test_a_missing_artefact_names_its_remedy(tmp_path):

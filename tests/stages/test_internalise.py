@@ -12,14 +12,13 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
-from palette.evaluation.settings import CollectSettings
 from palette.internalise import preparation
 from palette.internalise.settings import InternaliseSettings
 from palette.internalise.task import SHARES
 from palette.run import Run
+from palette.search.choice import read_front
 from palette.search.collected import read_collected
-from palette.search.front import read_front
-from palette.search.settings import AuditSettings, ScoringSettings, SearchSettings
+from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
 from palette.stages.collect import collect
 from palette.stages.internalise import TRAINING, internalise
 from palette.stages.search import search
@@ -30,9 +29,9 @@ FEW = {"internalise": InternaliseSettings(steps=4), "limit": 8}
 
 @pytest.fixture(scope="module")
 def searched(shared):
-    collect(shared.sharing(collect=CollectSettings(prompts=12, fewest=8)))
-    panel, audit = ScoringSettings(target_prompts=8, other_prompts=2), AuditSettings(members=0, sample=0)
-    search(shared.sharing(search=SearchSettings(trials=6, panel=panel, audit=audit)))
+    collect(shared.sharing(limit=12))
+    conditions = Conditions(Scoring(target_prompts=8, other_prompts=2), audit=Audit(members=0, sample=0))
+    search(shared.sharing(search=SearchSettings(trials=6)), conditions)
     return shared.sharing(**FEW)
 
 

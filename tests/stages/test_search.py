@@ -3,41 +3,44 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.directions import Intervention, StrengthKernel, intervening
-from palette.errors import SearchError
+from palette.directions import METHODS, Intervention, StrengthKernel, intervening
+from palette.errors import RecipeError, SearchError
 from palette.evaluation.refusal_score import mean_score, refusal_scores
 from palette.evaluation.subjects import divergence
+from palette.run_settings import RunSettings
 from palette.search import objectives as scoring
-from palette.search.audit import audited
-from palette.search.choice import Choice
+from palette.search.choice import FRONT, read_front
 from palette.search.collected import read_collected
-from palette.search.constraints import excesses
-from palette.search.front import FRONT, read_front
-from palette.search.objectives import Objective
+from palette.search.objectives import Objective, excesses
 from palette.search.settings import (
-    AuditSettings,
+    INTERVENTIONS,
+    OBJECTIVES,
+    REMOVED,
+    SAMPLERS,
+    Audit,
     Caching,
-    CollectSettings,
-    LimitSettings,
-    ScoringSettings,
+    Conditions,
+    Limits,
+    Scoring,
     SearchSettings,
 )
-from palette.search.space import Finished
+from palette.search.space import Finished, intervention_space
 from palette.stages.collect import collect
 from palette.stages.search import JOURNAL, search
 
-PANEL = ScoringSettings(target_prompts=8, other_prompts=2)
-AUDIT = AuditSettings(members=1, sample=2, prompts=4, reply_tokens=16)
-FEW = SearchSettings(trials=6, startup=4, panel=PANEL, audit=AUDIT)
-WHOLE = ScoringSettings(target_prompts=8, other_prompts=2, first_rung=1.0)
-GENEROUS = LimitSettings(relaxation=-1e6, divergence=1e6, selectivity=1e6)
+FEW = Scoring(target_prompts=8, other_prompts=2)
+WHOLE = replace(FEW, first_rung=1.0)
+GENEROUS = Limits(relaxation=-1e6, divergence=1e6, selectivity=1e6)
 OFF = Caching(layer_prefix=False, template_prefix=False, base_logits=False)
+SMALL = Conditions(FEW, audit=Audit(members=1, sample=2, prompts=4, reply_tokens=16))
+SIX = SearchSettings(trials=6)
 TRIALS = [
     Intervention("centred_ablation", -1, StrengthKernel(2, 1, 1.0)),
     Intervention("directional_ablation", -2, StrengthKernel(3, 0, 0.7), "cleaned"),
@@ -47,7 +50,7 @@ TRIALS = [
 
 @pytest.fixture(scope="module")
 def gathered(shared):
-    collect(shared.sharing(collect=CollectSettings(prompts=12, fewest=8)))
+    collect(shared.sharing(limit=12))
     return shared
 
 
@@ -59,14 +62,15 @@ def collected(gathered, tmp_path):
     return replace(gathered, folder=tmp_path)
 
 
-def objective(assignment, panel=WHOLE, limits=None, caching=None) -> Objective:
-    collected = read_collected(assignment.folder)
-    return Objective(assignment, collected, panel, limits or LimitSettings(), caching or Caching())
+def objective(run, scoring=WHOLE, limits=None, caching=None, names=tuple(OBJECTIVES)) -> Objective:
+    conditions = Conditions(scoring, limits or Limits(), caching or Caching())
+    return Objective(run, read_collected(run.folder), names, conditions)
 
 
 def test_search_writes_a_front_that_reads_back(collected):
-    front = search(collected.sharing(search=FEW))
+    front = search(collected.sharing(search=SIX), SMALL)
     assert read_front(collected.folder) == front
+    assert set(front[0].values) == set(OBJECTIVES)
     written = json.loads((collected.folder / FRONT).read_text())
     assert written["trials"] == len(written["all"]) == 6
     assert written["backbone"]["target_refusal_score"] > 2
@@ -77,77 +81,81 @@ def test_search_writes_a_front_that_reads_back(collected):
 
 
 def test_search_again_runs_no_trial_and_another_member_may_be_chosen(collected):
-    front = search(collected.sharing(search=FEW))
+    front = search(collected.sharing(search=SIX), SMALL)
     before = (collected.folder / FRONT).read_bytes()
-    assert search(collected.sharing(search=FEW)) == front
+    assert search(collected.sharing(search=SIX), SMALL) == front
     assert (collected.folder / FRONT).read_bytes() == before
     other = front[-1].trial
-    assert search(collected.sharing(search=FEW.model_copy(update={"choose": other})))[0].trial == other
+    chosen = search(collected.sharing(search=SIX.model_copy(update={"choose": other})), SMALL)
+    assert chosen[0].trial == other
     with pytest.raises(SearchError, match=r"search\.choose must be a member of the Pareto front"):
-        search(collected.sharing(search=FEW.model_copy(update={"choose": 99})))
+        search(collected.sharing(search=SIX.model_copy(update={"choose": 99})), SMALL)
 
 
 def test_more_trials_extend_the_study(collected):
-    search(collected.sharing(search=FEW))
+    search(collected.sharing(search=SIX), SMALL)
     journal = (collected.folder / JOURNAL).read_bytes()
-    search(collected.sharing(search=FEW.model_copy(update={"trials": 8})))
+    search(collected.sharing(search=SIX.model_copy(update={"trials": 8})), SMALL)
     assert (collected.folder / JOURNAL).read_bytes().startswith(journal)
 
 
 def test_a_study_of_other_limits_is_refused(collected):
-    search(collected.sharing(search=FEW))
-    with pytest.raises(SearchError, match="a study serves one recipe"):
-        search(collected.sharing(search=FEW.model_copy(update={"limits": LimitSettings(divergence=0.4)})))
+    search(collected.sharing(search=SIX), SMALL)
+    for other in (replace(SMALL, limits=Limits(divergence=0.4)), replace(SMALL, scoring=WHOLE)):
+        with pytest.raises(SearchError, match="a study serves one recipe"):
+            search(collected.sharing(search=SIX), other)
 
 
-def test_no_feasible_trial_names_the_constraint_and_keeps_the_study(collected):
-    strict = FEW.model_copy(update={"limits": LimitSettings(divergence=1e-12)})
-    with pytest.raises(SearchError, match="6 trials, of which benign_divergence bound"):
-        search(collected.sharing(search=strict))
+def test_no_feasible_trial_names_the_constraint_and_what_to_loosen(collected):
+    strict = replace(SMALL, limits=Limits(divergence=1e-12))
+    with pytest.raises(SearchError, match="6 trials, of which benign_divergence bound") as caught:
+        search(collected.sharing(search=SIX), strict)
     assert (collected.folder / JOURNAL).is_file()
+    assert {"divergence", "relaxation", "trials"} <= set(SearchSettings.model_fields)
+    for key in ("search.divergence", "search.relaxation", "search.trials"):
+        assert key in str(caught.value)
 
 
 def test_workers_share_the_study(collected):
     # Which trial a worker draws depends on what the other has told, so no limit may end this test.
-    search(collected.sharing(search=FEW.model_copy(update={"workers": 2, "limits": GENEROUS})))
+    generous = replace(SMALL, limits=GENEROUS)
+    search(collected.sharing(search=SIX.model_copy(update={"workers": 2})), generous)
     assert json.loads((collected.folder / FRONT).read_text())["trials"] == 6
 
 
-def test_trials_that_share_a_pass_are_scored_alike(collected):
-    scored = objective(collected)(TRIALS)
-    together = objective(collected, caching=Caching(trials_per_pass=3))(TRIALS)
-    for one, other in zip(scored, together, strict=True):
-        assert one.values == pytest.approx(other.values, abs=1e-4)
-
-
-def test_no_saving_changes_a_score_and_rungs_add_up(collected):
-    plain = objective(collected, limits=GENEROUS, caching=OFF)(TRIALS)
-    to_the_end = PANEL.model_copy(update={"dominating": len(TRIALS)})
-    for panel, caching in ((WHOLE, Caching()), (to_the_end, Caching()), (to_the_end, OFF)):
-        for one, other in zip(plain, objective(collected, panel, GENEROUS, caching)(TRIALS), strict=True):
-            assert one.values == pytest.approx(other.values, abs=1e-4)
-            known = {name: other.constraints[name] for name in one.constraints}
-            assert one.constraints == pytest.approx(known, abs=1e-4)
+def test_no_caching_changes_a_score_and_rungs_add_up(collected):
+    plain = objective(collected, limits=GENEROUS, caching=OFF)
+    for whole, caching in ((WHOLE, Caching()), (FEW, Caching()), (FEW, OFF)):
+        other = objective(collected, whole, GENEROUS, caching)
+        for trial in TRIALS:
+            other._first.clear()  # Else one that an earlier trial dominates ends at its first rung.
+            mine, theirs = plain(trial), other(trial)
+            assert mine.values == pytest.approx(theirs.values, abs=1e-4)
+            known = {name: theirs.constraints[name] for name in mine.constraints}
+            assert mine.constraints == pytest.approx(known, abs=1e-4)
 
 
 def test_a_hopeless_trial_and_a_dominated_one_end_at_their_first_rung(collected):
-    made = objective(collected, PANEL, GENEROUS)
+    made = objective(collected, FEW, GENEROUS)
     idle = Intervention("directional_ablation", -1, StrengthKernel(2, 0, 0.0))
-    first, second = (made([TRIALS[0]])[0] for _ in range(2))
+    first, second = (made(TRIALS[0]) for _ in range(2))
     assert (first.notes["rung"], second.notes["rung"]) == (1, 1)
-    worse = objective(collected, PANEL)([idle])[0]
+    worse = objective(collected, FEW)(idle)
     assert worse.notes["rung"] == 0
     assert worse.constraints["target_refusals"] > 0
-    dominated = replace(first, notes={"first_rung": [first.notes["first_rung"][0] - 1, 99.0, 0.0]})
-    made.remember([Finished(0, {}, dominated.values, {}, dominated.notes)])
-    ended = made([TRIALS[0]])[0]
+    dominating = {"first_rung": [first.notes["first_rung"][0] - 1, 99.0, 0.0]}
+    made.remember([Finished(0, {}, first.values, {}, dominating)])
+    ended = made(TRIALS[0])
     assert ended.notes["rung"] == 0
     assert ended.constraints["first_rung"] > 0
+    alone = objective(collected, FEW, GENEROUS, names=("target_refusal_score",))
+    alone.remember([Finished(0, {}, (0.0,), {}, {"first_rung": [-99.0]})])
+    assert alone(TRIALS[0]).notes["rung"] == 1
 
 
 def test_objectives_are_the_scores_of_the_report(collected):
     made = objective(collected)
-    scored = made(TRIALS[:1])[0]
+    scored = made(TRIALS[0])
     backbone, directions = collected.backbone, read_collected(collected.folder).directions
     benign = collected.render(collected.select("validation", Role.BENIGN).capped(2))
     said = greedy_replies(backbone, benign, 8)
@@ -166,18 +174,18 @@ def test_objectives_are_the_scores_of_the_report(collected):
 @pytest.mark.parametrize("prefixes", [((15,),), ((15, 40), (15, 41), (90,)), ((15, 40, 41), (90, 91))])
 def test_openings_of_many_tokens_are_scored_from_few_rows(collected, prefixes):
     known = replace(read_collected(collected.folder), refusal_prefixes=prefixes)
-    made = Objective(collected, known, WHOLE, LimitSettings(), Caching())
+    made = Objective(collected, known, tuple(OBJECTIVES), Conditions(WHOLE))
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
     by_hand = mean_score(refusal_scores(collected.backbone, target, prefixes))
     assert made.base["target_refusal_score"] == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_a_hopeless_trial_ends_at_its_first_rung(collected):
-    wild = [Intervention("directional_ablation", -1, StrengthKernel(4, 4, 40.0))]
-    (scored,) = objective(collected, PANEL)(wild)
+    wild = Intervention("directional_ablation", -1, StrengthKernel(4, 4, 40.0))
+    scored = objective(collected, FEW)(wild)
     assert scored.notes["rung"] == 0
     assert max(scored.constraints.values()) > 0
-    assert objective(collected, PANEL)(TRIALS[:1])[0].notes["rung"] == 1
+    assert objective(collected, FEW)(TRIALS[0]).notes["rung"] == 1
 
 
 def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
@@ -185,7 +193,7 @@ def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
     base = {**dict.fromkeys(scores, 9.0), "benign_divergence": 0.0, "benign_false_refusals": 0.0}
 
     def excess(**changes):
-        return excesses(LimitSettings(), base, {**base, **changes})
+        return excesses(Limits(), base, {**base, **changes})
 
     assert excess(preserved_refusal_score=4.0)["preserved_refusals"] == pytest.approx(4.0)
     assert excess(floor_refusal_score=4.0)["floor_refusals"] == pytest.approx(4.0)
@@ -197,36 +205,154 @@ def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
 def test_logits_that_are_no_numbers_make_a_trial_infeasible(collected, monkeypatch):
     made = objective(collected)
     monkeypatch.setattr(scoring, "kl", lambda base, changed: changed[..., 0] * math.nan)
-    (scored,) = made(TRIALS[:1])
+    scored = made(TRIALS[0])
     assert not math.isfinite(scored.values[2])
-    assert scored.finite(scoring.OBJECTIVES).constraints["finite"] > 0
+    assert scored.finite(made.wanted).constraints["finite"] > 0
 
 
-def test_the_audit_takes_the_front_and_a_seeded_sample_of_the_rest():
-    trials = [Finished(i, {}, (float(i), 0.0, 0.0), {}) for i in range(10)]
-    settings = AuditSettings(members=2, sample=3)
-    taken = audited(trials, Choice(tuple(trials[:4])), settings, 0)
-    assert [trial.number for trial in taken[:2]] == [0, 1]
-    assert len({trial.number for trial in taken}) == 5
-    assert taken == audited(trials, Choice(tuple(trials[:4])), settings, 0)
+def test_a_direction_that_was_not_collected_is_no_choice(collected):
+    assert "whitened" in read_collected(collected.folder).directions.names
+    elsewhere = replace(collected, folder=collected.folder / "less").sharing(limit=12, memory_gib=1e-9)
+    collect(elsewhere)
+    found = read_collected(elsewhere.folder)
+    assert found.separations == {}
+    space = intervention_space(elsewhere.backbone, SIX.methods, found.directions.names)
+    assert space["direction"].choices == ("difference", "projected", "cleaned")
 
 
-def test_settings_state_their_laws():
-    with pytest.raises(ValidationError, match="least, then the greatest"):
-        SearchSettings(strength=(2.0, 1.0))
-    with pytest.raises(ValidationError, match="directions must be of difference"):
-        SearchSettings(directions=("north",))
+def test_the_organism_s_search_is_scored_and_audited_as_it_always_was():
+    assert SearchSettings().conditions(None, 128, 4.0) == Conditions()
 
 
-def test_directions_that_were_not_collected_are_no_choice(collected):
-    only = FEW.model_copy(update={"directions": ("whitened",)})
-    made = read_collected(collected.folder)
-    assert "whitened" in made.directions.names
-    elsewhere = replace(collected, folder=collected.folder / "less")
-    collect(elsewhere.sharing(collect=CollectSettings(prompts=12, fewest=8, covariance_gib=0.0)))
-    assert read_collected(elsewhere.folder).separations == {}
-    with pytest.raises(SearchError, match=r"raise collect\.covariance_gib"):
-        search(elsewhere.sharing(search=only))
+def test_a_run_s_own_keys_bound_what_a_trial_costs():
+    small = SearchSettings(trials=10, divergence=0.25, relaxation=2.0).conditions(4, 6, 1.0)
+    assert small.scoring == Scoring(4, 4, 6)
+    assert small.limits == Limits(0.25, 2.0)
+    assert small.caching.cache_gib == 0.5
+    assert small.audit == Audit(1, 1, 4, 6)
+
+
+def test_what_was_removed_is_no_key_and_what_replaces_it_is_one():
+    keys = {f"search.{name}" for name in SearchSettings.model_fields} | set(RunSettings.model_fields)
+    assert not keys & set(REMOVED)
+    assert len(SearchSettings.model_fields) == 9
+    for instead in REMOVED.values():
+        assert instead.startswith("nothing: ") or instead.partition(",")[0] in keys
+
+
+def test_every_name_of_a_table_loads_and_the_interventions_are_those_there_are():
+    assert list(INTERVENTIONS) == list(METHODS)
+    for table in (OBJECTIVES, INTERVENTIONS, SAMPLERS):
+        assert all(callable(row.load()) for row in table.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"methods": ["ablation"]}, "an intervention must be one of directional_ablation"),
+        ({"methods": ["mine.py:edit"]}, "an intervention must be one of directional_ablation"),
+        ({"sampler": "random"}, "a sampler must be one of tpe, nsga2, nsga3, gp"),
+        ({"objectives": ["target_refusals"]}, "did you mean target_refusal_score"),
+        ({"objectives": ["none.py:score"]}, "an objective must name a file that is there, not none.py"),
+        ({"objectives": []}, "at least 1 item"),
+    ],
+)
+def test_a_name_that_is_in_no_table_is_refused(given, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        SearchSettings(**given)
+
+
+OWN = """
+import math
+
+def gap(trial):
+    return trial.summary["preserved_refusal_score"] - trial.scores["target"] - trial.divergence
+
+gap.direction = "maximize"
+
+def plain(trial):
+    return trial.scores["target"] + len(trial.summary)
+
+def endless(trial):
+    return math.nan
+
+def breaks(trial):
+    return 1 / 0
+
+def silent(trial):
+    pass
+
+def undirected(trial):
+    return 0.0
+
+undirected.direction = "up"
+constant = 3.0
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Gives the name of a function in a user's file."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return lambda name: f"{path}:{name}"
+
+
+def test_a_user_s_own_objective_is_searched_by_and_the_report_s_figures_stay(collected, own):
+    settings = SIX.model_copy(update={"objectives": (own("gap"), "benign_divergence")})
+    front = search(collected.sharing(search=settings), replace(SMALL, limits=GENEROUS))
+    assert {own("gap"), *OBJECTIVES} == set(front[0].values)
+    assert read_front(collected.folder) == front
+    for one in front:
+        values = one.values
+        gap = values["preserved_refusal_score"] - values["target_refusal_score"] - values["benign_divergence"]
+        assert values[own("gap")] == pytest.approx(gap)
+    others = [(-one.values[own("gap")], one.values["benign_divergence"]) for one in front]
+    assert len(others) == 1 or len(set(others)) == len(others)
+    file = next(iter(settings.own_files()))
+    Path(file.rpartition(":")[0]).write_text(OWN + "# changed")
+    with pytest.raises(SearchError, match="a study serves one recipe"):
+        search(collected.sharing(search=settings), replace(SMALL, limits=GENEROUS))
+
+
+def test_an_objective_that_is_not_finite_makes_a_trial_infeasible(collected, own):
+    made = objective(collected, FEW, GENEROUS, names=(own("plain"), own("endless")))
+    scored = made(TRIALS[0])
+    assert scored.values[0] == pytest.approx(scored.notes["target_refusal_score"] + 5)
+    assert "first_rung" not in scored.notes
+    assert scored.finite(made.wanted).constraints["finite"] > 0
+    settings = SIX.model_copy(update={"trials": 2, "objectives": (own("endless"),)})
+    with pytest.raises(SearchError, match="2 trials, of which finite bound 2"):
+        search(collected.sharing(search=settings), replace(SMALL, limits=GENEROUS))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "breaks",
+            "must give a number for every trial, got ZeroDivisionError: division by zero",
+        ),
+        ("silent", "an objective must give a number for every trial, got TypeError: "),
+    ],
+)
+def test_an_objective_that_fails_says_so(collected, own, name, sentence):
+    with pytest.raises(SearchError, match=sentence) as caught:
+        objective(collected, names=(own(name),))(TRIALS[0])
+    assert own(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nothing", "a file must have what a recipe takes from it, got no nothing"),
+        ("constant", "an objective must be a function; .* got float"),
+        ("undirected", "its direction, if it has one, is minimize or maximize, got 'up'"),
+    ],
+)
+def test_an_objective_that_is_none_is_told_before_a_model_is_loaded(own, name, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        SearchSettings(objectives=(own(name),)).own_files()
 
 
 def test_a_storage_keeps_its_password_to_itself():
