@@ -156,6 +156,8 @@ def _read_beside(run: Run[Recipe], name: str) -> Any:
     if name == "evaluate":
         settings = run.recipe.evaluate
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
+        # A judge of the user's own is a file, too: file.py:name.
+        paths.append(Path(settings.judge.rpartition(":")[0]))
         digests = {str(path): fingerprint_file(path) for path in paths if path.is_file()}
         return [[row.answer for row in run.answered_prompts], digests]
     return None
