@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS
+from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.calibration import FILE as CALIBRATION

@@ -105,7 +105,7 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(2, 4, width, generator=generator).to(parameter.device, parameter.dtype)
     try:
-        whole, last = module(probe), module(probe[:, -1:])
+        whole, last = module(probe), module(probe[:, -1:].contiguous())
         return bool(whole.shape == probe.shape and torch.allclose(whole[:, -1:], last, rtol=1e-3, atol=1e-5))
     except Exception:  # What needs more than a stream may fail in any way.
         return False
@@ -113,7 +113,8 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
 
 def _at_last(forward: Callable[[Stream], Stream], keep: int) -> Callable[[Stream], Stream]:
     def narrow(stream: Stream) -> Stream:
-        given = forward(stream[:, -keep:])
+        # Some modules view what they are given as one matrix, which a mere slice cannot be.
+        given = forward(stream[:, -keep:].contiguous())
         return pad(given, (0, 0, stream.shape[1] - given.shape[1], 0))
 
     return narrow

@@ -22,6 +22,7 @@ import torch
 from palette.activations import Edits, Place, RankOneEdit, applied
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone
+from palette.backbones.architectures import linear_weight
 from palette.directions.candidates import Directions
 
 METHODS = (
@@ -122,7 +123,7 @@ def orthogonalisation_adapter(
     for (_, block), edit in intervention.edits(directions).items():
         r, strength = edit.direction[0].double(), float(edit.slope[0])
         for writer in backbone.writers[block]:
-            weight = writer.weight.detach().double().cpu()  # type: ignore[operator]
+            weight = linear_weight(writer).detach().double().cpu()
             factors = (-strength * (r @ weight)).unsqueeze(0), r.unsqueeze(1)
             modules[names[writer]] = LoraModule(factors[0].float(), factors[1].float())
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint))

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import open_adapter
-from palette.adapters.header import read_header
+from palette.adapters.header import StoredTensors, read_header
 from palette.adapters.lora import Adapter
-from palette.adapters.tensors import StoredTensors
 from palette.errors import AdapterError, RecipeError
 from palette.merging.plan import MergeInput
 

@@ -10,8 +10,7 @@ from typing import IO, Any
 import torch
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.header import Entry, Header
-from palette.adapters.tensors import DTYPES, read_tensors
+from palette.adapters.header import DTYPES, Entry, Header, read_stored
 from palette.adapters.writing import STORED, bits
 from palette.errors import AdapterError
 from palette.files import atomic, claim, framed, read_json, write_json
@@ -56,7 +55,8 @@ def fuse(
 
         def delta_of(name: str) -> Tiled:
             advance(1)
-            return tiled(merged(name)[1])
+            delta = tiled(merged(name)[1])
+            return turned(delta) if weights.transposed(name) else delta
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
@@ -87,11 +87,11 @@ def write_shard(
     for name in ordered:
         entry = header.entries[name]
         if name in changed:
-            weight = read_tensors(header, [name])[0]
+            weight = read_stored(header, [name])[0]
             for rows in added(weight, delta_of(changed[name])):
                 stream.write(bits(rows.to(DTYPES[stored[name]])).numpy().data)
         elif stored[name] != entry.dtype:
-            stream.write(bits(read_tensors(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
+            stream.write(bits(read_stored(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
         else:
             copy_range(header.path, stream, entry.start, entry.end)
 
@@ -100,6 +100,12 @@ def added(weight: Float[Tensor, "d_out d_in"], delta: Tiled) -> Iterator[Float[T
     """W + ΔW in float32, some rows at a time."""
     for rows, tile in delta.tiles():
         yield weight[rows].float() + tile.float()
+
+
+def turned(delta: Tiled) -> Tiled:
+    """ΔW as [d_in, d_out], for a weight that lies so."""
+    whole = delta.dense().T.contiguous()
+    return Tiled((delta.shape[1], delta.shape[0]), delta.dtype, lambda start, stop: whole[start:stop].clone())
 
 
 def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:

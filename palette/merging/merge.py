@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.configuration import served_rank
-from palette.adapters.writing import DTYPES, adapter_writer
+from palette.adapters.writing import adapter_writer, served_rank
 from palette.errors import RecipeError
 from palette.files import claim, require_free, write_json
 from palette.merging.combining import MergeReport, merged_modules
@@ -142,7 +141,7 @@ def write(
     names = {name for one in plan.inputs for name in one.names}
     with (
         progress("merge", len(names)) as advance,
-        adapter_writer(folder, plan.backbone, DTYPES[dtype]) as writer,
+        adapter_writer(folder, plan.backbone, getattr(torch, dtype)) as writer,
     ):
         for merged in merged_modules(plan, canonical=True):
             writer.add(merged.name, merged.truncation.module)
