@@ -22,13 +22,13 @@ def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> I
     ``stream`` is the residual stream at site ``first`` of the very batch that is run. The library's
     own forward stays in charge of everything else, so that any architecture may be skipped through.
     """
-    known = list(blocks[:first]) if stream is not None else []
+    skippable = list(blocks[:first]) if stream is not None else []
     try:
-        for block in known:
+        for block in skippable:
             block.forward = _gives(stream)
         yield
     finally:
-        for block in known:
+        for block in skippable:
             block.__dict__.pop("forward", None)
 
 
@@ -38,13 +38,13 @@ def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
 
     They give zero at the others. ``keep`` of 0 keeps all.
     """
-    known = list(modules) if keep else []
+    narrowable = list(modules) if keep else []
     try:
-        for module in known:
+        for module in narrowable:
             module.forward = _at_last(module.forward, keep)
         yield
     finally:
-        for module in known:
+        for module in narrowable:
             module.__dict__.pop("forward", None)
 
 
@@ -84,13 +84,13 @@ def positionwise(backbone: Backbone) -> list[nn.Module]:
 
     That is its feed-forward. None, where the model itself says otherwise.
     """
-    found = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
+    parts = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
     ids = torch.tensor([backbone.render([{"role": "user", "content": "0"}])]).to(backbone.model.device)
     whole = backbone.model(input_ids=ids, logits_to_keep=1).logits
-    with narrowed(found, 1):
+    with narrowed(parts, 1):
         narrow = backbone.model(input_ids=ids, logits_to_keep=1).logits
     rounding = 30 * torch.finfo(whole.dtype).eps * float(whole.abs().max())
-    return found if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
+    return parts if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
 
     A norm does too, but costs nothing, and attention may read what it gives at every position.
     """
-    parameter = next((each for each in module.parameters() if each.dim() > 1), None)
+    parameter = next((matrix for matrix in module.parameters() if matrix.dim() > 1), None)
     if parameter is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -114,8 +114,8 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
 def _at_last(forward: Callable[[Stream], Stream], keep: int) -> Callable[[Stream], Stream]:
     def narrow(stream: Stream) -> Stream:
         # Some modules view what they are given as one matrix, which a mere slice cannot be.
-        given = forward(stream[:, -keep:].contiguous())
-        return pad(given, (0, 0, stream.shape[1] - given.shape[1], 0))
+        last = forward(stream[:, -keep:].contiguous())
+        return pad(last, (0, 0, stream.shape[1] - last.shape[1], 0))
 
     return narrow
 

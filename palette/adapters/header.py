@@ -67,7 +67,6 @@ _TENSOR = re.compile(rb'"([A-Za-z0-9_.\-]{1,512}+)"' + _COLON + rb"\{" + b",".jo
 _STRINGS = re.compile(_COLON + rb"(\{" + _SPACE + _PAIRS + _SPACE + rb"\})")
 _OPENING = re.compile(_SPACE + rb"\{" + _SPACE + rb"(\}?+)" + _SPACE)
 _NEXT = re.compile(_SPACE + rb"([,}])" + _SPACE)
-_END = re.compile(rb"\Z")
 
 
 class Entry(NamedTuple):
@@ -153,7 +152,8 @@ def _parsed(data: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
                 raise ValueError("a name in its header stands twice")
             entries[name] = entry
         step = _expect(_NEXT, data, position)
-    _expect(_END, data, step.end())
+    if step.end() != len(data):
+        raise ValueError(_unreadable(data, step.end()))
     return entries, metadata or {}
 
 

@@ -60,13 +60,8 @@ _KOHYA = {"lora_down.weight": "lora_A", "lora_up.weight": "lora_B", "alpha": "al
 _TUNE = {"lora_a.weight": "lora_A", "lora_b.weight": "lora_B"}
 
 _TUNE_PATH = re.compile(r"layers\.(\d+)\.(attn\.v_proj|attn\.output_proj|mlp\.w[123])|output", re.ASCII)
-_TUNE_MODULES = {
-    "attn.v_proj": "self_attn.v_proj",
-    "attn.output_proj": "self_attn.o_proj",
-    "mlp.w1": "mlp.gate_proj",
-    "mlp.w2": "mlp.down_proj",
-    "mlp.w3": "mlp.up_proj",
-}
+_TUNE_MODULES = {"attn.v_proj": "self_attn.v_proj", "attn.output_proj": "self_attn.o_proj"}
+_TUNE_MODULES |= {"mlp.w1": "mlp.gate_proj", "mlp.w2": "mlp.down_proj", "mlp.w3": "mlp.up_proj"}
 
 
 class Layout(NamedTuple):
@@ -110,23 +105,18 @@ LAYOUTS = (
     Layout("torchtune", "", _TUNE),
 )
 
-_FOREIGN_NAMES = (
-    ("lora_embedding_", "LoRA on embeddings"),
-    ("trainable_tokens", "trained token embeddings"),
-    ("lora_B.bias", "a bias on lora_B, which ΔW cannot hold"),
-    ("lora_B.default.bias", "a bias on lora_B, which ΔW cannot hold"),
-    ("lora_magnitude_vector", "DoRA in a layout that is not PEFT's"),
-    ("dora_scale", "DoRA in a layout that is not PEFT's"),
-    ("lora_unet_", "kohya's names, whose underscores only the backbone can turn into a path"),
-    ("lora_te", "kohya's names, whose underscores only the backbone can turn into a path"),
-    (".lora_a.", "torchtune's own order of rows or names; export it with torchtune's checkpointer"),
-    (".lora_b.", "torchtune's own order of rows or names; export it with torchtune's checkpointer"),
-    ("lora_", "a tensor that is no factor"),
-    (".bias", "a bias of the backbone, which ΔW cannot hold"),
-    (".weight", "a whole module trained beside LoRA, or no adapter"),
-)
-"""What a name that no layout has means, by the first part of it that is found."""
-
+_FOREIGN_NAMES = {
+    ("lora_embedding_",): "LoRA on embeddings",
+    ("trainable_tokens",): "trained token embeddings",
+    ("lora_B.bias", "lora_B.default.bias"): "a bias on lora_B, which ΔW cannot hold",
+    ("lora_magnitude_vector", "dora_scale"): "DoRA in a layout that is not PEFT's",
+    ("lora_unet_", "lora_te"): "kohya's names, whose underscores only the backbone can turn into a path",
+    (".lora_a.", ".lora_b."): "torchtune's own order of rows or names; export it with its checkpointer",
+    ("lora_",): "a tensor that is no factor",
+    (".bias",): "a bias of the backbone, which ΔW cannot hold",
+    (".weight",): "a whole module trained beside LoRA, or no adapter",
+}
+"""What a name that no layout has means, by the first of its parts that is found."""
 
 Roles = Mapping[str, Mapping[str, str]]
 """For every module path the tensor of each role: its factors, its alpha, its magnitudes."""
@@ -171,7 +161,8 @@ def _foreign(key: str, candidates: tuple[Layout, ...], where: Path) -> AdapterEr
             got=f"{key[:120]} of {others[0]} beside tensors of {candidates[0].name}",
             where=where,
         )
-    reason = next((meaning for part, meaning in _FOREIGN_NAMES if part in key), "a tensor that is no factor")
+    meanings = (meaning for parts, meaning in _FOREIGN_NAMES.items() if any(part in key for part in parts))
+    reason = next(meanings, "a tensor that is no factor")
     return AdapterError(
         f"an adapter must hold {PREFIX}<module>.lora_A.weight and lora_B.weight only",
         got=f"{key[:120]}, {reason}",

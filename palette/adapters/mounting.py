@@ -13,8 +13,6 @@ from palette.backbones.architectures import linear_shape
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 
-Hook = Callable[[torch.nn.Module, tuple[Any, ...], Tensor], Tensor]
-
 
 @contextmanager
 def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
@@ -60,7 +58,7 @@ def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.
     return target
 
 
-def _adding(module: LoraModule, target: torch.nn.Module) -> Hook:
+def _adding(module: LoraModule, target: torch.nn.Module) -> Callable[..., Tensor]:
     """The forward hook that adds ``module`` to the output of ``target``, on its device."""
     device = next(target.parameters()).device
     down, up = module.lora_A.to(device, torch.float32), module.lora_B.to(device, torch.float32)

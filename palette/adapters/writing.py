@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import torch
 from torch.nn.functional import pad
@@ -36,11 +36,8 @@ SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of vLLM's ``max_lora_rank``; written adapters are padded to one of them."""
 
 
-class Spooled(NamedTuple):
-    """One factor in the spool: where it starts, and its shape."""
-
-    offset: int
-    shape: tuple[int, int]
+Spooled = tuple[int, tuple[int, int]]
+"""One factor in the spool: where it starts, and its shape."""
 
 
 @dataclass
@@ -62,7 +59,7 @@ class AdapterWriter:
         Raises:
             AdapterError: if its name is no module path or out of order, or a factor is not finite.
         """
-        if self.factors and name <= max(self.factors):
+        if self.factors and name <= next(reversed(self.factors)):
             raise AdapterError("modules must be written in the order of their names", got=name)
         canonical = module.canonical()
         module = LoraModule(canonical.lora_A.to(self.dtype), canonical.lora_B.to(self.dtype))
@@ -104,9 +101,10 @@ class AdapterWriter:
         paths = sorted(groups, key=lambda path: f"{path}.lora")
         shapes = {}
         for path in paths:
-            count, (down, up) = len(groups[path]), self.factors[groups[path][0]]
-            shapes[f"{PREFIX}{path}.lora_A.weight"] = (count * rank, down.shape[1])
-            shapes[f"{PREFIX}{path}.lora_B.weight"] = (up.shape[0], count * rank)
+            (_, (_, d_in)), (_, (d_out, _)) = self.factors[groups[path][0]]
+            components = len(groups[path]) * rank
+            shapes[f"{PREFIX}{path}.lora_A.weight"] = (components, d_in)
+            shapes[f"{PREFIX}{path}.lora_B.weight"] = (d_out, components)
         width = torch.empty(0, dtype=self.dtype).element_size()
         stored = STORED[self.dtype]
         stream.write(header_of({key: (stored, shape, width) for key, shape in shapes.items()}, card))
@@ -125,11 +123,12 @@ class AdapterWriter:
     def _put(self, factor: Tensor) -> Spooled:
         offset = self.spool.tell()
         self.spool.write(bits(factor).numpy().data)
-        return Spooled(offset, (factor.shape[0], factor.shape[1]))
+        return offset, (factor.shape[0], factor.shape[1])
 
     def _get(self, factor: Spooled) -> Tensor:
-        whole = torch.empty(factor.shape, dtype=self.dtype)
-        self.spool.seek(factor.offset)
+        offset, shape = factor
+        whole = torch.empty(shape, dtype=self.dtype)
+        self.spool.seek(offset)
         self.spool.readinto(bits(whole).numpy().data)
         return whole
 

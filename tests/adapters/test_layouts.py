@@ -171,7 +171,7 @@ def test_what_is_of_no_layout_is_refused_with_the_reason(keys: list[str], messag
 
 
 def test_modules_come_in_the_order_of_their_paths() -> None:
-    assert list(layered([key.replace("x", name) for name in "ca" for key in GOOD], WHERE).modules) == [
+    assert list(layered([key.replace("x", name) for name in "ca" for key in GOOD], WHERE)[1]) == [
         "a",
         "c",
     ]
