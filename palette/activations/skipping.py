@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,14 +22,9 @@ def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> I
     ``stream`` is the residual stream at site ``first`` of the very batch that is run. The library's
     own forward stays in charge of everything else, so that any architecture may be skipped through.
     """
-    skippable = list(blocks[:first]) if stream is not None else []
-    try:
-        for block in skippable:
-            block.forward = _gives(stream)
+    known = blocks[:first] if stream is not None else ()
+    with _forwarding({block: _gives(stream) for block in known}):
         yield
-    finally:
-        for block in skippable:
-            block.__dict__.pop("forward", None)
 
 
 @contextmanager
@@ -38,13 +33,19 @@ def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
 
     They give zero at the others. ``keep`` of 0 keeps all.
     """
-    narrowable = list(modules) if keep else []
+    with _forwarding({module: _at_last(module.forward, keep) for module in modules} if keep else {}):
+        yield
+
+
+@contextmanager
+def _forwarding(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """The modules with other ways to run, and their own again afterwards."""
     try:
-        for module in narrowable:
-            module.forward = _at_last(module.forward, keep)
+        for module, forward in forwards.items():
+            module.forward = forward
         yield
     finally:
-        for module in narrowable:
+        for module in forwards:
             module.__dict__.pop("forward", None)
 
 

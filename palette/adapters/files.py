@@ -1,8 +1,7 @@
 """Adapter files in any layout, read strictly: a module is read when it is asked for, one at a time.
 
-Reading refuses what it cannot honour and says why; nothing is dropped. Shapes are checked when a file is
-opened and numbers when they are read; nothing is kept, so that memory holds one module however large
-the file is.
+Reading refuses what it cannot honour and says why; nothing is dropped. Nothing is kept either, so that
+memory holds one module however large the file is.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ def open_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     """The adapter at ``path``, whose modules are read from the file each time they are asked for.
 
     Its names, shapes and configuration are checked now, and that the factors are finite when they are
-    read, so that memory holds one module at a time. ``weight_of`` gives the backbone's weights, which
-    only DoRA needs.
+    read. ``weight_of`` gives the backbone's weights, which only DoRA needs.
 
     Raises:
         AdapterError: if it is missing, damaged, foreign, or not LoRA; on reading a module, also if the
@@ -78,30 +76,25 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
     Raises:
         AdapterError: if there is nothing, or only a pickle.
     """
+    weights, config = path / WEIGHTS, path / CONFIG
+    for stored in sorted(path.glob("adapter_model.*")) if path.is_dir() else [path]:
+        if stored.suffix in PICKLES and not weights.is_file():
+            raise AdapterError(
+                "an adapter must be stored as safetensors",
+                got="a pickle, which can run code when it is read",
+                remedy="save it again with safe_serialization=True",
+                where=stored,
+            )
     if path.is_dir():
-        weights, config = path / WEIGHTS, path / CONFIG
-        for beside in [] if weights.is_file() else sorted(path.glob("adapter_model.*")):
-            _refuse_pickle(beside)
         law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
         for needed in (weights, config):
             if not needed.is_file():
                 raise AdapterError(law, got=f"no {needed.name}", where=path)
         return weights, config
-    _refuse_pickle(path)
     if not path.is_file() or path.suffix != ".safetensors":
         got = "another file" if path.is_file() else "nothing there"
         raise AdapterError("an adapter must be a folder or a .safetensors file", got=got, where=path)
     return path, path.with_name(CONFIG)
-
-
-def _refuse_pickle(path: Path) -> None:
-    if path.suffix in PICKLES:
-        raise AdapterError(
-            "an adapter must be stored as safetensors",
-            got="a pickle, which can run code when it is read",
-            remedy="save it again with safe_serialization=True",
-            where=path,
-        )
 
 
 def card_of(header: Header) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,12 +144,10 @@ def layered(keys: Iterable[str], where: Path) -> tuple[Layout, Roles]:
         modules[path][role] = key
     if not modules:
         raise AdapterError("an adapter must adapt a module", got="an empty file", where=where)
-    for path in sorted(modules):
-        for role in ("lora_A", "lora_B"):
-            if role not in modules[path]:
-                raise AdapterError(
-                    "a module must have both factors", got=f"no {role} for {path[:120]}", where=where
-                )
+    for path, role in product(sorted(modules), ("lora_A", "lora_B")):
+        if role not in modules[path]:
+            got = f"no {role} for {path[:120]}"
+            raise AdapterError("a module must have both factors", got=got, where=where)
     return layout, {path: modules[path] for path in sorted(modules)}
 
 

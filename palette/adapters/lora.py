@@ -199,10 +199,8 @@ def shared_modules(first: Adapter, second: Adapter) -> list[str]:
 
 def inner_product(first: Adapter, second: Adapter) -> float:
     """The Frobenius inner product of two adapters' ΔW over the modules they share."""
-    return math.fsum(
-        module_inner_product(first.modules[name], second.modules[name])
-        for name in shared_modules(first, second)
-    )
+    names = shared_modules(first, second)
+    return math.fsum(module_inner_product(first.modules[name], second.modules[name]) for name in names)
 
 
 def norm(adapter: Adapter) -> float:

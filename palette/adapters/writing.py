@@ -88,8 +88,7 @@ class AdapterWriter:
             raise AdapterError("an adapter must adapt a module", got="none", where=self.folder)
         rank = served_rank(self.rank, rank)
         fields = _fields_for(sorted(self.factors), self.backbone, rank)
-        backbone = {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint}
-        card = {**card, "format": ADAPTER_FORMAT, "backbone": backbone, "config": fields}
+        card = {**card, "format": ADAPTER_FORMAT, "backbone": vars(self.backbone), "config": fields}
         with atomic(self.folder / CONFIG) as staged:
             staged.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
             with atomic(self.folder / WEIGHTS) as weights, weights.open("wb") as stream:
