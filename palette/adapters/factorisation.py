@@ -155,8 +155,8 @@ def _needed(spectrum: Spectrum | _Core, rank: int | None, share: float) -> int:
     most = spectrum.rank if rank is None else min(rank, spectrum.rank)
     if share >= 1 or not most:
         return most
-    held = spectrum.values[: spectrum.rank].square().cumsum(0)
-    return min(most, int(torch.searchsorted(held, share * held[-1])) + 1)
+    cumulative = spectrum.values[: spectrum.rank].square().cumsum(0)
+    return min(most, int(torch.searchsorted(cumulative, share * cumulative[-1])) + 1)
 
 
 def cut(spectrum: Spectrum, rank: int | None = None, share: float = 1.0) -> Truncation:
