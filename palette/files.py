@@ -204,12 +204,12 @@ def require_free(folder: Path, owner: Mapping[str, Any], marker: str = "run.json
     """
     path = folder / marker
     if path.is_file():
-        held = read_json(path)
-        if held == dict(owner):
+        owner_now = read_json(path)
+        if owner_now == dict(owner):
             return True
         raise OutputError(
             "an output folder serves one recipe",
-            got=f"a folder of {describe(held)}",
+            got=f"a folder of {owner_name(owner_now)}",
             remedy="choose another with --output, or delete it",
             where=folder,
         )
@@ -223,7 +223,7 @@ def require_free(folder: Path, owner: Mapping[str, Any], marker: str = "run.json
     return False
 
 
-def describe(owner: object) -> str:
+def owner_name(owner: object) -> str:
     """A short name for whoever holds a folder, for an error message."""
     if isinstance(owner, Mapping):
         return ", ".join(f"{key} {str(value)[:24]}" for key, value in owner.items())

@@ -6,7 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-CHUNK = 1 << 20
+READ_BYTES = 1 << 20
+"""Of a file held in memory at once."""
 
 
 def canonical(value: object) -> str:
@@ -28,7 +29,7 @@ def fingerprint_file(path: Path) -> str:
     """The SHA-256 (hex) of a file's bytes, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(READ_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -19,7 +19,7 @@ from palette.files import (
     CARD_KEY,
     atomic,
     claim,
-    describe,
+    owner_name,
     read_json,
     read_tensors,
     sorted_header,
@@ -277,4 +277,4 @@ def test_a_folder_may_be_claimed_under_another_marker(tmp_path: Path) -> None:
     [({"a": "x" * 30, "b": 1}, f"a {'x' * 24}, b 1"), (["x" * 60], f"['{'x' * 46}"), ({}, "")],
 )
 def test_an_owner_is_described_shortly(owner: Any, name: str) -> None:
-    assert describe(owner) == name
+    assert owner_name(owner) == name

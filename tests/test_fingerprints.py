@@ -68,7 +68,7 @@ def test_what_json_cannot_say_has_no_canonical_json() -> None:
 def test_a_file_read_in_chunks_has_the_fingerprint_of_its_bytes(
     length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fingerprints, "CHUNK", 4)
+    monkeypatch.setattr(fingerprints, "READ_BYTES", 4)
     path = tmp_path / "file"
     path.write_bytes(bytes(range(length)))
     assert fingerprint_file(path) == hashlib.sha256(bytes(range(length))).hexdigest()

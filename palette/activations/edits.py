@@ -13,7 +13,7 @@ from torch import nn
 from palette.activations.hooks import Stream, edited
 from palette.shapes import Float, Tensor
 
-Place = tuple[Literal["stream", "writers"], int]
+EditPlace = tuple[Literal["stream", "writers"], int]
 """The residual stream at a site, or the outputs of the linears that write to it in a block."""
 
 
@@ -33,7 +33,7 @@ class RankOneEdit:
         return x - (slope * along + offset).unsqueeze(-1) * r.unsqueeze(1)
 
 
-Edits = Mapping[Place, RankOneEdit]
+Edits = Mapping[EditPlace, RankOneEdit]
 
 
 def first_block(edits: Edits) -> int:
@@ -41,22 +41,17 @@ def first_block(edits: Edits) -> int:
     return min((index for _, index in edits), default=0)
 
 
-def stacked(each: Sequence[Edits], rows: int) -> dict[Place, RankOneEdit]:
+def stacked(trials: Sequence[Edits], rows: int) -> dict[EditPlace, RankOneEdit]:
     """The edits of several trials for one batch that holds ``rows`` rows for each of them in turn."""
-    places = sorted({place for edits in each for place in edits})
-    found = {}
-    for place in places:
-        like = next(edits[place] for edits in each if place in edits)
-        null = RankOneEdit(
-            torch.zeros_like(like.direction), torch.zeros_like(like.slope), torch.zeros_like(like.offset)
+    batch = {}
+    for place in sorted({place for edits in trials for place in edits}):
+        like = next(edits[place] for edits in trials if place in edits)
+        null = RankOneEdit(*(torch.zeros_like(parameter) for parameter in vars(like).values()))
+        parts = [vars(edits.get(place, null)).values() for edits in trials]
+        batch[place] = RankOneEdit(
+            *(torch.cat(column).repeat_interleave(rows, 0) for column in zip(*parts, strict=True))
         )
-        parts = [edits.get(place, null) for edits in each]
-        found[place] = RankOneEdit(
-            torch.cat([part.direction for part in parts]).repeat_interleave(rows, 0),
-            torch.cat([part.slope for part in parts]).repeat_interleave(rows, 0),
-            torch.cat([part.offset for part in parts]).repeat_interleave(rows, 0),
-        )
-    return found
+    return batch
 
 
 @contextmanager

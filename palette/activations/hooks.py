@@ -6,7 +6,7 @@ Sites are numbered like the stream itself: site ``l`` is ``resid_pre`` of block 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,8 +33,10 @@ def edited(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[N
 
 
 @contextmanager
-def captured(blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None]) -> Iterator[None]:
-    """Calls ``receive(site, stream)`` at every site, for every forward pass in the block."""
+def captured(
+    blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None], sites: Iterable[int] | None = None
+) -> Iterator[None]:
+    """Calls ``receive(site, stream)`` at the sites, by default at every one, for every forward pass."""
 
     def reader(site: int) -> Edit:
         def read(stream: Stream) -> Stream:
@@ -43,24 +45,18 @@ def captured(blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None]
 
         return read
 
-    with edited(blocks, {site: reader(site) for site in range(len(blocks) + 1)}):
+    with edited(
+        blocks, {site: reader(site) for site in (range(len(blocks) + 1) if sites is None else sites)}
+    ):
         yield
 
 
 @contextmanager
 def block_outputs(blocks: Sequence[nn.Module], sites: Sequence[int]) -> Iterator[dict[int, Stream]]:
     """A mapping that holds, after each forward pass, the stream at the sites asked for."""
-    held: dict[int, Stream] = {}
-
-    def keeper(site: int) -> Edit:
-        def keep(stream: Stream) -> Stream:
-            held[site] = stream
-            return stream
-
-        return keep
-
-    with edited(blocks, {site: keeper(site) for site in sites}):
-        yield held
+    streams: dict[int, Stream] = {}
+    with captured(blocks, streams.__setitem__, sites):
+        yield streams
 
 
 def _attach(blocks: Sequence[nn.Module], site: int, edit: Edit) -> RemovableHandle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,14 +22,9 @@ def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> I
     ``stream`` is the residual stream at site ``first`` of the very batch that is run. The library's
     own forward stays in charge of everything else, so that any architecture may be skipped through.
     """
-    known = list(blocks[:first]) if stream is not None else []
-    try:
-        for block in known:
-            block.forward = _gives(stream)
+    known = blocks[:first] if stream is not None else ()
+    with _forwarding({block: _gives(stream) for block in known}):
         yield
-    finally:
-        for block in known:
-            block.__dict__.pop("forward", None)
 
 
 @contextmanager
@@ -38,13 +33,19 @@ def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
 
     They give zero at the others. ``keep`` of 0 keeps all.
     """
-    known = list(modules) if keep else []
+    with _forwarding({module: _at_last(module.forward, keep) for module in modules} if keep else {}):
+        yield
+
+
+@contextmanager
+def _forwarding(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """The modules with other ways to run, and their own again afterwards."""
     try:
-        for module in known:
-            module.forward = _at_last(module.forward, keep)
+        for module, forward in forwards.items():
+            module.forward = forward
         yield
     finally:
-        for module in known:
+        for module in forwards:
             module.__dict__.pop("forward", None)
 
 
@@ -84,13 +85,13 @@ def positionwise(backbone: Backbone) -> list[nn.Module]:
 
     That is its feed-forward. None, where the model itself says otherwise.
     """
-    found = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
+    parts = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
     ids = torch.tensor([backbone.render([{"role": "user", "content": "0"}])]).to(backbone.model.device)
     whole = backbone.model(input_ids=ids, logits_to_keep=1).logits
-    with narrowed(found, 1):
+    with narrowed(parts, 1):
         narrow = backbone.model(input_ids=ids, logits_to_keep=1).logits
     rounding = 30 * torch.finfo(whole.dtype).eps * float(whole.abs().max())
-    return found if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
+    return parts if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
 
 
 @torch.no_grad()
@@ -99,13 +100,13 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
 
     A norm does too, but costs nothing, and attention may read what it gives at every position.
     """
-    parameter = next((each for each in module.parameters() if each.dim() > 1), None)
+    parameter = next((matrix for matrix in module.parameters() if matrix.dim() > 1), None)
     if parameter is None:
         return False
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(2, 4, width, generator=generator).to(parameter.device, parameter.dtype)
     try:
-        whole, last = module(probe), module(probe[:, -1:])
+        whole, last = module(probe), module(probe[:, -1:].contiguous())
         return bool(whole.shape == probe.shape and torch.allclose(whole[:, -1:], last, rtol=1e-3, atol=1e-5))
     except Exception:  # What needs more than a stream may fail in any way.
         return False
@@ -113,8 +114,9 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
 
 def _at_last(forward: Callable[[Stream], Stream], keep: int) -> Callable[[Stream], Stream]:
     def narrow(stream: Stream) -> Stream:
-        given = forward(stream[:, -keep:])
-        return pad(given, (0, 0, stream.shape[1] - given.shape[1], 0))
+        # Some modules view what they are given as one matrix, which a mere slice cannot be.
+        last = forward(stream[:, -keep:].contiguous())
+        return pad(last, (0, 0, stream.shape[1] - last.shape[1], 0))
 
     return narrow
 

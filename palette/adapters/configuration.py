@@ -1,71 +1,64 @@
-"""What an ``adapter_config.json`` may say: the law of the fields, and the scale of each module.
+r"""What an ``adapter_config.json`` may say: the law of the fields, and the scale of each module.
 
 The fields are an allowlist, since a field that Palette does not honour changes what PEFT computes.
-No pattern from a file is run as a regular expression (some take exponential time): ranks come from
-tensor shapes, and alphas match by name.
+No pattern from a file is run as a regular expression, since some take exponential time. PEFT takes a
+key of ``alpha_pattern`` as one, against a whole module path or what follows a dot in it, and the first
+key that fits decides. A key without metacharacters is therefore a path or a suffix of one; its dots,
+``\.``, a first ``^`` or ``.*\.`` and a last ``$`` are understood as what they nearly always mean. A table
+looks up the suffixes of a path, so that many keys cost no more than one.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+import reprlib
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.lora import BackboneIdentity
-from palette.adapters.patterns import Pattern, first, number, pattern
-from palette.adapters.strict_json import shown
 from palette.errors import AdapterError
 
-SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values of vLLM's ``max_lora_rank``; written adapters are padded to one of them."""
+JSON_LIMIT = 4 << 20
+"""Bytes of a text: a list of 45,000 full module paths takes some 3 MB."""
 
-HONOURED = frozenset(
-    {
-        "r",
-        "lora_alpha",
-        "use_rslora",
-        "use_dora",
-        "alpha_pattern",
-        "rank_pattern",
-        "target_parameters",
-        "base_model_name_or_path",
-    }
-)
+CONTAINER_LIMIT = 20_000
+DEPTH_LIMIT = 32
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 60, 60
+
+HONOURED = frozenset({
+    "r", "lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "target_parameters",
+    "base_model_name_or_path",
+})  # fmt: skip
 """Fields from which the function of an adapter is read."""
 
-IMMATERIAL = frozenset(
-    {
-        "auto_mapping",
-        "corda_config",
-        "eva_config",
-        "exclude_modules",
-        "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
-        "loftq_config",
-        "lora_dropout",
-        "lora_ga_config",
-        "megatron_core",
-        "peft_version",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "task_type",
-    }
-)
-"""Fields that concern training, or that the tensors themselves settle."""
+IMMATERIAL = frozenset({
+    "auto_mapping", "corda_config", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
+    "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
+    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules",
+    "task_type",
+})  # fmt: skip
+"""Fields that concern training or how a weight is stored, or that the tensors themselves settle."""
 
-NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {
+Pattern = Mapping[str, tuple[int, float]]
+"""The place of a key among the keys, and its value, by the key's normal form: a suffix of paths, ``^``
+and a whole path, or a dot and a suffix before which something stands."""
+
+PATTERN_KEY = re.compile(r"(\^|\.\*\\\.)?((?:[A-Za-z0-9_]|\\?-)(?:[A-Za-z0-9_]|\\?[.\-])*)\$?", re.ASCII)
+LARGEST_FLOAT = sys.float_info.max
+
+NEUTRAL_FIELDS: dict[str, tuple[tuple[object, ...], str]] = {
     "peft_type": (("LORA",), "another kind of adapter"),
     "bias": (("none", None), "biases of the backbone, which ΔW cannot hold"),
     "lora_bias": ((False, None), "a bias on lora_B, which ΔW cannot hold"),
     "modules_to_save": ((None, []), "whole modules trained beside LoRA"),
     "trainable_token_indices": ((None, [], {}), "trained token embeddings"),
     "layer_replication": ((None, []), "a backbone with replicated layers"),
-    "fan_in_fan_out": ((False, None), "transposed weights (Conv1D)"),
     "init_lora_weights": (
         (True, False, None, "gaussian", "orthogonal", "eva"),
         "an initialisation that changes the backbone's own weights",
@@ -112,65 +105,51 @@ def parse(fields: object, where: Path) -> Configuration:
         AdapterError: if they are not those of LoRA, or a value is not what it must be.
     """
     if not isinstance(fields, dict) or "peft_type" not in fields:
-        raise AdapterError(
-            "adapter_config.json must be PEFT's configuration of a LoRA",
-            got="no peft_type",
-            where=where,
-        )
-    refuse_foreign_fields(fields, where)
+        law = "adapter_config.json must be PEFT's configuration of a LoRA"
+        raise AdapterError(law, got="no peft_type", where=where)
+    _refuse_foreign_fields(fields, where)
+    parameters = _parameters(fields, where)
     base = fields.get("base_model_name_or_path")
-    rank = number(fields, "r", where)
+    rank = _number(fields, "r", where)
     if rank < 1 or rank != int(rank):
         raise AdapterError("r must be a whole number of at least 1", got=rank, where=where)
     return Configuration(
         rank=int(rank),
-        alpha=number(fields, "lora_alpha", where),
-        rslora=flag(fields, "use_rslora", where),
-        dora=flag(fields, "use_dora", where),
+        alpha=_number(fields, "lora_alpha", where),
+        rslora=_flag(fields, "use_rslora", where),
+        dora=_flag(fields, "use_dora", where),
         alphas=pattern(fields, "alpha_pattern", where),
         # Otherwise the ranks stand in the shapes, and the keys need not be understood.
-        ranks=pattern(fields, "rank_pattern", where) if parameters(fields, where) else {},
+        ranks=pattern(fields, "rank_pattern", where) if parameters else {},
         ranks_vary=bool(fields.get("rank_pattern")),
-        parameters=parameters(fields, where),
+        parameters=parameters,
         base=base if isinstance(base, str) and base else None,
     )
 
 
-def flag(fields: Mapping[str, Any], key: str, where: Path) -> bool:
-    """Whether the switch ``key`` is on; unset is off.
-
-    Raises:
-        AdapterError: if its value is neither true nor false.
-    """
+def _flag(fields: Mapping[str, Any], key: str, where: Path) -> bool:
+    """Whether the switch ``key`` is on; unset is off."""
     value = fields.get(key)
     if not isinstance(value, bool | None):
-        raise AdapterError(f"{key} must be true or false", got=shown(value), where=where)
+        raise AdapterError(f"{key} must be true or false", got=quoted(value), where=where)
     return value is True
 
 
-def parameters(fields: Mapping[str, Any], where: Path) -> tuple[str, ...]:
-    """The names in ``target_parameters``, sorted.
-
-    Raises:
-        AdapterError: if they are not names.
-    """
-    value = fields.get("target_parameters") or []
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise AdapterError("target_parameters must be a list of names", got=shown(value), where=where)
-    return tuple(sorted(set(value)))
+def _parameters(fields: Mapping[str, Any], where: Path) -> tuple[str, ...]:
+    """The names in ``target_parameters``, sorted."""
+    names = fields.get("target_parameters") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AdapterError("target_parameters must be a list of names", got=quoted(names), where=where)
+    return tuple(sorted(set(names)))
 
 
-def refuse_foreign_fields(fields: Mapping[str, Any], where: Path) -> None:
-    """Returns nothing; passes if every field is honoured, immaterial, neutral or unset.
-
-    Raises:
-        AdapterError: naming the first field that is none of these, and what it means.
-    """
+def _refuse_foreign_fields(fields: Mapping[str, Any], where: Path) -> None:
+    """Passes if every field is honoured, immaterial, neutral or unset."""
     for key in sorted(fields):
         value = fields[key]
-        if key in NEUTRAL:
-            accepted, reason = NEUTRAL[key]
-            if any(value is one or (value == one and type(value) is type(one)) for one in accepted):
+        if key in NEUTRAL_FIELDS:
+            accepted, reason = NEUTRAL_FIELDS[key]
+            if any(value is other or (value == other and type(value) is type(other)) for other in accepted):
                 continue
         elif key in HONOURED or key in IMMATERIAL or not value:
             continue
@@ -178,48 +157,107 @@ def refuse_foreign_fields(fields: Mapping[str, Any], where: Path) -> None:
             reason = "a field that Palette does not know how to honour"
         raise AdapterError(
             "an adapter must be plain LoRA",
-            got=f"{shown(key, 42)[1:-1]} = {shown(value)}, {reason}",
+            got=f"{quoted(key, 42)[1:-1]} = {quoted(value)}, {reason}",
             remedy="train it again as plain LoRA",
             where=where,
         )
 
 
-def served_rank(rank: int) -> int:
-    """The smallest rank of at least ``rank`` that vLLM serves.
+def pattern(fields: Mapping[str, Any], key: str, where: Path) -> dict[str, tuple[int, float]]:
+    """The values of ``alpha_pattern`` or ``rank_pattern`` by the normal form of their keys.
 
     Raises:
-        AdapterError: if ``rank`` is above the largest of them.
+        AdapterError: if it is no table of numbers, or a key is no name.
     """
-    for served in SERVED_RANKS:
-        if served >= rank:
-            return served
-    raise AdapterError(
-        f"an adapter's rank must be at most {SERVED_RANKS[-1]}",
-        got=rank,
-        remedy="give the merge a smaller --rank, and read the energy it retains",
-    )
+    values = fields.get(key) or {}
+    table: dict[str, tuple[int, float]] = {}
+    for place, name in enumerate(values if isinstance(values, dict) else [""]):
+        match = PATTERN_KEY.fullmatch(name)
+        if match is None:
+            raise AdapterError(
+                f"the keys of {key} must be module names or suffixes of them",
+                got=quoted(values, 120),
+                remedy="write the names out, since patterns from files are never run",
+                where=where,
+            )
+        normal = (match[1] or "")[:1] + match[2].replace("\\", "")
+        table.setdefault(normal, (place, _number(values, name, where)))
+    return table
 
 
-def fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
-    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1.
+def first(table: Pattern, name: str, default: float | None) -> float | None:
+    """The value of the first key that fits module ``name``, or the default."""
+    dots = [place for place, letter in enumerate(name) if letter == "."] if table else []
+    keys = [f"^{name}", name, *(name[dot + 1 :] for dot in dots), *(name[dot:] for dot in dots)]
+    return min((table[key] for key in keys if key in table), default=(0, default))[1]
 
-    A name with an index in brackets is an expert of the fused parameter before them.
-    The targets are full module paths, so that PEFT puts LoRA on exactly these modules.
+
+def _number(fields: Mapping[str, Any], key: str, where: Path) -> float:
+    """The finite number that stands under ``key``."""
+    value = fields.get(key)
+    # A whole number in a file may be larger than any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_FLOAT:
+        raise AdapterError(
+            f"{quoted(key, 62)[1:-1]} must be a finite number",
+            got="none" if value is None else quoted(value, 40),
+            where=where,
+        )
+    return float(value)
+
+
+def quoted(value: object, length: int = 60) -> str:
+    """A value from a stranger as ASCII of at most ``length`` characters, however large it is."""
+    return _SHORT.repr(value).encode("ascii", "backslashreplace").decode()[:length]
+
+
+def strict_json(text: str | bytes) -> Any:
+    """The value of a JSON text in which no key stands twice and every number is finite.
+
+    Raises:
+        ValueError: if the text is not such JSON, or is larger or deeper than any honest one.
     """
-    fused = sorted({name.partition("[")[0] for name in names if "[" in name})
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": backbone.name,
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "use_rslora": False,
-        "use_dora": False,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "modules_to_save": None,
-        "target_modules": sorted(name for name in names if "[" not in name),
-        **({"target_parameters": fused} if fused else {}),
-    }
+    if len(text) > JSON_LIMIT:
+        raise ValueError(f"{len(text)} bytes of JSON, more than {JSON_LIMIT}")
+    text = text.decode() if isinstance(text, bytes) else text
+    if text.count("[") + text.count("{") > CONTAINER_LIMIT:
+        raise ValueError(f"more than {CONTAINER_LIMIT} lists and tables")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"JSON deeper than {DEPTH_LIMIT} levels") from None
+    _check_depth(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key that stands twice")
+    return table
+
+
+def _no_number(constant: str) -> Any:
+    raise ValueError(f"the number {constant}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text[:20])
+
+
+def _check_depth(value: Any) -> None:
+    """Passes if ``value`` is shallow and its strings are Unicode."""
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        below = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item, *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str):
+                item.encode()
+        if not below:
+            return
+        level = below
+    raise ValueError(f"JSON deeper than {DEPTH_LIMIT} levels")

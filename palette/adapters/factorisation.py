@@ -1,4 +1,4 @@
-"""Low-rank factorisation of ΔW: exact sums, best truncation, and how much energy a rank keeps.
+"""Low-rank factorisation of ΔW: exact sums, best truncation, the energy a rank keeps, and interference.
 
 Energy is the squared Frobenius norm. A product of factors is truncated without forming ΔW: orthonormal
 bases of both factors, then an SVD of the small core R_B R_Aᵀ (Eckart-Young: no other matrix of that
@@ -14,10 +14,13 @@ from typing import NamedTuple
 
 import torch
 
-from palette.adapters.lora import Adapter, LoraModule
+from palette.adapters.lora import Adapter, LoraModule, module_inner_product, shared_modules
 from palette.shapes import Float, Tensor
 
 EPSILON = torch.finfo(torch.float64).eps
+
+SAMPLED_ENTRIES = 1 << 20
+"""Entries of a module whose signs are looked at, in whole rows; of a larger one every so many rows are."""
 
 
 class Truncation(NamedTuple):
@@ -42,7 +45,7 @@ class Spectrum(NamedTuple):
     rank: int
 
 
-class Basis(NamedTuple):
+class ColumnBasis(NamedTuple):
     """An orthonormal basis of a matrix's columns, as columns · transform, and the matrix in that basis."""
 
     columns: Float[Tensor, "d component"]
@@ -54,7 +57,7 @@ class Basis(NamedTuple):
         return self.columns @ (weights if self.transform is None else self.transform @ weights)
 
 
-def basis_of(matrix: Float[Tensor, "d component"]) -> Basis:
+def column_basis(matrix: Float[Tensor, "d component"]) -> ColumnBasis:
     """An orthonormal basis, by Cholesky of the Gram matrix where that is safe, and else by QR.
 
     The former takes a third of the time, and loses orthogonality with the square of the condition of
@@ -70,16 +73,16 @@ def basis_of(matrix: Float[Tensor, "d component"]) -> Basis:
             core = torch.linalg.cholesky(gram, upper=True)
             identity = torch.eye(len(gram), dtype=gram.dtype)
             inverse = torch.linalg.solve_triangular(core, identity, upper=True)
-            return Basis(unit, inverse, core * largest)
+            return ColumnBasis(unit, inverse, core * largest)
     columns, core = torch.linalg.qr(matrix)
-    return Basis(columns, None, core)
+    return ColumnBasis(columns, None, core)
 
 
-class Core(NamedTuple):
+class _Core(NamedTuple):
     """The singular value decomposition of B A in bases of B's and A's own: what its spectrum is made of."""
 
-    outputs: Basis
-    inputs: Basis
+    outputs: ColumnBasis
+    inputs: ColumnBasis
     left: Float[Tensor, "component component"]
     values: Float[Tensor, " component"]
     right: Float[Tensor, "component component"]
@@ -113,8 +116,8 @@ def truncate(module: LoraModule, rank: int | None = None, share: float = 1.0) ->
     the rank already are given back as they are, less null components.
     """
     module = module.trimmed()
-    core = core_of(module)
-    count = needed(core, rank, share)
+    core = _core_of(module)
+    count = _needed(core, rank, share)
     if core.rank == module.rank == count:
         total = energy(core.values)
         return Truncation(module, kept=total, total=total)
@@ -128,37 +131,32 @@ def factorise(delta: Float[Tensor, "d_out d_in"], rank: int | None = None, share
     return cut(Spectrum(left, values, right, int((values > tolerance).sum())), rank, share)
 
 
-def exact_rank(module: LoraModule) -> int:
-    """The numerical rank of ΔW: singular values above the rounding of float64."""
-    return core_of(module).rank
-
-
 def spectrum_of_factors(module: LoraModule) -> Spectrum:
     """The singular value decomposition of scale · B A, from the factors alone."""
-    return core_of(module).spectrum()
+    return _core_of(module).spectrum()
 
 
-def core_of(module: LoraModule) -> Core:
+def _core_of(module: LoraModule) -> _Core:
     """The core of scale · B A, from the factors alone.
 
     The tolerance of the rank is relative to the factors, not to ΔW: where components cancel, as in
     ΔW − ΔW, what is left is rounding and has rank 0.
     """
     factors = module.folded().trimmed().balanced()
-    outputs, inputs = basis_of(factors.lora_B), basis_of(factors.lora_A.T)
+    outputs, inputs = column_basis(factors.lora_B), column_basis(factors.lora_A.T)
     left, values, right = torch.linalg.svd(outputs.core @ inputs.core.T, full_matrices=False)
     size = float(outputs.core.norm()) * float(inputs.core.norm())
     tolerance = EPSILON * max(*factors.shape, factors.rank) * size
-    return Core(outputs, inputs, left, values, right, int((values > tolerance).sum()))
+    return _Core(outputs, inputs, left, values, right, int((values > tolerance).sum()))
 
 
-def needed(spectrum: Spectrum | Core, rank: int | None, share: float) -> int:
+def _needed(spectrum: Spectrum | _Core, rank: int | None, share: float) -> int:
     """The fewest components that hold the ``share`` of the energy, and at most ``rank``."""
     most = spectrum.rank if rank is None else min(rank, spectrum.rank)
     if share >= 1 or not most:
         return most
-    held = spectrum.values[: spectrum.rank].square().cumsum(0)
-    return min(most, int(torch.searchsorted(held, share * held[-1])) + 1)
+    cumulative = spectrum.values[: spectrum.rank].square().cumsum(0)
+    return min(most, int(torch.searchsorted(cumulative, share * cumulative[-1])) + 1)
 
 
 def cut(spectrum: Spectrum, rank: int | None = None, share: float = 1.0) -> Truncation:
@@ -166,7 +164,7 @@ def cut(spectrum: Spectrum, rank: int | None = None, share: float = 1.0) -> Trun
 
     The largest entry of every left singular vector is made positive.
     """
-    rank = needed(spectrum, rank, share)
+    rank = _needed(spectrum, rank, share)
     left, values, right = spectrum.left[:, :rank], spectrum.values[:rank], spectrum.right[:rank]
     if rank:
         largest = left.gather(0, left.abs().argmax(dim=0, keepdim=True))
@@ -202,10 +200,47 @@ def overlap(first: Adapter, second: Adapter) -> float:
     The mean over shared modules of ‖Q₁ᵀQ₂‖² / min(r₁, r₂), with Q an orthonormal basis of a delta's
     row space; two random ones of rank r in d dimensions share r / d of it.
     """
-    found = []
-    for name in sorted(set(first.modules) & set(second.modules)):
+    shares = []
+    for name in shared_modules(first, second):
         spectra = [spectrum_of_factors(adapter.modules[name]) for adapter in (first, second)]
-        one, other = (spectrum.right[: spectrum.rank] for spectrum in spectra)
-        if least := min(len(one), len(other)):
-            found.append(float((one @ other.T).square().sum()) / least)
-    return math.fsum(found) / len(found) if found else 0.0
+        rows, other_rows = (spectrum.right[: spectrum.rank] for spectrum in spectra)
+        if least := min(len(rows), len(other_rows)):
+            shares.append(float((rows @ other_rows.T).square().sum()) / least)
+    return math.fsum(shares) / len(shares) if shares else 0.0
+
+
+def sign_conflict(first: Adapter, second: Adapter) -> float:
+    """The share in [0, 1] of what both move that one pushes up and the other down.
+
+    Σ over entries of min(|ΔW₁|, |ΔW₂|) where their signs differ, over the same sum wherever. Two random
+    adapters have 0.5; it is what TIES elects between (arXiv 2306.01708).
+    """
+    against, both = [], []
+    for name in shared_modules(first, second):
+        delta, other = (sampled_rows(adapter.modules[name]) for adapter in (first, second))
+        least = torch.minimum(delta.abs(), other.abs())
+        both.append(float(least.sum(dtype=torch.float64)))
+        against.append(float(least[delta.sign() != other.sign()].sum(dtype=torch.float64)))
+    total = math.fsum(both)
+    return math.fsum(against) / total if total else 0.0
+
+
+def sampled_rows(module: LoraModule) -> Float[Tensor, "row d_in"]:
+    """The rows of ΔW whose signs are looked at, in float32."""
+    d_out, d_in = module.shape
+    step = max(1, math.ceil(d_out * d_in / SAMPLED_ENTRIES))
+    factors = module.folded(torch.float32)
+    return factors.lora_B[::step] @ factors.lora_A
+
+
+def dominance(first: Adapter, second: Adapter) -> float:
+    """The share in [0, 1] of the first in the energy that both have in the modules they share.
+
+    ‖ΔW₁‖² / (‖ΔW₁‖² + ‖ΔW₂‖²); 0.5 where they are equally large, or share nothing.
+    """
+    names = shared_modules(first, second)
+    energies = [
+        math.fsum(module_inner_product(adapter.modules[name], adapter.modules[name]) for name in names)
+        for adapter in (first, second)
+    ]
+    return energies[0] / sum(energies) if sum(energies) else 0.5

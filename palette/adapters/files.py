@@ -1,54 +1,61 @@
-"""Adapter files in any layout, read strictly.
+"""Adapter files in any layout, read strictly: a module is read when it is asked for, one at a time.
 
-Reading refuses what it cannot honour and says why; nothing is dropped.
+Reading refuses what it cannot honour and says why; nothing is dropped. Nothing is kept either, so that
+memory holds one module however large the file is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.configuration import Configuration, parse
-from palette.adapters.dora import WeightOf
-from palette.adapters.experts import split
-from palette.adapters.header import read_header
-from palette.adapters.layouts import layered
-from palette.adapters.lora import Adapter, BackboneIdentity
-from palette.adapters.metadata import CONFIG, card_of, stated_fields
-from palette.adapters.strict_json import shown
-from palette.adapters.tensors import StoredModules
-from palette.adapters.writing import WEIGHTS
-from palette.errors import AdapterError
+import torch
 
-FRAME = ("backbone", "config", "format")
+from palette.adapters.configuration import JSON_LIMIT, Configuration, parse, quoted, strict_json
+from palette.adapters.header import DTYPES, READ_DTYPES, Entry, Header, damaged, read_header, read_stored
+from palette.adapters.layouts import Expert, Layout, Roles, expert_modules, layered
+from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, WeightOf, dora_as_lora
+from palette.adapters.writing import CONFIG, WEIGHTS
+from palette.errors import AdapterError
+from palette.files import CARD_KEY
+from palette.shapes import Tensor
+
+CARD_FRAME = ("backbone", "config", "format")
 """The entries of a written card that belong to the file, not to the adapter."""
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+COPIES = ("adapter_config", "lora_adapter_metadata")
+"""Metadata keys under which others keep the configuration as JSON; the second is diffusers'."""
+
+CONSISTENT = ("r", "lora_alpha", "use_rslora", "target_modules")
+"""The fields in which ``adapter_config.json`` and its copy in the card must agree."""
 
 
 def open_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     """The adapter at ``path``, whose modules are read from the file each time they are asked for.
 
     Its names, shapes and configuration are checked now, and that the factors are finite when they are
-    read, so that memory holds one module at a time. ``weight_of`` gives the backbone's weights, which
-    only DoRA needs.
+    read. ``weight_of`` gives the backbone's weights, which only DoRA needs.
 
     Raises:
         AdapterError: if it is missing, damaged, foreign, or not LoRA; on reading a module, also if the
             file has changed since.
     """
-    weights, config = locate(path)
+    weights, config = adapter_paths(path)
     header = read_header(weights)
     card = card_of(header)
     layout, roles = layered(header.entries, weights)
-    stated = stated_fields(config, header, card, layout)
+    stated = _stated_fields(config, header, card, layout)
     configuration = Configuration() if stated is None else parse(*stated)
-    check_dora(roles, configuration, weight_of, weights)
-    parts, experts = split(roles, header.entries, configuration, weights)
+    _check_dora(roles, configuration, weight_of, weights)
+    parts, experts = expert_modules(roles, header.entries, configuration, weights)
     modules = StoredModules(header, parts, experts, configuration, weight_of)
-    backbone = backbone_of(card, configuration, weights)
-    return Adapter(modules, backbone, {key: card[key] for key in card if key not in FRAME})
+    backbone = _backbone_of(card, configuration, weights)
+    return Adapter(modules, backbone, {key: card[key] for key in card if key not in CARD_FRAME})
 
 
 def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
@@ -60,20 +67,111 @@ def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
         AdapterError: if it is missing, damaged, foreign, or not LoRA.
     """
     adapter = open_adapter(path, weight_of)
-    return Adapter({name: adapter.modules[name] for name in adapter.modules}, adapter.backbone, adapter.card)
+    return Adapter(dict(adapter.modules), adapter.backbone, adapter.card)
 
 
-def check_dora(
-    roles: Mapping[str, Mapping[str, str]],
-    configuration: Configuration,
-    weight_of: WeightOf | None,
-    where: Path,
-) -> None:
-    """Returns nothing; passes if every module has magnitudes, and a weight to rescale, or none has.
+def adapter_paths(path: Path) -> tuple[Path, Path]:
+    """The paths of an adapter's weights and of its configuration, which may be missing.
 
     Raises:
-        AdapterError: if DoRA has no weights to work on, or the configuration says otherwise.
+        AdapterError: if there is nothing, or only a pickle.
     """
+    weights, config = path / WEIGHTS, path / CONFIG
+    for stored in sorted(path.glob("adapter_model.*")) if path.is_dir() else [path]:
+        if stored.suffix in PICKLES and not weights.is_file():
+            raise AdapterError(
+                "an adapter must be stored as safetensors",
+                got="a pickle, which can run code when it is read",
+                remedy="save it again with safe_serialization=True",
+                where=stored,
+            )
+    if path.is_dir():
+        law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
+        for needed in (weights, config):
+            if not needed.is_file():
+                raise AdapterError(law, got=f"no {needed.name}", where=path)
+        return weights, config
+    if not path.is_file() or path.suffix != ".safetensors":
+        got = "another file" if path.is_file() else "nothing there"
+        raise AdapterError("an adapter must be a folder or a .safetensors file", got=got, where=path)
+    return path, path.with_name(CONFIG)
+
+
+def card_of(header: Header) -> dict[str, Any]:
+    """The card in a file's metadata; empty if there is none.
+
+    Raises:
+        AdapterError: if it is not a JSON object.
+    """
+    return _json_object(header, CARD_KEY) or {}
+
+
+def _json_object(header: Header, key: str) -> dict[str, Any] | None:
+    """The JSON object that the metadata hold under ``key``, or None if they hold nothing there."""
+    if key not in header.metadata:
+        return None
+    try:
+        value = strict_json(header.metadata[key])
+        if not isinstance(value, dict):
+            raise ValueError("what is not an object")
+    except ValueError as error:
+        raise damaged(header.path, ValueError(f"in its metadata {key}: {error}")) from error
+    return value
+
+
+def _stated_fields(
+    config: Path, header: Header, card: Mapping[str, Any], layout: Layout
+) -> tuple[object, Path] | None:
+    """The fields of the configuration and the file they stand in; None if the layout needs none."""
+    copy, keys = _copied_fields(header, card, layout)
+    if config.is_file():
+        fields = _read_config(config)
+        if isinstance(copy, dict) and isinstance(fields, dict):
+            for key in keys:
+                if copy.get(key) != fields.get(key):
+                    raise AdapterError(
+                        f"{CONFIG} and the card in the weights must agree",
+                        got=f"another {key}",
+                        remedy="write the adapter again, or merge it with --weights to scale it",
+                        where=config,
+                    )
+        return fields, config
+    if copy is None and not layout.implied:
+        raise AdapterError(
+            f"an adapter must have its {CONFIG}",
+            got="weights alone",
+            remedy="put the one it was saved with beside it",
+            where=header.path,
+        )
+    return None if copy is None else (copy, header.path)
+
+
+def _copied_fields(header: Header, card: Mapping[str, Any], layout: Layout) -> tuple[Any, tuple[str, ...]]:
+    """The configuration in the header, if any, and the fields in which it must agree with the file's."""
+    if card.get("config") is not None:
+        return card["config"], CONSISTENT
+    fields = next((copy for key in COPIES if (copy := _json_object(header, key)) is not None), None)
+    if fields and layout.prefix and all(name.startswith(layout.prefix) for name in fields):
+        fields = {name.removeprefix(layout.prefix): value for name, value in fields.items()}
+    # Others write target_modules, a set, in any order.
+    return fields, CONSISTENT[:3]
+
+
+def _read_config(config: Path) -> object:
+    try:
+        with config.open("rb") as stream:
+            return strict_json(stream.read(JSON_LIMIT + 1))
+    except (OSError, ValueError) as error:
+        raise AdapterError(
+            f"{CONFIG} must be valid JSON",
+            got=ascii(str(error))[1:-1][:160],
+            remedy="copy or train the adapter again",
+            where=config,
+        ) from error
+
+
+def _check_dora(roles: Roles, configuration: Configuration, weight_of: WeightOf | None, where: Path) -> None:
+    """Passes if every module has magnitudes, and a weight to rescale, or none has."""
     for name in roles:
         if ("magnitude" in roles[name]) != configuration.dora:
             raise AdapterError(
@@ -91,56 +189,8 @@ def check_dora(
         )
 
 
-def locate(path: Path) -> tuple[Path, Path]:
-    """The paths of an adapter's weights and of its configuration, which may be missing.
-
-    Raises:
-        AdapterError: if there is nothing, or only a pickle.
-    """
-    if path.is_dir():
-        weights, config = path / WEIGHTS, path / CONFIG
-        for pickle in sorted(path.glob("adapter_model.*")):
-            if not weights.is_file():
-                refuse_pickle(pickle)
-        for needed in (weights, config):
-            if not needed.is_file():
-                raise AdapterError(
-                    f"an adapter folder must hold {WEIGHTS} and {CONFIG}",
-                    got=f"no {needed.name}",
-                    where=path,
-                )
-        return weights, config
-    refuse_pickle(path)
-    if not path.is_file() or path.suffix != ".safetensors":
-        raise AdapterError(
-            "an adapter must be a folder or a .safetensors file",
-            got="another file" if path.is_file() else "nothing there",
-            where=path,
-        )
-    return path, path.with_name(CONFIG)
-
-
-def refuse_pickle(path: Path) -> None:
-    """Returns nothing; passes if the name of a file does not say that it is a pickle.
-
-    Raises:
-        AdapterError: if it does.
-    """
-    if path.suffix in PICKLES:
-        raise AdapterError(
-            "an adapter must be stored as safetensors",
-            got="a pickle, which can run code when it is read",
-            remedy="save it again with safe_serialization=True",
-            where=path,
-        )
-
-
-def backbone_of(card: Mapping[str, Any], configuration: Configuration, where: Path) -> BackboneIdentity:
-    """The backbone that the card names, or else the configuration.
-
-    Raises:
-        AdapterError: if the card's entry is not a name and a fingerprint.
-    """
+def _backbone_of(card: Mapping[str, Any], configuration: Configuration, where: Path) -> BackboneIdentity:
+    """The backbone that the card names, or else the configuration."""
     stated = card.get("backbone", {"name": configuration.base})
     if isinstance(stated, dict):
         name, fingerprint = stated.get("name"), stated.get("fingerprint")
@@ -148,7 +198,97 @@ def backbone_of(card: Mapping[str, Any], configuration: Configuration, where: Pa
             return BackboneIdentity(name, fingerprint)
     raise AdapterError(
         "a card's backbone must have a name and a fingerprint",
-        got=shown(stated, 80),
+        got=quoted(stated, 80),
         remedy="train the adapter again",
         where=where,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModules(Mapping[str, LoraModule]):
+    """The modules of a file by their paths; each is read anew, and checked, when it is asked for."""
+
+    header: Header
+    roles: Roles
+    experts: Mapping[str, Expert]
+    configuration: Configuration
+    weight_of: WeightOf | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.roles:
+            problem = _misfit(self.entries_of(name), self.configuration)
+            if problem is not None:
+                raise _unfit(name, problem, self.header.path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.roles)
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.roles
+
+    def entries_of(self, name: str) -> dict[str, Entry]:
+        """The header's entry of each role in module ``name``, with the shape that the module has."""
+        entries = {role: self.header.entries[key] for role, key in self.roles[name].items()}
+        return self.experts[name].of_entries(entries) if name in self.experts else entries
+
+    def __getitem__(self, name: str) -> LoraModule:
+        keys = self.roles[name]
+        factors = dict(zip(keys, read_stored(self.header, tuple(keys.values())), strict=True))
+        if name in self.experts:
+            factors = self.experts[name].of_factors(factors)
+        module = joined_factors(name, factors, self.configuration, self.header.path)
+        if "magnitude" not in factors or self.weight_of is None:
+            return module
+        return dora_as_lora(name, module, factors["magnitude"], self.weight_of(name))
+
+
+def _misfit(entries: Mapping[str, Entry], configuration: Configuration) -> str | None:
+    """What does not fit among the stored factors of a module, or between them and the configuration."""
+    down, up = entries["lora_A"], entries["lora_B"]
+    alpha, magnitude = entries.get("alpha"), entries.get("magnitude")
+    sizes = down.shape + up.shape
+    if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1] or 0 in sizes:
+        return f"lora_A {list(down.shape)} and lora_B {list(up.shape)}"
+    if not (configuration.ranks_vary or configuration.rank in (None, down.shape[0])):
+        return f"rank {down.shape[0]} where the configuration says {configuration.rank}"
+    if down.dtype not in DTYPES or up.dtype not in DTYPES:
+        return f"{down.dtype} and {up.dtype}"
+    if alpha is not None and (alpha.dtype not in READ_DTYPES or math.prod(alpha.shape) != 1):
+        return f"an alpha {alpha.dtype} {list(alpha.shape)}"
+    if magnitude is not None and (magnitude.dtype not in DTYPES or magnitude.shape != up.shape[:1]):
+        return f"a magnitude {magnitude.dtype} {list(magnitude.shape)}"
+    return None
+
+
+def _unfit(name: str, problem: str, where: Path) -> AdapterError:
+    return AdapterError(
+        "the factors of a module must be finite float matrices [rank d_in] and [d_out rank]",
+        got=f"{problem} for {name[:120]}",
+        remedy="train or export it again",
+        where=where,
+    )
+
+
+def joined_factors(
+    name: str, factors: Mapping[str, Tensor], configuration: Configuration, where: Path
+) -> LoraModule:
+    """One module from its factors, in float32, with the scale that its alpha gives it.
+
+    Raises:
+        AdapterError: if a factor is not finite, or its alpha is not the configuration's.
+    """
+    numbers = {role: factor.float() for role, factor in factors.items()}
+    if not all(torch.isfinite(factor).all() for factor in numbers.values()):
+        raise _unfit(name, "NaN or infinity", where)
+    down, up = numbers["lora_A"], numbers["lora_B"]
+    scale = configuration.scale(name, down.shape[0])
+    if "alpha" in numbers:
+        alpha, stated = float(numbers["alpha"]), configuration.alpha_of(name)
+        # bfloat16 keeps three digits of it.
+        if stated is not None and abs(alpha - stated) > abs(stated) / 100:
+            raise _unfit(name, f"alpha {alpha:g} where the configuration says {stated:g}", where)
+        scale = alpha / down.shape[0] if stated is None else scale
+    return LoraModule(down, up, scale)

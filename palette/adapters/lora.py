@@ -5,6 +5,13 @@ adapter. What is measured here is a function of ΔW, computed from the factors i
 forming it:
 
     ⟨ΔWᵢ, ΔWⱼ⟩ = scaleᵢ scaleⱼ Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ)
+
+DoRA (2402.09353) is a ΔW too, once the backbone's own weight W is known. It gives each row of
+W + s B A the length that its magnitude vector m says, so that
+
+    ΔW = c ∘ (W + s B A) − W = (c − 1) ∘ W + c ∘ s B A    with    c = m / ‖W + s B A‖ by rows
+
+The first term has the rank of W in general, so that no factors smaller than W hold ΔW.
 """
 
 from __future__ import annotations
@@ -18,7 +25,11 @@ from typing import Any
 
 import torch
 
+from palette.errors import AdapterError
 from palette.shapes import Float, Int, Tensor
+
+WeightOf = Callable[[str], Tensor]
+"""The backbone's own weight [d_out, d_in] of a module, by the module's path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +157,34 @@ def feed(update: Callable[[Any], None], name: str, module: LoraModule) -> None:
         update(factor.detach().cpu().float().contiguous().view(-1).numpy())
 
 
+def dora_as_lora(
+    name: str, module: LoraModule, magnitude: Float[Tensor, " row"], weight: Float[Tensor, "out in"]
+) -> LoraModule:
+    """The ΔW of DoRA as factors of rank min(d_out, d_in), one of them the identity, in float32.
+
+    It is computed in float64 as PEFT defines it, and rounded once.
+
+    Raises:
+        AdapterError: if the weight or the magnitudes do not fit, or a row of W + s B A is null.
+    """
+    d_out, d_in = module.shape
+    remedy = "convert the adapter with the backbone it was made for"
+    if tuple(weight.shape) != module.shape or len(magnitude) != d_out:
+        raise AdapterError(
+            f"DoRA's weight and magnitudes must fit its factors, {d_out}×{d_in}",
+            got=f"{list(weight.shape)} and {list(magnitude.shape)} for {name}",
+            remedy=remedy,
+        )
+    adapted = weight.double() + module.delta()
+    rescaled = magnitude.double() / torch.linalg.vector_norm(adapted, dim=1)
+    delta = (rescaled[:, None] * adapted - weight.double()).float()
+    if not torch.isfinite(delta).all():
+        raise AdapterError(
+            "DoRA must give a finite ΔW", got=f"a null row, NaN or infinity for {name}", remedy=remedy
+        )
+    return LoraModule(torch.eye(d_in), delta) if d_in <= d_out else LoraModule(delta, torch.eye(d_out))
+
+
 def module_inner_product(first: LoraModule, second: LoraModule) -> float:
     """The Frobenius inner product of two ΔW of one module, in factor space."""
     outputs = first.lora_B.double().T @ second.lora_B.double()
@@ -153,10 +192,15 @@ def module_inner_product(first: LoraModule, second: LoraModule) -> float:
     return first.scale * second.scale * float((outputs * inputs).sum())
 
 
+def shared_modules(first: Adapter, second: Adapter) -> list[str]:
+    """The names of the modules that both adapt, sorted."""
+    return sorted(set(first.modules) & set(second.modules))
+
+
 def inner_product(first: Adapter, second: Adapter) -> float:
     """The Frobenius inner product of two adapters' ΔW over the modules they share."""
-    shared = sorted(set(first.modules) & set(second.modules))
-    return math.fsum(module_inner_product(first.modules[name], second.modules[name]) for name in shared)
+    names = shared_modules(first, second)
+    return math.fsum(module_inner_product(first.modules[name], second.modules[name]) for name in names)
 
 
 def norm(adapter: Adapter) -> float:

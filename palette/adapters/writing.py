@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,27 +19,25 @@ from typing import IO, Any
 import torch
 from torch.nn.functional import pad
 
-from palette.adapters.configuration import SERVED_RANKS, fields_for, served_rank
-from palette.adapters.experts import EXPERT_NAME, stack_of, stacking
-from palette.adapters.layouts import MODULE_NAME, PREFIX
+from palette.adapters.header import DTYPES
+from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
-from palette.adapters.metadata import CONFIG
 from palette.errors import AdapterError
 from palette.files import atomic, header_of, spooled
-from palette.shapes import Tensor
+from palette.shapes import Float, Tensor
 
 WEIGHTS = "adapter_model.safetensors"
-FORMAT = "palette-adapter/1"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+CONFIG = "adapter_config.json"
+ADAPTER_FORMAT = "palette-adapter/1"
+STORED = {dtype: name for name, dtype in DTYPES.items()}
+"""The format's name of each type in floating point."""
+
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values of vLLM's ``max_lora_rank``; written adapters are padded to one of them."""
 
 
-@dataclass(frozen=True)
-class Spooled:
-    """One factor in the spool: where it starts, and its shape."""
-
-    offset: int
-    shape: tuple[int, int]
+Spooled = tuple[int, tuple[int, int]]
+"""One factor in the spool: where it starts, and its shape."""
 
 
 @dataclass
@@ -61,9 +59,11 @@ class AdapterWriter:
         Raises:
             AdapterError: if its name is no module path or out of order, or a factor is not finite.
         """
-        if self.factors and name <= max(self.factors):
+        if self.factors and name <= next(reversed(self.factors)):
             raise AdapterError("modules must be written in the order of their names", got=name)
-        module = writable(name, rounded(module.canonical(), self.dtype))
+        canonical = module.canonical()
+        module = LoraModule(canonical.lora_A.to(self.dtype), canonical.lora_B.to(self.dtype))
+        _require_writable(name, module)
         feed(self._digest.update, name, module)
         self.factors[name] = (self._put(module.lora_A), self._put(module.lora_B))
         self.rank = max(self.rank, module.rank)
@@ -86,10 +86,9 @@ class AdapterWriter:
         """
         if not self.factors:
             raise AdapterError("an adapter must adapt a module", got="none", where=self.folder)
-        rank = written_rank(self.rank, rank)
-        fields = fields_for(sorted(self.factors), self.backbone, rank)
-        backbone = {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint}
-        card = {**card, "format": FORMAT, "backbone": backbone, "config": fields}
+        rank = served_rank(self.rank, rank)
+        fields = _fields_for(sorted(self.factors), self.backbone, rank)
+        card = {**card, "format": ADAPTER_FORMAT, "backbone": vars(self.backbone), "config": fields}
         with atomic(self.folder / CONFIG) as staged:
             staged.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
             with atomic(self.folder / WEIGHTS) as weights, weights.open("wb") as stream:
@@ -97,19 +96,20 @@ class AdapterWriter:
         return rank
 
     def _write(self, stream: IO[bytes], rank: int, card: Mapping[str, Any]) -> None:
-        groups = stacking(self.factors)
+        groups = _stacking(self.factors)
         paths = sorted(groups, key=lambda path: f"{path}.lora")
         shapes = {}
         for path in paths:
-            count, (down, up) = len(groups[path]), self.factors[groups[path][0]]
-            shapes[f"{PREFIX}{path}.lora_A.weight"] = (count * rank, down.shape[1])
-            shapes[f"{PREFIX}{path}.lora_B.weight"] = (up.shape[0], count * rank)
+            (_, (_, d_in)), (_, (d_out, _)) = self.factors[groups[path][0]]
+            components = len(groups[path]) * rank
+            shapes[f"{PREFIX}{path}.lora_A.weight"] = (components, d_in)
+            shapes[f"{PREFIX}{path}.lora_B.weight"] = (d_out, components)
         width = torch.empty(0, dtype=self.dtype).element_size()
         stored = STORED[self.dtype]
         stream.write(header_of({key: (stored, shape, width) for key, shape in shapes.items()}, card))
         for path in paths:
             whole = [self._padded(name, rank) for name in groups[path]]
-            module = whole[0] if len(whole) == 1 else stack_of(whole)
+            module = whole[0] if len(whole) == 1 else _stacked(whole)
             for factor in (module.lora_A, module.lora_B):
                 stream.write(bits(factor).numpy().data)
 
@@ -122,11 +122,12 @@ class AdapterWriter:
     def _put(self, factor: Tensor) -> Spooled:
         offset = self.spool.tell()
         self.spool.write(bits(factor).numpy().data)
-        return Spooled(offset, (factor.shape[0], factor.shape[1]))
+        return offset, (factor.shape[0], factor.shape[1])
 
     def _get(self, factor: Spooled) -> Tensor:
-        whole = torch.empty(factor.shape, dtype=self.dtype)
-        self.spool.seek(factor.offset)
+        offset, shape = factor
+        whole = torch.empty(shape, dtype=self.dtype)
+        self.spool.seek(offset)
         self.spool.readinto(bits(whole).numpy().data)
         return whole
 
@@ -157,22 +158,13 @@ def write_adapter(folder: Path, adapter: Adapter, *, rank: int | None = None) ->
         return writer.finish(adapter.card, rank)
 
 
-def rounded(module: LoraModule, dtype: torch.dtype) -> LoraModule:
-    """A canonical module with its factors in ``dtype``, each rounded once."""
-    return LoraModule(module.lora_A.to(dtype), module.lora_B.to(dtype))
-
-
 def bits(factor: Tensor) -> Tensor:
     """The bits of a factor as integers, which numpy has for every width."""
     return factor.detach().cpu().contiguous().view(torch.int32 if factor.element_size() == 4 else torch.int16)
 
 
-def writable(name: str, module: LoraModule) -> LoraModule:
-    """``module`` itself, if it can be read back once it is written.
-
-    Raises:
-        AdapterError: if its name is no module path, or a factor is not finite.
-    """
+def _require_writable(name: str, module: LoraModule) -> None:
+    """Passes if ``module`` can be read back once it is written."""
     if not (MODULE_NAME.fullmatch(name) or EXPERT_NAME.fullmatch(name)):
         raise AdapterError("a module must be named by its path in the backbone", got=ascii(name)[:80])
     if not (torch.isfinite(module.lora_A).all() and torch.isfinite(module.lora_B).all()):
@@ -181,22 +173,86 @@ def writable(name: str, module: LoraModule) -> LoraModule:
             got=f"NaN or infinity for {name}",
             remedy="check the weights of the merge, or train it again",
         )
-    return module
 
 
-def written_rank(needed: int, asked: int | None) -> int:
+def served_rank(needed: int, asked: int | None = None) -> int:
     """The uniform rank to write: ``asked``, or the smallest that vLLM serves and that is enough.
 
     Raises:
         AdapterError: if there is no such rank.
     """
-    smallest = served_rank(needed)
-    if asked is None:
-        return smallest
-    if asked < needed or asked not in SERVED_RANKS:
+    smallest = next((rank for rank in SERVED_RANKS if rank >= needed), None)
+    if smallest is None:
         raise AdapterError(
-            f"a written rank must be one of {', '.join(map(str, SERVED_RANKS))}, and large enough",
-            got=f"{asked} for an adapter of rank {needed}",
-            remedy=f"write it at {smallest} or more",
+            f"an adapter's rank must be at most {SERVED_RANKS[-1]}",
+            got=needed,
+            remedy="give the merge a smaller --rank, and read the energy it retains",
         )
-    return asked
+    if asked is None or (asked >= needed and asked in SERVED_RANKS):
+        return asked or smallest
+    raise AdapterError(
+        f"a written rank must be one of {', '.join(map(str, SERVED_RANKS))}, and large enough",
+        got=f"{asked} for an adapter of rank {needed}",
+        remedy=f"write it at {smallest} or more",
+    )
+
+
+def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
+    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1.
+
+    A name with an index in brackets is an expert of the fused parameter before them.
+    The targets are full module paths, so that PEFT puts LoRA on exactly these modules.
+    """
+    fused = sorted({name.partition("[")[0] for name in names if "[" in name})
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": backbone.name,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "use_dora": False,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "modules_to_save": None,
+        "target_modules": sorted(name for name in names if "[" not in name),
+        **({"target_parameters": fused} if fused else {}),
+    }
+
+
+def _stacking(names: Iterable[str]) -> dict[str, list[str]]:
+    """The modules that stand under each path of PEFT's file: one, or the experts of a parameter in order."""
+    paths: dict[str, list[str]] = {}
+    fused: dict[str, dict[int, str]] = {}
+    for name in names:
+        match = EXPERT_NAME.fullmatch(name)
+        if match is None:
+            paths[name] = [name]
+        else:
+            fused.setdefault(match[1], {})[int(match[2])] = name
+    leaves: dict[str, list[str]] = {}
+    for name, experts in fused.items():
+        if sorted(experts) != list(range(len(experts))):
+            raise AdapterError("a fused parameter must have all its experts", got=f"a hole in {name[:120]}")
+        owner, _, leaf = name.rpartition(".")
+        leaves.setdefault(owner, []).append(leaf)
+    for owner, siblings in leaves.items():
+        # Otherwise PEFT would not know which parameter is which.
+        if len(siblings) > 1 and sorted(siblings) != sorted(PAIR):
+            raise AdapterError(
+                "a module's fused parameters must be one, or gate_up_proj and down_proj",
+                got=f"{', '.join(sorted(siblings))} of {owner[:120]}",
+            )
+        for leaf in siblings:
+            inner = len(siblings) > 1 and leaf == PAIR[0]
+            experts = fused[f"{owner}.{leaf}"]
+            paths[owner + INNER * inner] = [experts[index] for index in range(len(experts))]
+    return paths
+
+
+def _stacked(experts: list[LoraModule]) -> LoraModule:
+    """One module that holds the factors of all experts as PEFT orders them; its ΔW means nothing."""
+    up: Float[Tensor, "d_out rank expert"] = torch.stack([expert.lora_B for expert in experts], dim=2)
+    return LoraModule(torch.cat([expert.lora_A for expert in experts]), up.flatten(1))

@@ -1,4 +1,4 @@
-"""The linear modules of each block that write to the residual stream, found by what they do."""
+"""The linear modules of a model, and those of each block that write to the residual stream."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from palette.errors import BackboneError
-from palette.shapes import Tensor
+from palette.shapes import Float, Tensor
+
+LINEAR = (nn.Linear, Conv1D)
+"""What takes a LoRA. The second, GPT-2's, keeps its weight as [d_in, d_out]."""
+
+
+def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
+    """The outputs and the inputs of a linear module; None of any other."""
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    d_out, d_in = (getattr(module, f"{side}_features", None) for side in ("out", "in"))
+    return None if d_out is None or d_in is None else (d_out, d_in)
+
+
+def linear_weight(module: nn.Module) -> Float[Tensor, "d_out d_in"]:
+    """The weight of a linear module, whichever way it keeps it."""
+    weight = module.get_parameter("weight")
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 @torch.no_grad()
@@ -26,7 +44,7 @@ def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids:
         BackboneError: if a block still writes with all of them silent, as fused experts do.
     """
     silent = [
-        [name for name, module in block.named_modules() if getattr(module, "out_features", None) == width]
+        [name for name, module in block.named_modules() if (linear_shape(module) or (None,))[0] == width]
         for block in blocks
     ]
     order: list[str] = []

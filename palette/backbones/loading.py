@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
@@ -86,11 +87,8 @@ def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
     Models that see were saved with other names than they have now. Of a folder that no model of the
     library's can be built of, none.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            model = _class_of(folder).from_config(config)
-    except Exception:  # A damaged configuration, or one of another library, may fail in any way.
+    model = _without_weights(folder)
+    if model is None:
         return {}
     rules = get_model_conversion_mapping(model)
     renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
@@ -100,6 +98,23 @@ def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
         key: rename_source_key(key, renaming, converting, model.base_model_prefix, own) for key in stored
     }
     return {key: name for key, (name, converted) in named.items() if converted is None and name in own}
+
+
+def transposed_modules(folder: Path) -> frozenset[str]:
+    """The paths of the modules whose weight is [d_in, d_out], the library's Conv1D; see ``loaded_names``."""
+    model = _without_weights(folder)
+    modules = model.named_modules() if model is not None else ()
+    return frozenset(name for name, module in modules if isinstance(module, Conv1D))
+
+
+def _without_weights(folder: Path) -> Any | None:
+    """The model of a folder without its numbers; None where no model of the library's can be built."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            return _class_of(folder).from_config(config)
+    except Exception:  # A damaged configuration, or one of another library, may fail in any way.
+        return None
 
 
 def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from palette.directions.candidates import CANDIDATES, Directions, candidates, separation
 from palette.directions.interventions import (
-    METHODS,
+    INTERVENTIONS,
     Intervention,
     StrengthKernel,
     editing,
@@ -13,7 +13,7 @@ from palette.directions.moments import StreamingMoments
 
 __all__ = [
     "CANDIDATES",
-    "METHODS",
+    "INTERVENTIONS",
     "Directions",
     "Intervention",
     "StreamingMoments",

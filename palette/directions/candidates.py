@@ -20,12 +20,12 @@ import torch
 
 from palette.shapes import Float, Tensor
 
-RIDGE = 1e-2
+CANDIDATE_RIDGE = 1e-2
 """λ as a share of the mean diagonal entry."""
 
 POOLED = "pooled_"
-KINDS = ("difference", "projected", "cleaned", "whitened")
-CANDIDATES = (*KINDS, *(POOLED + kind for kind in KINDS))
+CONTRASTS = ("difference", "projected", "cleaned", "whitened")
+CANDIDATES = (*CONTRASTS, *(POOLED + kind for kind in CONTRASTS))
 
 Means = Float[Tensor, "site position d_model"]
 Covariance = Float[Tensor, "site position d_model d_model"]
@@ -74,21 +74,21 @@ def candidates(
 
     ``concepts`` are the benign means of single domains, ``within`` the covariance within the sets.
     """
-    found = {}
+    directions = {}
     for prefix, mean in (("", target), (POOLED, pooled)):
         d = mean - benign
-        found[f"{prefix}difference"] = unit(d)
-        found[f"{prefix}projected"] = unit(projected(d, benign))
-        found[f"{prefix}cleaned"] = unit(cleaned(d, [concept - benign for concept in concepts]))
+        directions[f"{prefix}difference"] = unit(d)
+        directions[f"{prefix}projected"] = unit(projected(d, benign))
+        directions[f"{prefix}cleaned"] = unit(cleaned(d, [concept - benign for concept in concepts]))
         if within is not None:
-            found[f"{prefix}whitened"] = unit(whitened(d, within))
-    return {name: found[name] for name in CANDIDATES if name in found}
+            directions[f"{prefix}whitened"] = unit(whitened(d, within))
+    return {name: directions[name] for name in CANDIDATES if name in directions}
 
 
 def unit(vectors: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
     """Vectors of length 1; null ones stay null."""
-    found: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return found
+    scaled: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return scaled
 
 
 def projected(d: Means, benign: Means) -> Means:
@@ -123,4 +123,4 @@ def separation(direction: Means, difference: Means, within: Covariance) -> Float
 def _ridged(matrix: Float[Tensor, "*shape n n"]) -> Float[Tensor, "*shape n n"]:
     scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return matrix + RIDGE * scale[..., None, None] * eye
+    return matrix + CANDIDATE_RIDGE * scale[..., None, None] * eye

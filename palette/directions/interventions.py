@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 import torch
 
-from palette.activations import Edits, Place, RankOneEdit, applied
+from palette.activations import EditPlace, Edits, RankOneEdit, applied
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone
+from palette.backbones.architectures import linear_weight
 from palette.directions.candidates import Directions
 
-METHODS = (
+INTERVENTIONS = (
     "directional_ablation",
     "centred_ablation",
     "activation_addition",
@@ -54,18 +55,18 @@ class Intervention:
     kernel: StrengthKernel
     direction: str = "difference"
 
-    def edits(self, directions: Directions) -> dict[Place, RankOneEdit]:
+    def edits(self, directions: Directions) -> dict[EditPlace, RankOneEdit]:
         """The edit at every place where the strength is not zero.
 
         Raises:
-            ValueError: if the method is not one of ``METHODS``.
+            ValueError: if the method is not one of ``INTERVENTIONS``.
         """
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method not in INTERVENTIONS:
+            raise ValueError(f"method must be one of {', '.join(INTERVENTIONS)}, got {self.method!r}")
         sites = [s for s in range(1, len(directions.target)) if self.kernel.at(s) != 0.0]
         return {self._place(site): self._edit(directions, site) for site in sites}
 
-    def _place(self, site: int) -> Place:
+    def _place(self, site: int) -> EditPlace:
         return ("writers", site - 1) if self.method == "weight_orthogonalisation" else ("stream", site)
 
     def _edit(self, directions: Directions, site: int) -> RankOneEdit:
@@ -117,12 +118,12 @@ def orthogonalisation_adapter(
     """
     if intervention.method != "weight_orthogonalisation":
         raise ValueError(f"only weight_orthogonalisation is an adapter, got {intervention.method}")
-    names = {module: name for name, module in backbone.model.named_modules()}
+    paths = {module: path for path, module in backbone.model.named_modules()}
     modules = {}
     for (_, block), edit in intervention.edits(directions).items():
         r, strength = edit.direction[0].double(), float(edit.slope[0])
         for writer in backbone.writers[block]:
-            weight = writer.weight.detach().double().cpu()  # type: ignore[operator]
-            factors = (-strength * (r @ weight)).unsqueeze(0), r.unsqueeze(1)
-            modules[names[writer]] = LoraModule(factors[0].float(), factors[1].float())
+            weight = linear_weight(writer).detach().double().cpu()
+            down = (-strength * (r @ weight)).unsqueeze(0)
+            modules[paths[writer]] = LoraModule(down.float(), r.unsqueeze(1).float())
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint))

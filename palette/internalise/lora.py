@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
+from palette.backbones.architectures import LINEAR
 from palette.backbones.scoring import forward
 from palette.internalise.examples import Example
 from palette.seeding import shuffler, torch_seed
@@ -35,7 +36,7 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
     return [
         name
         for name, module in backbone.model.named_modules()
-        if isinstance(module, nn.Linear) and any(name.startswith(f"{p}.") for p in prefixes)
+        if isinstance(module, LINEAR) and any(name.startswith(f"{p}.") for p in prefixes)
     ]
 
 
@@ -59,6 +60,8 @@ def trainable(
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        # What PEFT sets by itself for a Conv1D, it says too.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         model = get_peft_model(backbone.model, config)
     try:
         for layer, directions in (projected_out or {}).items():

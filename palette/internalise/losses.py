@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
+from palette.adapters import mounting
 from palette.adapters.lora import Adapter
-from palette.adapters.mounting import mounted_all
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import Batch
 from palette.internalise.examples import (
@@ -87,7 +87,7 @@ class OutputLoss:
         others = max(1, sum(not self.examples[row].taught for row in step))
         weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.backbone.model.device)
-        with mounted_all(self.backbone.model, mounted):
+        with mounting.mounted(self.backbone.model, *mounted):
             start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
@@ -172,7 +172,7 @@ class OutputLoss:
         if not mounted:
             return known
         kept = [place for place, example in enumerate(chosen) if not example.taught]
-        with mounted_all(self.backbone.model, mounted), untrained(self.backbone):
+        with mounting.mounted(self.backbone.model, *mounted), untrained(self.backbone):
             changed = references(self.backbone, [chosen[place] for place in kept], self.sites, self.shared)
         for place, reference in zip(kept, changed, strict=True):
             known[place] = reference

@@ -13,9 +13,8 @@ from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import open_adapter
-from palette.adapters.header import read_header
+from palette.adapters.header import StoredTensors, read_header
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
-from palette.adapters.tensors import StoredTensors
 from palette.errors import AdapterError
 from palette.merging.settings import MergeSource
 from palette.shapes import Float, Tensor

@@ -13,10 +13,8 @@ import torch
 from pydantic import BaseModel
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.configuration import served_rank
-from palette.adapters.header import Entry, Header
-from palette.adapters.tensors import DTYPES, read_tensors
-from palette.adapters.writing import STORED, adapter_writer, bits
+from palette.adapters.header import DTYPES, Entry, Header, read_stored
+from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
 from palette.errors import AdapterError
 from palette.files import atomic, claim, framed, read_json, require_free, write_json
 from palette.fingerprints import canonical
@@ -174,7 +172,8 @@ def write_into(
 
         def delta_of(name: str) -> Tiled:
             advance(1)
-            return tiled(merged(name)[1])
+            delta = tiled(merged(name)[1])
+            return delta.transposed() if weights.transposed(name) else delta
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
@@ -207,12 +206,12 @@ def write_shard(
     for name in ordered:
         entry = header.entries[name]
         if name in changed:
-            weight = read_tensors(header, [name])[0]
+            weight = read_stored(header, [name])[0]
             for rows, tile in delta_of(changed[name]).tiles():
                 added = weight[rows].float() + tile.float()
                 stream.write(bits(added.to(DTYPES[stored[name]])).numpy().data)
         elif stored[name] != entry.dtype:
-            stream.write(bits(read_tensors(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
+            stream.write(bits(read_stored(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
         else:
             copy_range(header.path, stream, entry.start, entry.end)
 

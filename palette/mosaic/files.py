@@ -9,11 +9,10 @@ from typing import Any, get_args
 
 import torch
 
-from palette.adapters.header import Header, read_header
+from palette.adapters.files import card_of
+from palette.adapters.header import Header, read_header, read_stored
 from palette.adapters.lora import BackboneIdentity
-from palette.adapters.metadata import CONFIG, card_of
-from palette.adapters.tensors import read_tensors
-from palette.adapters.writing import WEIGHTS
+from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.backbones import Backbone
 from palette.errors import AdapterError
 from palette.files import write_json, write_tensors
@@ -65,7 +64,7 @@ def read_tokens(path: Path) -> ControlTokens:
     names = sorted(header.entries)
     stated = card["backbone"]
     return ControlTokens(
-        dict(zip(names, read_tensors(header, names), strict=True)),
+        dict(zip(names, read_stored(header, names), strict=True)),
         BackboneIdentity(stated["name"], stated["fingerprint"]),
         card["sign"],
         card["place"],

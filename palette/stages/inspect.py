@@ -6,9 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from palette.adapters.factorisation import effective_rank, overlap, spectrum_of_factors
+from palette.adapters.factorisation import (
+    dominance,
+    effective_rank,
+    overlap,
+    sign_conflict,
+    spectrum_of_factors,
+)
 from palette.adapters.files import read_adapter
-from palette.adapters.interference import dominance, sign_conflict
 from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
 from palette.files import atomic, read_json

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS, write_adapter
+from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.files import write_json
 from palette.fingerprints import fingerprint

@@ -9,9 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from palette.adapters.files import locate, open_adapter
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS
+from palette.adapters.files import adapter_paths, open_adapter
+from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.files import write_json, write_text
 from palette.reporting.card import CARD, render_card
@@ -109,7 +108,7 @@ def certified(folder: Path, reason: str | None) -> tuple[dict[str, Any], str]:
     """
     if not folder.is_dir():
         raise AdapterError("push takes the folder of an adapter", got="no folder", where=folder)
-    locate(folder)
+    adapter_paths(folder)
     if not (folder / REPORT).is_file():
         raise AdapterError(
             "an adapter must be measured before it is pushed",

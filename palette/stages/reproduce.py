@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.files import locate, open_adapter
+from palette.adapters.files import adapter_paths, open_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import WEIGHTS
 from palette.errors import AdapterError
@@ -37,7 +37,7 @@ def reproduce(
         AdapterError: if it is no merge, an adapter of it is not found, or other bytes come out.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    weights, _ = locate(path)
+    weights, _ = adapter_paths(path)
     merged = open_adapter(path)
     plan = plan_of(merged, found_inputs(merged, weights, sources, backbone))
     with kept(output) as folder:

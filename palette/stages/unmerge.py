@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.files import locate, open_adapter
+from palette.adapters.files import adapter_paths, open_adapter
 from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.writing import adapter_writer
 from palette.errors import AdapterError
@@ -25,7 +25,7 @@ def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool =
         AdapterError: if it is no exact sum, or has no such member.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
-    weights, _ = locate(path)
+    weights, _ = adapter_paths(path)
     merged = open_adapter(path)
     index = member_of(merged, member, weights)
     members = merged.card["parents"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from palette.activations import captured, narrowed, positionwise, skipped
 from palette.activations.skipping import is_positionwise
@@ -91,3 +92,29 @@ def test_a_part_that_the_last_logits_need_elsewhere_is_refused(backbone, monkeyp
     block = backbone.blocks[-1]
     monkeypatch.setattr(block, "children", lambda: iter([block.self_attn.k_proj]))
     assert positionwise(backbone) == []
+
+
+def gpt2(words: int) -> PreTrainedModel:
+    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, vocab_size=words))
+
+
+def mixtral(words: int) -> PreTrainedModel:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_local_experts": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return MixtralForCausalLM(MixtralConfig(**sizes, **heads, vocab_size=words))
+
+
+@pytest.mark.parametrize("make", [gpt2, mixtral])
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_a_feed_forward_that_views_its_input_as_one_matrix_is_narrowed_too(make, keep):
+    """A slice of several prompts' last positions is not contiguous, and cannot be viewed so."""
+    tokenizer = build_tokenizer(small(create_world(0)))
+    torch.manual_seed(0)
+    model = make(len(tokenizer)).requires_grad_(False).eval()
+    backbone = Backbone(model, tokenizer, "tiny", "")
+    ids = torch.randint(5, 90, (3, 7), generator=torch.Generator().manual_seed(1))
+    alone = positionwise(backbone)
+    assert alone == [backbone.blocks[-1].mlp]
+    whole = model(ids, logits_to_keep=keep).logits
+    with narrowed(alone, keep):
+        assert torch.allclose(model(ids, logits_to_keep=keep).logits, whole, atol=1e-6)

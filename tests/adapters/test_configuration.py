@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 
 from palette.adapters.configuration import (
     HONOURED,
     IMMATERIAL,
-    NEUTRAL,
-    SERVED_RANKS,
+    JSON_LIMIT,
+    NEUTRAL_FIELDS,
+    first,
     parse,
-    served_rank,
+    pattern,
+    quoted,
+    strict_json,
 )
 from palette.errors import AdapterError
 
@@ -27,7 +35,7 @@ def test_the_defaults_of_peft_are_plain_lora() -> None:
     fields = {key: list(value) if isinstance(value, set) else value for key, value in config.items()}
     parsed = parse({**fields, "peft_type": "LORA"}, WHERE)
     assert (parsed.rank, parsed.alpha, parsed.rslora, parsed.base) == (8, 8.0, False, None)
-    assert not set(HONOURED) & set(IMMATERIAL) & set(NEUTRAL)
+    assert not set(HONOURED) & set(IMMATERIAL) & set(NEUTRAL_FIELDS)
 
 
 def test_scale_is_alpha_over_rank_or_over_its_root() -> None:
@@ -50,7 +58,6 @@ def test_scale_is_alpha_over_rank_or_over_its_root() -> None:
         ({"trainable_token_indices": [1]}, "got trainable_token_indices = [1], trained token emb"),
         ({"target_parameters": "w"}, "target_parameters must be a list of names, got 'w' (adapter"),
         ({"layer_replication": [[0, 2]]}, "= [[0, 2]], a backbone with replicated layers"),
-        ({"fan_in_fan_out": True}, "got fan_in_fan_out = True, transposed weights (Conv1D)"),
         ({"init_lora_weights": "pissa"}, "got init_lora_weights = 'pissa', an initialisation that"),
         ({"bias": 0}, "got bias = 0, biases of the backbone"),
         ({"use_dora": 0}, "use_dora must be true or false, got 0 (adapter_config.json)"),
@@ -78,18 +85,112 @@ def test_unset_unknown_fields_pass() -> None:
     assert parse({**PLAIN, "of_a_later_peft": None, "another": False}, WHERE).rank == 4
 
 
+# alpha_pattern and rank_pattern: PEFT's meaning, and no pattern is ever run.
+
+
+KEYS = ["0.q", "q", r"model\.0\.q", "^model.0.q", r".*\.q$", "^q", r".*\.0\.q", "0.q$", "del.0.q", r"\w"]
+NAMES = ["model.0.q", "model.1.q", "q", "0.q", "my_q", "model.0.my_q", "o"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(keys=st.lists(st.sampled_from(KEYS[:-1]), unique=True), name=st.sampled_from(NAMES))
+def test_keys_mean_what_they_mean_in_peft(keys: list[str], name: str) -> None:
+    table = pattern({"alpha_pattern": {key: KEYS.index(key) for key in keys}}, "alpha_pattern", WHERE)
+    theirs = get_pattern_key(keys, name)
+    assert first(table, name, -1.0) == (KEYS.index(theirs) if theirs in keys else -1.0)
+
+
+def test_the_first_key_that_fits_decides() -> None:
+    fields = {**PLAIN, "alpha_pattern": {"0.q_proj": 3, "q_proj": 5, "v_proj": 7, "model.k": 9}}
+    parsed = parse(fields, WHERE)
+    names = ("layers.0.q_proj", "layers.1.q_proj", "v_proj", "my_v_proj", "model.k", "o")
+    assert [parsed.scale(name, 1) for name in names] == [3, 5, 7, 8, 9, 8]
+
+
 @pytest.mark.parametrize(
-    ("rank", "served"), [(0, 1), (1, 1), (2, 8), (8, 8), (33, 64), (257, 320), (512, 512)]
+    ("value", "message"),
+    [
+        ({"(a+)+$": 1}, "the keys of alpha_pattern must be module names or suffixes of them, got {'(a+)"),
+        ({r"layers\.\d+\.q": 1}, "write the names out, since patterns from files are never run (adapter_co"),
+        ({".q": 1}, "must be module names or suffixes"),
+        ({"": 1}, "must be module names or suffixes"),
+        ([1], "the keys of alpha_pattern must be module names or suffixes of them, got [1]; write the"),
+        ({"q": "x"}, "q must be a finite number, got 'x' (adapter_config.json)"),
+        ({"q": 10**400}, "q must be a finite number, got 1000"),
+    ],
 )
-def test_ranks_are_rounded_up_to_what_vllm_serves(rank: int, served: int) -> None:
-    assert served_rank(rank) == served
-    assert served in SERVED_RANKS
-
-
-def test_a_rank_that_is_not_served_is_refused() -> None:
+def test_other_patterns_are_refused(value: object, message: str) -> None:
     with pytest.raises(AdapterError) as caught:
-        served_rank(513)
-    assert str(caught.value) == (
-        "an adapter's rank must be at most 512, got 513; "
-        "give the merge a smaller --rank, and read the energy it retains"
-    )
+        pattern({"alpha_pattern": value}, "alpha_pattern", WHERE)
+    assert message in str(caught.value)
+
+
+def test_no_pattern_is_run_as_a_regular_expression() -> None:
+    """`(a+)+$` on forty letters would take hours."""
+    parsed = parse({**PLAIN, "rank_pattern": {"(a+)+$": 4}, "target_modules": "(a+)+$"}, WHERE)
+    assert parsed.scale("a" * 40 + "b", 4) == 2.0
+
+
+def test_many_keys_cost_no_more_than_one() -> None:
+    table = pattern({"alpha_pattern": {f"a.b{one}": one for one in range(50_000)}}, "alpha_pattern", WHERE)
+    before = time.perf_counter()
+    assert [first(table, f"x.a.b{one}", None) for one in range(1000)] == list(range(1000))
+    assert time.perf_counter() - before < 1.0
+
+
+# JSON from strangers: what is ambiguous, endless or unwritable is refused, within bounds.
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(value=values)
+def test_ordinary_json_is_read(value: object) -> None:
+    try:
+        text = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return
+    assert strict_json(text) == value
+    assert strict_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a":1,"a":2}', "a key that stands twice"),
+        ("[NaN]", "the number NaN"),
+        ("[-Infinity]", "the number -Infinity"),
+        ("[1e999]", "the number 1e999"),
+        ("9" * 5000, "digits"),
+        ("[" * 15_000, "JSON deeper than 32 levels"),
+        ("[" * 40 + "]" * 40, "JSON deeper than 32 levels"),
+        ("[" + "[]," * 30_000 + "1]", "more than 20000 lists and tables"),
+        ('["\\ud800"]', "surrogates not allowed"),
+        ('{"\\ud800":1}', "surrogates not allowed"),
+        (b"\xff", "can't decode"),
+        (" " * (JSON_LIMIT + 1), "bytes of JSON, more than 4194304"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_what_is_refused_is_refused_quickly(text: str | bytes, reason: str) -> None:
+    before = time.perf_counter()
+    with pytest.raises(ValueError, match=reason):
+        strict_json(text)
+    assert time.perf_counter() - before < 1.0
+
+
+@given(value=values | st.just("\x1b[2J\n") | st.just(10**4000))
+def test_what_is_shown_is_short_and_one_line_of_ascii(value: object) -> None:
+    text = quoted(value, 50)
+    assert len(text) <= 50
+    assert text.isascii()
+    assert text.isprintable()
+
+
+def test_what_is_shown_is_what_it_is() -> None:
+    assert quoted("a") == "'a'"
+    assert quoted(["lm_head", True]) == "['lm_head', True]"
+    assert quoted("\u202e") == r"'\u202e'"

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palette.adapters import factorisation
 from palette.adapters.factorisation import (
     Spectrum,
     Truncation,
-    basis_of,
+    column_basis,
     concatenate,
     cut,
-    exact_rank,
+    dominance,
     factorise,
     overlap,
+    sign_conflict,
+    spectrum_of_factors,
     truncate,
 )
 from palette.adapters.lora import Adapter, LoraModule
@@ -76,7 +80,7 @@ def test_shared_factors_sum_at_their_own_rank(random_module: Maker) -> None:
     second = LoraModule(first.lora_A, random_module(2, 4).lora_B, 0.3)
     summed = concatenate([first, second], [1.0, 1.0])
     assert summed.rank == 8
-    assert exact_rank(summed) == 4
+    assert spectrum_of_factors(summed).rank == 4
     result = truncate(summed)
     assert (result.module.rank, result.retained_energy) == (4, pytest.approx(1.0, abs=1e-12))
     assert torch.allclose(result.module.delta(), summed.delta(), atol=1e-12)
@@ -85,7 +89,7 @@ def test_shared_factors_sum_at_their_own_rank(random_module: Maker) -> None:
 def test_what_cancels_has_rank_0(random_module: Maker) -> None:
     module = random_module(3, 5, scale=1.7)
     nothing = concatenate([module, module], [1.0, -1.0])
-    assert exact_rank(nothing) == 0
+    assert spectrum_of_factors(nothing).rank == 0
     result = truncate(nothing)
     assert (result.module.rank, result.retained_energy) == (0, 1.0)
     assert not result.module.delta().any()
@@ -94,13 +98,13 @@ def test_what_cancels_has_rank_0(random_module: Maker) -> None:
 def test_skewed_components_are_not_taken_for_rounding() -> None:
     down = torch.tensor([[1e-9, 0.0, 0.0], [0.0, 1e9, 0.0]])
     up = torch.tensor([[1e9, 0.0], [0.0, 1e-9], [0.0, 0.0]])
-    assert exact_rank(LoraModule(down, up)) == 2
+    assert spectrum_of_factors(LoraModule(down, up)).rank == 2
 
 
 def test_more_components_than_dimensions(random_module: Maker) -> None:
     module = random_module(4, rank=20, d_in=6, d_out=5)
     result = truncate(module)
-    assert result.module.rank == exact_rank(module) == 5
+    assert result.module.rank == spectrum_of_factors(module).rank == 5
     assert torch.allclose(result.module.delta(), module.delta(), atol=1e-11)
 
 
@@ -163,7 +167,46 @@ def test_columns_of_any_size_have_a_basis(size: float) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(40, 6, generator=generator, dtype=torch.float64)
     matrix[:, ::2] *= size
-    basis = basis_of(matrix)
+    basis = column_basis(matrix)
     columns = basis.times(torch.eye(6, dtype=torch.float64))
     assert torch.allclose(columns.T @ columns, torch.eye(6, dtype=torch.float64), atol=1e-11)
     assert torch.allclose(columns @ basis.core / matrix, torch.ones_like(matrix), atol=1e-6)
+
+
+# Interference: what two deltas push apart, and which outweighs the other.
+
+
+def adapter_of(delta: list[list[float]], name: str = "a") -> Adapter:
+    dense = torch.tensor(delta)
+    return Adapter({name: LoraModule(dense, torch.eye(len(dense)))})
+
+
+def test_known_deltas() -> None:
+    first, second = adapter_of([[1.0, 2.0], [0.0, -3.0]]), adapter_of([[1.0, -1.0], [5.0, -3.0]])
+    # What both move: 1, 1, 0 and 3, of which the second is pushed apart.
+    assert sign_conflict(first, second) == pytest.approx(1 / 5)
+    assert dominance(first, second) == pytest.approx(14 / 50)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_laws(random_module: Maker, seed: int) -> None:
+    one, other = Adapter({"a": random_module(seed)}), Adapter({"a": random_module(seed + 1)})
+    minus = Adapter({"a": replace(one.modules["a"], lora_B=-one.modules["a"].lora_B)})
+    assert sign_conflict(one, other) == pytest.approx(sign_conflict(other, one), abs=1e-9)
+    assert (sign_conflict(one, one), sign_conflict(one, minus)) == (0.0, 1.0)
+    assert dominance(one, other) + dominance(other, one) == pytest.approx(1.0)
+    assert dominance(one, minus) == pytest.approx(0.5)
+
+
+def test_what_shares_nothing_does_not_interfere(random_module: Maker) -> None:
+    one, other = Adapter({"a": random_module(1)}), Adapter({"b": random_module(2)})
+    assert (sign_conflict(one, other), dominance(one, other)) == (0.0, 0.5)
+
+
+def test_a_large_module_is_sampled_by_rows(random_module: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (Adapter({"a": random_module(seed, 4, 64, 400)}) for seed in (1, 2))
+    whole = sign_conflict(one, other)
+    monkeypatch.setattr(factorisation, "SAMPLED_ENTRIES", 64 * 100)
+    assert factorisation.sampled_rows(one.modules["a"]).shape == (100, 64)
+    assert sign_conflict(one, other) == pytest.approx(whole, abs=0.05)

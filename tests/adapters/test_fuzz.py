@@ -21,8 +21,7 @@ from safetensors.torch import save
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, LoraModule
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS, write_adapter
+from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 
 READER = """
 import json, signal, sys, time

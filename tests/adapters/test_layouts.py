@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
 
-from palette.adapters.files import read_adapter
+from palette.adapters.files import open_adapter, read_adapter
 from palette.adapters.layouts import COMPONENTS, LAYOUTS, layered
-from palette.adapters.lora import Adapter
+from palette.adapters.lora import Adapter, LoraModule
+from palette.adapters.mounting import mounted
+from palette.adapters.writing import WEIGHTS, write_adapter
 from palette.errors import AdapterError
 
 WHERE = Path("adapter_model.safetensors")
@@ -66,7 +77,7 @@ def test_the_rows_of_the_table_are_told_apart() -> None:
     for layout in LAYOUTS:
         path = "layers.0.mlp.w1." if layout.name == "torchtune" else "a.b."
         keys = [f"{layout.prefix}{path}{suffix}" for suffix, role in layout.roles.items() if "lora_" in role]
-        assert layered(keys, WHERE).layout == layout
+        assert layered(keys, WHERE)[0] == layout
 
 
 @pytest.mark.parametrize("prefix", ["unet.", "transformer.", ""])
@@ -160,7 +171,7 @@ def test_what_is_of_no_layout_is_refused_with_the_reason(keys: list[str], messag
 
 
 def test_modules_come_in_the_order_of_their_paths() -> None:
-    assert list(layered([key.replace("x", name) for name in "ca" for key in GOOD], WHERE).modules) == [
+    assert list(layered([key.replace("x", name) for name in "ca" for key in GOOD], WHERE)[1]) == [
         "a",
         "c",
     ]
@@ -185,3 +196,190 @@ def test_modules_come_in_the_order_of_their_paths() -> None:
 def test_exports_of_other_trainers_are_pefts(tmp_path: Path, config: dict[str, object]) -> None:
     tensors = {f"base_model.model.{Q}.lora_A.weight": DOWN, f"base_model.model.{Q}.lora_B.weight": UP}
     assert adapter(tmp_path, tensors, config).modules[Q].scale == 3.0
+
+
+# Fused experts: PEFT's stacked factors are read as one module per expert, and written back as they were.
+
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_experts_per_tok": 2,
+}
+BOTH = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+def qwen() -> PreTrainedModel:
+    config = Qwen2MoeConfig(
+        **SIZES,
+        intermediate_size=48,
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=40,
+        num_experts=4,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Qwen2MoeForCausalLM(config).eval()
+
+
+def mixtral() -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MixtralForCausalLM(MixtralConfig(**SIZES, intermediate_size=24, num_local_experts=4)).eval()
+
+
+def expert_folder(folder: Path, make: Callable[[], PreTrainedModel], **options: object) -> Path:
+    base = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj"], "target_parameters": BOTH}
+    model = get_peft_model(make(), LoraConfig(task_type="CAUSAL_LM", **{**base, **options}))
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+def with_deltas(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The model with every ΔW added to its weight, the experts' to their slice of the parameter."""
+    for name, module in adapter.modules.items():
+        path, bracket, index = name.partition("[")
+        weight = (
+            model.get_parameter(path)[int(index[:-1])] if bracket else model.get_parameter(f"{name}.weight")
+        )
+        weight.data += module.delta().float()
+    return model
+
+
+@pytest.mark.parametrize("make", [qwen, mixtral])
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 18),
+        ({"use_rslora": True, "target_modules": []}, 16),
+        ({"target_parameters": BOTH[1:]}, 10),
+        ({"target_parameters": BOTH[:1], "rank_pattern": {"experts.gate_up_proj": 2}}, 10),
+        ({"alpha_pattern": {r".*\.down_proj": 1}, "rank_pattern": {"down_proj": 1, "q_proj": 2}}, 18),
+    ],
+)
+# PEFT honours a pattern for a parameter, and says that it does not.
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")
+def test_experts_are_read_as_peft_computes_them_and_written_so_that_peft_loads_them(
+    tmp_path: Path, make: Callable[[], PreTrainedModel], options: dict[str, object], count: int
+) -> None:
+    folder = expert_folder(tmp_path / "peft", make, **options)
+    adapter = read_adapter(folder)
+    tokens = torch.randint(0, 61, (3, 9), generator=torch.Generator().manual_seed(3))
+    assert len(adapter.modules) == count
+    assert write_adapter(tmp_path / "ours", adapter) == 8
+    back = open_adapter(tmp_path / "ours")
+    assert back.digest == adapter.digest
+    assert write_adapter(tmp_path / "again", back) == 8
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "ours" / WEIGHTS).read_bytes()
+    with torch.no_grad():
+        plain = make()(tokens).logits
+        theirs = PeftModel.from_pretrained(make(), folder)(tokens).logits
+        ours = with_deltas(make(), adapter)(tokens).logits
+        loaded = PeftModel.from_pretrained(make(), tmp_path / "ours")(tokens).logits
+    assert (ours - theirs).abs().max() <= 1e-5
+    assert (loaded - theirs).abs().max() <= 1e-5
+    assert (plain - theirs).abs().max() > 1e-2
+
+
+def test_experts_are_named_by_parameter_and_index_and_cannot_be_mounted(tmp_path: Path) -> None:
+    adapter = open_adapter(expert_folder(tmp_path, qwen, target_modules=[]))
+    assert sorted(adapter.modules) == [
+        f"model.layers.{layer}.mlp.experts.{kind}_proj[{expert}]"
+        for layer in range(2)
+        for kind in ("down", "gate_up")
+        for expert in range(4)
+    ]
+    assert adapter.modules["model.layers.0.mlp.experts.down_proj[3]"].shape == (32, 24)
+    with (
+        pytest.raises(AdapterError, match=r"linear modules of the backbone, got none at .*\[0\]"),
+        mounted(qwen(), adapter),
+    ):
+        raise AssertionError("nothing may be mounted")
+
+
+LAW = "the factors of fused experts must be certain from target_parameters, ranks and shapes, got "
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"target_parameters": ["mlp.experts.other", *BOTH]},
+            "2 pairs of factors for down_proj, gate_up_proj, other",
+        ),
+        (
+            {"target_parameters": BOTH[:1]},
+            "2 pairs of factors for gate_up_proj of model.layers.0.mlp.experts",
+        ),
+        ({"target_parameters": []}, "2 pairs of factors for none of model.layers.0.mlp.experts; target one"),
+        ({"target_parameters": ["mlp.experts.up", "mlp.experts.down"]}, "2 pairs of factors for down, up of"),
+        ({"r": 5}, "lora_A [12, 32] for rank 5 of model.layers.0.mlp.experts.gate_up_proj"),
+        ({"r": 10**300}, "lora_A [12, 32] for rank 1000"),
+    ],
+)
+def test_what_the_file_does_not_settle_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    folder = expert_folder(tmp_path, qwen)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(AdapterError) as caught:
+        open_adapter(folder)
+    assert f"{LAW}{message}" in str(caught.value)
+
+
+def test_patterns_of_ranks_must_be_understood_where_experts_are_stacked(tmp_path: Path) -> None:
+    folder = expert_folder(tmp_path, qwen, rank_pattern={"(q|k)_proj": 2})
+    with pytest.raises(AdapterError, match="the keys of rank_pattern must be module names or suffixes"):
+        open_adapter(folder)
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_swapped_pairs_are_refused(tmp_path: Path, side: str) -> None:
+    """The shapes say which factors are gate_up_proj's, and must say it."""
+    folder = expert_folder(tmp_path, qwen, target_modules=[])
+    tensors = load_file(folder / WEIGHTS)
+    swapped = {
+        key.replace(".base_layer", "")
+        if ".base_layer" in key
+        else key.replace("experts", "experts.base_layer"): one
+        for key, one in tensors.items()
+    }
+    mixed = {key: (swapped if f"lora_{side}" in key else tensors)[key] for key in tensors}
+    for made in (swapped, mixed):
+        save_file(made, folder / WEIGHTS)
+        with pytest.raises(AdapterError, match="2 pairs of factors for down_proj, gate_up_proj of model"):
+            open_adapter(folder)
+
+
+def test_what_peft_could_not_load_is_not_written(
+    random_module: Callable[..., LoraModule], tmp_path: Path
+) -> None:
+    module = random_module(0)
+    for names, message in [
+        (["a.w[0]", "a.w[2]"], "a fused parameter must have all its experts, got a hole in a.w"),
+        (["a.w[1]"], "a fused parameter must have all its experts, got a hole in a.w"),
+        (["a.w[0]", "a.v[0]"], "must be one, or gate_up_proj and down_proj, got v, w of a"),
+        (["a.w[00]"], "a module must be named by its path in the backbone, got 'a.w"),
+        (["a.w[-1]"], "a module must be named by its path in the backbone, got 'a.w"),
+    ]:
+        with pytest.raises(AdapterError) as caught:
+            write_adapter(tmp_path, Adapter(dict.fromkeys(names, module)))
+        assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stacked_factors_of_absurd_counts_are_refused(tmp_path: Path) -> None:
+    tensors = {"lora_A.weight": torch.ones(200_000, 1), "lora_B.weight": torch.ones(1, 200_000)}
+    save_file({f"base_model.model.a.{key}": one for key, one in tensors.items()}, tmp_path / WEIGHTS)
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_parameters": ["a.w"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match=r"lora_A \[200000, 1\] for rank 1 of a\.w; target one"):
+        open_adapter(tmp_path)

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, LoraModule
-from palette.adapters.mounting import mounted, mounted_all
+from palette.adapters.mounting import mounted
 from palette.errors import AdapterError
 
 
@@ -61,12 +61,12 @@ def test_nested_adapters_add(random_module: Callable[..., LoraModule]) -> None:
     delta = random_module(1).delta().float()
     assert torch.allclose(one, plain + x @ delta.T, atol=1e-5)
     assert torch.allclose(both, one + x @ random_module(2).delta().float().T, atol=1e-5)
-    with mounted_all(model, [first, second]):
+    with mounted(model, first, second):
         assert torch.equal(model["x"](x), both)
-    with pytest.raises(AdapterError), mounted_all(model, [first, Adapter({"y": random_module(2)})]):
+    with pytest.raises(AdapterError), mounted(model, first, Adapter({"y": random_module(2)})):
         pass
     assert hooks(model) == 0
-    with mounted_all(model, []):
+    with mounted(model):
         assert torch.equal(model["x"](x), plain)
 
 

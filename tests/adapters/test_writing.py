@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
-from palette.adapters.metadata import CONFIG
-from palette.adapters.writing import WEIGHTS, adapter_writer, write_adapter
+from palette.adapters.writing import CONFIG, SERVED_RANKS, WEIGHTS, adapter_writer, served_rank, write_adapter
 from palette.errors import AdapterError
 
 Maker = Callable[..., LoraModule]
@@ -114,3 +113,20 @@ def test_the_written_files_keep_to_what_vllm_documents(random_module: Maker, tmp
     for name in modules:
         assert tensors[f"base_model.model.{name}.lora_A.weight"].shape == (16, 12)
         assert tensors[f"base_model.model.{name}.lora_B.weight"].shape == (10, 16)
+
+
+@pytest.mark.parametrize(
+    ("rank", "served"), [(0, 1), (1, 1), (2, 8), (8, 8), (33, 64), (257, 320), (512, 512)]
+)
+def test_ranks_are_rounded_up_to_what_vllm_serves(rank: int, served: int) -> None:
+    assert served_rank(rank) == served
+    assert served in SERVED_RANKS
+
+
+def test_a_rank_that_is_not_served_is_refused() -> None:
+    with pytest.raises(AdapterError) as caught:
+        served_rank(513)
+    assert str(caught.value) == (
+        "an adapter's rank must be at most 512, got 513; "
+        "give the merge a smaller --rank, and read the energy it retains"
+    )

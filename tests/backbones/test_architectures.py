@@ -3,9 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
-from palette.backbones.architectures import find_writers
+from palette.backbones.architectures import find_writers, linear_shape, linear_weight
 from palette.errors import BackboneError
 
 IDS = torch.tensor([[1, 2, 3, 4]])
@@ -22,6 +29,20 @@ def test_parallel_blocks_with_biases_are_understood():
     model = GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, intermediate_size=24)).eval()
     found = find_writers(model, list(model.gpt_neox.layers), 16, IDS)
     assert [sorted(names) for names in found] == [["attention.dense", "mlp.dense_4h_to_h"]] * 2
+
+
+def test_gpt2_writes_through_its_conv1d_whose_weights_are_turned():
+    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=12)).eval()
+    found = find_writers(model, list(model.transformer.h), 16, IDS)
+    assert [sorted(names) for names in found] == [["attn.c_proj", "mlp.c_proj"]] * 2
+    conv, linear = model.transformer.h[0].attn.c_attn, nn.Linear(3, 5)
+    assert (linear_shape(conv), linear_shape(linear), linear_shape(nn.LayerNorm(3))) == (
+        (48, 16),
+        (5, 3),
+        None,
+    )
+    assert torch.equal(linear_weight(conv), conv.weight.T)
+    assert torch.equal(linear_weight(linear), linear.weight)
 
 
 def test_a_block_that_writes_in_another_way_is_refused():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone
 from palette.directions import (
     CANDIDATES,
-    METHODS,
+    INTERVENTIONS,
     Directions,
     Intervention,
     StreamingMoments,
@@ -51,7 +52,7 @@ def touches_the_direction_only(change) -> bool:
     return bool(torch.allclose(off_direction(change(X)), off_direction(X), atol=1e-5))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTERVENTIONS)
 def test_every_method_moves_along_the_direction_only_and_linearly_in_strength(method):
     assert touches_the_direction_only(edit(method, 1.3))
     moved = [edit(method, strength)(X) - X for strength in (0.5, 1.0)]
@@ -62,7 +63,7 @@ def test_the_contract_catches_an_edit_that_moves_elsewhere():
     assert not touches_the_direction_only(lambda x: x * 0.9)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTERVENTIONS)
 def test_strength_nought_is_the_backbone_bit_for_bit(backbone, method):
     before = backbone.model(IDS).logits
     with intervening(backbone, DIRECTIONS, Intervention(method, -1, StrengthKernel(2, 1, 0.0))):
@@ -137,6 +138,30 @@ def test_weight_orthogonalisation_is_its_adapter_and_the_edited_weights(backbone
             linear.weight.data -= strength * torch.outer(r, r @ linear.weight)
     assert torch.allclose(edited(IDS).logits, hooked, atol=1e-5)
     assert not torch.allclose(backbone.model(IDS).logits, hooked, atol=1e-3)
+
+
+def test_weight_orthogonalisation_turns_a_weight_that_lies_the_other_way_round():
+    """GPT-2's Conv1D keeps [d_in, d_out], and its attention's is square, so that no shape tells."""
+    tokenizer = build_tokenizer(small(create_world(0)))
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, vocab_size=len(tokenizer))).requires_grad_(False).eval()
+    backbone = Backbone(model, tokenizer, "tiny", "")
+    intervention = Intervention("weight_orthogonalisation", -1, StrengthKernel(2, 1, 0.8))
+    before = model(IDS).logits
+    with intervening(backbone, DIRECTIONS, intervention):
+        hooked = model(IDS).logits
+    adapter = orthogonalisation_adapter(backbone, DIRECTIONS, intervention)
+    assert sorted({name.partition("h.")[2][2:] for name in adapter.modules}) == ["attn.c_proj", "mlp.c_proj"]
+    with mounted(model, adapter):
+        assert torch.allclose(model(IDS).logits, hooked, atol=1e-5)
+    edited = copy.deepcopy(model)
+    for (_, block), change in intervention.edits(DIRECTIONS).items():
+        r, strength = change.direction[0], change.slope[0]
+        for conv in (edited.transformer.h[block].attn.c_proj, edited.transformer.h[block].mlp.c_proj):
+            conv.weight.data -= strength * torch.outer(conv.weight @ r, r)
+    assert torch.allclose(edited(IDS).logits, hooked, atol=1e-5)
+    assert not torch.allclose(before, hooked, atol=1e-3)
 
 
 def test_only_weight_orthogonalisation_is_an_adapter(backbone):

@@ -15,7 +15,6 @@ from palette.evaluation.outcomes import (
     tabulate,
 )
 from palette.judging.judge import Label
-from palette.statistics import fewest_discordant
 
 YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL
 
@@ -127,7 +126,7 @@ def test_a_hazard_of_too_few_prompts_can_show_nothing() -> None:
     for n in range(1, 9):
         group = [outcome(NO, YES, prompt_id=f"v{i}") for i in range(n)]
         found = hazards([*group, *others], {o.prompt_id: o.prompt_id[0] for o in [*group, *others]})
-        assert (found["v"]["p_holm"] <= 0.05) == (n >= fewest_discordant(tests=2))
+        assert (found["v"]["p_holm"] <= 0.05) == (n >= 7)
 
 
 def test_over_refusal_names_benign_prompts_that_are_newly_refused() -> None:

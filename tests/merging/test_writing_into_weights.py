@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
@@ -148,3 +148,25 @@ def test_dora_is_merged_as_peft_merges_it(backbone: Path, tmp_path: Path) -> Non
     delta = theirs[key].double() - weights_of(backbone)[key].double()
     own = read_adapter(tmp_path / "merged").modules[key.removesuffix(".weight")].delta()
     assert float((own - delta).norm() / delta.norm()) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+def test_a_weight_that_lies_the_other_way_round_is_merged_as_peft_merges_it(tmp_path: Path) -> None:
+    """GPT-2's Conv1D keeps [d_in, d_out], and one of them is square, so that no shape tells."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 61}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    model.save_pretrained(tmp_path / "backbone")
+    wrapped = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=["c_attn", "c_proj"]))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    wrapped.save_pretrained(tmp_path / "peft")
+    fuse_parents([Parent(tmp_path / "peft")], tmp_path / "backbone", tmp_path / "out")
+    theirs = wrapped.merge_and_unload().state_dict()
+    ours = GPT2LMHeadModel.from_pretrained(tmp_path / "out").state_dict()
+    before = weights_of(tmp_path / "backbone")
+    for key in ("attn.c_attn", "attn.c_proj", "mlp.c_proj"):
+        name = f"transformer.h.1.{key}.weight"
+        assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
+        assert not torch.allclose(ours[name], before[name], atol=1e-2)

@@ -9,7 +9,7 @@ import torch
 
 from palette.backbones import Backbone, reply_logits
 from palette.directions import (
-    METHODS,
+    INTERVENTIONS,
     Directions,
     Intervention,
     StrengthKernel,
@@ -30,7 +30,7 @@ REPLIES = [[], [40, 41, 42], [43], [44, 45, 46], [47, 48], [], [49, 50, 51, 52]]
 TRIALS = [
     Intervention(method, position, StrengthKernel(peak, width, 0.4 + 0.3 * peak))
     for (method, position), (peak, width) in zip(
-        itertools.product(METHODS, (-2, -1)), itertools.cycle([(1, 0), (2, 1), (3, 0)]), strict=False
+        itertools.product(INTERVENTIONS, (-2, -1)), itertools.cycle([(1, 0), (2, 1), (3, 0)]), strict=False
     )
 ]
 NOTHING = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -9,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, multinomial
 
-from palette.statistics import Difference, fewest_discordant, mcnemar, paired_bootstrap
+from palette.statistics import (
+    Difference,
+    cohen_kappa,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
 Bootstrap = Callable[[Sequence[float], Sequence[float], int], Difference]
@@ -36,13 +43,7 @@ def test_mcnemar_is_symmetric_and_falls_as_the_balance_tips(lost: int, gained: i
 
 @pytest.mark.parametrize(("tests", "fewest"), [(1, 6), (2, 7), (5, 8), (10, 9), (14, 10)])
 def test_the_fewest_discordant_pairs_that_can_show_a_change(tests: int, fewest: int) -> None:
-    assert fewest_discordant(tests) == fewest
     assert mcnemar(fewest, 0) * tests <= 0.05 < mcnemar(fewest - 1, 0) * tests
-
-
-def test_no_test_has_no_fewest() -> None:
-    with pytest.raises(ValueError, match="tests must be at least 1, got 0"):
-        fewest_discordant(0)
 
 
 def split(pairs: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]]:
@@ -182,3 +183,109 @@ def test_what_is_no_pair_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         paired_bootstrap(before, after, 0, resamples)
+
+
+def test_kappa_gives_fleiss_s_table() -> None:
+    """Fleiss, Cohen and Everitt, Psychological Bulletin 72, 1969, p. 323: 200 diagnoses, κ = .429."""
+    found = cohen_kappa([[106, 10, 4], [22, 28, 10], [2, 12, 6]])
+    assert round(found.kappa, 3) == 0.429
+    assert (found.high - found.low) / 2 / 1.959964 == pytest.approx(0.0537, abs=0.0001)
+
+
+def test_kappa_gives_bonett_s_example() -> None:
+    """Bonett, statpsych (R), ci.kappa(.05, 31, 12, 4, 58), by Fleiss and Paik 2003: .6757, .5317, .8196."""
+    found = cohen_kappa([[31, 12], [4, 58]])
+    assert [round(value, 4) for value in (found.kappa, found.low, found.high)] == [0.6757, 0.5317, 0.8196]
+    assert float(found) == found.kappa
+    assert found.to_json()["n"] == 105
+
+
+CELLS = st.lists(st.integers(1, 50), min_size=4, max_size=4)
+
+
+@given(CELLS)
+def test_kappa_does_not_ask_which_rater_or_category_is_first(cells: list[int]) -> None:
+    a, b, c, d = cells
+    found = cohen_kappa([[a, b], [c, d]])
+    assert -1 <= found.low <= found.kappa <= found.high <= 1
+    for other in ([[a, c], [b, d]], [[d, c], [b, a]]):
+        assert cohen_kappa(other).kappa == pytest.approx(found.kappa)
+    assert (found.kappa > 1e-12) == (a * d > b * c)
+
+
+def test_few_agreements_are_no_certainty() -> None:
+    few, many = cohen_kappa([[5, 0], [0, 5]]), cohen_kappa([[500, 0], [0, 500]])
+    assert few.kappa == many.kappa == many.high == 1
+    assert few.low < 0.5 < 0.99 < many.low
+
+
+def test_a_category_that_nobody_used_changes_nothing() -> None:
+    assert cohen_kappa([[31, 12, 0], [4, 58, 0], [0, 0, 0]]) == cohen_kappa([[31, 12], [4, 58]])
+
+
+@pytest.mark.parametrize("table", [[[1]], [[1, 2]], [[1, 2], [3]], [[1, -1], [1, 1]]])
+def test_what_is_no_table_of_counts_is_refused(table: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="agreement needs a square table of counts"):
+        cohen_kappa(table)
+
+
+@pytest.mark.parametrize("table", [[[0, 0], [0, 0]], [[3, 0], [2, 0]], [[3, 2], [0, 0]]])
+def test_a_rater_who_says_one_thing_agrees_by_chance_only(table: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="two raters who each use two categories"):
+        cohen_kappa(table)
+
+
+P_VALUES = st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=12)
+Adjustment = Callable[[Mapping[str, float]], dict[str, float]]
+
+
+def test_holm_gives_the_published_example() -> None:
+    """Wikipedia, Holm–Bonferroni method, example: of .01, .04, .03 and .005 the first and the last
+    are rejected at 5 %, the adjusted p being .03, .06, .06 and .02."""
+    found = holm({"one": 0.01, "two": 0.04, "three": 0.03, "four": 0.005})
+    assert found == pytest.approx({"one": 0.03, "two": 0.06, "three": 0.06, "four": 0.02})
+    assert [name for name, p in found.items() if p <= 0.05] == ["one", "four"]
+
+
+def test_holm_rejects_what_his_thresholds_reject() -> None:
+    """Holm, 1979, section 3: p₍ᵢ₎ against α / (m − i + 1), in order, until the first that is larger."""
+    raw = {"a": 0.001, "b": 0.013, "c": 0.012, "d": 0.9, "e": 0.02}
+    found, rejected = holm(raw), set()
+    for i, (name, p) in enumerate(sorted(raw.items(), key=lambda each: each[1])):
+        if p > 0.05 / (len(raw) - i):
+            break
+        rejected.add(name)
+    assert rejected == {name for name, p in found.items() if p <= 0.05} == {"a", "b", "c", "e"}
+
+
+def at_least_raw_and_monotone(adjust: Adjustment, raw: Mapping[str, float]) -> None:
+    found = adjust(raw)
+    assert list(found) == list(raw)
+    ordered = sorted(raw, key=lambda name: raw[name])
+    assert all(raw[name] <= found[name] + 1e-15 and found[name] <= 1 for name in raw)
+    assert all(found[a] <= found[b] for a, b in pairwise(ordered))
+    if raw:
+        assert found[ordered[0]] == pytest.approx(min(1.0, len(raw) * raw[ordered[0]]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(P_VALUES)
+def test_holm_s_laws(raw: dict[str, float]) -> None:
+    at_least_raw_and_monotone(holm, raw)
+
+
+def stepwise_without_the_maximum(raw: Mapping[str, float]) -> dict[str, float]:
+    order = sorted(raw, key=lambda name: raw[name])
+    return {name: min(1.0, raw[name] * (len(raw) - order.index(name))) for name in raw}
+
+
+@pytest.mark.parametrize("broken", [dict, stepwise_without_the_maximum])
+def test_a_broken_adjustment_is_caught(broken: Adjustment) -> None:
+    with pytest.raises(AssertionError):
+        at_least_raw_and_monotone(broken, {"a": 0.02, "b": 0.03, "c": 0.04})
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_what_is_no_probability_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=r"a p value must be in \[0, 1\], got .* for vcr"):
+        holm({"prv": 0.5, "vcr": p})
