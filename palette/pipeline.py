@@ -17,7 +17,7 @@ from palette.judging.calibration import FILE as CALIBRATION
 from palette.judging.registry import judge_named
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
-from palette.reporting.report import REPORT
+from palette.reporting.report import REPORT, Report, read_report
 from palette.run import Run
 from palette.search.collected import MEANS
 from palette.search.front import FRONT
@@ -50,17 +50,14 @@ STAGES = {
 """The pipeline, in order."""
 
 
-def domain(
-    recipe: Recipe | Path | str, output: Path | None = None, progress: Progress = silent
-) -> dict[str, Any]:
+def domain(recipe: Recipe | Path | str, output: Path | None = None, progress: Progress = silent) -> Report:
     """Runs collect, search, internalise and evaluate as far as they are not done; the report.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run, _ = run_stages(recipe, "evaluate", output, progress)
-    report: dict[str, Any] = read_json(run.folder / REPORT)
-    return report
+    return read_report(run.folder)
 
 
 def run_stages(

@@ -16,7 +16,7 @@ from palette.mosaic.requests import Subset, ask, judged, under
 from palette.mosaic.sampling import subsets
 from palette.mosaic.settings import TokenEvaluateSettings
 from palette.mosaic.tokens import ControlTokens
-from palette.reporting.subsets import render_subsets
+from palette.reporting.pages import render_tokens
 from palette.run import Run
 
 REPORT, PAGE = Path("report.json"), Path("report.html")
@@ -72,7 +72,7 @@ def evaluate(
         "latency": latency,
         "provenance": provenance,
     }
-    write_text(run.folder / PAGE, render_subsets(report))
+    write_text(run.folder / PAGE, render_tokens(report))
     write_json(run.folder / REPORT, report)
     return report
 

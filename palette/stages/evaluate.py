@@ -29,9 +29,9 @@ from palette.progress import Progress, silent
 from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
-from palette.reporting.page import render
-from palette.reporting.report import REPORT, assemble
-from palette.reporting.schema import About, Annexes, Model, UpperBound
+from palette.reporting.pages import render
+from palette.reporting.report import REPORT, Report, assemble
+from palette.reporting.schema import About, Model, OptionalSections, UpperBound
 from palette.run import Run
 from palette.search.collected import read_collected
 from palette.search.front import FRONT, read_front
@@ -49,7 +49,7 @@ class Earlier:
     """What was measured before and stands in the report."""
 
     suites: Mapping[str, Any]
-    """The slots ``suites`` and ``sources`` of the suites' results."""
+    """The sections ``suites`` and ``sources`` of the suites' results."""
     calibration: Mapping[str, Any] | None
     """The judge's measured error."""
 
@@ -65,7 +65,7 @@ def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str
     return Earlier(included(settings.suites, measured), calibration)
 
 
-def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
+def evaluate_searched(run: Run[Recipe]) -> Report:
     """The report of the adapter that the run has made, with the search behind it.
 
     Raises:
@@ -88,7 +88,7 @@ def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
     return measured(run, settings, judge, read_adapter(run.folder), context)
 
 
-def evaluate(run: Run[Recipe], adapter: Adapter | None) -> dict[str, Any]:
+def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
     """The report of any adapter, by a judge that learns the backbone's refusals from its own replies.
 
     Raises:
@@ -109,7 +109,7 @@ def evaluate_model(
     output: Path | None = None,
     overrides: Iterable[str] = (),
     progress: Progress = silent,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[Report, Path]:
     """The report of a model with any adapter, such as a merged one, and where it was written.
 
     ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``. The
@@ -144,7 +144,7 @@ def measured(
     judge: Judge,
     adapter: Adapter | None,
     context: Context,
-) -> dict[str, Any]:
+) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
     Reference answers are read here, and only here. Without an adapter the
@@ -182,7 +182,7 @@ def measured(
         given.moved,
         gate(outcomes, authorised, given.moved, settings.gate, found.framed),
         provenance(run, judge, context, adapter),
-        _annexes(settings, judge, context, earlier, asked.rows, found),
+        _sections(settings, judge, context, earlier, asked.rows, found),
     )
     _write(run.folder, report, outcomes)
     if adapter:
@@ -217,18 +217,18 @@ def _judged(backbone: Backbone, asked: Asked, judge: Judge, given: Answers, boun
     return _Found(plain, frames, _upper_bound(bound, asked, judge, given.ideal))
 
 
-def _annexes(
+def _sections(
     settings: EvaluateSettings,
     judge: Judge,
     context: Context,
     earlier: Earlier,
     rows: PromptSet,
     found: _Found,
-) -> Annexes:
-    """The slots of a report beside its figures."""
+) -> OptionalSections:
+    """The sections of a report beside its figures."""
     ids, outcomes = [row.id for row in rows], found.plain.outcomes
     tables, verdicts = tabulate(outcomes), found.plain.verdicts
-    return Annexes.model_validate(
+    return OptionalSections.model_validate(
         {
             "search": searched(context),
             "wrapped": {name: counted(each) for name, each in found.framed.items() if each},
@@ -245,11 +245,11 @@ def _annexes(
     )
 
 
-def _write(folder: Path, report: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
+def _write(folder: Path, report: Report, outcomes: Sequence[Outcome]) -> None:
     """Writes the files of a report, ``report.json`` last."""
     write_json(folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
     write_text(folder / PAGE, render(report))
-    write_json(folder / REPORT, report)
+    write_json(folder / REPORT, report.model_dump(mode="json"))
 
 
 def _upper_bound(

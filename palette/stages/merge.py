@@ -85,7 +85,7 @@ def merge_parents(
         return {**result, "gate": None, "gate_not_run": reason or "merge.gate is false"}
     folder = Path(result["output"])
     report, _ = evaluate_model(content or {}, folder, progress=progress)
-    return {**result, "gate": report["gate"], "report": str(folder / REPORT)}
+    return {**result, "gate": report.gate.model_dump(mode="json"), "report": str(folder / REPORT)}
 
 
 def fuse_parents(

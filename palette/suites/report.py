@@ -39,7 +39,7 @@ def run_suite(suite: Suite, bench: Bench) -> tuple[dict[str, Any], list[Measured
         "model": {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint},
         "adapter": bench.adapter.digest if bench.adapter else None,
         "authorised": list(bench.authorisation.domains),
-        **slots(found),
+        **sections(found),
         "provenance": provenance(suite, bench, found),
     }
     write_json(bench.folder / ITEMS, {one.name: [item.to_json() for item in one.items] for one in found})
@@ -47,8 +47,8 @@ def run_suite(suite: Suite, bench: Bench) -> tuple[dict[str, Any], list[Measured
     return result, found
 
 
-def slots(found: Sequence[Measured]) -> dict[str, Any]:
-    """The slots ``suites`` and ``sources`` of ``palette-report/1`` that measures fill."""
+def sections(found: Sequence[Measured]) -> dict[str, Any]:
+    """The sections ``suites`` and ``sources`` of ``palette-report/1`` that measures fill."""
     sources: dict[str, Any] = {}
     for one in found:
         if one.source is not None:
@@ -57,7 +57,7 @@ def slots(found: Sequence[Measured]) -> dict[str, Any]:
 
 
 def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
-    """The slots ``suites`` and ``sources`` of a report out of suite results of what it measures.
+    """The sections ``suites`` and ``sources`` of a report out of suite results of what it measures.
 
     ``measured`` has the fingerprint of the ``backbone`` and the digest of the ``adapter``, None without
     one; what it leaves out is not compared.
