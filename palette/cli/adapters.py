@@ -1,4 +1,4 @@
-"""The commands on adapters alone: merge, inspect, reproduce and unmerge."""
+"""The commands on adapters alone: merge, inspect, reproduce, unmerge and push."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from palette.cli.options import AsJson, Output, Overrides, Quiet, exit_by_gate, listed, printer_of
+from palette.cli.call import RECIPE, Call, command, listed
 
 Backbone = Annotated[Path | None, typer.Option(help="the backbone's local folder, which only DoRA needs")]
 AdapterFile = Annotated[Path, typer.Argument(help="the merged adapter", metavar="FILE")]
 
 
+@command(*RECIPE)
 def merge(
+    call: Call,
     adapters: Annotated[
         list[Path],
         typer.Argument(help="adapter folders or .safetensors files, or one merge recipe (YAML)"),
@@ -31,23 +33,17 @@ def merge(
     into: Annotated[
         Path | None, typer.Option(help="write this backbone's folder with the merge in its weights instead")
     ] = None,
-    output: Output = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Merge adapters: the exact weighted sum of their ΔW, or another method."""
-    from palette.cli.console import show_fused, show_merge
     from palette.merging.inputs import weighted
     from palette.recipe import load_merge, merge_settings
     from palette.stages.merge import fuse_parents, merge_parents
 
-    printer = printer_of(as_json, quiet)
     named = {"method": method, "rank": rank, "energy": energy, "compat": compat, "dtype": dtype}
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if backbone is not None:
         given["backbone"] = str(backbone)
-    more = [*[f"merge.options.{one}" for one in option or []], *(overrides or [])]
+    more = [*[f"merge.options.{one}" for one in option or []], *call.overrides]
     if len(adapters) == 1 and adapters[0].suffix in (".yaml", ".yml"):
         laid = [f"merge.{key}={value}" for key, value in given.items()]
         parents, settings = load_merge(adapters[0], [*laid, *more])
@@ -55,59 +51,71 @@ def merge(
         settings = merge_settings({**given, "weights": weights and listed(weights)}, more)
         parents = weighted(adapters, settings.weights)
     if into is not None:
-        fused = fuse_parents(parents, into, output, settings, printer.progress)
-        printer.result(fused, show_fused(fused))
+        call.result(fuse_parents(parents, into, call.output, settings, call.progress), "fusion")
         return
-    result = merge_parents(parents, output, settings, printer.progress)
-    printer.result(result, show_merge(result))
+    result = merge_parents(parents, call.output, settings, call.progress)
+    call.result(result, "merge")
     if result["gate"] is not None:
-        exit_by_gate(result)
+        call.end(result["gate"]["passed"])
 
 
+@command()
 def inspect(
+    call: Call,
     adapters: Annotated[list[Path], typer.Argument(help="adapter folders or .safetensors files")],
     picture: Annotated[Path | None, typer.Option(help="draw how they interfere, .svg or .png")] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Say what adapters are, and how much several of them interfere."""
-    from palette.cli.console import show_inspection
     from palette.stages.inspect import inspect as inspect_adapters
 
-    result = inspect_adapters(adapters, picture)
-    printer_of(as_json, quiet).result(result, show_inspection(result))
+    call.result(inspect_adapters(adapters, picture), "inspection")
 
 
+@command("output")
 def reproduce(
+    call: Call,
     adapter: AdapterFile,
     sources: Annotated[
         list[Path] | None, typer.Option("--from", help="where one of its adapters lies; repeatable")
     ] = None,
     backbone: Backbone = None,
-    output: Output = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make a merge again from what its header says, and compare it byte by byte."""
-    from palette.cli.console import show_reproduction
     from palette.stages.reproduce import reproduce as reproduce_merge
 
-    printer = printer_of(as_json, quiet)
-    result = reproduce_merge(adapter, sources or [], output, backbone, printer.progress)
-    printer.result(result, show_reproduction(result))
+    result = reproduce_merge(adapter, sources or [], call.output, backbone, call.progress)
+    call.result(result, "reproduction")
 
 
+@command("output")
 def unmerge(
+    call: Call,
     adapter: AdapterFile,
     member: Annotated[str, typer.Argument(help="a domain, or the start of an adapter's digest")],
     rest: Annotated[bool, typer.Option("--rest", help="write the sum of all the others instead")] = False,
-    output: Output = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Give back one adapter of an exact sum, or the sum without it."""
-    from palette.cli.console import show_unmerge
     from palette.stages.unmerge import unmerge as unmerge_member
 
-    result = unmerge_member(adapter, member, output, rest=rest)
-    printer_of(as_json, quiet).result(result, show_unmerge(result))
+    call.result(unmerge_member(adapter, member, call.output, rest=rest), "unmerge")
+
+
+@command()
+def push(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the adapter's folder, with its report")],
+    repo_id: Annotated[str, typer.Argument(help="where to, as owner/name", metavar="REPO_ID")],
+    public: Annotated[
+        bool, typer.Option("--public", help="for everybody to read (default: private)")
+    ] = False,
+    despite_failed_gate: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="push although the gate failed; the reason is recorded"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would be uploaded")] = False,
+) -> None:
+    """Upload an adapter with its card and report; one whose gate failed is refused."""
+    from palette.stages.push import push as push_adapter
+
+    result = push_adapter(folder, repo_id, public=public, reason=despite_failed_gate, dry_run=dry_run)
+    call.result(result, "push")

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from palette.judging import training
 from palette.judging.exercises import exercises
-from palette.judging.trained import load_judge
 
 Palette = Callable[..., tuple[int, str, str]]
 SHARES = ("accuracy", "missed_refusals", "false_alarms")
@@ -55,22 +53,6 @@ def test_several_files_and_other_columns_for_people(palette: Palette, labelled: 
     assert status == 0 and json.loads(out)["n"] == 140
 
 
-def test_a_trained_judge_can_be_named(
-    palette: Palette, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "EXERCISES", 40)
-    path = tmp_path / "own" / "judge.safetensors"
-    status, out, _ = palette(
-        "judge", "train", labelled, "--to", path, "--licence", "CC0", "--source", "us", "--json"
-    )
-    assert status == 0 and json.loads(out)["licence"] == "CC0"
-    assert load_judge(path).fingerprint == json.loads(out)["judge"]
-    status, out, _ = palette(
-        "judge", "calibrate", labelled, "--judge", f"trained:{path}", "-o", tmp_path, "--json"
-    )
-    assert status == 0 and json.loads(out)["trained_on_it"] is True
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -94,5 +76,3 @@ def test_an_empty_file_and_a_missing_one_are_errors(palette: Palette, tmp_path: 
     for name, message in (("empty.csv", "must have a row, got none"), ("none.csv", "No such file")):
         status, _, err = palette("judge", "calibrate", tmp_path / name)
         assert status == 2 and message in err
-    status, _, err = palette("judge", "train", tmp_path / "none.csv")
-    assert status == 2 and "No such file" in err
