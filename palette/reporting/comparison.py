@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import hypot
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from palette.reporting.report import Report, Rule
 from palette.reporting.schema import Kind, Share, SideName
 from palette.settings import Settings
 from palette.statistics import Rate
 
-FORMAT = "palette-comparison/1"
+FORMAT: Final = "palette-comparison/1"
 
 Measure = Literal["refusal", "correct"]
 

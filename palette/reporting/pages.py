@@ -143,7 +143,7 @@ def corrected(report: Report) -> Corrections:
         rates: list[Rate | Corrected | None] = []
         for side, figures in (("base", report.base), ("adapted", report.adapted)):
             cell = figures.domains.get(domain, {}).get(kind)
-            rates += [cell and cell.refusal, tables.get(side, {}).get(domain, {}).get(kind)]
+            rates += [cell.refusal if cell else None, tables.get(side, {}).get(domain, {}).get(kind)]
         rows.append(((domain, kind), rates))
     return rows
 

@@ -6,7 +6,7 @@ The optional sections came after the format: a file without them is read with th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 from palette.settings import Settings
 from palette.statistics import Corrected, Rate
 
-FORMAT = "palette-report/1"
+FORMAT: Final = "palette-report/1"
 EXAMPLES = 50
 """Prompt ids at most that a section names as examples."""
 

@@ -121,7 +121,7 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small,
 def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs, small, tmp_path):
     shutil.copytree(runs / "medical", tmp_path / "medical")
     shutil.copytree(runs / "legal", tmp_path / "beside")
-    beside = (*small, "--set", f"internalise.beside=[{tmp_path / 'beside'}]", "--json")
+    beside = (*small, "--set", f"internalise.co_mounted=[{tmp_path / 'beside'}]", "--json")
 
     def ran() -> list[str]:
         status, out, error = palette(

@@ -155,7 +155,7 @@ def test_earlier_measurements_are_read_before_anything_is_done(
 @pytest.mark.parametrize(
     ("domain", "fingerprint", "part"),
     [
-        ("medical", None, "an adapter is trained beside those of other domains, got one of medical"),
+        ("medical", None, "an adapter is trained together with those of other domains, got one of medical"),
         ("legal", "0" * 64, "an adapter must be mounted on the backbone that it was made for"),
         (None, None, "an adapter must be a folder or a .safetensors file"),
     ],
@@ -168,7 +168,7 @@ def test_what_stands_beside_is_checked_before_anything_is_done(
         modules = {"model.layers.0.self_attn.q_proj": module}
         identity = BackboneIdentity("organism/shared", fingerprint)
         write_adapter(tmp_path / "other", Adapter(modules, identity, {"domains": [domain]}))
-    override = f"internalise.beside=[{tmp_path / 'other'}]"
+    override = f"internalise.co_mounted=[{tmp_path / 'other'}]"
     status, out, error = palette("domain", recipe(GOOD), "-o", tmp_path / "run", "--set", override)
     assert (status, out) == (2, "")
     assert error.count("\n") == 1
