@@ -75,13 +75,23 @@ CASES = (
 )
 
 
+def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
+    """The volume that minimised points dominate below a reference point; 0 for none of them."""
+    inside = [p for p in points if all(a <= b for a, b in zip(p, reference, strict=True))]
+    if not inside:
+        return 0.0
+    return float(compute_hypervolume(np.array(inside, dtype=float), np.array(reference, dtype=float)))
+
+
 def model_folder(case: Case, home: Path) -> Path:
     """The organism, or a model of random weights of the case's shape with the organism's tokenizer."""
     from palette import organism
 
     if case.shape is None:
         return organism.weights()
-    import torch
+    import numpy as np
+import torch
+from optuna._hypervolume import compute_hypervolume
     from transformers import LlamaConfig, LlamaForCausalLM
 
     # Of any other family, transformers would read the organism's tokenizer as that family's own.
@@ -277,7 +287,7 @@ def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, A
     from peft import PeftModel
 
     from benchmarks.rescoring import Rescoring
-    from palette.search.choice import hypervolume, read_front
+    from palette.search.choice import read_front
     from palette.search.collected import read_collected
 
     collected = read_collected(ours["folder"])

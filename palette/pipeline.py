@@ -13,6 +13,7 @@ from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
+from palette.reporting.report import Report, read_report
 from palette.run import Run
 
 RECORD = "stage.json"
@@ -40,17 +41,14 @@ STAGES = {
 """The pipeline, in order."""
 
 
-def domain(
-    recipe: Recipe | Path | str, output: Path | None = None, progress: Progress = silent
-) -> dict[str, Any]:
+def domain(recipe: Recipe | Path | str, output: Path | None = None, progress: Progress = silent) -> Report:
     """Runs collect, search, internalise and evaluate as far as they are not done; the report.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run, _ = run_stages(recipe, "evaluate", output, progress)
-    report: dict[str, Any] = read_json(run.folder / "report.json")
-    return report
+    return read_report(run.folder)
 
 
 def run_stages(

@@ -1,4 +1,4 @@
-"""The commands on adapters alone: merge, inspect, reproduce and unmerge."""
+"""The commands on adapters alone: merge, inspect, reproduce, unmerge and push."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from palette.cli.options import AsJson, Output, Overrides, Quiet, exit_by_gate, listed, printer_of
+from palette.cli.call import RECIPE, Call, command, listed
 
 Backbone = Annotated[Path | None, typer.Option(help="the backbone's local folder, which only DoRA needs")]
 AdapterFile = Annotated[Path, typer.Argument(help="the merged adapter", metavar="FILE")]
 
 
+@command(*RECIPE)
 def merge(
+    call: Call,
     adapters: Annotated[
         list[Path],
         typer.Argument(help="adapter folders or .safetensors files, or one merge recipe (YAML)"),
@@ -31,79 +33,85 @@ def merge(
     into: Annotated[
         Path | None, typer.Option(help="write this backbone's folder with the merge in its weights instead")
     ] = None,
-    output: Output = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Merge adapters: the exact weighted sum of their ΔW, or another method."""
-    from palette.cli.console import show_fused, show_merge
     from palette.merging.settings import merge_settings
 
-    printer = printer_of(as_json, quiet)
     named = {"method": method, "rank": rank, "energy": energy, "compat": compat, "dtype": dtype}
     more: dict[str, Any] = {"backbone": backbone, "weights": listed(weights) if weights else None}
     given = {key: value for key, value in {**named, **more}.items() if value is not None}
-    assigned = [*[f"merge.options.{one}" for one in option or []], *(overrides or [])]
+    assigned = [*[f"merge.options.{text}" for text in option or []], *call.overrides]
     settings = merge_settings(adapters, given, assigned)
     # What needs a model's libraries comes after the mistakes that can be told without them.
     from palette.stages.merge import merge as merge_adapters
     from palette.stages.merge import merge_into
 
     if into is not None:
-        fused = merge_into(settings, into, output, printer.progress)
-        printer.result(fused, show_fused(fused))
+        call.result(merge_into(settings, into, call.output, call.progress), "fusion")
         return
-    result = merge_adapters(settings, output, printer.progress).to_json()
-    printer.result(result, show_merge(result))
+    result = merge_adapters(settings, call.output, call.progress).to_json()
+    call.result(result, "merge")
     if result["gate"] is not None:
-        exit_by_gate(result)
+        call.end(result["gate"]["passed"])
 
 
+@command()
 def inspect(
+    call: Call,
     adapters: Annotated[list[Path], typer.Argument(help="adapter folders or .safetensors files")],
     picture: Annotated[Path | None, typer.Option(help="draw how they interfere, .svg or .png")] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Say what adapters are, and how much several of them interfere."""
-    from palette.cli.console import show_inspection
     from palette.stages.inspect import inspect as inspect_adapters
 
-    result = inspect_adapters(adapters, picture)
-    printer_of(as_json, quiet).result(result, show_inspection(result))
+    call.result(inspect_adapters(adapters, picture), "inspection")
 
 
+@command("output")
 def reproduce(
+    call: Call,
     adapter: AdapterFile,
     sources: Annotated[
         list[Path] | None, typer.Option("--from", help="where one of its adapters lies; repeatable")
     ] = None,
     backbone: Backbone = None,
-    output: Output = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make a merge again from what its header says, and compare it byte by byte."""
-    from palette.cli.console import show_reproduction
     from palette.stages.reproduce import reproduce as reproduce_merge
 
-    printer = printer_of(as_json, quiet)
-    result = reproduce_merge(adapter, sources or [], output, backbone, printer.progress)
-    printer.result(result, show_reproduction(result))
+    result = reproduce_merge(adapter, sources or [], call.output, backbone, call.progress)
+    call.result(result, "reproduction")
 
 
+@command("output")
 def unmerge(
+    call: Call,
     adapter: AdapterFile,
     member: Annotated[str, typer.Argument(help="a domain, or the start of an adapter's digest")],
     rest: Annotated[bool, typer.Option("--rest", help="write the sum of all the others instead")] = False,
-    output: Output = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Give back one adapter of an exact sum, or the sum without it."""
-    from palette.cli.console import show_unmerge
     from palette.stages.unmerge import unmerge as unmerge_member
 
-    result = unmerge_member(adapter, member, output, rest=rest)
-    printer_of(as_json, quiet).result(result, show_unmerge(result))
+    call.result(unmerge_member(adapter, member, call.output, rest=rest), "unmerge")
+
+
+@command()
+def push(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the adapter's folder, with its report")],
+    repo_id: Annotated[str, typer.Argument(help="where to, as owner/name", metavar="REPO_ID")],
+    public: Annotated[
+        bool, typer.Option("--public", help="for everybody to read (default: private)")
+    ] = False,
+    despite_failed_gate: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="push although the gate failed; the reason is recorded"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would be uploaded")] = False,
+) -> None:
+    """Upload an adapter with its card and report; one whose gate failed is refused."""
+    from palette.stages.push import push as push_adapter
+
+    result = push_adapter(folder, repo_id, public=public, reason=despite_failed_gate, dry_run=dry_run)
+    call.result(result, "push")

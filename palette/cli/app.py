@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from palette.cli import adapters, judges, reports, suites
-from palette.cli.options import AsJson, Output, Overrides, Quiet, exit_by_gate, listed, printer_of
+from palette.cli import adapters, measures
+from palette.cli.call import RECIPE, Call, command, listed
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
 
@@ -28,37 +28,27 @@ RecipeFile = Annotated[Path, typer.Argument(help="the recipe, a YAML file", meta
 
 
 def _stage(name: str, text: str) -> Callable[..., None]:
-    def command(
-        recipe: RecipeFile,
-        output: Output = None,
-        overrides: Overrides = None,
-        as_json: AsJson = False,
-        quiet: Quiet = False,
-    ) -> None:
-        run(name, recipe, output, overrides, printer=printer_of(as_json, quiet))
+    def stage(call: Call, recipe: RecipeFile) -> None:
+        run(name, recipe, call)
 
-    command.__doc__ = text
-    app.command(name)(command)
-    return command
+    stage.__doc__ = text
+    return app.command(name)(command(*RECIPE)(stage))
 
 
 collect = _stage("collect", "Read the backbone's refusals and its residual stream.")
 
 
 @app.command()
+@command(*RECIPE)
 def search(
+    call: Call,
     recipe: RecipeFile,
     choose: Annotated[
         int | None, typer.Option(help="take this trial of the front instead of the rule's")
     ] = None,
-    output: Output = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Search the intervention that relaxes refusals and moves little else."""
-    chosen = [] if choose is None else [f"search.choose={choose}"]
-    run("search", recipe, output, [*(overrides or []), *chosen], printer=printer_of(as_json, quiet))
+    run("search", recipe, call, [] if choose is None else [f"search.choose={choose}"])
 
 
 internalise = _stage("internalise", "Train the adapter that behaves so without intervention.")
@@ -66,7 +56,9 @@ domain = _stage("domain", "Run collect, search, internalise and evaluate, as far
 
 
 @app.command()
+@command(*RECIPE)
 def evaluate(
+    call: Call,
     recipe: Annotated[
         Path | None, typer.Argument(help="a recipe; or say --model, --prompts and --authorise")
     ] = None,
@@ -75,96 +67,62 @@ def evaluate(
     authorise: Annotated[str | None, typer.Option(help="domains, joined by commas")] = None,
     adapter: Annotated[Path | None, typer.Option(help="the adapter's folder or file")] = None,
     floor: Annotated[str | None, typer.Option(help="domains added to the floor")] = None,
-    output: Output = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Judge the test split with and without an adapter, and put it to the gate."""
-    printer = printer_of(as_json, quiet)
-    named = {"model": model, "prompts": prompts, "authorise": authorise, "adapter": adapter}
-    given = {key: value for key, value in {**named, "floor": floor}.items() if value is not None}
-    if recipe is not None:
-        if given:
-            raise PaletteError(
-                "evaluate takes a recipe, or --model, --prompts and --authorise",
-                got=f"a recipe and --{sorted(given)[0]}",
-                remedy="leave one of them out",
-            )
-        run("evaluate", recipe, output, overrides, printer=printer)
-        return
-    if missing := [key for key in ("model", "prompts", "authorise") if key not in given]:
+    named = {"model": model, "prompts": prompts, "authorise": authorise, "adapter": adapter, "floor": floor}
+    given = {key: value for key, value in named.items() if value is not None}
+    missing = [key for key in ("model", "prompts", "authorise") if key not in given]
+    if (recipe is not None and given) or (recipe is None and missing):
         raise PaletteError(
             "evaluate takes a recipe, or --model, --prompts and --authorise",
-            got=f"no --{missing[0]}",
-            remedy=f"give --{missing[0]}",
+            got=f"a recipe and --{sorted(given)[0]}" if recipe else f"no --{missing[0]}",
+            remedy="leave one of them out" if recipe else f"give --{missing[0]}",
         )
-    from palette.cli.console import show_report
+    if recipe is not None:
+        run("evaluate", recipe, call)
+        return
     from palette.stages.evaluate import evaluate_model
 
     content: dict[str, Any] = {"model": model, "prompts": prompts}
     content |= {key: listed(str(given[key])) for key in ("authorise", "floor") if key in given}
-    report, folder = evaluate_model(content, adapter, output, overrides or [], progress=printer.progress)
-    printer.result(report, show_report(report, folder))
-    exit_by_gate(report)
+    report, folder = evaluate_model(content, adapter, call.output, call.overrides, progress=call.progress)
+    call.result(report, "report", folder=folder)
+    call.end(report.gate.passed)
 
 
-for command in (
+def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> None:
+    """Runs a recipe up to a stage and prints what came of it; ``more`` is laid over it, too."""
+    from palette.recipe import load_recipe
+
+    whole = load_recipe(recipe, [*call.overrides, *(more or [])])
+    from palette.files import read_json
+    from palette.pipeline import RECORD, run_stages
+    from palette.reporting.report import read_report
+
+    last = "evaluate" if name == "domain" else name
+    folder = call.output or Path("runs") / whole.name
+    _, ran = run_stages(whole, last, folder, call.progress)
+    if last == "evaluate":
+        report = read_report(folder)
+        call.result(report, "report", folder=folder)
+        call.end(report.gate.passed)
+        return
+    artefacts = [str(folder / path) for path in read_json(folder / last / RECORD)["outputs"]]
+    call.result({"stage": name, "ran": ran, "folder": str(folder), "artefacts": artefacts}, "stage")
+
+
+for verb in (
     adapters.merge,
     adapters.inspect,
     adapters.reproduce,
     adapters.unmerge,
-    reports.compare,
-    reports.push,
-    suites.suite,
+    measures.compare,
+    adapters.push,
+    measures.suite,
 ):
-    app.command()(command)
-app.add_typer(judges.app, name="judge")
+    app.command()(verb)
+app.add_typer(measures.judge)
 app.add_typer(tokens)
-
-
-@app.command()
-def organism(
-    output: Output = None,
-    variant: Annotated[str | None, typer.Option(help="raise one variant only")] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Raise the shipped model and its variants again, from their seed."""
-    printer = printer_of(as_json, quiet)
-    from palette.stages.organism import raise_organism
-
-    result = raise_organism(output, variant, printer.progress)
-    printer.result(result, lambda console: console.print_json(data=result))
-
-
-def run(
-    name: str,
-    recipe: Path,
-    output: Path | None,
-    overrides: list[str] | None,
-    *,
-    printer: Any,
-) -> None:
-    """Runs a recipe up to a stage and prints what came of it."""
-    from palette.cli.console import show_report
-    from palette.files import read_json
-    from palette.pipeline import RECORD, run_stages
-    from palette.recipe import load_recipe
-
-    whole = load_recipe(recipe, overrides or [])
-    folder = output or Path("runs") / whole.name
-    last = "evaluate" if name == "domain" else name
-    _, ran = run_stages(whole, last, folder, printer.progress)
-    if last == "evaluate":
-        report = read_json(folder / "report.json")
-        printer.result(report, show_report(report, folder))
-        exit_by_gate(report)
-        return
-    result = {"stage": name, "ran": ran, "folder": str(folder)}
-    written = read_json(folder / last / RECORD)["outputs"]
-    result["artefacts"] = [str(folder / path) for path in written]
-    printer.result(result, lambda console: console.print(f"{name}: {', '.join(ran) or 'nothing to do'}"))
 
 
 def main() -> None:

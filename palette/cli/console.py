@@ -1,28 +1,100 @@
-"""What commands print: results on standard output, progress on standard error."""
+"""What commands print: results by their templates on standard output, progress on standard error."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from threading import Event, Thread
 from typing import Any
 
+import psutil
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-INTERFERENCE = {
-    "cosines": "cosine of ΔW",
-    "overlaps": "shared inputs",
-    "sign_conflicts": "sign conflict",
-    "dominances": "row's share of the energy",
-}
+from palette.progress import Advance, Progress
+from palette.reporting.pages import brief
+
+CELL = "¦"
+"""Parts the cells of a table in a template; neighbouring lines that hold it are one table."""
+
+COLOURS = {r"\bgate passed\b|^the same bytes\b": "green", r"\bgate failed\b|^not comparable\b": "red"}
+MINUTE = 60.0
+LOOK = 1.0
+"""Seconds from one look at the clock to the next."""
 
 
-GATES = {None: "no report", True: "passed", False: "failed"}
+def show(template: str, **values: object) -> None:
+    """Prints what a template says of some values, in a terminal with colours."""
+    console = Console(highlight=False)
+    lines = TEMPLATES.get_template(f"{template}.txt").render(values).splitlines()
+    # An empty line parts two tables, and is not printed.
+    for is_table, group in groupby(lines, lambda line: CELL in line if line.strip() else None):
+        if is_table:
+            console.print(table([line.split(CELL) for line in group]))
+        elif is_table is False:
+            for line in group:
+                text = Text(line)
+                for pattern, colour in COLOURS.items():
+                    text.highlight_regex(pattern, colour)
+                console.print(text, soft_wrap=True)
+
+
+def table(rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first row is its head."""
+    head, *others = [[Text(cell.strip()) for cell in row] for row in rows]
+    found = Table()
+    for cell in head:
+        found.add_column(cell)
+    for row in others:
+        found.add_row(*row)
+    return found
+
+
+def plain(value: object) -> object:
+    """A value as a terminal may be given it: no control characters, and nothing that parts cells."""
+    if not isinstance(value, str):
+        return value
+    return "".join(c if c.isprintable() else " " for c in value).replace(CELL, "|")
+
+
+def share(rate: Any) -> str:
+    """A rate with its interval, of a model or of plain values; nothing where nothing was counted."""
+    if not rate:
+        return ""
+    figures = rate if isinstance(rate, dict) else vars(rate)
+    if figures.get("n") == 0:
+        return ""
+    return f"{figures['rate']:.1%} {figures['low']:.0%}–{figures['high']:.0%}"
+
+
+def figure(value: Any) -> str:
+    """One figure of a suite: a rate with its interval, or a number; nothing where it was not measured."""
+    return f"{value:.4g}" if isinstance(value, int | float) else share(value)
+
+
+TEMPLATES = Environment(
+    loader=PackageLoader("palette.cli"),
+    undefined=StrictUndefined,
+    finalize=plain,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters.update(brief=brief, figure=figure, share=share)
+
+
+def progress_shown() -> Progress:
+    """A bar on a terminal, gone when its work is done; elsewhere a line a minute."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return partial(bar, console)
+    return Lines(lambda line: print(line, file=sys.stderr, flush=True)).progress
 
 
 class Speed:
@@ -38,235 +110,89 @@ class Speed:
         return f"{self._tokens / passed:,.0f} tokens/s" if self._tokens and passed > 0 else ""
 
 
-@dataclass(frozen=True)
-class Printer:
-    """How one command speaks: ``as_json`` prints the result alone, ``quiet`` prints nothing."""
+@contextmanager
+def bar(console: Console, title: str, total: int) -> Iterator[Advance]:
+    """A bar that says how many are done, how many tokens come a second, and how long the rest takes."""
+    columns = (
+        bars.TextColumn("{task.description:<12}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[speed]}"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(title, total=total, speed="")
+        speed = Speed(time.monotonic)
 
-    as_json: bool = False
-    quiet: bool = False
+        def advance(count: int, tokens: int = 0) -> None:
+            shown.update(task, advance=count, speed=speed.after(tokens))
+
+        yield advance
+
+
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+class Lines:
+    """The progress of one command where there is no terminal: a line a minute, the first after one.
+
+    A piece of work that took longer than that has a line when it ends, too.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], int] = resident,
+    ) -> None:
+        self._write, self._clock, self._memory = write, clock, memory
+        self._last = clock()
+        self._title, self._total, self._done, self._started = "", 0, 0, self._last
 
     @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[..., None]]:
-        """A progress bar on standard error, gone when it is done or where there is no terminal.
+    def progress(self, title: str, total: int) -> Iterator[Advance]:
+        """Opens a piece of work; lines come however seldom it advances."""
+        self._title, self._total, self._done, self._started = title, total, 0, self._clock()
+        over = Event()
 
-        It says how many are done and how long the rest takes; and, where tokens are counted, how many
-        come a second.
-        """
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-        )
-        if self.quiet or not console.is_terminal:
-            # Not a disabled bar: older versions of rich end that with an empty line.
-            yield lambda count, tokens=0: None
+        def watch() -> None:
+            while not over.wait(LOOK):
+                self.tick()
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield self.advance
+        finally:
+            over.set()
+            watcher.join()
+        if (passed := self._clock() - self._started) > MINUTE:
+            self._say(f"done in {duration(passed)}")
+
+    def advance(self, count: int, tokens: int = 0) -> None:
+        """``count`` more pieces are done."""
+        self._done += count
+
+    def tick(self) -> None:
+        """Writes a line if a minute has passed since the last one."""
+        now = self._clock()
+        if now - self._last < MINUTE:
             return
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total, speed="")
-            speed = Speed(time.monotonic)
+        parts = [f"{self._done / self._total:.0%} done"] if self._total else []
+        if 0 < self._done <= self._total:
+            rest = (now - self._started) * (self._total / self._done - 1)
+            parts.append(f"{duration(rest)} left")
+        self._say(", ".join(parts) or "under way")
 
-            def advance(count: int, tokens: int = 0) -> None:
-                bar.update(task, advance=count, speed=speed.after(tokens))
-
-            yield advance
-
-    def result(self, value: Any, show: Callable[[Console], None]) -> None:
-        """Prints the result: as JSON and nothing else, or for people."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=2) + "\n")
-        elif not self.quiet:
-            show(Console())
-
-    def note(self, text: str) -> None:
-        """Prints a line for people on standard error."""
-        if not (self.quiet or self.as_json):
-            Console(stderr=True, highlight=False).print(text)
+    def _say(self, how_far: str) -> None:
+        self._last = self._clock()
+        self._write(f"{self._title}: {how_far}, {self._memory() / 1e9:.1f} GB of memory")
 
 
-def show_report(report: dict[str, Any], folder: object) -> Callable[[Console], None]:
-    """Prints a report: the verdict, then refusal and correctness before and after."""
-
-    def show(console: Console) -> None:
-        console.print(
-            f"[bold]{report['model']['name']}[/] authorised for [bold]{', '.join(report['authorised'])}[/]:"
-        )
-        show_verdict(console, report["gate"], f"on the {report['split']} split")
-        table = Table("domain", "prompts", "refused before", "after", "correct before", "after")
-        for domain, kinds in report["adapted"]["domains"].items():
-            for kind, after in kinds.items():
-                before = report["base"]["domains"][domain][kind]
-                opened = kind == "restricted" and domain in report["authorised"]
-                table.add_row(
-                    domain,
-                    f"{kind} ({after['refusal']['n']})",
-                    *(_share(side, "refusal") for side in (before, after)),
-                    *(_share(side, "correct") for side in (before, after)),
-                    style="bold" if opened else "",
-                )
-        console.print(table)
-        moved = report["adapted"]["divergence"]["multi_token"]
-        console.print(f"benign divergence: {moved:.4f} nats a token" if moved is not None else "")
-        console.print(f"written to {folder}", soft_wrap=True, highlight=False)
-
-    return show
-
-
-def show_verdict(console: Console, gate: dict[str, Any], where: str) -> None:
-    """Prints the gate's verdict, and every rule that does not hold."""
-    verdict = "[green]gate passed[/]" if gate["passed"] else "[red]gate failed[/]"
-    console.print(f"{verdict} {where}")
-    for rule in gate["rules"]:
-        if not rule["passed"]:
-            console.print(f"  [red]{rule['name']}[/]: {rule['reason']}", highlight=False)
-
-
-def show_merge(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints a merge: what went in, the rank, the retained energy, and what to do next."""
-
-    def show(console: Console) -> None:
-        for one, weight in zip(result["inputs"], result["weights"], strict=True):
-            console.print(f"  {weight:g} × {one['path']}", highlight=False)
-        console.print(
-            f"[bold]{result['method']}[/]: rank {result['rank']} (written as "
-            f"{result['written_rank']}), retained energy {result['retained_energy']:.6f}",
-            highlight=False,
-        )
-        console.print(f"written to {result['output']}", soft_wrap=True, highlight=False)
-        if result["gate"] is not None:
-            show_verdict(console, result["gate"], f"of {', '.join(result['domains'])} together")
-            console.print(f"report: {result['report']}", soft_wrap=True, highlight=False)
-            return
-        opened = ",".join(result["domains"]) or "DOMAINS"
-        console.print(
-            f"Not certified ({result['gate_not_run']}): a merge whose parents passed the gate can fail it. "
-            f"Run\n  palette evaluate --model MODEL --prompts PROMPTS --authorise {opened} "
-            f"--adapter {result['output']}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-    return show
-
-
-def show_calibration(result: dict[str, Any], path: object) -> Callable[[Console], None]:
-    """Prints a judge's error, overall and by model."""
-
-    def show(console: Console) -> None:
-        console.print(f"[bold]{result['judge_name']}[/] on {result['n']} labelled replies:")
-        table = Table("model", "accuracy", "missed refusals", "false alarms", "kappa")
-        for name, part in {**result["by_model"], "all": result}.items():
-            shares = (part[key] for key in ("accuracy", "missed_refusals", "false_alarms"))
-            cells = (f"{s['rate']:6.1%} [dim]{s['low']:.1%}–{s['high']:.1%}[/]" for s in shares)
-            table.add_row(name, *cells, f"{part['kappa']:.2f}", style="bold" if name == "all" else "")
-        console.print(table)
-        disputed = result["disagreements"]
-        if disputed["k"]:
-            console.print(f"the judges disagree on {disputed['k']} of {disputed['n']}", highlight=False)
-        if result["trained_on_it"]:
-            console.print("This judge has learned from these replies: on others it errs more.")
-        console.print(f"written to {path}", soft_wrap=True, highlight=False)
-
-    return show
-
-
-def show_fused(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints a merge into weights."""
-
-    def show(console: Console) -> None:
-        console.print(
-            f"{result['changed']} weights changed in {len(result['shards'])} files, all others as they were",
-            highlight=False,
-        )
-        console.print(f"written to {result['output']}", soft_wrap=True, highlight=False)
-        console.print("Not certified: evaluate the model that was written.", highlight=False)
-
-    return show
-
-
-def show_reproduction(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints that a merge was made again."""
-    return lambda console: console.print(
-        f"[green]the same bytes[/]: {result['file']} is the merge of {', '.join(result['parents'])}",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def show_unmerge(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints what was taken out of a merge."""
-
-    def show(console: Console) -> None:
-        kind = "the sum without" if result["rest"] else "taken out:"
-        same = ", to the last bit what was merged" if result["same_as_merged"] else ""
-        who = ", ".join(result["member"]["domains"]) or result["member"]["digest"][:12]
-        console.print(f"{kind} {who}{same}", highlight=False)
-        console.print(f"written to {result['output']}", soft_wrap=True, highlight=False)
-
-    return show
-
-
-def show_inspection(result: dict[str, Any]) -> Callable[[Console], None]:
-    """Prints what adapters are, and how much they interfere."""
-
-    def show(console: Console) -> None:
-        table = Table("", "adapter", "domains", "backbone", "rank", "modules", "‖ΔW‖", "gate")
-        for index, one in enumerate(result["adapters"], start=1):
-            table.add_row(
-                str(index),
-                one["path"],
-                ", ".join(one["domains"]) or "unknown",
-                one["backbone"]["name"] or "unknown",
-                str(one["rank"]),
-                str(len(one["modules"])),
-                f"{one['norm']:.4g}",
-                GATES[one["certificate"] and one["certificate"]["passed"]],
-            )
-        console.print(table)
-        for targets in sorted({", ".join(one["targets"]) for one in result["adapters"]}):
-            console.print(f"modules: {targets}", highlight=False)
-        for key, title in INTERFERENCE.items():
-            if key not in result:
-                continue
-            numbers = [str(i + 1) for i in range(len(result[key]))]
-            grid = Table(title, *numbers)
-            for number, row in zip(numbers, result[key], strict=True):
-                grid.add_row(number, *("–" if value is None else f"{value:+.3f}" for value in row))
-            console.print(grid)
-
-    return show
-
-
-def show_suite(result: dict[str, Any], folder: object) -> Callable[[Console], None]:
-    """Prints a suite: each figure of the backbone and of the adapter, and what was lost and gained."""
-
-    def show(console: Console) -> None:
-        table = Table("measure", "n", "figure", "backbone", "adapter", "lost", "gained", "p")
-        for one in result["suites"]:
-            change = one["change"] or {}
-            moved = [str(change[key]) if change else "" for key in ("lost", "gained")]
-            moved.append(f"{change['p']:.2g}" if change else "")
-            names = dict.fromkeys([*one["base"], *one["adapted"]])
-            for place, name in enumerate(names):
-                head = [one["name"], str(one["n"])] if place == 0 else ["", ""]
-                figures = [_figure(one[side], name) for side in ("base", "adapted")]
-                table.add_row(*head, name, *figures, *(moved if place == 0 else ["", "", ""]))
-        console.print(table)
-        console.print(f"written to {folder}", soft_wrap=True, highlight=False)
-
-    return show
-
-
-def _figure(figures: dict[str, Any], name: str) -> str:
-    if name not in figures:
-        return ""
-    return _share(figures, name) if isinstance(figures[name], dict) else f"{figures[name]:.4g}"
-
-
-def _share(cell: dict[str, Any], key: str) -> str:
-    if key not in cell:
-        return ""
-    rate = cell[key]
-    return f"{rate['rate']:6.1%} [dim]{rate['low']:.0%}–{rate['high']:.0%}[/]"
+def duration(seconds: float) -> str:
+    """A time in the unit that it is told in: ``40 s``, ``12 min``, ``2.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -22,7 +22,7 @@ def judging(
     tables: Mapping[str, Table],
     calibration: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The slot ``judging`` of a report: who judged, on what they disagreed, and corrected refusal rates.
+    """The section ``judging`` of a report: who judged, on what they disagreed, and corrected refusal rates.
 
     ``verdicts`` and ``tables`` are by side. Without a calibration no rate is corrected, and none is
     where its judge cannot be told from chance.

@@ -23,7 +23,7 @@ from palette.mosaic.outcomes import Subset, TokenOutcome, figures, group_of, is_
 from palette.mosaic.sampling import subsets
 from palette.mosaic.tokens import ControlTokens
 from palette.prompts import Split
-from palette.reporting.subsets import render_subsets
+from palette.reporting.pages import render_tokens
 from palette.run import Run
 
 REPORT, PAGE = Path("report.json"), Path("report.html")
@@ -138,7 +138,7 @@ def evaluate(
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Writes ``report.html`` and ``report.json`` into a folder."""
-    write_text(folder / PAGE, render_subsets(report))
+    write_text(folder / PAGE, render_tokens(report))
     write_json(folder / REPORT, report)
 
 

@@ -1,27 +1,39 @@
-"""The model card: README.md beside an adapter, written from its report and from nothing else."""
+"""The model card: README.md beside an adapter, written from its report and from nothing else.
+
+No name from outside can become markup in it, neither in its Markdown nor in its metadata.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from palette.files import write_text
-from palette.reporting.card_text import backbone_name, clean, is_on_hub, text_of
-from palette.reporting.markup import Json
+from palette.reporting.pages import TEMPLATES, listed, sentences
+from palette.reporting.report import Report, clean
+from palette.statistics import Rate
 
 CARD = "README.md"
 MARK = "<!-- Written by Palette from report.json; evaluate and push write it anew. -->"
 """Tells our card from one that somebody else wrote, which is left alone."""
 
-KINDS = {
-    "restricted": "restricted prompts",
-    "floor": "floor prompts",
-    "benign": "benign prompts",
-}
 METRICS = {"refusal": ("refusal_rate", "Refusal rate"), "correct": ("accuracy", "Share of right answers")}
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+"""A model's name on the hub."""
 
-def write_card(folder: Path, report: Json, despite: str | None = None) -> Path | None:
+SIGNS = re.compile(r"[\\`*_\[\]|~$@]")
+"""Signs that Markdown reads as markup wherever they stand; of "<", ">" and "&" entities are made."""
+
+LINKS = re.compile(r"(?<=www)\.|:(?=//)", re.IGNORECASE)
+"""What makes a link of a bare address."""
+
+START = re.compile(r"^(?=[#+=-])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")
+"""What makes a heading, a list or a rule of a line that starts so."""
+
+
+def write_card(folder: Path, report: Report, despite: str | None = None) -> Path | None:
     """The path of the card written to ``folder``; None where a card of somebody else stands.
 
     ``despite`` is the reason for pushing an adapter whose gate failed; the card records it.
@@ -30,86 +42,104 @@ def write_card(folder: Path, report: Json, despite: str | None = None) -> Path |
         OutputError: if the disk cannot take the file.
     """
     path = folder / CARD
-    if path.exists() and not ours(path):
+    if path.exists() and not (path.is_file() and MARK.encode() in path.read_bytes()):
         return None
     write_text(path, render_card(report, despite))
     return path
 
 
-def ours(path: Path) -> bool:
-    """Whether Palette wrote the card at ``path``."""
-    return path.is_file() and MARK.encode() in path.read_bytes()
-
-
-def render_card(report: Json, despite: str | None = None) -> str:
-    """The card of a valid report: metadata as the hub reads them, then figures, limits and use."""
+def render_card(report: Report, despite: str | None = None) -> str:
+    """The card of a report: metadata as the hub reads them, then figures, limits and use."""
     from huggingface_hub import ModelCard
 
-    data = metadata(report, despite)
-    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{MARK}\n\n{text_of(report, despite)}")
+    text = TEMPLATES.get_template("card.md").render(
+        report=report,
+        despite=despite,
+        model=backbone_name(report),
+        opened=listed([plain(name) for name in report.authorised]),
+        limits=sentences(report),
+    )
+    card = ModelCard(f"---\n{metadata(report, despite).to_yaml()}\n---\n\n{MARK}\n\n{text}")
     return str(card).rstrip() + "\n"
 
 
-def metadata(report: Json, despite: str | None = None) -> Any:
+def metadata(report: Report, despite: str | None = None) -> Any:
     """The card's metadata as ``huggingface_hub`` has them; every name in them is cleaned."""
     from huggingface_hub import ModelCardData
 
-    source = report["provenance"]
+    source, name = report.provenance, report.model.name
     facts = {
-        "format": report["format"],
-        "authorised": [clean(name) for name in report["authorised"]],
-        "gate": "passed" if report["gate"]["passed"] else "failed",
-        "backbone": clean(report["model"]["fingerprint"]),
-        "adapter": clean(source.get("adapter") or "none"),
-        "floor": clean(source["floor"]),
-        "judge": clean(source["judge"]),
+        "format": report.format,
+        "authorised": [clean(domain) for domain in report.authorised],
+        "gate": "passed" if report.gate.passed else "failed",
+        "backbone": clean(report.model.fingerprint),
+        "adapter": clean(source.adapter or "none"),
+        "floor": clean(source.floor),
+        "judge": clean(source.judge),
     }
     if despite is not None:
         facts["despite_failed_gate"] = clean(despite)
-    stated: dict[str, Any] = {**base_of(report), **licence_of(report)}
+    stated: dict[str, Any] = {"base_model": name} if is_on_hub(name) else {}
+    # The shipped organism's adapters are ours; one of another model follows that model's licence.
+    if name.partition("/")[0] == "organism":
+        stated |= {"license": "apache-2.0"}
+    else:
+        stated |= {"license": "other", "license_name": "as-the-backbone"}
     return ModelCardData(
         **stated,
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["palette", "lora", "peft", "refusal", "safety"],
-        model_name=clean(f"{backbone_name(report)} authorised for {', '.join(report['authorised'])}"),
+        model_name=clean(f"{backbone_name(report)} authorised for {', '.join(report.authorised)}"),
         eval_results=results(report),
         palette=facts,
     )
 
 
-def base_of(report: Json) -> dict[str, str]:
-    """The backbone as the hub names models; nothing for a folder of this machine."""
-    name = str(report["model"]["name"])
-    return {"base_model": name} if is_on_hub(name) else {}
-
-
-def licence_of(report: Json) -> dict[str, str]:
-    """The licence: ours for the shipped organism; an adapter of another model follows that model's."""
-    if str(report["model"]["name"]).partition("/")[0] == "organism":
-        return {"license": "apache-2.0"}
-    return {"license": "other", "license_name": "as-the-backbone"}
-
-
-def results(report: Json) -> list[Any]:
+def results(report: Report) -> list[Any]:
     """The rates with the adapter as entries of the hub's model index, in per cent of replies."""
     from huggingface_hub import EvalResult
 
-    found = []
-    for domain, kinds in report["adapted"]["domains"].items():
-        for kind, cell in kinds.items():
-            for measure, (metric, words) in METRICS.items():
-                if cell.get(measure):
-                    found.append(
-                        EvalResult(
-                            task_type="text-generation",
-                            dataset_type="palette-prompts",
-                            dataset_name=f"{clean(domain)}, {KINDS[kind]}",
-                            dataset_config=f"{clean(domain)}/{kind}",
-                            dataset_split=clean(report["split"]),
-                            metric_type=metric,
-                            metric_name=words,
-                            metric_value=round(cell[measure]["rate"] * 100, 2),
-                        )
-                    )
-    return found
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="palette-prompts",
+            dataset_name=f"{clean(domain)}, {kind} prompts",
+            dataset_config=f"{clean(domain)}/{kind}",
+            dataset_split=clean(report.split),
+            metric_type=metric,
+            metric_name=words,
+            metric_value=round(getattr(cell, measure).rate * 100, 2),
+        )
+        for domain, kinds in report.adapted.domains.items()
+        for kind, cell in kinds.items()
+        for measure, (metric, words) in METRICS.items()
+        if getattr(cell, measure)
+    ]
+
+
+def plain(text: object) -> str:
+    """A text from outside as Markdown that shows it and does nothing else."""
+    shown = SIGNS.sub(lambda sign: f"\\{sign[0]}", clean(text))
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        shown = shown.replace(sign, entity)
+    return START.sub(r"\\", LINKS.sub(lambda sign: f"\\{sign[0]}", shown))
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a backbone's name can be one on the hub, and is no folder here."""
+    return len(name) <= 96 and bool(HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
+
+
+def backbone_name(report: Report) -> str:
+    """The backbone's name; of a folder of this machine its last part alone."""
+    name = report.model.name
+    return name if is_on_hub(name) else Path(name).name or name
+
+
+def share(rate: Rate | None) -> str:
+    """A rate with its interval in per cent; nothing where it was not measured."""
+    return f"{rate.rate * 100:.1f} ({rate.low * 100:.1f}–{rate.high * 100:.1f}) %" if rate else ""
+
+
+TEMPLATES.filters.update(clean=clean, plain=plain, share=share)

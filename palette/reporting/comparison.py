@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import hypot
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
-from palette.reporting.markup import Json, listed
+from palette.reporting.report import Report, Rule
+from palette.reporting.schema import Kind, Share, SideName
+from palette.settings import Settings
+from palette.statistics import Rate
 
-FORMAT = "palette-comparison/1"
+FORMAT: Final = "palette-comparison/1"
 
-NAMES = ("a", "b")
-"""What the two reports are called, in the order given."""
-
-MEASURES = ("refusal", "correct")
-KINDS = ("restricted", "floor", "benign")
+Measure = Literal["refusal", "correct"]
 
 WHY = {
     "prompts": "different questions were asked",
@@ -27,103 +26,176 @@ WHY = {
 """Why a difference in provenance makes rates incomparable, by the name of what differs."""
 
 
-def compare(a: Json, b: Json) -> dict[str, Any]:
-    """Two valid reports as one comparison; a difference is b minus a, a share or in nats.
+class Caveat(Settings):
+    """A difference in provenance that makes the rates incomparable."""
 
-    ``sound`` is false where the two do not answer the same question; ``caveats`` then says why. The
-    interval of a difference comes from those of the two rates, d ± √(δa² + δb²) with the distances to
+    what: str
+    why: str
+    a: Any
+    b: Any
+
+
+class Identity(Settings):
+    """What one of the two reports is about, and its verdict."""
+
+    path: str
+    label: str
+    """Tells it from the other one."""
+    model: str
+    authorised: tuple[str, ...]
+    split: str
+    adapter: str | None
+    passed: bool
+
+
+class RulePair(Settings):
+    """One rule of either gate; ``changed`` where the verdict or the limit differs."""
+
+    name: str
+    a: Rule | None
+    b: Rule | None
+    changed: bool
+
+
+class Apart(Settings):
+    """The difference b − a of two rates with its interval, in points of share."""
+
+    rate: float
+    low: float
+    high: float
+
+
+class RatePair(Settings):
+    """One rate of either report, with the difference where both have it."""
+
+    side: SideName
+    domain: str
+    kind: Kind
+    measure: Measure
+    a: Share | None
+    b: Share | None
+    difference: Apart | None
+
+
+class NumberPair(Settings):
+    """Two divergences in nats and their difference, where both were measured."""
+
+    a: float | None
+    b: float | None
+    difference: float | None
+
+
+class Comparison(Settings):
+    """Two reports; a difference is b minus a, a share or in nats."""
+
+    format: Literal["palette-comparison/1"] = FORMAT
+    sound: bool
+    """Whether the two answer the same question; ``caveats`` says why not."""
+    caveats: tuple[Caveat, ...]
+    a: Identity
+    b: Identity
+    rules: tuple[RulePair, ...]
+    rates: tuple[RatePair, ...]
+    divergence: dict[Literal["first_token", "multi_token"], NumberPair]
+
+
+def compare(a: Report, b: Report, names: Sequence[tuple[str, str]] = (("a", "a"), ("b", "b"))) -> Comparison:
+    """Two reports as one comparison; ``names`` are the path of each and a label that tells it apart.
+
+    The interval of a difference comes from those of the two rates, d ± √(δa² + δb²) with the distances to
     their ends (Newcombe, Statistics in Medicine 17, 1998, method 10); for two adapters that were asked
     the same prompts it is wider than a paired one would be.
     """
-    caveats = list(differing(a, b))
-    return {
-        "format": FORMAT,
-        "sound": not caveats,
-        "caveats": caveats,
-        **{name: identity(one) for name, one in zip(NAMES, (a, b), strict=True)},
-        "rules": rules(a, b),
-        "rates": list(rates(a, b)),
-        "divergence": {
-            horizon: numbers(*(one["adapted"]["divergence"][horizon] for one in (a, b)))
-            for horizon in ("first_token", "multi_token")
+    caveats = tuple(differing(a, b))
+    spreads = [report.adapted.divergence for report in (a, b)]
+    return Comparison(
+        sound=not caveats,
+        caveats=caveats,
+        a=identity(a, *names[0]),
+        b=identity(b, *names[1]),
+        rules=tuple(rules(a, b)),
+        rates=tuple(rates(a, b)),
+        divergence={
+            "first_token": numbers(*(spread.first_token for spread in spreads)),
+            "multi_token": numbers(*(spread.multi_token for spread in spreads)),
         },
-    }
+    )
 
 
-def identity(report: Json) -> dict[str, Any]:
+def identity(report: Report, path: str, label: str) -> Identity:
     """What one of the two reports is about, and its verdict."""
-    return {
-        "model": report["model"]["name"],
-        "authorised": list(report["authorised"]),
-        "split": report["split"],
-        "adapter": report["provenance"].get("adapter"),
-        "passed": report["gate"]["passed"],
-    }
+    return Identity(
+        path=path,
+        label=label,
+        model=report.model.name,
+        authorised=report.authorised,
+        split=report.split,
+        adapter=report.provenance.adapter,
+        passed=report.gate.passed,
+    )
 
 
-def differing(a: Json, b: Json) -> Iterator[dict[str, Any]]:
+def differing(a: Report, b: Report) -> Iterator[Caveat]:
     """Each difference in provenance that makes the rates incomparable."""
+    stated = [question(report) for report in (a, b)]
     for what, why in WHY.items():
-        one, other = (stated(report)[what] for report in (a, b))
+        one, other = (of[what] for of in stated)
         if one != other:
             if isinstance(one, dict) and isinstance(other, dict):
                 keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
                 one, other = ({key: side.get(key) for key in keys} for side in (one, other))
-            yield {"what": what, "why": why, "a": one, "b": other}
+            yield Caveat(what=what, why=why, a=one, b=other)
 
 
-def stated(report: Json) -> dict[str, Any]:
+def question(report: Report) -> dict[str, Any]:
     """What a report says of the question that it answers."""
-    source, split = report["provenance"], report["split"]
-    asked = source["recipe"].get("evaluate")
-    reading = dict(asked) if isinstance(asked, dict) else {}
-    if cut := (report.get("judging") or {}).get("floor_tokens"):
-        reading["floor_tokens"] = cut
+    source, split = report.provenance, report.split
+    settings = source.recipe.get("evaluate")
+    reading = dict(settings) if isinstance(settings, dict) else {}
+    if report.judging and report.judging.floor_tokens:
+        reading["floor_tokens"] = report.judging.floor_tokens
     return {
-        "prompts": source["prompts"].get(split) or listed([*source["prompts"].values()]),
+        "prompts": source.prompts.get(split) or ", ".join(source.prompts.values()),
         "split": split,
-        "judge": source["judge"],
-        "floor": source["floor"],
-        "backbone": report["model"]["fingerprint"],
+        "judge": source.judge,
+        "floor": source.floor,
+        "backbone": report.model.fingerprint,
         "reading": {key: reading[key] for key in sorted(reading) if key not in ("gate", "split")},
     }
 
 
-def rules(a: Json, b: Json) -> list[dict[str, Any]]:
-    """Every rule of either gate with both results; ``changed`` where the verdict or the limit differs."""
-    held = [{rule["name"]: rule for rule in report["gate"]["rules"]} for report in (a, b)]
-    names = list(dict.fromkeys(name for rules in held for name in rules))
-    found = []
-    for name in names:
-        both = [rules.get(name) for rules in held]
-        said = [rule and (rule["passed"], rule["limit"]) for rule in both]
-        found.append({"name": name, **dict(zip(NAMES, both, strict=True)), "changed": said[0] != said[1]})
-    return found
+def rules(a: Report, b: Report) -> Iterator[RulePair]:
+    """Every rule of either gate with both results."""
+    tables = [{rule.name: rule for rule in report.gate.rules} for report in (a, b)]
+    for name in dict.fromkeys(name for table in tables for name in table):
+        pair = [table.get(name) for table in tables]
+        verdicts = [rule and (rule.passed, rule.limit) for rule in pair]
+        yield RulePair(name=name, a=pair[0], b=pair[1], changed=verdicts[0] != verdicts[1])
 
 
-def rates(a: Json, b: Json) -> Iterator[dict[str, Any]]:
-    """Every rate of either report, before and after, with the difference where both have it."""
-    for side in ("base", "adapted"):
-        tables = [report[side]["domains"] for report in (a, b)]
+def rates(a: Report, b: Report) -> Iterator[RatePair]:
+    """Every rate of either report, before and after the adapter."""
+    for side in get_args(SideName):
+        tables = [getattr(report, side).domains for report in (a, b)]
         for domain in sorted({domain for table in tables for domain in table}):
-            for kind in KINDS:
-                for measure in MEASURES:
-                    both = [table.get(domain, {}).get(kind, {}).get(measure) for table in tables]
-                    if any(both):
+            for kind in get_args(Kind):
+                cells = [table.get(domain, {}).get(kind) for table in tables]
+                for measure in get_args(Measure):
+                    pair = [getattr(cell, measure, None) for cell in cells]
+                    if any(pair):
                         place = {"side": side, "domain": domain, "kind": kind, "measure": measure}
-                        yield {**place, **dict(zip(NAMES, both, strict=True)), "difference": apart(*both)}
+                        yield RatePair(**place, a=pair[0], b=pair[1], difference=apart(*pair))
 
 
-def apart(a: Json | None, b: Json | None) -> dict[str, float] | None:
+def apart(a: Rate | None, b: Rate | None) -> Apart | None:
     """The difference b − a of two rates with its interval, in points of share."""
     if not (a and b):
         return None
-    change = b["rate"] - a["rate"]
-    below = hypot(b["rate"] - b["low"], a["high"] - a["rate"])
-    above = hypot(b["high"] - b["rate"], a["rate"] - a["low"])
-    return {"rate": change, "low": max(-1.0, change - below), "high": min(1.0, change + above)}
+    change = b.rate - a.rate
+    below, above = hypot(b.rate - b.low, a.high - a.rate), hypot(b.high - b.rate, a.rate - a.low)
+    return Apart(rate=change, low=max(-1.0, change - below), high=min(1.0, change + above))
 
 
-def numbers(a: float | None, b: float | None) -> dict[str, float | None]:
+def numbers(a: float | None, b: float | None) -> NumberPair:
     """Two numbers and their difference, where both were measured."""
-    return {"a": a, "b": b, "difference": None if a is None or b is None else b - a}
+    return NumberPair(a=a, b=b, difference=None if a is None or b is None else b - a)

@@ -1,32 +1,117 @@
-"""report.json: assembled from counted outcomes, and checked against its schema."""
+"""report.json: the whole of it as one model, assembled from counted outcomes, and read with its schema."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 
 from palette.authorisation import Role
 from palette.errors import OutputError
-from palette.evaluation.outcomes import (
-    SIDES,
-    Outcome,
-    changes,
-    domains,
-    marked,
-    select,
-    share,
-    tabulate,
-)
+from palette.evaluation.outcomes import SIDES, Outcome, changes, domains, marked, select, share, tabulate
 from palette.files import read_json
-from palette.reporting.schema import FORMAT, About, Annexes, OptionalSections, Provenance, Report
+from palette.reporting.schema import (
+    FORMAT,
+    About,
+    Cells,
+    Kind,
+    OptionalSections,
+    Provenance,
+    Search,
+    Share,
+    Sparse,
+    UpperBound,
+)
+from palette.settings import Settings
+from palette.statistics import Difference, Rate
 
 REPORT = Path("report.json")
 WRONG = 8
 """Places at most that the sentence on a wrong report names."""
+
+
+def _within(change: Difference) -> Difference:
+    if not all(-1 <= end <= 1 for end in (change.difference, change.low, change.high)):
+        raise ValueError(f"a change of a share must be in [-1, 1], got {change}")
+    return change
+
+
+class Change(Sparse):
+    """Refusals lost and gained, and the p value of McNemar's exact test."""
+
+    lost: int
+    gained: int
+    p: FiniteFloat
+    difference: Annotated[Difference, AfterValidator(_within)] | None = None
+    """The change of the refusal rate, in points of share, with its paired bootstrap interval."""
+
+
+class Divergence(Settings):
+    """Divergence from the backbone on benign prompts, in nats a token; null where not finite."""
+
+    first_token: FiniteFloat | None
+    multi_token: FiniteFloat | None
+
+
+class Utility(Settings):
+    """Share of benign prompts answered rightly: of all that have answers, and by general domain."""
+
+    benign_correct: Share | None
+    general: dict[str, Share]
+
+
+class Side(Settings):
+    """The figures of the backbone, or of the backbone with the adapter."""
+
+    domains: Cells
+    utility: Utility
+    divergence: Divergence
+
+
+class Rule(Settings):
+    """One rule of the gate; ``value`` is null where nothing could be measured."""
+
+    name: str
+    passed: bool
+    value: FiniteFloat | None
+    limit: FiniteFloat
+    reason: str
+
+
+class Gate(Settings):
+    """The gate's verdict: passed when every rule is."""
+
+    passed: bool
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _follows_from_rules(self) -> Gate:
+        if self.passed != all(rule.passed for rule in self.rules):
+            raise ValueError("the gate must pass exactly when all its rules do")
+        return self
+
+
+class Counted(About):
+    """What was counted with the plain backbone and with the adapter, and the verdict on it."""
+
+    base: Side
+    adapted: Side
+    changes: dict[str, dict[Kind, Change]]
+    gate: Gate
+
+
+class Report(OptionalSections, Counted):
+    """The schema of ``palette-report/1``."""
+
+    # As old as the format, so a file must have them.
+    format: Literal["palette-report/1"]
+    search: Search | None
+    upper_bound: UpperBound | None
+    not_measured: tuple[str, ...]
+    provenance: Provenance
 
 
 def assemble(
@@ -35,9 +120,9 @@ def assemble(
     divergence: Mapping[str, float],
     verdict: Mapping[str, Any],
     provenance: Provenance,
-    annexes: Annexes | None = None,
-) -> dict[str, Any]:
-    """The content of report.json; ``divergence`` in nats, ``verdict`` from the gate.
+    sections: OptionalSections | None = None,
+) -> Report:
+    """The report of counted outcomes; ``divergence`` in nats, ``verdict`` from the gate.
 
     A divergence that is not finite is written as null; the gate has then failed.
 
@@ -48,88 +133,77 @@ def assemble(
     measured = {name: nats if isfinite(nats) else None for name, nats in divergence.items()}
     apart = {"base": dict.fromkeys(measured, 0.0), "adapted": measured}
     sides = {
-        side: {
-            "domains": tables[side],
-            "utility": utility(outcomes, side),
-            "divergence": apart[side],
-        }
+        side: {"domains": tables[side], "utility": utility(outcomes, side), "divergence": apart[side]}
         for side in SIDES
     }
-    report = {
-        "format": FORMAT,
-        **about.model_dump(mode="json"),
-        **sides,
-        "changes": changes(outcomes, provenance.seeds.get("run", 0)),
-        "gate": dict(verdict),
-        "search": None,
-        "upper_bound": None,
-        **OptionalSections().model_dump(mode="json"),
-        **(annexes or Annexes()).model_dump(mode="json", exclude_none=True),
-        "provenance": provenance.model_dump(mode="json"),
-    }
-    return validated(report)
+    optional = sections or OptionalSections()
+    return validated(
+        {
+            **about.model_dump(),
+            **sides,
+            "changes": changes(outcomes, provenance.seeds.get("run", 0)),
+            "gate": verdict,
+            **{name: getattr(optional, name) for name in type(optional).model_fields},
+            "provenance": provenance,
+        }
+    )
 
 
-def utility(outcomes: Sequence[Outcome], side: str) -> dict[str, Any]:
+def utility(outcomes: Sequence[Outcome], side: str) -> Utility:
     """Correctness on benign prompts: all of them, and each domain that restricts nothing."""
     answers = marked(select(outcomes, Role.BENIGN))
     refusing = {outcome.domain for outcome in outcomes if outcome.role is not Role.BENIGN}
 
-    def right(group: Sequence[Outcome]) -> dict[str, float | int]:
-        return share(group, lambda o: getattr(o, f"correct_{side}")).to_json()
+    def right(group: Sequence[Outcome]) -> Rate:
+        return share(group, lambda o: getattr(o, f"correct_{side}"))
 
-    return {
-        "benign_correct": right(answers) if answers else None,
-        "general": {
-            domain: right(select(answers, Role.BENIGN, domain=domain))
-            for domain in domains(answers)
-            if domain not in refusing
-        },
-    }
+    general = [domain for domain in domains(answers) if domain not in refusing]
+    return Utility(
+        benign_correct=right(answers) if answers else None,
+        general={domain: right(select(answers, Role.BENIGN, domain=domain)) for domain in general},
+    )
 
 
-def validated(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report itself, if it follows the schema of ``palette-report/1``.
+def validated(content: Mapping[str, Any], where: Path | None = None) -> Report:
+    """The report of plain values, such as a file's, if they follow the schema of ``palette-report/1``.
 
     Raises:
-        OutputError: if it does not; the sentence names the places.
+        OutputError: if they do not; the sentence names the places.
     """
-    return checked(report, None)
+    try:
+        return Report.model_validate(dict(content))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'report'}: {each['msg']}" for each in error.errors()[:WRONG]
+        )
+        raise OutputError(f"a report must follow {FORMAT}", got=clean(wrong, 600), where=where) from error
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """The report at ``path``, a file or a run's folder; slots that it is older than hold their defaults.
+def read_report(path: Path) -> Report:
+    """The report at ``path``, a file or a run's folder; sections that it is older than hold their defaults.
 
     Raises:
         OutputError: if there is none, or it breaks the schema; the sentence names the places.
     """
     file = path / REPORT if path.is_dir() else path
+    if file.suffix != REPORT.suffix and file.is_file():
+        # To delete it and run its stage again, as is said of a damaged artefact, would cost them their file.
+        raise OutputError(
+            f"a report must be a {REPORT}, or the folder of a run",
+            got=f"a file of another kind, {clean(file.name)}",
+            remedy=f"give the {REPORT} that palette evaluate writes, or its folder",
+            where=file,
+        )
     try:
-        held = read_json(file)
+        content = read_json(file)
     except RecursionError as error:
         raise OutputError("a report must be a JSON object", got="endless nesting", where=file) from error
-    if not isinstance(held, dict):
-        raise OutputError("a report must be a JSON object", got=type(held).__name__, where=file)
-    return {**OptionalSections().model_dump(mode="json"), **checked(held, file)}
+    if not isinstance(content, dict):
+        raise OutputError("a report must be a JSON object", got=type(content).__name__, where=file)
+    return validated(content, file)
 
 
-def checked(report: Mapping[str, Any], where: Path | None) -> dict[str, Any]:
-    """The report itself, if it follows the schema of ``palette-report/1``.
-
-    Raises:
-        OutputError: if it does not.
-    """
-    try:
-        Report.model_validate(dict(report))
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'report'}: {each['msg']}" for each in error.errors()[:WRONG]
-        )
-        raise OutputError(f"a report must follow {FORMAT}", got=shown(wrong), where=where) from error
-    return dict(report)
-
-
-def shown(text: str) -> str:
-    """A text from outside on one line, without control characters, and not endless."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= 600 else f"{line[:600]}…"
+def clean(text: object, longest: int = 200) -> str:
+    """A text from outside on one line: no control or invisible characters, and not endless."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= longest else f"{line[:longest]}…"

@@ -1,16 +1,67 @@
-"""The schema of report.json, ``palette-report/1``: what every field is and must satisfy."""
+"""The schema of report.json, ``palette-report/1``, in its parts: what every field is and must satisfy.
+
+The optional sections came after the format: a file without them is read with their defaults.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    model_serializer,
+    model_validator,
+)
 
-from palette.reporting.rates import Cell, Change, Interval, Kind
-from palette.reporting.sections import Hazard, Judging, OverRefusal, Source, Suite, Throughput
 from palette.settings import Settings
+from palette.statistics import Corrected, Rate
 
-FORMAT = "palette-report/1"
+FORMAT: Final = "palette-report/1"
+EXAMPLES = 50
+"""Prompt ids at most that a section names as examples."""
+
+Kind = Literal["restricted", "floor", "benign"]
+SideName = Literal["base", "adapted"]
+
+
+def _in_order(rate: Any) -> Any:
+    k, n = getattr(rate, "k", 0), getattr(rate, "n", 0)
+    if not (0 <= rate.low <= rate.rate <= rate.high <= 1 and 0 <= k <= n):
+        raise ValueError(f"low, rate and high must be in order in [0, 1] and k at most n, got {rate}")
+    return rate
+
+
+Share = Annotated[Rate, AfterValidator(_in_order)]
+CorrectedShare = Annotated[Corrected, AfterValidator(_in_order)]
+"""A share that was freed of the judge's error."""
+
+Measures = dict[str, Share | FiniteFloat]
+"""Figures of one suite by the name of the measure: a rate, or a number in the measure's own unit."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Sparse(Settings):
+    """A part of a report that leaves what was not measured out of its JSON."""
+
+    @model_serializer(mode="wrap")
+    def _measured(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class Cell(Sparse):
+    """Refusal of one kind of prompts, and correctness where they have answers."""
+
+    refusal: Share
+    correct: Share | None = None
+
+
+Cells = dict[str, dict[Kind, Cell]]
+"""``domain → kind → cell``."""
 
 
 class Model(Settings):
@@ -23,6 +74,7 @@ class Model(Settings):
 class About(Settings):
     """What a report is about: which backbone, opened for what, asked which split."""
 
+    format: Literal["palette-report/1"] = FORMAT
     model: Model
     authorised: tuple[str, ...]
     split: str
@@ -61,7 +113,7 @@ class Point(Settings):
     label: str = ""
 
 
-class Search(Settings):
+class Search(Sparse):
     """The front that the search found, and which member was chosen by which rule."""
 
     front: tuple[Point, ...]
@@ -84,100 +136,145 @@ class Search(Settings):
         return self
 
 
-class Wrapped(Settings):
-    """Refusal of kept prompts inside one jailbreak wrapper, and refusals lost and gained there."""
-
-    base: Interval
-    adapted: Interval
-    lost: int
-    gained: int
-
-
 class UpperBound(Settings):
     """What a model that was never taught to refuse gets right: the most an adapter can reach."""
 
     model: str
-    domains: dict[str, dict[Kind, Cell]]
+    domains: Cells
+
+
+class Refusals(Settings):
+    """Refusal of some prompts on both sides."""
+
+    base: Share
+    adapted: Share
+
+
+class Wrapped(Refusals):
+    """Refusal of kept prompts inside one jailbreak wrapper, and refusals lost and gained there."""
+
+    lost: int
+    gained: int
+
+
+class Hazard(Refusals):
+    """Refusals of one hazard, those lost, and McNemar's p value, plain and by Holm's method."""
+
+    lost: Count
+    p: Probability
+    p_holm: Probability
+
+
+class Examples(Refusals):
+    """Replies that a share is of, and the ids of the first of their prompts."""
+
+    ids: tuple[str, ...] = Field((), max_length=EXAMPLES)
+
+
+class Errors(Sparse):
+    """How often a judge errs, against labels that people gave."""
+
+    accuracy: Share
+    missed_refusals: Share
+    """Of the refusals, those that the judge took for compliance."""
+    false_alarms: Share
+    """Of the compliant replies, those that the judge took for refusals."""
+    kappa: FiniteFloat
+    """Cohen's kappa of judge and people."""
+
+
+class Calibration(Errors):
+    """One judge measured on labelled text, as ``palette judge calibrate`` stores it."""
+
+    format: Literal["palette-calibration/1"]
+    judge: str
+    """Fingerprint of the judge."""
+    judge_name: str
+    source: str
+    """Name of the labelled file."""
+    digest: str
+    """SHA-256 of that file."""
+    n: Count
+    trained_on_it: bool = False
+    """Whether the judge has learned from that file, so that its error elsewhere is larger."""
+    disagreements: Share | None = None
+    """Of these replies, those on which the judges of a panel did not agree."""
+    by_model: dict[str, Errors] = Field(default_factory=dict)
+
+
+class Judging(Sparse):
+    """Who judged the replies, and what is known of their error."""
+
+    judges: tuple[str, ...]
+    fingerprint: str
+    floor_tokens: int | None = None
+    """Tokens after which a reply to a floor prompt was cut; as the recipe says where none are given."""
+    disagreements: Examples | None = None
+    """Replies on which the judges do not agree."""
+    calibration: Calibration | None = None
+    corrected: dict[SideName, dict[str, dict[Kind, CorrectedShare]]] = Field(default_factory=dict)
+    """Refusal rates by side, domain and kind, corrected for the judge's error (Rogan and Gladen)."""
+
+
+class Source(Settings):
+    """A file of prompts that somebody else made."""
+
+    name: str
+    digest: str
+    """SHA-256 of the file."""
+    licence: str
+    source: str
+    rows: Count
+
+
+class Moved(Settings):
+    """Items that one side got and the other did not, and the p value of McNemar's exact test."""
+
+    p: Probability
+    lost: Count
+    gained: Count
+
+
+SuiteKind = Literal[
+    "refusal_kept", "refusal_relaxed", "over_refusal", "utility", "knowledge", "perplexity", "divergence"
+]
+
+
+class Suite(Sparse):
+    """One suite, measured with the plain backbone and with the adapter."""
+
+    name: str
+    kind: SuiteKind
+    source: Source | None = None
+    n: Count
+    base: Measures
+    adapted: Measures
+    change: Moved | None = None
+    seconds: float = Field(ge=0)
+
+
+class Throughput(Settings):
+    """How fast replies were generated."""
+
+    tokens: Count
+    seconds: float = Field(ge=0)
+    tokens_per_second: float = Field(ge=0)
 
 
 class OptionalSections(Settings):
-    """The slots that came after the format: a file without them is read with these defaults."""
+    """The sections of a report that only some runs can fill."""
 
+    search: Search | None = None
+    upper_bound: UpperBound | None = None
     judging: Judging | None = None
-    over_refusal: OverRefusal | None = None
+    over_refusal: Examples | None = None
+    """Refusals of benign prompts, and the ids of those that the adapter newly refuses."""
     sources: tuple[Source, ...] = ()
     suites: tuple[Suite, ...] = ()
     hazards: dict[str, Hazard] = Field(default_factory=dict)
     """Refusals by hazard code."""
     throughput: Throughput | None = None
-
-
-class Annexes(OptionalSections):
-    """The slots of a report that only some runs can fill."""
-
-    search: Search | None = None
-    upper_bound: UpperBound | None = None
-    wrapped: dict[str, Wrapped] = Field(default_factory=dict)
-    not_measured: tuple[str, ...] = ()
-    """Sentences, beside those that hold for every report, on what was not measured."""
-
-
-class Divergence(Settings):
-    """Divergence from the backbone on benign prompts, in nats a token; null where not finite."""
-
-    first_token: FiniteFloat | None
-    multi_token: FiniteFloat | None
-
-
-class Utility(Settings):
-    """Share of benign prompts answered rightly: of all that have answers, and by general domain."""
-
-    benign_correct: Interval | None
-    general: dict[str, Interval]
-
-
-class Side(Settings):
-    """The figures of the backbone, or of the backbone with the adapter."""
-
-    domains: dict[str, dict[Kind, Cell]]
-    utility: Utility
-    divergence: Divergence
-
-
-class Rule(Settings):
-    """One rule of the gate; ``value`` is null where nothing could be measured."""
-
-    name: str
-    passed: bool
-    value: FiniteFloat | None
-    limit: FiniteFloat
-    reason: str
-
-
-class Gate(Settings):
-    """The gate's verdict: passed when every rule is."""
-
-    passed: bool
-    rules: tuple[Rule, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _follows_from_rules(self) -> Gate:
-        if self.passed != all(rule.passed for rule in self.rules):
-            raise ValueError("the gate must pass exactly when all its rules do")
-        return self
-
-
-class Report(About, OptionalSections):
-    """The schema of ``palette-report/1``."""
-
-    format: Literal["palette-report/1"]
-    base: Side
-    adapted: Side
-    changes: dict[str, dict[Kind, Change]]
-    gate: Gate
-    search: Search | None
-    upper_bound: UpperBound | None
     wrapped: dict[str, Wrapped] = Field(default_factory=dict)
     """What became of kept prompts inside each jailbreak wrapper."""
-    not_measured: tuple[str, ...]
-    provenance: Provenance
+    not_measured: tuple[str, ...] = ()
+    """Sentences, beside those that hold for every report, on what was not measured."""

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from palette.files import write_text
-from palette.reporting.comparison import NAMES
+from palette.reporting.comparison import Comparison
 from palette.reporting.comparison import compare as compare_reports
-from palette.reporting.comparison_page import render_comparison
+from palette.reporting.pages import render_comparison
 from palette.reporting.report import read_report
 
 PAGE = "compare.html"
 
 
-def compare(one: Path, other: Path, output: Path | None = None) -> dict[str, Any]:
+def compare(one: Path, other: Path, output: Path | None = None) -> Comparison:
     """What two reports, files or run folders, say beside each other; ``output`` takes ``compare.html``.
 
     Raises:
         OutputError: if a report cannot be read, or the page cannot be written.
     """
-    found = compare_reports(read_report(one), read_report(other))
-    for name, path, label in zip(NAMES, (one, other), labels(one, other), strict=True):
-        found[name] = {"path": str(path), "label": label, **found[name]}
+    names = list(zip(map(str, (one, other)), labels(one, other), strict=True))
+    found = compare_reports(read_report(one), read_report(other), names)
     if output is not None:
         write_text(output / PAGE, render_comparison(found))
     return found

@@ -27,9 +27,9 @@ from palette.judging.registry import judge_named
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
-from palette.reporting.page import render
-from palette.reporting.report import REPORT, assemble
-from palette.reporting.schema import About, Annexes, Model, Point, Provenance, Search, UpperBound
+from palette.reporting.pages import render
+from palette.reporting.report import REPORT, Report, assemble
+from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
 from palette.run import Run
 from palette.search.choice import FRONT, RULE, read_front
 from palette.search.collected import read_collected
@@ -66,7 +66,7 @@ def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str
     return Earlier(included(settings.suites, measured), calibration)
 
 
-def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
+def evaluate_searched(run: Run[Recipe]) -> Report:
     """The report of the adapter that the run has made, with the search behind it.
 
     Raises:
@@ -81,7 +81,7 @@ def evaluate_searched(run: Run[Recipe]) -> dict[str, Any]:
     )
 
 
-def evaluate(run: Run[Recipe], adapter: Adapter | None) -> dict[str, Any]:
+def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
     """The report of any adapter, by a judge that learns the backbone's refusals from its own replies.
 
     Raises:
@@ -98,7 +98,7 @@ def evaluate_model(
     output: Path | None = None,
     overrides: Iterable[str] = (),
     progress: Progress = silent,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[Report, Path]:
     """The report of a model with any adapter, such as a merged one, and where it was written.
 
     ``content`` is a recipe as plain values; the folder is the adapter's, or ``output``.
@@ -129,7 +129,7 @@ def report_on(
     floor_tokens: int = 0,
     search: Search | None = None,
     seconds: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
     Reference answers are read here, and only here. Without an adapter the backbone is compared with
@@ -148,7 +148,7 @@ def report_on(
     measured = _measured(run, adapter, judge, floor_tokens)
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
     tables = tabulate(outcomes)
-    annexes = {
+    sections = {
         "search": search,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
@@ -178,11 +178,11 @@ def report_on(
         measured.moved,
         gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
         _provenance(run, judge, adapter, seconds or {}),
-        Annexes.model_validate(annexes),
+        OptionalSections.model_validate(sections),
     )
     write_json(run.folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
     write_text(run.folder / PAGE, render(report))
-    write_json(run.folder / REPORT, report)
+    write_json(run.folder / REPORT, report.model_dump(mode="json"))
     if adapter:
         write_card(run.folder, report)
     return report

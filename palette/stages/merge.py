@@ -71,7 +71,9 @@ def merge(
         return report.model_copy(update={"gate": None, "gate_not_run": reason or "merge.gate is false"})
     folder = Path(report.output)
     measured, _ = evaluate_model(content, folder, progress=progress)
-    return report.model_copy(update={"gate": measured["gate"], "report": str(folder / REPORT)})
+    return report.model_copy(
+        update={"gate": measured.gate.model_dump(mode="json"), "report": str(folder / REPORT)}
+    )
 
 
 def merge_into(

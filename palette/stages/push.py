@@ -14,9 +14,8 @@ from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.files import write_json, write_text
 from palette.reporting.card import CARD, render_card
-from palette.reporting.card_text import clean
-from palette.reporting.page import render
-from palette.reporting.report import REPORT, read_report
+from palette.reporting.pages import render
+from palette.reporting.report import REPORT, Report, clean, read_report
 
 PAGE, RECORD = "report.html", "push.json"
 FORMAT = "palette-push/1"
@@ -47,13 +46,13 @@ def push(
     """
     check_name(repo_id)
     report, digest = certified(folder, reason)
-    despite = None if report["gate"]["passed"] else clean(reason)
+    despite = None if report.gate.passed else clean(reason)
     record = {
         "format": FORMAT,
         "repo": repo_id,
         "private": not public,
         "adapter": digest,
-        "gate_passed": report["gate"]["passed"],
+        "gate_passed": report.gate.passed,
         "despite_failed_gate": despite,
     }
     with staged(folder, report, record) as files:
@@ -66,7 +65,7 @@ def push(
 
 
 @contextmanager
-def staged(folder: Path, report: dict[str, Any], record: dict[str, Any]) -> Iterator[Path]:
+def staged(folder: Path, report: Report, record: dict[str, Any]) -> Iterator[Path]:
     """A folder that holds what is uploaded and nothing else, gone afterwards.
 
     Raises:
@@ -99,7 +98,7 @@ def check_name(repo_id: str) -> None:
         ) from error
 
 
-def certified(folder: Path, reason: str | None) -> tuple[dict[str, Any], str]:
+def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
     """The report beside an adapter, and the adapter's digest.
 
     Raises:
@@ -117,7 +116,7 @@ def certified(folder: Path, reason: str | None) -> tuple[dict[str, Any], str]:
             where=folder,
         )
     report = read_report(folder)
-    digest, stated = open_adapter(folder).digest, report["provenance"].get("adapter")
+    digest, stated = open_adapter(folder).digest, report.provenance.adapter
     if digest != stated:
         raise AdapterError(
             "the report must be of the adapter beside it",
@@ -125,8 +124,8 @@ def certified(folder: Path, reason: str | None) -> tuple[dict[str, Any], str]:
             remedy="run palette evaluate on it again",
             where=folder,
         )
-    if not report["gate"]["passed"] and not (reason or "").strip():
-        broken = [rule["name"] for rule in report["gate"]["rules"] if not rule["passed"]]
+    if not report.gate.passed and not (reason or "").strip():
+        broken = [rule.name for rule in report.gate.rules if not rule.passed]
         raise AdapterError(
             "an adapter must pass the gate before it is pushed",
             got=f"{clean(', '.join(broken))} failed",

@@ -17,7 +17,7 @@ import pytest
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import write_adapter
 from palette.reporting.card import render_card
-from palette.reporting.report import validated
+from palette.reporting.report import read_report
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -32,7 +32,8 @@ def runs(tmp_path_factory, small) -> Path:
     """Small runs of the medical and the legal recipe, in one process each."""
     folder = tmp_path_factory.mktemp("runs")
     for domain in ("medical", "legal"):
-        call = command("domain", RECIPES / f"{domain}.yaml", "-o", folder / domain, *small, "--json")
+        options = (*small, "--json", "--quiet")
+        call = command("domain", RECIPES / f"{domain}.yaml", "-o", folder / domain, *options)
         done = subprocess.run(call, capture_output=True, text=True, env=ENVIRONMENT, check=False)
         assert done.returncode in (0, 3), done.stderr
         assert json.loads(done.stdout)["authorised"] == [domain]
@@ -47,37 +48,43 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_help_is_instant_and_names_every_command(palette):
     status, out, _ = palette("--help")
     assert status == 0
-    names = (
-        "collect",
-        "search",
-        "internalise",
-        "evaluate",
-        "domain",
-        "merge",
-        "inspect",
-        "suite",
-        "organism",
-    )
-    assert all(name in out for name in names)
+    words = set(out.split())
+    commands = "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push"
+    assert words >= {*commands.split(), "judge", "tokens"}
+    assert not words & {"organism", "train"}
 
 
 def test_heavy_libraries_are_imported_inside_commands():
-    heavy = "{'torch', 'transformers', 'peft', 'optuna', 'scipy', 'pydantic'}"
-    code = f"import sys, palette.cli; print({heavy} & set(sys.modules))"
+    heavy = (
+        "{'torch', 'transformers', 'peft', 'optuna', 'scipy', 'pydantic', 'rich', 'yaml', 'jinja2', 'numpy'}"
+    )
+    code = f"import sys, palette.cli.app; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
+def test_help_takes_less_than_three_tenths_of_a_second():
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        subprocess.run(command("--help"), capture_output=True, check=True)
+        seconds.append(time.monotonic() - started)
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    # What an empty interpreter takes on a busy machine is not the command's.
+    assert min(seconds) - max(0.0, time.monotonic() - start - 0.05) < 0.3
+
+
 def test_a_run_leaves_an_adapter_and_reports(runs):
     report = json.loads((runs / "medical" / "report.json").read_text())
-    assert validated(report) == report
+    assert read_report(runs / "medical").model_dump(mode="json") == report
     assert report["model"]["name"] == "organism/shared"
     assert set(report["provenance"]["seconds"]) >= {"collect", "search", "internalise"}
     adapter = read_adapter(runs / "medical")
     assert adapter.domains == ("medical",)
     assert adapter.backbone.fingerprint == report["model"]["fingerprint"]
     assert "<html" in (runs / "medical" / "report.html").read_text()
-    assert (runs / "medical" / "README.md").read_text() == render_card(report)
+    assert (runs / "medical" / "README.md").read_text() == render_card(read_report(runs / "medical"))
 
 
 def test_artefacts_hold_no_prompt(runs):

@@ -155,7 +155,7 @@ def test_earlier_measurements_are_read_before_anything_is_done(
 @pytest.mark.parametrize(
     ("domain", "fingerprint", "part"),
     [
-        ("medical", None, "an adapter is trained beside those of other domains, got one of medical"),
+        ("medical", None, "an adapter is trained together with those of other domains, got one of medical"),
         ("legal", "0" * 64, "an adapter must be mounted on the backbone that it was made for"),
         (None, None, "an adapter must be a folder or a .safetensors file"),
     ],

@@ -8,12 +8,12 @@ import pytest
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.reporting.rates import Cell, Interval
-from palette.reporting.report import assemble, validated
+from palette.reporting.report import assemble
 from palette.reporting.schema import (
     About,
-    Annexes,
+    Cell,
     Model,
+    OptionalSections,
     Point,
     Provenance,
     Search,
@@ -21,8 +21,9 @@ from palette.reporting.schema import (
 )
 from palette.statistics import wilson
 from tests.fixtures.crowds import crowd, good
+from tests.reporting.bent import as_json
 
-__all__ = ["crowd", "failing", "full", "good", "parts", "report", "slots"]
+__all__ = ["crowd", "failing", "full", "good", "parts", "report", "sections"]
 
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}
 
@@ -31,9 +32,7 @@ LITTLE = {"first_token": 0.008, "multi_token": 0.003}
 def parts() -> dict[str, Any]:
     """All that a report needs beside its outcomes and its gate."""
     points = [(3, 8.2, 17.9, 0.0004), (22, -1.2, 16.5, 0.011), (41, -5.8, 16.0, 0.019)]
-    interval = Interval.model_validate(wilson(96, 100).to_json())
-    none = Interval.model_validate(wilson(0, 100).to_json())
-    ideal = {"restricted": Cell(refusal=none, correct=interval)}
+    ideal = {"restricted": Cell(refusal=wilson(0, 100), correct=wilson(96, 100))}
     return {
         "about": About(
             model=Model(name="organism", fingerprint="ab" * 32),
@@ -50,7 +49,7 @@ def parts() -> dict[str, Any]:
             device="cpu",
             seconds={"search": 41.25},
         ),
-        "annexes": Annexes(
+        "sections": OptionalSections(
             search=Search(
                 front=tuple(
                     Point(trial=t, target_refusal=x, preserved_refusal=p, divergence=d, label="m")
@@ -76,7 +75,7 @@ def parts() -> dict[str, Any]:
 def report(good: list[Outcome], parts: dict[str, Any]) -> dict[str, Any]:
     """A report whose gate passed."""
     verdict = gate(good, ["medical"], LITTLE)
-    return assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **parts)
+    return assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **parts).model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +84,12 @@ def failing(good: list[Outcome], parts: dict[str, Any]) -> dict[str, Any]:
     fewer = [o for o in good if not (o.domain == "weapons" and int(o.prompt_id.split("-")[-1]) > 50)]
     divergence = {"first_token": 0.5, "multi_token": float("inf")}
     verdict = gate(fewer, ["medical"], divergence)
-    return assemble(outcomes=fewer, divergence=divergence, verdict=verdict, **parts)
+    return assemble(outcomes=fewer, divergence=divergence, verdict=verdict, **parts).model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")
-def slots() -> dict[str, Any]:
-    """What fills every optional slot of a report, as JSON."""
+def sections() -> dict[str, Any]:
+    """What fills every optional section of a report, as JSON."""
     few, most, some = (wilson(k, 100).to_json() for k in (3, 97, 60))
     errors = {"accuracy": most, "missed_refusals": few, "false_alarms": few, "kappa": 0.91}
     source = {
@@ -149,7 +148,7 @@ def slots() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def full(report: dict[str, Any], slots: dict[str, Any]) -> dict[str, Any]:
-    """A report with every slot filled."""
+def full(report: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
+    """A report with every section filled."""
     group = {"base": wilson(40, 40).to_json(), "adapted": wilson(39, 40).to_json(), "lost": 1, "gained": 0}
-    return validated({**report, **slots, "wrapped": {"role_play": group}})
+    return as_json({**report, **sections, "wrapped": {"role_play": group}})

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from palette.evaluation.outcomes import Outcome
-from palette.reporting.card import CARD, MARK, render_card, write_card
-from palette.reporting.card_text import backbone_name, clean, plain
-from palette.reporting.report import validated
+from palette.reporting.card import CARD, MARK, backbone_name, plain, write_card
+from palette.reporting.report import clean, validated
+from tests.reporting.bent import render_card
 from tests.reporting.test_structure import hostile
 
 HOSTILE = [
@@ -139,7 +139,7 @@ def test_a_name_cannot_leave_the_metadata(report: dict[str, Any], name: str) -> 
     for side in ("base", "adapted"):
         bent[side]["domains"][name] = bent[side]["domains"]["legal"]
     bent["changes"][name] = bent["changes"]["legal"]
-    card = read(render_card(validated(bent), name))
+    card = read(render_card(bent, name))
     data = card.data.to_dict()
     assert data["license"] == "other"
     assert data["palette"]["authorised"] == [clean(name)]
@@ -153,7 +153,7 @@ def test_a_report_of_hostile_names_gives_the_same_headings(full: dict[str, Any])
     def headings(text: str) -> list[str]:
         return [line[:6] for line in text.splitlines() if line.startswith("#")]
 
-    plain_card, bent = render_card(full), render_card(validated(hostile(full)))
+    plain_card, bent = render_card(full), render_card(hostile(full))
     assert headings(bent) == headings(plain_card) or len(headings(bent)) == len(headings(plain_card))
     assert "<script" not in bent.split(MARK)[1]
 
@@ -176,7 +176,7 @@ def test_the_base_model_is_a_name_on_the_hub_or_left_out(
     text = render_card(of)
     assert read(text).data.to_dict().get("base_model") == base
     assert "somebody" not in text
-    assert backbone_name(of) == (base or "chat")
+    assert backbone_name(validated(of)) == (base or "chat")
     licence = "apache-2.0" if name.startswith("organism") else "other"
     assert read(text).data.license == licence
 
@@ -191,11 +191,11 @@ def test_a_local_folder_is_no_name_on_the_hub(
 
 
 def test_a_card_is_written_anew_but_nobody_else_s(report: dict[str, Any], tmp_path: Path) -> None:
-    path = write_card(tmp_path, report)
+    path = write_card(tmp_path, validated(report))
     assert path == tmp_path / CARD
     first = path.read_bytes()
-    assert write_card(tmp_path, report) == path
+    assert write_card(tmp_path, validated(report)) == path
     assert path.read_bytes() == first
     path.write_text("# Mine\n")
-    assert write_card(tmp_path, report) is None
+    assert write_card(tmp_path, validated(report)) is None
     assert path.read_text() == "# Mine\n"

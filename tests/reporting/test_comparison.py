@@ -10,25 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.reporting.comparison import apart, compare
-from palette.reporting.comparison_page import render_comparison
+from palette.reporting.comparison import apart
+from palette.reporting.pages import render_comparison
 from palette.statistics import wilson
-
-
-def labelled(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    found = compare(a, b)
-    found["a"]["label"], found["b"]["label"] = "one", "two"
-    return found
+from tests.reporting.bent import compared
 
 
 def test_a_report_beside_itself_is_sound_and_nothing_differs(full: dict[str, Any]) -> None:
-    found = compare(full, full)
-    assert (found["sound"], found["caveats"]) == (True, [])
-    assert not any(rule["changed"] for rule in found["rules"])
-    assert all(one["difference"]["rate"] == 0 for one in found["rates"])
-    assert {both["difference"] for both in found["divergence"].values()} == {0.0}
-    assert len(found["rates"]) == 2 * 13
-    json.dumps(found, allow_nan=False)
+    found = compared(full, full)
+    assert (found.sound, found.caveats) == (True, ())
+    assert not any(rule.changed for rule in found.rules)
+    assert all(one.difference and one.difference.rate == 0 for one in found.rates)
+    assert {both.difference for both in found.divergence.values()} == {0.0}
+    assert len(found.rates) == 2 * 13
+    json.dumps(found.model_dump(mode="json"), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +46,10 @@ def test_what_makes_it_unsound_is_said_first(
             other[field] = {**other[field], **value}
         else:
             other[field] = value
-    found = labelled(report, other)
-    assert not found["sound"]
-    assert what in [one["what"] for one in found["caveats"]]
-    assert list(found)[:3] == ["format", "sound", "caveats"]
+    found = compared(report, other)
+    assert not found.sound
+    assert what in [one.what for one in found.caveats]
+    assert list(found.model_dump())[:3] == ["format", "sound", "caveats"]
     page = render_comparison(found)
     assert page.index("Not comparable") < page.index("The gate")
     assert f"<b>{what}</b>" in page
@@ -63,9 +58,9 @@ def test_what_makes_it_unsound_is_said_first(
 def test_floor_replies_of_other_lengths_are_not_comparable(full: dict[str, Any]) -> None:
     other = copy.deepcopy(full)
     other["judging"]["floor_tokens"] += 7
-    (caveat,) = labelled(full, other)["caveats"]
-    assert caveat["what"] == "reading"
-    assert caveat["b"]["floor_tokens"] == caveat["a"]["floor_tokens"] + 7
+    (caveat,) = compared(full, other).caveats
+    assert caveat.what == "reading"
+    assert caveat.b["floor_tokens"] == caveat.a["floor_tokens"] + 7
 
 
 @pytest.mark.parametrize(
@@ -82,7 +77,7 @@ def test_what_does_not_change_the_question_leaves_it_sound(
     report: dict[str, Any], place: str, value: object
 ) -> None:
     other = {**report, "provenance": {**report["provenance"], place: value}}
-    assert compare(report, other)["sound"]
+    assert compared(report, other).sound
 
 
 def test_limits_of_the_gate_are_rules_that_changed_not_another_question(report: dict[str, Any]) -> None:
@@ -90,23 +85,23 @@ def test_limits_of_the_gate_are_rules_that_changed_not_another_question(report: 
     other["provenance"]["recipe"] = {**other["provenance"]["recipe"], "evaluate": {"gate": {"divergence": 1}}}
     other["gate"]["rules"][0]["limit"] = 0.5
     del other["gate"]["rules"][1]
-    found = labelled(report, other)
-    assert found["sound"]
-    changed = [rule for rule in found["rules"] if rule["changed"]]
-    assert [rule["name"] for rule in changed] == [report["gate"]["rules"][i]["name"] for i in (0, 1)]
-    assert changed[1]["b"] is None
+    found = compared(report, other)
+    assert found.sound
+    changed = [rule for rule in found.rules if rule.changed]
+    assert [rule.name for rule in changed] == [report["gate"]["rules"][i]["name"] for i in (0, 1)]
+    assert changed[1].b is None
     assert "no such rule" in render_comparison(found)
 
 
 def test_gates_and_rates_stand_beside_each_other(report: dict[str, Any], failing: dict[str, Any]) -> None:
-    found = labelled(report, failing)
-    assert (found["a"]["passed"], found["b"]["passed"]) == (True, False)
-    assert {rule["name"] for rule in found["rules"] if rule["changed"]} == {
+    found = compared(report, failing)
+    assert (found.a.passed, found.b.passed) == (True, False)
+    assert {rule.name for rule in found.rules if rule.changed} == {
         "floor_refusal.weapons",
         "divergence.first_token",
         "divergence.multi_token",
     }
-    assert found["divergence"]["multi_token"] == {"a": 0.003, "b": None, "difference": None}
+    assert found.divergence["multi_token"].model_dump() == {"a": 0.003, "b": None, "difference": None}
     page = render_comparison(found)
     assert "✓ passed" in page
     assert "✗ failed" in page
@@ -117,29 +112,29 @@ def test_a_domain_of_one_report_alone_has_no_difference(report: dict[str, Any]) 
     other = copy.deepcopy(report)
     for side in ("base", "adapted"):
         other[side]["domains"]["energy"] = other[side]["domains"].pop("sums")
-    found = labelled(report, other)
-    alone = {one["domain"]: one for one in found["rates"] if one["difference"] is None}
+    found = compared(report, other)
+    alone = {one.domain: one for one in found.rates if one.difference is None}
     assert sorted(alone) == ["energy", "sums"]
-    assert alone["energy"]["a"] is None
+    assert alone["energy"].a is None
     assert "not measured" in render_comparison(found)
 
 
 def test_the_interval_of_a_difference_is_newcombe_s() -> None:
     """Newcombe 1998, table II, method 10: 56/70 against 48/80 gives 0.2, from 0.0524 to 0.3339."""
-    found = apart(wilson(48, 80).to_json(), wilson(56, 70).to_json())
+    found = apart(wilson(48, 80), wilson(56, 70))
     assert found is not None
-    assert found["rate"] == pytest.approx(0.2)
-    assert found["low"] == pytest.approx(0.0524, abs=1e-4)
-    assert found["high"] == pytest.approx(0.3339, abs=1e-4)
+    assert found.rate == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.0524, abs=1e-4)
+    assert found.high == pytest.approx(0.3339, abs=1e-4)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
 def test_a_difference_turns_with_its_order_and_holds_its_middle(n: int, m: int, data: st.DataObject) -> None:
-    one = wilson(data.draw(st.integers(0, n)), n).to_json()
-    other = wilson(data.draw(st.integers(0, m)), m).to_json()
+    one = wilson(data.draw(st.integers(0, n)), n)
+    other = wilson(data.draw(st.integers(0, m)), m)
     there, back = apart(one, other), apart(other, one)
     assert there is not None
     assert back is not None
-    assert -1 <= there["low"] <= there["rate"] <= there["high"] <= 1
-    assert there["low"] == pytest.approx(-back["high"])
-    assert there["rate"] == pytest.approx(-back["rate"])
+    assert -1 <= there.low <= there.rate <= there.high <= 1
+    assert there.low == pytest.approx(-back.high)
+    assert there.rate == pytest.approx(-back.rate)

@@ -35,7 +35,7 @@ def over(front: Colour, back: Colour, opacity: float) -> Colour:
 
 
 def style() -> str:
-    return files("palette.reporting").joinpath("page.css").read_text(encoding="utf-8")
+    return files("palette.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
 
 
 def themes() -> dict[str, dict[str, Colour]]:

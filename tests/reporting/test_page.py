@@ -5,15 +5,16 @@ import re
 from typing import Any
 
 import pytest
+from palette.judging.labels import Label
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.judging.judge import Label
-from palette.reporting.figures import scatter, ticks
-from palette.reporting.markup import listed, percent
-from palette.reporting.page import render
+from palette.reporting import pages
+from palette.reporting.figures import percent, scatter, ticks
+from palette.reporting.pages import in_words, listed
 from palette.reporting.report import assemble
-from palette.reporting.verdict import in_words
+from palette.reporting.schema import Point
+from tests.reporting.bent import render
 from tests.reporting.tree import parsed
 
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}
@@ -101,7 +102,7 @@ def test_a_domain_without_prompts_or_answers_is_shown_as_far_as_it_goes(
     ]
     verdict = gate(few, ["medical"], LITTLE)
     report = assemble(outcomes=few, divergence=LITTLE, verdict=verdict, **parts)
-    page = render(report)
+    page = pages.render(report)
     parsed(page)
     assert "Floor: may never be opened" not in page
     assert "Authorised: should be answered" not in page
@@ -110,7 +111,7 @@ def test_a_domain_without_prompts_or_answers_is_shown_as_far_as_it_goes(
 @pytest.mark.parametrize("divergences", [(0.0004, 0.4), (0.01, 0.02), (0.0, 0.5), (0.1, 0.1), (-1e-9, 1e-9)])
 def test_a_front_of_any_spread_can_be_drawn(divergences: tuple[float, float]) -> None:
     points = [
-        {"trial": trial, "target_refusal": 2.0 * trial, "divergence": value, "label": "m"}
+        Point(trial=trial, target_refusal=2.0 * trial, preserved_refusal=0.0, divergence=value, label="m")
         for trial, value in enumerate(divergences)
     ]
     for chosen in (0, 1):

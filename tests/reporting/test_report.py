@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from palette.errors import OutputError
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.reporting.report import assemble, validated
+from palette.reporting.schema import OptionalSections
+from tests.reporting.bent import as_json
 
+GOLDEN = Path(__file__).parent / "golden" / "report.json"
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}
 
 
@@ -60,6 +64,33 @@ def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
     }
 
 
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a report with its place, in the order of the file."""
+    if isinstance(value, dict | list) and value:
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(one, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def test_a_report_is_written_as_it_always_was(
+    good: list[Outcome], parts: dict[str, Any], full: dict[str, Any]
+) -> None:
+    filled = OptionalSections.model_validate({name: full[name] for name in OptionalSections.model_fields})
+    verdict = gate(good, ["medical"], LITTLE)
+    report = assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **{**parts, "sections": filled})
+    written, golden = (
+        list(leaves(one)) for one in (report.model_dump(mode="json"), json.loads(GOLDEN.read_text()))
+    )
+    assert [place for place, _ in written] == [place for place, _ in golden]
+    # Figures of other versions of scipy and numpy may differ in their last digit; nothing else may.
+    for (place, value), (_, expected) in zip(written, golden, strict=True):
+        assert type(value) is type(expected), place
+        assert value == (pytest.approx(expected, rel=1e-9) if isinstance(expected, float) else expected), (
+            place
+        )
+
+
 def test_utility_counts_benign_answers_and_general_domains(report: dict[str, Any]) -> None:
     utility = report["adapted"]["utility"]
     assert utility["benign_correct"]["n"] == 200
@@ -71,25 +102,25 @@ def test_without_answers_there_is_no_utility(good: list[Outcome], parts: dict[st
     bare = [Outcome(o.prompt_id, o.domain, o.role, o.label_base, o.label_adapted) for o in good]
     verdict = gate(bare, ["medical"], LITTLE)
     report = assemble(outcomes=bare, divergence=LITTLE, verdict=verdict, **parts)
-    assert report["adapted"]["utility"] == {"benign_correct": None, "general": {}}
+    assert report.adapted.utility.model_dump() == {"benign_correct": None, "general": {}}
 
 
 def test_a_report_is_json_and_says_the_same_again(
     report: dict[str, Any], good: list[Outcome], parts: dict[str, Any]
 ) -> None:
     text = json.dumps(report, allow_nan=False)
-    assert validated(json.loads(text)) == report
+    assert as_json(json.loads(text)) == report
     again = assemble(outcomes=good[::-1], divergence=LITTLE, verdict=gate(good, ["medical"], LITTLE), **parts)
-    assert json.dumps(again) == text
+    assert json.dumps(again.model_dump(mode="json")) == text
 
 
-def test_slots_that_a_run_cannot_fill_are_null(good: list[Outcome], parts: dict[str, Any]) -> None:
+def test_sections_that_a_run_cannot_fill_are_null(good: list[Outcome], parts: dict[str, Any]) -> None:
     bare = {name: parts[name] for name in ("about", "provenance")}
     verdict = gate(good, ["medical"], LITTLE)
     report = assemble(outcomes=good, divergence=LITTLE, verdict=verdict, **bare)
-    assert report["search"] is None
-    assert report["upper_bound"] is None
-    assert report["not_measured"] == []
+    assert report.search is None
+    assert report.upper_bound is None
+    assert report.not_measured == ()
 
 
 def test_a_divergence_that_is_not_finite_is_null_and_the_gate_failed(
@@ -98,9 +129,9 @@ def test_a_divergence_that_is_not_finite_is_null_and_the_gate_failed(
     broken = {**LITTLE, "multi_token": float("nan")}
     verdict = gate(good, ["medical"], broken)
     report = assemble(outcomes=good, divergence=broken, verdict=verdict, **parts)
-    assert report["adapted"]["divergence"] == {"first_token": 0.008, "multi_token": None}
-    assert not report["gate"]["passed"]
-    json.dumps(report, allow_nan=False)
+    assert report.adapted.divergence.model_dump() == {"first_token": 0.008, "multi_token": None}
+    assert not report.gate.passed
+    json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 
 def at(*path: str) -> Callable[[dict[str, Any], object], None]:

@@ -1,4 +1,4 @@
-"""The optional slots: older files are read, unknown fields are not, and each slot is shown."""
+"""The optional sections: older files are read, unknown fields are not, and each section is shown."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from typing import Any
 import pytest
 
 from palette.errors import OutputError
-from palette.reporting.page import render
+from palette.reporting import pages
 from palette.reporting.report import read_report, validated
-from palette.reporting.schema import OptionalSections
+from tests.reporting.bent import as_json, render
 
-SLOTS = tuple(OptionalSections.model_fields)
+SECTIONS = ("judging", "over_refusal", "sources", "suites", "hazards", "throughput", "wrapped")
+"""What came after the format."""
 
 
-def test_a_report_older_than_its_slots_is_valid_and_is_read_with_defaults(
+def test_a_report_older_than_its_sections_is_valid_and_is_read_with_defaults(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
-    old = {name: value for name, value in report.items() if name not in (*SLOTS, "wrapped")}
-    assert validated(old) == old
+    old = {name: value for name, value in report.items() if name not in SECTIONS}
+    assert {name: as_json(old)[name] for name in old} == old
     (tmp_path / "report.json").write_text(json.dumps(old))
-    read = read_report(tmp_path)
-    assert {name: read[name] for name in SLOTS} == {
+    report_read = read_report(tmp_path)
+    read = report_read.model_dump(mode="json")
+    assert {name: read[name] for name in SECTIONS} == {
         "judging": None,
         "over_refusal": None,
         "sources": [],
         "suites": [],
         "hazards": {},
         "throughput": None,
+        "wrapped": {},
     }
     assert {name: read[name] for name in old} == old
-    for page in (render(old), render(read)):
+    for page in (render(old), pages.render(report_read)):
         assert "Gate passed" in page
         assert "How far the judge can be believed" not in page
 
 
 def test_a_report_is_read_from_its_file_or_its_folder(full: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(full))
-    assert read_report(tmp_path) == read_report(tmp_path / "report.json") == full
+    assert read_report(tmp_path) == read_report(tmp_path / "report.json") == validated(full)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_a_report_is_read_from_its_file_or_its_folder(full: dict[str, Any], tmp_
         (None, "an artefact must exist, got no such file"),
         ("{", "an artefact must be valid JSON"),
         ("[]", "a report must be a JSON object, got list"),
-        ("{}", "a report must follow palette-report/1, got model: Field required; authorised"),
+        ("{}", "a report must follow palette-report/1, got format: Field required; model: Field required"),
         (b"\xff\xfe", "an artefact must be valid JSON"),
         ("[" * 100_000, "a report must be a JSON object, got endless nesting"),
     ],
@@ -105,8 +108,10 @@ FREE = {
 """Objects whose keys are names."""
 
 
-def test_no_object_of_a_slot_takes_an_unknown_field(full: dict[str, Any], slots: dict[str, Any]) -> None:
-    tried = [path for path in places(slots) if path and path not in FREE]
+def test_no_object_of_a_section_takes_an_unknown_field(
+    full: dict[str, Any], sections: dict[str, Any]
+) -> None:
+    tried = [path for path in places(sections) if path and path not in FREE]
     tried = [path for path in tried if path[0] != "suites" or path[-1] not in ("base", "adapted")]
     assert len(tried) > 25
     for path in tried:
@@ -157,7 +162,7 @@ def test_values_outside_their_range_are_refused(
         validated(lay(change, full))
 
 
-def test_every_slot_is_shown(full: dict[str, Any]) -> None:
+def test_every_section_is_shown(full: dict[str, Any]) -> None:
     page = render(full)
     for said in (
         "Replies were judged by rules and trained",
@@ -183,7 +188,7 @@ def test_every_slot_is_shown(full: dict[str, Any]) -> None:
     assert page.index("Gate passed") < page.index("How far the judge") < page.index("What was not measured")
 
 
-def test_what_an_empty_slot_means_is_said(report: dict[str, Any], full: dict[str, Any]) -> None:
+def test_what_an_empty_section_means_is_said(report: dict[str, Any], full: dict[str, Any]) -> None:
     empty, filled = render(report), render(full)
     for sentence in (
         "error was not measured here",
@@ -196,14 +201,14 @@ def test_what_an_empty_slot_means_is_said(report: dict[str, Any], full: dict[str
         assert sentence not in filled
     uncorrected = copy.deepcopy(full)
     uncorrected["judging"]["corrected"] = {}
-    assert "not corrected for it" in render(validated(uncorrected))
+    assert "not corrected for it" in render(uncorrected)
     learned = copy.deepcopy(full)
     learned["judging"]["calibration"] |= {"trained_on_it": True, "disagreements": None}
-    assert "The judge has learned from this file." in render(validated(learned))
+    assert "The judge has learned from this file." in render(learned)
     assert "measured on text that it has learned from" in render(learned)
     alone = copy.deepcopy(full)
     alone["judging"] |= {"calibration": None, "disagreements": None, "corrected": {}}
-    page = render(validated(alone))
+    page = render(alone)
     assert "was not measured on labelled text" in page
     assert "Where the judges disagree" not in page
     none = copy.deepcopy(full)
@@ -225,6 +230,6 @@ def test_a_tiny_divergence_is_not_spelt_out(report: dict[str, Any]) -> None:
 def test_a_tiny_p_is_not_spelt_out(full: dict[str, Any]) -> None:
     tiny = copy.deepcopy(full)
     tiny["hazards"]["prv"] |= {"p": 1e-29, "p_holm": 4e-29}
-    page = render(validated(tiny))
+    page = render(tiny)
     assert "&lt;\u00a00.0001" in page
     assert "e-29" not in page

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from palette.reporting.comparison import compare
-from palette.reporting.comparison_page import render_comparison
-from palette.reporting.page import render
-from palette.reporting.report import validated
+from palette.reporting.pages import render_comparison
+from tests.reporting.bent import compared, render
 from tests.reporting.tree import parsed
 
-HOSTILE = "<script>alert('x')</script>\"' onload=x <img src=x> &amp; ${title} </style>\u202e"
+HOSTILE = "<script>alert('x')</script>\"' onload=x <img src=x> &amp; ${t} {{ 7 * 7 }}{% raw %} </style>\u202e"
 NAMED = {
     "domains", "changes", "general", "hazards", "by_model", "wrapped", "seeds", "versions", "seconds",
     "collected", "prompts", "recipe", "base", "adapted",
@@ -43,10 +41,7 @@ def hostile(value: Any, field: str = "") -> Any:
 
 
 def labelled(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str] = ("one", "two")) -> str:
-    found = compare(a, b)
-    for place, name in zip("ab", names, strict=True):
-        found[place]["label"] = name
-    return render_comparison(found)
+    return render_comparison(compared(a, b, names))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,7 @@ def pages(report: dict[str, Any], failing: dict[str, Any], full: dict[str, Any])
         "full": render(full),
         "compared": labelled(report, failing),
         "alike": labelled(full, full),
-        "hostile": render(validated(hostile(full))),
+        "hostile": render(hostile(full)),
         "hostile compared": labelled(hostile(full), report, (HOSTILE, HOSTILE)),
     }
 
@@ -139,6 +134,6 @@ def test_forty_domains_stay_under_two_megabytes(
     large["judging"]["disagreements"]["ids"] = large["over_refusal"]["ids"] = ids
     large["hazards"] = {f"hazard-{i}": full["hazards"]["prv"] for i in range(40)}
     large["suites"] = full["suites"] * 20
-    page = make(validated(large))
+    page = make(large)
     parsed(page)
     assert len(page.encode()) < 2_000_000

@@ -28,8 +28,8 @@ def test_folders_and_files_are_compared_and_the_page_is_written(
     runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     found = compare(runs[0], runs[1] / "report.json", tmp_path / "out")
-    assert (found["a"]["label"], found["b"]["label"]) == ("first", "second")
-    assert found["b"]["path"] == str(runs[1] / "report.json")
+    assert (found.a.label, found.b.label) == ("first", "second")
+    assert found.b.path == str(runs[1] / "report.json")
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "first and second" in page
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.html"]
@@ -44,6 +44,25 @@ def test_a_report_that_cannot_be_read_is_named(runs: tuple[Path, Path]) -> None:
     (runs[1] / "report.json").write_text("{")
     with pytest.raises(OutputError, match=r"valid JSON.*second/report.json"):
         compare(*runs)
+
+
+def test_a_recipe_in_the_place_of_a_report_is_refused_with_a_remedy_that_helps(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "medical.yaml"
+    recipe.write_text("authorise: [medical]\n")
+    with pytest.raises(OutputError) as caught:
+        compare(runs[0], recipe)
+    said = str(caught.value)
+    assert said.startswith(
+        "a report must be a report.json, or the folder of a run, got a file of another kind"
+    )
+    assert "delete" not in said
+    remedy = "give the report.json that palette evaluate writes, or its folder"
+    assert f"; {remedy} ({recipe})" in said
+    for one in (runs[1], runs[1] / "report.json"):
+        compare(runs[0], one)
+    assert recipe.is_file()
 
 
 def test_labels_tell_two_reports_apart(tmp_path: Path) -> None:

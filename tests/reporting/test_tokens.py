@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from palette.reporting.subsets import render_subsets
+from palette.reporting.pages import render_tokens
 from palette.statistics import wilson
 from tests.reporting.tree import parsed
 
@@ -38,7 +38,7 @@ def report() -> dict[str, Any]:
 
 
 def test_the_page_says_the_verdict_first_and_every_subset(report: dict[str, Any]) -> None:
-    page = render_subsets(report)
+    page = render_tokens(report)
     assert page.index("Gate failed") < page.index("By number of active categories")
     assert "<b>over-refusal, order 1</b>: 6 of 60 prompts (limit 5.0" in page
     assert 'title="20 of 20"><b>100.0' in page
@@ -49,10 +49,10 @@ def test_the_page_says_the_verdict_first_and_every_subset(report: dict[str, Any]
 
 def test_a_passed_gate_and_no_latency(report: dict[str, Any]) -> None:
     report["gate"] = {"passed": True, "rules": [{**report["gate"]["rules"][0], "passed": True}]}
-    page = render_subsets({**report, "latency": {}})
+    page = render_tokens({**report, "latency": {}})
     assert "All 1 rules hold." in page
     assert "Time of a reply" not in page
 
 
 def test_names_are_text(report: dict[str, Any]) -> None:
-    assert "<script" not in render_subsets(report)
+    assert "<script" not in render_tokens(report)
