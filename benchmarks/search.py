@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from optuna._hypervolume import compute_hypervolume
 
 from benchmarks.machine import RESULTS, write
 
@@ -89,9 +92,7 @@ def model_folder(case: Case, home: Path) -> Path:
 
     if case.shape is None:
         return organism.weights()
-    import numpy as np
-import torch
-from optuna._hypervolume import compute_hypervolume
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     # Of any other family, transformers would read the organism's tokenizer as that family's own.
