@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from palette.mosaic.requests import Subset, replies_of
+
 from benchmarks.policies import by_orders, opened, summed
 from palette.adapters.files import read_adapter
 from palette.evaluation.baseline import baseline_replies
-from palette.mosaic.requests import Subset, replies_of
 from palette.pipeline import run_stages
 from palette.recipe import create_recipe
 from palette.run import Run

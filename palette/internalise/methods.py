@@ -20,6 +20,7 @@ from torch.nn.functional import cosine_similarity
 from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import batches
+from palette.backbones.architectures import linear_shape
 from palette.backbones.scoring import forward
 from palette.internalise.examples import recalling, shared_tokens
 from palette.internalise.loop import Loss, Plan, Stopping, train
@@ -110,8 +111,9 @@ def closed_form(task: TrainingTask) -> Learned:
     kernel, backbone = task.intervention.kernel, task.backbone
     writer = backbone.writers[kernel.peak - 1][-1]
     edit = task.edit
-    weight: Tensor = writer.get_parameter("weight")
-    width = weight.shape[1]
+    shape = linear_shape(writer)
+    assert shape is not None
+    width = shape[1]
     kept, second = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
     first = torch.zeros(width, dtype=torch.float64)
     # Of a target prompt, its own tokens; of what must not change, the reply's as well.

@@ -162,7 +162,7 @@ def test_a_weight_that_lies_the_other_way_round_is_merged_as_peft_merges_it(tmp_
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     wrapped.save_pretrained(tmp_path / "peft")
-    fuse_parents([Parent(tmp_path / "peft")], tmp_path / "backbone", tmp_path / "out")
+    fuse(tmp_path / "peft", tmp_path / "backbone", tmp_path / "out")
     theirs = wrapped.merge_and_unload().state_dict()
     ours = GPT2LMHeadModel.from_pretrained(tmp_path / "out").state_dict()
     before = weights_of(tmp_path / "backbone")
