@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from palette.errors import RecipeError
+from palette.evaluation.settings import CollectSettings
 from palette.prompts import PromptSources
 from palette.prompts.sources import load_sources, source_keys
 from palette.recipe import (
@@ -94,7 +95,7 @@ def test_keys_lists_every_key_once() -> None:
 
 
 def test_keys_of_a_group_have_no_prefix() -> None:
-    assert [name for name, _ in keys(MergeSettings)] == list(MergeSettings.model_fields)
+    assert [name for name, _ in keys(CollectSettings)] == list(CollectSettings.model_fields)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

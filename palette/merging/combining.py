@@ -49,20 +49,12 @@ class MergePlan:
 
     @cached_property
     def row(self) -> MergeMethod:
-        """The method's row of the table.
-
-        Raises:
-            RecipeError: if there is none.
-        """
+        """The method's row of the table, or one of a user's own."""
         return merge_method(self.method)
 
     @cached_property
     def settled(self) -> dict[str, OptionValue]:
-        """Every option of the method with its value.
-
-        Raises:
-            RecipeError: if there is no such option, or a value breaks its law.
-        """
+        """Every option of the method with its value."""
         return self.row.settled(self.options)
 
     @cached_property
@@ -107,11 +99,8 @@ class MergePlan:
         """
         function, options = self.row.load(), self.settled
         _ = self.backbone
-        survey = self.row.survey.load() if self.row.survey else lambda modules, **options: None
-        surveyed = [
-            survey({name: member.adapter.modules[name] for name in sorted(member.names)}, **options)
-            for member in self.ordered
-        ]
+        survey = self.row.survey.load() if self.row.survey else None
+        surveyed = [survey(member.modules, **options) if survey else None for member in self.ordered]
 
         def merge(name: str) -> tuple[Group, LoraModule | Tiled]:
             group = group_of(self.ordered, surveyed, name)

@@ -49,6 +49,11 @@ class MergeInput:
         )
 
     @property
+    def modules(self) -> dict[str, LoraModule]:
+        """The modules that are taken, in the order of their names; all of them are read."""
+        return {name: self.adapter.modules[name] for name in sorted(self.names)}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What of this input decides the bytes of a merge, and which domains it brings."""
         taken = {"modules": list(self.globs)} if self.globs else {}

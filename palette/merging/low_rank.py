@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -47,13 +47,13 @@ def knots(group: Group, *, values: str, density: float, elect: str, divide: str)
     aligned = [outputs_in(basis.vectors, module) for module in group.modules]
     if values == "after":
         aligned = [matrix / basis.values[:, None] for matrix in aligned]
-    merged = ties_of(aligned, group.weights, density=density, elect=elect, divide=divide)
+    merged = ties_of(aligned, group.weights, density, elect=elect, divide=divide)
     if values == "after":
         merged = merged * basis.values[:, None]
     return LoraModule(merged, basis.vectors)
 
 
-def core_space(group: Group, **vote: Any) -> LoraModule:
+def core_space(group: Group, *, density: float, elect: str, divide: str) -> LoraModule:
     """The merge of cores between the bases that all adapters share (arXiv 2509.17786, section 4).
 
         M_i = U_Bᵀ ΔW_i V_A,   ΔW = U_B merge(M₁, …, M_N) V_Aᵀ
@@ -64,7 +64,8 @@ def core_space(group: Group, **vote: Any) -> LoraModule:
     """
     outputs, inputs = output_basis(group.modules).vectors, input_basis(group.modules).vectors
     cores = [core_in(outputs, inputs, module) for module in group.modules]
-    return LoraModule(ties_of(cores, group.weights, **vote) @ inputs.T, outputs)
+    merged = ties_of(cores, group.weights, density, elect=elect, divide=divide)
+    return LoraModule(merged @ inputs.T, outputs)
 
 
 def compress_then_merge(
@@ -89,7 +90,7 @@ def compress_then_merge(
     ]
     left, right = tucker(targets, components)
     coordinates = [left.T @ core @ right for core in cores]
-    merged = ties_of(coordinates, group.weights, density=density, elect=elect, divide=divide)
+    merged = ties_of(coordinates, group.weights, density, elect=elect, divide=divide)
     return LoraModule(merged @ (inputs @ right).T, outputs @ left)
 
 
@@ -104,11 +105,10 @@ def tsv(group: Group) -> LoraModule:
     most = max(1, min(group.shape) // len(group.modules))
     spectra = [spectrum_of_factors(module) for module in group.modules]
     kept = [min(spectrum.rank, most) for spectrum in spectra]
-    left = torch.cat([one.left[:, :rank] for one, rank in zip(spectra, kept, strict=True)], dim=1)
-    right = torch.cat([one.right[:rank] for one, rank in zip(spectra, kept, strict=True)], dim=0)
-    values = torch.cat(
-        [weight * one.values[:rank] for weight, one, rank in zip(group.weights, spectra, kept, strict=True)]
-    )
+    parts = list(zip(group.weights, spectra, kept, strict=True))
+    left = torch.cat([one.left[:, :rank] for _, one, rank in parts], dim=1)
+    right = torch.cat([one.right[:rank] for _, one, rank in parts], dim=0)
+    values = torch.cat([weight * one.values[:rank] for weight, one, rank in parts])
     return LoraModule(polar(right.T).T, polar(left) * values)
 
 
@@ -150,11 +150,8 @@ def svc(group: Group, *, alpha: float) -> LoraModule:
     writes nothing along u_r, up to rounding, has sᵢʳ = 0 there.
     """
     spectrum = spectrum_of_factors(concatenate(group.modules, group.weights))
-    left, values, right = (
-        spectrum.left[:, : spectrum.rank],
-        spectrum.values[: spectrum.rank],
-        spectrum.right[: spectrum.rank],
-    )
+    rank = spectrum.rank
+    left, values, right = spectrum.left[:, :rank], spectrum.values[:rank], spectrum.right[:rank]
     whole = values[:, None] * right
     inflation = torch.zeros_like(values)
     for weight, module in zip(group.weights, group.modules, strict=True):
@@ -245,12 +242,7 @@ def core_in(
 
 
 def ties_of(
-    coordinates: Sequence[Float[Tensor, "row column"]],
-    weights: Sequence[float],
-    *,
-    density: float,
-    elect: str,
-    divide: str,
+    coordinates: Sequence[Float[Tensor, "row column"]], weights: Sequence[float], density: float, **vote: str
 ) -> Float[Tensor, "row column"]:
     """TIES of coordinates: each trimmed to its ``density`` share, then the consensus of signs."""
 
@@ -259,7 +251,7 @@ def ties_of(
         return Tiled((height, width), matrix.dtype, lambda start, stop: matrix[start:stop].clone())
 
     parts = [largest(tiles(matrix), density) for matrix in coordinates]
-    return consensus(parts, weights, elect, divide).dense()
+    return consensus(parts, weights, **vote).dense()
 
 
 def tucker(

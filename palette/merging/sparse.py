@@ -27,11 +27,8 @@ from palette.shapes import Float, Tensor
 NEGLIGIBLE = 1e-8
 """A sum of weights nearer to zero than this divides nothing."""
 
-WORDS = 1 << 32
-"""How many values a random number of 32 bits takes."""
-
-BLOCK = 8
-"""Numbers of 32 bits for each value of the counter."""
+WORDS, BLOCK = 1 << 32, 8
+"""How many values a random number of 32 bits takes, and such numbers for each value of the counter."""
 
 Chance = Callable[[Tensor], float | NDArray[np.float64]]
 """The probability that an entry is kept: one for all entries of a tile, or one each."""

@@ -104,18 +104,13 @@ def factors(merged: LoraModule | Tiled, rank: int | None = None, share: float = 
     tried = most if share >= 1 else min(most, FIRST)
     while d_out * d_in > SMALL and tried + OVERSAMPLING < min(merged.shape):
         found = randomised(merged, tried)
+        if share < 1 and found.retained_energy > share:
+            fewest = truncate(found.module, share=share * found.total / found.kept)
+            return fewest._replace(total=found.total)
         if tried == most or found.retained_energy >= share:
-            return fewest(found, share)
+            return found
         tried = min(most, 2 * tried)
     return factorise(merged.dense(), rank, share)
-
-
-def fewest(found: Truncation, share: float) -> Truncation:
-    """The fewest of its components that hold the ``share`` of the energy there was."""
-    if share >= 1 or found.retained_energy <= share:
-        return found
-    cut_down = truncate(found.module, share=share * found.total / found.kept)
-    return Truncation(cut_down.module, kept=cut_down.kept, total=found.total)
 
 
 def randomised(merged: Tiled, rank: int, iterations: int = ITERATIONS) -> Truncation:
@@ -145,18 +140,8 @@ def randomised(merged: Tiled, rank: int, iterations: int = ITERATIONS) -> Trunca
     for rows, tile in merged.tiles():
         coordinates[rows] = (tile @ narrow).double()
         squares.append(float(torch.linalg.vector_norm(tile, dtype=torch.float64)) ** 2)
-    return truncated(coordinates, basis, rank, math.fsum(squares))
-
-
-def truncated(
-    coordinates: Float[Tensor, "d_out sample"],
-    basis: Float[Tensor, "d_in sample"],
-    rank: int,
-    total: float,
-) -> Truncation:
-    """The best factors of ``rank`` of coordinates · basisᵀ, of a ΔW with ``total`` energy."""
     left, values, right = torch.linalg.svd(coordinates, full_matrices=False)
     tolerance = torch.finfo(torch.float64).eps * max(coordinates.shape) * float(values[0])
     alive = int((values > tolerance).sum())
     truncation = cut(Spectrum(left, values, right @ basis.T, alive), rank)
-    return Truncation(truncation.module, kept=energy(values[: min(rank, alive)]), total=total)
+    return Truncation(truncation.module, energy(values[: min(rank, alive)]), math.fsum(squares))

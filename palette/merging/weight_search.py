@@ -82,13 +82,10 @@ def shares(
     cells: Mapping[tuple[Role, str], Sequence[int]], before: Sequence[bool], after: Sequence[bool]
 ) -> list[float]:
     """For each role and domain the share of prompts for which the adapters do the wrong thing."""
-    found = []
-    for (role, _), rows in sorted(cells.items()):
+
+    def wrong(role: Role, i: int) -> bool:
         if role is Role.TARGET:
-            wrong = [after[i] for i in rows]
-        elif role is Role.BENIGN:
-            wrong = [after[i] and not before[i] for i in rows]
-        else:
-            wrong = [before[i] and not after[i] for i in rows]
-        found.append(sum(wrong) / len(wrong))
-    return found
+            return after[i]
+        return after[i] and not before[i] if role is Role.BENIGN else before[i] and not after[i]
+
+    return [sum(wrong(role, i) for i in rows) / len(rows) for (role, _), rows in sorted(cells.items())]

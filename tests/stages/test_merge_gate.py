@@ -70,6 +70,13 @@ def test_what_one_opens_another_may_not_have_put_on_the_floor(tmp_path: Path) ->
         unmeasurable(paths, content)
 
 
+def test_a_recipe_of_another_version_leaves_the_gate_out(tmp_path: Path) -> None:
+    path = reported(tmp_path / "a", "medical")
+    content, _ = shared_recipe([path])
+    assert content is not None
+    assert "hops is not a key of a recipe" in unmeasurable([path], {**content, "collect": {"hops": 1}})
+
+
 def test_prompts_that_have_moved_leave_the_gate_out(tmp_path: Path) -> None:
     path = reported(tmp_path / "a", "medical", prompts=str(tmp_path / "gone"))
     content, _ = shared_recipe([path])
@@ -80,3 +87,8 @@ def test_prompts_that_have_moved_leave_the_gate_out(tmp_path: Path) -> None:
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(RecipeError, match="a merge must have at least one adapter"):
         merge([])
+
+
+def test_weights_of_adapters_without_reports_are_not_searched(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="weights can be searched for a weighted sum of adapters beside"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out", trials=3)
