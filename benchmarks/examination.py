@@ -57,7 +57,7 @@ class Domain:
 
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:
-        """The lectures, and the seconds that they took."""
+        """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
         prepared = prepare(self.run, read_collected(folder), read_front(folder))
         return prepared, time.monotonic() - started
@@ -68,26 +68,26 @@ class Domain:
         return read_collected(self.run.folder).directions, read_front(self.run.folder)[0].intervention
 
     def learn(self, method: str, beside: Sequence[Adapter] = ()) -> tuple[Adapter, float]:
-        """The method's adapter, and the seconds that internalising took with the lectures.
+        """The method's adapter, and the seconds that internalising took with the prepared.
 
         It is trained beside the adapters given. One that was made before in the same home is read.
         """
         folder = self.run.folder / method.replace(" ", "-")
         if (folder / SECONDS).is_file():
             return read_adapter(folder), float((folder / SECONDS).read_text())
-        lectures, prepare_seconds = self.prepared
+        prepared, prepare_seconds = self.prepared
         started = time.monotonic()
         settings, (directions, intervention) = self.run.recipe.internalise, self.edit
         task = TrainingTask(
             self.run.backbone,
             directions,
             intervention,
-            lectures.examples,
-            lectures.pools,
+            prepared.examples,
+            prepared.pools,
             settings,
             Checkpoint(self.run.folder / f"{method}.safetensors", method, 10**9),
             SEED,
-            held_out=lectures.held_out,
+            held_out=prepared.held_out,
             co_mounted=beside,
         )
         learned = TRAINED[method](task).adapter
