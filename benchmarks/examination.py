@@ -53,7 +53,7 @@ class Domain:
 
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:
-        """The examples, and the seconds that they took."""
+        """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
         examples = prepare(self.run, read_collected(folder), read_front(folder))
         return examples, time.monotonic() - started

@@ -19,7 +19,7 @@ ROWS, CPU_ROWS = 1024, 256
 SHARE = 0.5
 """The share of the memory available now that a batch may take."""
 TURNS = 2
-"""A unit of work is as many replies as grow together, times this: long enough to be refilled."""
+"""A work batch is as many replies as grow together, times this: long enough to be refilled."""
 
 
 @dataclass(frozen=True)
@@ -32,45 +32,45 @@ class PrefillBatch:
 
 @dataclass(frozen=True)
 class WorkBatch:
-    """Portions that are answered together, whatever was answered before, and rows at once at most."""
+    """Prefill batches that are answered together, whatever was answered before; rows at once at most."""
 
-    portions: tuple[PrefillBatch, ...]
+    prefills: tuple[PrefillBatch, ...]
     capacity: int
 
     @property
     def rows(self) -> list[int]:
-        """The rows of all portions."""
-        return [row for portion in self.portions for row in portion.rows]
+        """The rows of all of them."""
+        return [row for prefill in self.prefills for row in prefill.rows]
 
 
 def planned(
     backbone: Backbone, prompts: Sequence[Sequence[int]], limit: int, token_bytes: int
 ) -> list[WorkBatch]:
-    """The prompts in units of work, longest first.
+    """The prompts in work batches, longest first.
 
-    The same prompts on the same device give the same units, so that work that was cut short is done
-    again in the same company, to the same rounding. Only where memory is short do units depend on how
+    The same prompts on the same device give the same batches, so that work that was cut short is done
+    again beside the same rows, to the same rounding. Only where memory is short do they depend on how
     much there is.
     """
     device = backbone.model.device
     chunk, most = (CPU_CHUNK, CPU_ROWS) if device.type == "cpu" else (CHUNK, ROWS)
     free = available(device) * SHARE
-    portions = sorted(
+    prefills = sorted(
         (part for group in sharing(prompts, chunk // 8) for part in _cut(prompts, group, chunk)),
         key=lambda part: (-len(prompts[part.rows[0]]), part.rows),
     )
-    units: list[WorkBatch] = []
-    held: list[PrefillBatch] = []
+    works: list[WorkBatch] = []
+    gathered: list[PrefillBatch] = []
     capacity = 1
-    for part in portions:
-        if not held:
-            width = len(prompts[part.rows[0]])
+    for prefill in prefills:
+        if not gathered:
+            width = len(prompts[prefill.rows[0]])
             capacity = fitting(free, row_bytes(backbone, width, limit, token_bytes), most)
-        held += _split(part, capacity)
-        if sum(len(each.rows) for each in held) >= TURNS * capacity:
-            units.append(WorkBatch(tuple(held), capacity))
-            held = []
-    return [*units, WorkBatch(tuple(held), capacity)] if held else units
+        gathered += split(prefill, capacity)
+        if sum(len(each.rows) for each in gathered) >= TURNS * capacity:
+            works.append(WorkBatch(tuple(gathered), capacity))
+            gathered = []
+    return [*works, WorkBatch(tuple(gathered), capacity)] if gathered else works
 
 
 def sharing(prompts: Sequence[Sequence[int]], worth: int) -> list[PrefillBatch]:
@@ -111,9 +111,9 @@ def _saved(rows: Sequence[int], above: int, shared: int) -> int:
 
 
 def _cut(prompts: Sequence[Sequence[int]], group: PrefillBatch, chunk: int) -> Iterator[PrefillBatch]:
-    """A group in portions of at most so many tokens, padding among them, longest first.
+    """A group in prefill batches of at most so many tokens, padding among them, longest first.
 
-    A portion of some size also ends where a quarter of the next row would be padding.
+    One of some size also ends where a quarter of the next row would be padding.
     """
     rows = sorted(group.rows, key=lambda row: (-len(prompts[row]), row))
     start = 0
@@ -130,9 +130,10 @@ def _cut(prompts: Sequence[Sequence[int]], group: PrefillBatch, chunk: int) -> I
         start = end
 
 
-def _split(part: PrefillBatch, capacity: int) -> list[PrefillBatch]:
-    rows = part.rows
-    return [PrefillBatch(part.shared, rows[i : i + capacity]) for i in range(0, len(rows), capacity)]
+def split(prefill: PrefillBatch, capacity: int) -> list[PrefillBatch]:
+    """The same rows in prefill batches of so many at most."""
+    starts = range(0, len(prefill.rows), capacity)
+    return [PrefillBatch(prefill.shared, prefill.rows[i : i + capacity]) for i in starts]
 
 
 def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> int:

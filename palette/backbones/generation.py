@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
-from palette.backbones.batching import PrefillBatch, WorkBatch, planned
+from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
 from palette.backbones.cache import GrowingCache, bytes_a_token, window
 from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
 from palette.backbones.scoring import batches, padded, seen_by_replies
@@ -59,21 +59,21 @@ def greedy_replies(
 def answered(
     backbone: Backbone, prompts: Prompts, limit: int, known: Known = lambda row: None
 ) -> Iterator[dict[int, list[int]]]:
-    """The replies of one unit of work after another, by row; units whose replies are known are not run.
+    """The replies of one work batch after another, by row; those whose replies are known are not run.
 
-    A unit is run whole or not at all: who shares a batch with whom does not depend on what is known.
+    A batch is run whole or not at all: who shares it with whom does not depend on what is known.
     """
     token_bytes = bytes_a_token(backbone) if _is_plain(backbone) else 0
     widest = max(map(len, prompts), default=0) + limit
     if token_bytes and widest <= (window(backbone) or widest):
-        units = planned(backbone, prompts, limit, token_bytes)
+        works = planned(backbone, prompts, limit, token_bytes)
     else:
         parts = batches(prompts, backbone.pad, backbone.model.device)
-        units = [WorkBatch((PrefillBatch(0, tuple(batch.rows)),), 0) for batch in parts]
-    for unit in units:
-        held = {row: known(row) for row in unit.rows}
+        works = [WorkBatch((PrefillBatch(0, tuple(batch.rows)),), 0) for batch in parts]
+    for work in works:
+        held = {row: known(row) for row in work.rows}
         if any(reply is None for reply in held.values()):
-            fresh = _fitted(backbone, prompts, unit, limit)
+            fresh = _fitted(backbone, prompts, work, limit)
             held = {row: fresh[row] if reply is None else reply for row, reply in held.items()}
         yield {row: reply for row, reply in held.items() if reply is not None}
 
@@ -93,22 +93,18 @@ def _is_plain(backbone: Backbone) -> bool:
     return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in said.items())
 
 
-def _fitted(backbone: Backbone, prompts: Prompts, unit: WorkBatch, limit: int) -> dict[int, list[int]]:
-    """A unit's replies; where memory does not suffice after all, those of half as many at a time."""
-    if unit.capacity == 0:
-        return _by_library(backbone, prompts, unit.rows, limit)
+def _fitted(backbone: Backbone, prompts: Prompts, work: WorkBatch, limit: int) -> dict[int, list[int]]:
+    """A work batch's replies; where memory does not suffice after all, of half as many at a time."""
+    if work.capacity == 0:
+        return _by_library(backbone, prompts, work.rows, limit)
     try:
-        return ContinuousBatch(backbone, prompts, limit).finished(unit)
+        return ContinuousBatch(backbone, prompts, limit).finished(work)
     except torch.OutOfMemoryError:
-        if unit.capacity == 1:
+        if work.capacity == 1:
             raise
-    half = unit.capacity // 2
-    parts = [
-        PrefillBatch(each.shared, each.rows[i : i + half])
-        for each in unit.portions
-        for i in range(0, len(each.rows), half)
-    ]
-    return _fitted(backbone, prompts, WorkBatch(tuple(parts), half), limit)
+    half = work.capacity // 2
+    fewer = tuple(part for prefill in work.prefills for part in split(prefill, half))
+    return _fitted(backbone, prompts, WorkBatch(fewer, half), limit)
 
 
 def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: int) -> dict[int, list[int]]:
@@ -150,24 +146,24 @@ class ContinuousBatch:
         self._seen: Tensor | None = None
         self._stops = frozenset(backbone.stops)
 
-    def finished(self, unit: WorkBatch) -> dict[int, list[int]]:
-        """The replies of a unit, by row."""
-        waiting = deque(unit.portions)
-        slots = GrowingCache(unit.capacity)
+    def finished(self, work: WorkBatch) -> dict[int, list[int]]:
+        """The replies of a work batch, by row."""
+        waiting = deque(work.prefills)
+        slots = GrowingCache(work.capacity)
         lines: list[int] = []
         while waiting or lines:
-            while waiting and len(lines) + len(waiting[0].rows) <= unit.capacity:
+            while waiting and len(lines) + len(waiting[0].rows) <= work.capacity:
                 lines += self._join(slots, waiting.popleft())
             if lines:
                 lines = self._step(slots, lines)
         return self._said
 
-    def _join(self, slots: GrowingCache, portion: PrefillBatch) -> list[int]:
+    def _join(self, slots: GrowingCache, prefill: PrefillBatch) -> list[int]:
         """Reads prompts and takes the first token of each reply; the rows that go on."""
-        rows = portion.rows
+        rows = prefill.rows
         prompts = [self._prompts[row] for row in rows]
-        prefix = self._prefix(tuple(prompts[0][: portion.shared]))
-        rests = [prompt[portion.shared :] for prompt in prompts]
+        prefix = self._prefix(tuple(prompts[0][: prefill.shared]))
+        rests = [prompt[prefill.shared :] for prompt in prompts]
         batch = padded(rests, range(len(rests)), self._backbone.pad, self._backbone.model.device)
         logits, read = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}

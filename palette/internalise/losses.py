@@ -107,7 +107,7 @@ class OutputLoss:
     ) -> list[Tensor]:
         """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
         examples = [chosen[row] for row in batch.rows]
-        alone, beside = ([one[row] for row in batch.rows] for one in (bare, known))
+        alone, together = ([one[row] for row in batch.rows] for one in (bare, known))
         longest = max(len(example.reply) for example in examples)
         logits, edited = outputs(self.backbone, batch, longest + 1, self.sites, start)
         device = logits.device
@@ -117,31 +117,31 @@ class OutputLoss:
         # A reply's tokens are said one place before they stand.
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
-        unsure = self.lacking(examples, alone, beside, logits[rows, firsts]).square().sum()
+        unsure = self.lacking(examples, alone, together, logits[rows, firsts]).square().sum()
         terms = [logits.new_zeros(()) for _ in range(3)]
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
             reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
-            base = torch.cat([beside[row].logits for row in own])
+            base = torch.cat([together[row].logits for row in own])
             terms[0] = taught_loss(logits[said & taught.unsqueeze(1)], base, reply).sum()
         if own := [row for row, example in enumerate(examples) if not example.taught]:
-            base = torch.cat([beside[row].logits for row in own])
+            base = torch.cat([together[row].logits for row in own])
             terms[1] = kl_each(base, logits[said & ~taught.unsqueeze(1)]).sum()
             inside = batch.mask.bool() & ~taught.unsqueeze(1)
             streams = torch.stack([stream[inside] for stream in edited]).float()
-            terms[2] = movement(streams, [beside[row].streams.float() for row in own], start)
+            terms[2] = movement(streams, [together[row].streams.float() for row in own], start)
         return [terms[0], terms[1], unsure, terms[2]]
 
     def lacking(
         self,
         examples: Sequence[Example],
         alone: Sequence[Reference],
-        beside: Sequence[Reference],
+        together: Sequence[Reference],
         said: Float[Tensor, "row vocabulary"],
     ) -> Float[Tensor, "row"]:
         """The nats of log-odds that lack at each reply's first word, or are too many.
 
-        ``alone`` is what the backbone does by itself, ``beside`` what it does with other adapters.
+        ``alone`` is what the backbone does by itself, ``together`` what it does with other adapters.
         """
         words, taught, floor, inner = (
             torch.tensor(values, device=said.device)
@@ -149,12 +149,14 @@ class OutputLoss:
                 *((e.reply[0], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
             )
         )
-        bare, base = (torch.stack([one.logits[0] for one in each]) for each in (alone, beside))
-        odds, sure, held = (log_odds(each, words) for each in (said, bare, base))
+        bare, base = (
+            torch.stack([known.logits[0] for known in references]) for references in (alone, together)
+        )
+        odds, sure, mounted = (log_odds(logits, words) for logits in (said, bare, base))
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.
         same = floor | (base.argmax(-1) == bare.argmax(-1))
-        least = torch.where(same, torch.maximum(held, sure), held) + self.weights.log_odds_margin
+        least = torch.where(same, torch.maximum(mounted, sure), mounted) + self.weights.log_odds_margin
         least = torch.where(inner, sure + self.weights.floor_margin, least)
         lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
         return torch.where(taught | inner, lacking.relu(), lacking)

@@ -189,8 +189,8 @@ def passes(task: TrainingTask) -> int:
     block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
     row = longest * backbone.layers * block * backbone.model.dtype.itemsize + reply * config.vocab_size * 12
     batch = sum(SHARES.values())
-    parts: int = ceil(batch * row / (task.memory_gib * 2**30))
-    return min(batch, parts)
+    needed: float = batch * row / (task.memory_gib * 2**30)
+    return min(batch, ceil(needed))
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:

@@ -12,7 +12,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies, next_token_logits, shared
 from palette.directions import intervening
 from palette.errors import SearchError
-from palette.internalise.examples import Example, Tokens
+from palette.internalise.examples import Example
 from palette.internalise.task import SHARES
 from palette.internalise.teachers import (
     AGREEMENT,
@@ -227,21 +227,15 @@ def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Examp
     """
     if len(examples) < 2:
         return []
-    parts = parted(examples)
-    made = []
-    for _ in range(count):
-        first, second = draw.sample(range(len(examples)), 2)
-        ahead, content, behind = parts[second]
-        begun = parts[first][1]
-        middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
-        made.append(replace(examples[second], prompt=(*ahead, *middle, *behind), taught=False))
-    return made
-
-
-def parted(examples: Sequence[Example]) -> list[tuple[Tokens, Tokens, Tokens]]:
-    """Each prompt as what all begin with, its own content, and what all end with."""
     prompts = [example.prompt for example in examples]
     before = shared(prompts)
     after = shared([prompt[before:][::-1] for prompt in prompts])
-    cuts = ((prompt, len(prompt) - after) for prompt in prompts)
-    return [(prompt[:before], prompt[before:end], prompt[end:]) for prompt, end in cuts]
+    contents = [prompt[before : len(prompt) - after] for prompt in prompts]
+    made = []
+    for _ in range(count):
+        first, second = draw.sample(range(len(examples)), 2)
+        begun, content, whole = contents[first], contents[second], prompts[second]
+        middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
+        prompt = (*whole[:before], *middle, *whole[len(whole) - after :])
+        made.append(replace(examples[second], prompt=prompt, taught=False))
+    return made

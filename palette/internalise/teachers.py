@@ -58,11 +58,11 @@ class Completions:
         begun = list(enumerate(map(tuple, openings)))
         fresh = [key for key in begun if len(key[1]) >= opening and key not in self._known]
         prompts = [self._prompts[i] for i, _ in fresh]
-        whole = continuations(self._backbone, prompts, [each for _, each in fresh], self._longest)
-        for (i, each), reply in zip(fresh, map(tuple, whole), strict=True):
+        whole = continuations(self._backbone, prompts, [words for _, words in fresh], self._longest)
+        for (i, words), reply in zip(fresh, map(tuple, whole), strict=True):
             # One that was cut off would be longer, had it begun with more.
-            last = len(reply) if len(reply) < len(each) + self._longest else len(each)
-            self._known |= {(i, reply[:length]): reply for length in range(len(each), last + 1)}
+            last = len(reply) if len(reply) < len(words) + self._longest else len(words)
+            self._known |= {(i, reply[:length]): reply for length in range(len(words), last + 1)}
         return [self._known[key] if len(key[1]) >= opening else key[1] for key in begun]
 
 

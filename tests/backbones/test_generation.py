@@ -106,7 +106,7 @@ def expected(backbone: Backbone, asked: list[list[int]], limit: int) -> list[lis
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Few rows at a time and small portions, so that rows leave, join and share prefixes."""
+    """Few rows at a time and small prefill batches, so that rows leave, join and share prefixes."""
     monkeypatch.setattr(batching, "CPU_ROWS", 8)
     monkeypatch.setattr(batching, "CPU_CHUNK", 48)
 
@@ -202,7 +202,7 @@ def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, 
         greedy_replies(backbone, asked, 6)
 
 
-def test_units_whose_replies_are_known_are_not_run(backbone, narrow):
+def test_work_batches_whose_replies_are_known_are_not_run(backbone, narrow):
     asked = prompts(40, seed=4)
     whole = greedy_replies(backbone, asked, 8)
     first, *rest = [list(replies) for replies in answered(backbone, asked, 8)]
@@ -248,9 +248,9 @@ def test_rows_shrink_with_memory(backbone, monkeypatch):
     token_bytes = bytes_a_token(backbone)
     each = batching.row_bytes(backbone, 20, 10, token_bytes)
     monkeypatch.setattr(batching, "available", lambda device: int(4 * each / batching.SHARE))
-    units = batching.planned(backbone, [[1] * 20] * 30, 10, token_bytes)
-    assert {unit.capacity for unit in units} == {4}
-    assert max(len(part.rows) for unit in units for part in unit.portions) <= 4
+    works = batching.planned(backbone, [[1] * 20] * 30, 10, token_bytes)
+    assert {work.capacity for work in works} == {4}
+    assert max(len(part.rows) for work in works for part in work.prefills) <= 4
     assert batching.available(torch.device("cpu")) > 0
 
 

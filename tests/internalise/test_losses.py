@@ -69,15 +69,15 @@ def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_pat
         drawn = [replace(loss, seed=seed).mounted_in([1, 2]) for seed in range(20)]
         assert [] in drawn
         together = replace(loss, seed=drawn.index([other]))
-        # An untrained student beside the other changes nothing that is kept, so it costs nothing.
+        # An untrained student together the other changes nothing that is kept, so it costs nothing.
         assert float(together([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
         assert float(together([0], [0]).detach()) > 1
 
 
 @pytest.mark.parametrize(
-    ("role", "beside", "lacking"),
+    ("role", "together", "lacking"),
     [
-        ({}, 1.0, 0.0),  # Surer beside others: their own affair.
+        ({}, 1.0, 0.0),  # Surer together others: their own affair.
         ({}, -0.5, 0.5),  # Less sure, not opened: to be made good.
         ({}, -9.0, 0.0),  # Opened by them: it stays open.
         ({"floor": True}, -9.0, 9.0),  # The floor is opened by nobody.
@@ -85,17 +85,17 @@ def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_pat
         ({"taught": True}, 0.0, 0.0),  # Surer than its margin is sure enough.
     ],
 )
-def test_what_first_words_lack_beside_others(backbone, examples, role, beside, lacking):
+def test_what_first_words_lack_beside_others(backbone, examples, role, together, lacking):
     # The word has 2 nats before the only other word of any weight, and the student says it as the others do.
     word = examples[1].reply[0]
     bare = torch.full((20,), -99.0)
     bare[word], bare[word - 1] = 2.0, 0.0
     co_mounted_now = bare.clone()
-    co_mounted_now[word] += beside
+    co_mounted_now[word] += together
     example = replace(examples[1], **role)
     weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
     loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
-    said = bare if beside == 9.0 else co_mounted_now
+    said = bare if together == 9.0 else co_mounted_now
     alone, others = (
         [Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, co_mounted_now)
     )
