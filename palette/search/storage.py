@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -22,90 +21,46 @@ from palette.search.settings import shown
 
 GRPC = "grpc://"
 ATTEMPTS = 5
-"""How often a database is opened: of workers that start together, only one can make its tables."""
+"""How often a database is opened: of machines that start together, only one can make its tables."""
 
 
-class ProcessLock(BaseJournalFileLock):
-    """A lock that the operating system drops when its holder is killed, so that no run waits for a ghost."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream: IO[bytes] | None = None
+class OwnedJournal(BaseJournalFileLock):
+    """Optuna's lock of a journal, with nothing to lock: the process has all of it to itself."""
 
     def acquire(self) -> bool:
-        """True, once the lock is held."""
-        return self.taken(wait=True)
-
-    def taken(self, *, wait: bool) -> bool:
-        """Whether the lock is held by us now; without ``wait`` it is not waited for."""
-        stream = self._path.open("ab")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            stream.close()
-            return False
-        self._stream = stream
+        """True, at once."""
         return True
 
     def release(self) -> None:
-        """Drops the lock."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+        """Nothing is held."""
 
 
-class JournalLock(ProcessLock):
-    """The lock under which a journal is written; whoever takes it finds whole lines only.
-
-    A writer that is killed, or whose disk is full, leaves a line without its end, and the next line
-    of another worker would be glued to it. Under the lock nobody writes, so such an end is cut off.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        super().__init__(journal.with_suffix(".lock"))
-        self._journal = journal
-
-    def acquire(self) -> bool:
-        """True, once the lock is held."""
-        held = super().acquire()
-        if self._journal.is_file():
-            _drop_torn_line(self._journal)
-        return held
-
-
-def worker_lock(journal: Path, worker: int) -> ProcessLock:
-    """The lock that a worker holds while it is alive."""
-    return ProcessLock(journal.with_name(f"{journal.name}.worker-{worker}.lock"))
-
-
-def turn_lock(journal: Path) -> ProcessLock:
-    """The lock under which a worker looks at the study and then asks or tells."""
-    return ProcessLock(journal.with_name(f"{journal.name}.turn.lock"))
-
-
-def open_storage(place: Path | str) -> BaseStorage:
+@contextmanager
+def opened_storage(place: Path | str) -> Iterator[BaseStorage]:
     """The storage at a journal's path, a database's URL or a ``grpc://host:port`` proxy.
 
+    A journal is this block's alone. The operating system drops that lock when its holder is killed, so
+    that no run waits for a ghost. Under it nobody writes, so a last line without its end, which a kill
+    or a full disk leaves, is cut off before another would be glued to it.
+
     Raises:
-        SearchError: if it cannot be opened.
+        SearchError: if it cannot be opened, or another run has it.
     """
-    try:
-        if isinstance(place, Path):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(place), lock_obj=JournalLock(place)))
-        if place.startswith(GRPC):
-            host, _, port = place.removeprefix(GRPC).partition(":")
-            with without_novelty():
-                return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-        return _database(place)
-    except Exception as error:  # Every driver has errors of its own.
-        raise unreadable(place, error) from error
+    if isinstance(place, str):
+        yield _opened(place)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SearchError(
+                "one run at a time works on a study",
+                got="another that is running",
+                remedy="wait for it to end",
+                where=place,
+            ) from error
+        yield _opened(place)
 
 
 def unreadable(place: Path | str, error: Exception) -> SearchError:
@@ -127,8 +82,22 @@ def without_novelty() -> Iterator[None]:
         yield
 
 
+def _opened(place: Path | str) -> BaseStorage:
+    try:
+        if isinstance(place, Path):
+            _drop_torn_line(place)
+            return JournalStorage(JournalFileBackend(str(place), lock_obj=OwnedJournal()))
+        if place.startswith(GRPC):
+            host, _, port = place.removeprefix(GRPC).partition(":")
+            with without_novelty():
+                return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+        return _database(place)
+    except Exception as error:  # Every driver has errors of its own.
+        raise unreadable(place, error) from error
+
+
 def _database(url: str) -> RDBStorage:
-    # A worker waits this long for another's transaction; SQLite's own five seconds are short on a slow disk.
+    # A machine waits this long for another's transaction; SQLite's own five seconds are short on a slow disk.
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     for _ in range(ATTEMPTS - 1):
         try:
@@ -139,12 +108,9 @@ def _database(url: str) -> RDBStorage:
 
 
 def _drop_torn_line(journal: Path) -> None:
-    """Cuts a last line without its end; whole lines stay."""
+    if not journal.is_file():
+        return
     with journal.open("rb+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if not size:
-            return
-        stream.seek(size - 1)
-        if stream.read(1) != b"\n":
-            stream.seek(0)
-            stream.truncate(stream.read().rfind(b"\n") + 1)
+        content = stream.read()
+        if not content.endswith(b"\n"):
+            os.ftruncate(stream.fileno(), content.rfind(b"\n") + 1)

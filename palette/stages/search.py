@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,11 +16,19 @@ from palette.progress import silent
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.choice import FRONT, RULE, Member, audit, audited, choose
-from palette.search.collected import MEANS, read_collected
+from palette.search.collected import MEANS, Collected, read_collected
 from palette.search.objectives import Objective
 from palette.search.settings import Conditions, SearchSettings
-from palette.search.space import intervention_of, intervention_space, latin_hypercube
-from palette.search.study import StudyPlan, read_study, run_study, workers
+from palette.search.space import (
+    Finished,
+    Objectives,
+    Params,
+    Scored,
+    intervention_of,
+    intervention_space,
+    latin_hypercube,
+)
+from palette.search.study import StudyPlan, read_study, run_study, spawned
 from palette.seeding import derive_seed
 
 OUTPUTS = (FRONT,)
@@ -37,12 +47,21 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
         RecipeError: if an objective of the user's own cannot be had.
         SearchError: if no trial is feasible, or the study is about another recipe.
     """
-    settings, recipe = run.recipe.search, run.recipe
+    settings, recipe, collected = run.recipe.search, run.recipe, read_collected(run.folder)
     conditions = conditions or settings.conditions(recipe.limit, recipe.reply_tokens, recipe.memory_gib)
-    objective, plan = prepared(run, settings, conditions)
-    calls = [(run.sharing(progress=silent), settings, conditions, n) for n in range(1, settings.workers)]
-    with workers(work, calls), run.progress("search", settings.trials) as advance:
-        trials = run_study(plan, lambda params: objective(intervention_of(params)), advance)
+    objective = Objective(run, collected, settings.objectives, conditions)
+    plan = _plan(run, settings, conditions, collected, objective.wanted)
+    known = read_study(plan)
+    objective.remember(known)
+    with run.progress("search", settings.trials) as advance, ExitStack() as pool:
+        workers, score = None, lambda params: objective(intervention_of(params))
+        if settings.workers > 1 and len(known) < settings.trials:
+            quiet = run.sharing(progress=silent)
+            workers = pool.enter_context(
+                spawned(settings.workers, _start, quiet, settings, conditions, known)
+            )
+            score = _score
+        trials = run_study(plan, score, advance, workers)
     chosen = choose(trials, plan.objectives, settings.choose)
     front = [Member.of(trial, plan.objectives) for trial in chosen]
     checked = audited(trials, chosen, conditions.audit, run.seed)
@@ -57,7 +76,7 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
             "rungs": dict(Counter(f"rung {trial.notes.get('rung', 0)}" for trial in trials)),
             "backbone": objective.base,
             "front": [member.to_json() for member in front],
-            "audit": audit(run, read_collected(run.folder), checked, plan.objectives, conditions.audit),
+            "audit": audit(run, collected, checked, plan.objectives, conditions.audit),
             "all": [
                 {
                     "trial": trial.number,
@@ -74,17 +93,25 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
     return front
 
 
-def work(run: Run, settings: SearchSettings, conditions: Conditions, worker: int) -> None:
-    """Takes part in a study as one worker of several, until all of its trials are finished."""
+_objective: list[Objective] = []
+"""In a worker's process, what it scores by."""
+
+
+def _start(run: Run, settings: SearchSettings, conditions: Conditions, known: list[Finished]) -> None:
     torch.set_num_threads(1)
-    objective, plan = prepared(run, settings, conditions)
-    run_study(replace(plan, worker=worker), lambda params: objective(intervention_of(params)))
+    objective = Objective(run, read_collected(run.folder), settings.objectives, conditions)
+    objective.remember(known)
+    _objective[:] = [objective]
 
 
-def prepared(run: Run, settings: SearchSettings, conditions: Conditions) -> tuple[Objective, StudyPlan]:
-    """What scores a trial, with the first rungs of earlier ones known, and the plan of the study."""
-    collected, authorisation = read_collected(run.folder), run.authorisation
-    objective = Objective(run, collected, settings.objectives, conditions)
+def _score(params: Params) -> Scored:
+    return _objective[0](intervention_of(params))
+
+
+def _plan(
+    run: Run, settings: SearchSettings, conditions: Conditions, collected: Collected, wanted: Objectives
+) -> StudyPlan:
+    authorisation = run.authorisation
     about = [
         run.backbone.fingerprint,
         run.prompts.fingerprint,
@@ -96,16 +123,15 @@ def prepared(run: Run, settings: SearchSettings, conditions: Conditions) -> tupl
         run.seed,
     ]
     space = intervention_space(run.backbone, settings.methods, collected.directions.names)
-    plan = StudyPlan(
+    return StudyPlan(
         storage=settings.storage or run.folder / JOURNAL,
         space=space,
-        objectives=objective.wanted,
+        objectives=wanted,
         identity=fingerprint(about),
         trials=settings.trials,
         seed=run.seed,
         sampler=settings.sampler,
         startup=STARTUP,
         enqueue=tuple(latin_hypercube(space, STARTUP, derive_seed(run.seed, "startup"))),
+        machine=platform.node(),
     )
-    objective.remember(read_study(plan))
-    return objective, plan

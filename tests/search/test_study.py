@@ -18,8 +18,7 @@ from palette.errors import SearchError
 from palette.search import study as studying
 from palette.search.settings import SAMPLERS
 from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube
-from palette.search.storage import worker_lock
-from palette.search.study import read_study, run_study, workers
+from palette.search.study import read_study, run_study, spawned
 from tests.search.conftest import OBJECTIVES, SPACE, score
 
 
@@ -138,102 +137,98 @@ def work(plan) -> None:
     run_study(plan, score)
 
 
-@pytest.mark.parametrize("database", [False, True])
-def test_two_workers_share_a_study(plan, database):
-    if database:
-        plan = replace(plan, storage=f"sqlite:///{plan.storage.with_suffix('.db')}")
-    plan = replace(plan, trials=16)
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work, args=(replace(plan, worker=n),)) for n in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+def process(target, *args):
+    return multiprocessing.get_context("spawn").Process(target=target, args=args)
+
+
+def test_two_machines_share_a_study(plan):
+    plan = replace(plan, storage=f"sqlite:///{plan.storage.with_suffix('.db')}", trials=16)
+    machines = [process(work, replace(plan, machine=name)) for name in "ab"]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(120)
+        assert machine.exitcode == 0
     trials = read_study(plan)
     assert len(trials) == 16
     assert len({trial.params["strength"] for trial in trials}) == 16
 
 
-def test_a_living_workers_trials_are_left_alone_and_a_dead_ones_fail(plan):
-    first = studying._open(plan)
-    studying._ask(first, replace(plan, worker=7), 0)
-    lock = worker_lock(plan.storage, 7)
-    assert lock.taken(wait=False)
-    states = []
-
-    def seen(params):
-        states[:] = [trial.state.name for trial in studying._open(plan).get_trials()]
-        if len(states) == 3:
-            raise KeyboardInterrupt
-        return score(params)
-
-    with pytest.raises(KeyboardInterrupt):
-        run_study(replace(plan, trials=3), seen)
-    assert states == ["RUNNING", "COMPLETE", "RUNNING"]
-    with pytest.raises(SearchError, match="a worker's number must be its own"):
-        run_study(replace(plan, worker=7), score)
-    lock.release()
-    run_study(replace(plan, trials=3), score)
-    assert [t.state.name for t in studying._open(plan).get_trials()].count("FAIL") == 2
+def test_another_machines_trials_are_left_alone_and_our_own_that_were_cut_off_fail(plan):
+    plan = replace(plan, storage=f"sqlite:///{plan.storage.with_suffix('.db')}", trials=3)
+    for name in "ab":
+        with studying._opened(replace(plan, machine=name)) as study:
+            studying._ask(study, replace(plan, machine=name))
+    run_study(replace(plan, machine="a"), score)
+    with studying._opened(plan) as study:
+        states = [trial.state.name for trial in study.get_trials()]
+    assert states == ["FAIL", "RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
 
 
-def slowly(plan, seconds: float) -> None:
-    def slow(params):
-        time.sleep(seconds)
-        return score(params)
-
-    run_study(plan, slow)
+def slowly(params) -> Scored:
+    time.sleep(0.2)
+    return score(params)
 
 
-def spawned(target, *args):
-    return multiprocessing.get_context("spawn").Process(target=target, args=args)
-
-
-def await_trials(plan, count: int) -> None:
+def test_a_second_run_on_a_journal_is_refused_and_a_kill_leaves_no_lock(plan):
+    with studying._opened(plan), pytest.raises(SearchError, match="one run at a time works on a study"):
+        run_study(plan, score)
+    other = process(run_study, plan, slowly)
+    other.start()
     until = time.monotonic() + 60
-    while not plan.storage.exists() or len(studying._open(plan).get_trials()) < count:
+    while not plan.storage.exists() or b"strength" not in plan.storage.read_bytes():
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def test_a_worker_returns_what_everybody_will_read(plan):
-    plan = replace(plan, trials=9)
-    other = spawned(slowly, replace(plan, worker=1), 0.4)
-    other.start()
-    await_trials(plan, 1)
-    mine = run_study(plan, score)
+    os.kill(other.pid, signal.SIGKILL)
     other.join(60)
-    assert other.exitcode == 0
-    assert mine == read_study(replace(plan, trials=99))
+    assert run_study(plan, score) == run_study(at(plan, "whole"), score)
 
 
-def test_a_workers_trial_is_taken_over_when_it_is_killed(plan):
-    plan = replace(plan, trials=3)
-    other = spawned(slowly, replace(plan, worker=1), 60.0)
-    other.start()
-    await_trials(plan, 1)
-    time.sleep(0.5)
-    kept = []
-
-    def kills(params):
-        kept.append(len(studying._running(studying._open(plan))))
-        if len(kept) == 2:
-            os.kill(other.pid, signal.SIGKILL)
-            other.join(60)
-        return score(params)
-
-    assert len(run_study(plan, kills)) == 3
-    assert kept == [2, 2, 1]
+STARTED: list[object] = []
 
 
-def test_what_another_writer_tore_is_cut_before_the_next_line(plan):
-    def tears(params):
-        with plan.storage.open("ab") as stream:
-            stream.write(b'{"op_code": 8, "trial')
-        return score(params)
+def start(*given: object) -> None:
+    STARTED[:] = given
 
-    assert run_study(replace(plan, trials=4), tears) == run_study(at(plan, "whole", trials=4), score)
+
+def scored_by_a_worker(params) -> Scored:
+    known = score(params)
+    return replace(known, notes={"process": os.getpid(), "given": STARTED[0]})
+
+
+def test_workers_score_several_trials_at_once_and_each_is_drawn_by_itself(plan):
+    told = []
+    advance = lambda count, tokens=0: told.append(count)  # noqa: E731
+    with spawned(2, start, 7) as workers:
+        trials = run_study(plan, scored_by_a_worker, advance, workers)
+    assert not multiprocessing.active_children()
+    assert len(trials) == sum(told) == 24
+    assert {trial.notes["given"] for trial in trials} == {7}
+    assert os.getpid() not in {trial.notes["process"] for trial in trials}
+    assert len({trial.params["strength"] for trial in trials}) == 24
+
+
+def refused(params) -> Scored:
+    raise SearchError("an objective must give a number for every trial")
+
+
+def test_a_workers_error_is_told_as_its_own_and_the_study_goes_on(plan):
+    with pytest.raises(SearchError, match="must give a number"), spawned(2, start) as workers:
+        run_study(plan, refused, workers=workers)
+    assert not multiprocessing.active_children()
+    assert [trial.number for trial in run_study(plan, score)] == list(range(24))
+
+
+def dies(params) -> Scored:
+    os._exit(3)
+
+
+def test_a_worker_that_ends_badly_is_named(plan):
+    with (
+        pytest.raises(SearchError, match="every worker of a search must end well"),
+        spawned(1, start) as workers,
+    ):
+        run_study(plan, dies, workers=workers)
 
 
 @pytest.mark.parametrize("cut", range(6, 14))
@@ -277,25 +272,3 @@ def test_first_trials_are_spread_evenly_over_every_parameter():
     assert sorted(point["kind"] for point in points) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     assert sorted(point["site"] for point in points) == sorted([*range(1, 7)] * 2)
     assert sorted(int((point["strength"] - 0.5) / 2 * 12) for point in points) == list(range(12))
-
-
-def test_workers_are_waited_for():
-    with workers(time.sleep, [(0.01,)]):
-        assert len(multiprocessing.active_children()) == 1
-    assert not multiprocessing.active_children()
-    with workers(time.sleep, []):
-        assert not multiprocessing.active_children()
-
-
-def test_an_error_ends_them():
-    with pytest.raises(KeyboardInterrupt), workers(time.sleep, [(600,), (600,)]):
-        raise KeyboardInterrupt
-    assert not multiprocessing.active_children()
-
-
-def test_one_that_ends_badly_is_named():
-    with (
-        pytest.raises(SearchError, match="every worker of a search must end well, got exit status 3"),
-        workers(os._exit, [(3,)]),
-    ):
-        pass
