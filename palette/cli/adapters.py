@@ -43,7 +43,7 @@ def merge(
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if backbone is not None:
         given["backbone"] = str(backbone)
-    more = [*[f"merge.options.{one}" for one in option or []], *call.overrides]
+    more = [*[f"merge.options.{setting}" for setting in option or []], *call.overrides]
     if len(adapters) == 1 and adapters[0].suffix in (".yaml", ".yml"):
         laid = [f"merge.{key}={value}" for key, value in given.items()]
         parents, settings = load_merge(adapters[0], [*laid, *more])
