@@ -76,7 +76,7 @@ def command(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]
     names = [name for name in OPTIONS if name in shared or name in ("as_json", "quiet")]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        _, *parameters = inspect.signature(function, eval_str=True).parameters.values()
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, (annotation, default) in OPTIONS.items()
@@ -92,8 +92,8 @@ def command(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]
                 values |= {"as_json": False, "quiet": True}
             function(Call(**values), **given)
 
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+        named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run.__signature__ = inspect.Signature([*named, *options])  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -49,12 +49,12 @@ def show(template: str, **values: object) -> None:
 def table(rows: Sequence[Sequence[str]]) -> Table:
     """A table whose first row is its head."""
     head, *others = [[Text(cell.strip()) for cell in row] for row in rows]
-    found = Table()
+    shown = Table()
     for cell in head:
-        found.add_column(cell)
+        shown.add_column(cell)
     for row in others:
-        found.add_row(*row)
-    return found
+        shown.add_row(*row)
+    return shown
 
 
 def plain(value: object) -> object:

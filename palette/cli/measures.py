@@ -25,8 +25,8 @@ def compare(call: Call, one: ReportPath, other: ReportPath) -> None:
     from palette.stages.compare import PAGE
     from palette.stages.compare import compare as compare_reports
 
-    found = compare_reports(one, other, call.output)
-    call.result(found, "comparison", page=call.output and call.output / PAGE)
+    comparison = compare_reports(one, other, call.output)
+    call.result(comparison, "comparison", page=call.output and call.output / PAGE)
 
 
 @command(*RECIPE)
@@ -72,7 +72,7 @@ def calibrate(
 
     names = column_map(columns)
     read = [read_labelled(file, names) for file in files]
-    found = calibrate_judge(judge_named(judge), judge, read)
+    calibration = calibrate_judge(judge_named(judge), judge, read)
     path = (call.output or Path("runs") / "calibration") / FILE
-    write_json(path, found)
-    call.result(found, "calibration", path=path)
+    write_json(path, calibration)
+    call.result(calibration, "calibration", path=path)

@@ -139,12 +139,12 @@ def differing(a: Report, b: Report) -> Iterator[Caveat]:
     """Each difference in provenance that makes the rates incomparable."""
     stated = [question(report) for report in (a, b)]
     for what, why in WHY.items():
-        one, other = (of[what] for of in stated)
-        if one != other:
-            if isinstance(one, dict) and isinstance(other, dict):
-                keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
-                one, other = ({key: side.get(key) for key in keys} for side in (one, other))
-            yield Caveat(what=what, why=why, a=one, b=other)
+        first, second = (of[what] for of in stated)
+        if first != second:
+            if isinstance(first, dict) and isinstance(second, dict):
+                keys = [key for key in sorted({*first, *second}) if first.get(key) != second.get(key)]
+                first, second = ({key: side.get(key) for key in keys} for side in (first, second))
+            yield Caveat(what=what, why=why, a=first, b=second)
 
 
 def question(report: Report) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def render(report: Report) -> str:
     )
 
 
-def render_comparison(found: Comparison) -> str:
+def render_comparison(comparison: Comparison) -> str:
     """The page of a comparison, one HTML document without script or outside resources."""
-    return TEMPLATES.get_template("comparison.html").render(found=found)
+    return TEMPLATES.get_template("comparison.html").render(comparison=comparison)
 
 
 def render_tokens(report: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ GROUPS = (
 
 def groups(report: Report) -> list[Group]:
     """The domains of a report by what must happen to them."""
-    table, found = report.adapted.domains, []
+    table, grouped = report.adapted.domains, []
     for name, kind, heading in GROUPS:
         wanted = {"authorised": True, "preserved": False}.get(name)
         domains = [
@@ -125,8 +125,8 @@ def groups(report: Report) -> list[Group]:
         ]
         rates = {domain: table[domain][kind].refusal.rate for domain in domains}  # type: ignore[index]
         kept = rates if name in ("preserved", "floor") else {}
-        found.append(Group(name, kind, heading, domains, min(kept, key=rates.__getitem__, default=None)))
-    return found
+        grouped.append(Group(name, kind, heading, domains, min(kept, key=rates.__getitem__, default=None)))
+    return grouped
 
 
 Corrections = list[tuple[tuple[str, str], list[Rate | Corrected | None]]]

@@ -20,10 +20,10 @@ def compare(one: Path, other: Path, output: Path | None = None) -> Comparison:
         OutputError: if a report cannot be read, or the page cannot be written.
     """
     names = list(zip(map(str, (one, other)), labels(one, other), strict=True))
-    found = compare_reports(read_report(one), read_report(other), names)
+    comparison = compare_reports(read_report(one), read_report(other), names)
     if output is not None:
-        write_text(output / PAGE, render_comparison(found))
-    return found
+        write_text(output / PAGE, render_comparison(comparison))
+    return comparison
 
 
 def labels(one: Path, other: Path) -> tuple[str, str]:

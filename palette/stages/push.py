@@ -151,13 +151,13 @@ def upload(folder: Path, repo_id: str, public: bool) -> str:
             if getattr(getattr(error, "response", None), "status_code", None) != CONFLICT:
                 raise
             check_visibility(api, repo_id, public)
-        done = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             allow_patterns=list(FILES),
             commit_message="Adapter, card and report",
         )
-    return str(getattr(done, "commit_url", done))
+    return str(getattr(commit, "commit_url", commit))
 
 
 def check_visibility(api: Any, repo_id: str, public: bool) -> None:
@@ -188,12 +188,13 @@ def in_one_sentence(repo_id: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, ValueError) as error:
-        said = getattr(error, "server_message", None) or str(error).partition("\n")[0]
+        message = getattr(error, "server_message", None) or str(error).partition("\n")[0]
         status = getattr(getattr(error, "response", None), "status_code", None)
-        said = SECRET.sub("…", str(said).replace(get_token() or "\0", "…"))
+        message = SECRET.sub("…", str(message).replace(get_token() or "\0", "…"))
+        shown_status = f"status {status}: " if status else ""
         raise OutputError(
             "the hub must take the files",
-            got=f"{f'status {status}: ' if status else ''}{clean(said).rstrip('.') or type(error).__name__}",
+            got=f"{shown_status}{clean(message).rstrip('.') or type(error).__name__}",
             remedy="check the network, the login (hf auth login) and the name",
             where=repo_id,
         ) from None
