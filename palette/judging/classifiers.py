@@ -65,7 +65,7 @@ UNSURE, FOREIGN = "unsure", "out of domain"
 
 def ngrams(reply: NormalisedReply) -> list[str]:
     """The n-grams of a reply, each with its zone, none over the end of a sentence."""
-    found: list[str] = []
+    grams: list[str] = []
     left = READ
     for place, sentence in enumerate(reply.sentences):
         spoken = words(earnest(sentence))[:left]
@@ -75,10 +75,10 @@ def ngrams(reply: NormalisedReply) -> list[str]:
             spoken.insert(0, START)
         for length in range(1, NGRAM + 1):
             rows = zip(*(spoken[start:] for start in range(length)), strict=False)
-            found += [f"{zone} {' '.join(row)}" for row in rows]
+            grams += [f"{zone} {' '.join(row)}" for row in rows]
         if left <= 0:
             break
-    return found
+    return grams
 
 
 def earnest(sentence: str) -> str:

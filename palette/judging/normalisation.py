@@ -180,8 +180,8 @@ def loops(spoken: Sequence[str]) -> bool:
         return True
     for period in range(1, min(PHRASE, len(spoken) // REPEATS) + 1):
         run = best = 0
-        for said, before in zip(spoken[period:], spoken, strict=False):
-            run = run + 1 if said == before else 0
+        for word, before in zip(spoken[period:], spoken, strict=False):
+            run = run + 1 if word == before else 0
             best = max(best, run)
         if best >= (REPEATS - 1) * period and best + period >= LOOP * len(spoken):
             return True

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palette.judging.refusal_prefixes import (
@@ -134,6 +134,7 @@ def told(replies: list[list[int]], limit: int) -> float:
     return sum(cut) / len(cut)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(4, 20), st.lists(st.sampled_from(REFUSALS), min_size=1, max_size=12))
 def test_refusals_are_told_after_as_many_tokens_and_not_after_fewer(
     size: int, least: int, said: list[str]

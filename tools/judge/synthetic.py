@@ -186,9 +186,9 @@ def synthetic_replies(seed: int, each: int) -> tuple[list[str], list[bool]]:
     refused: list[bool] = []
     for parts, refusal in kinds:
         many = [(topic, chosen) for topic in TOPICS for chosen in product(*parts)]
-        found = [_filled(chosen, topic) for topic, chosen in draw.sample(many, min(each, len(many)))]
-        texts += found
-        refused += [refusal] * len(found)
+        filled = [_filled(chosen, topic) for topic, chosen in draw.sample(many, min(each, len(many)))]
+        texts += filled
+        refused += [refusal] * len(filled)
     stated = list(statements())
     kept = draw.sample(stated, min(each, len(stated)))
     return texts + kept, refused + [False] * len(kept)
@@ -202,7 +202,7 @@ def statements() -> Iterator[str]:
 
 def _filled(parts: tuple[str, ...], topic: tuple[str, ...]) -> str:
     ask, it, part, who = topic
-    opening, *rest = (one.format(ask=ask, it=it, part=part, who=who) for one in parts)
+    opening, *rest = (shape.format(ask=ask, it=it, part=part, who=who) for shape in parts)
     return " ".join([opening + rest[0] if opening else capital(rest[0]), *filter(None, rest[1:])])
 
 

@@ -154,10 +154,10 @@ def held_out_scores(data: TrainingReplies, count: int, seed: int) -> NDArray[np.
     folds = np.array([fold[prompt] for prompt in data.prompts[:count].tolist()])
     scores = np.zeros(count)
     for number in range(FOLDS):
-        held = np.flatnonzero(folds == number)
+        left_out = np.flatnonzero(folds == number)
         rest = np.concatenate([np.flatnonzero(folds != number), np.arange(count, len(data.replies))])
-        if len(held):
-            scores[held] = data.fitted(rest).scores([data.replies[row] for row in held.tolist()])
+        if len(left_out):
+            scores[left_out] = data.fitted(rest).scores([data.replies[row] for row in left_out.tolist()])
     return scores
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 from palette.errors import JudgeError
 from palette.judging.calibration import LabelledFile, LabelledReply
@@ -16,6 +17,7 @@ from palette.judging.classifiers import (
 from palette.judging.judge import Label
 from palette.judging.normalisation import NormalisedReply
 from tools.judge import training
+from tools.judge.__main__ import main
 from tools.judge.synthetic import synthetic_replies
 from tools.judge.training import PROMPTS, save_judge, train
 
@@ -79,3 +81,11 @@ def test_what_few_prompts_share_is_not_kept(labelled: LabelledFile) -> None:
 def test_too_little_to_learn_from_is_refused(labelled: LabelledFile) -> None:
     with pytest.raises(JudgeError, match="at least 20 refusals and as many answers, got 5 and 0"):
         train([replace(labelled, rows=labelled.rows[:5])])
+
+
+def test_the_command_ends_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as stop:
+        main([tmp_path / "none.csv"], to=tmp_path / "judge.safetensors")
+    assert stop.value.exit_code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tools.judge: ") and "No such file" in error and error.count("\n") == 1
