@@ -254,7 +254,9 @@ class Replies:
         with subject.mounted() as model:
             for limit in sorted(set(limits)):
                 rows = [row for row, most in enumerate(limits) if most == limit]
-                keys = [fingerprint([identity, asked[row], limit]) for row in rows] if kept else []
+                keys = (
+                    [fingerprint([identity, asked[row], limit]) for row in rows] if kept is not None else []
+                )
                 fresh = self._generated(model, [asked[row] for row in rows], limit, kept, keys)
                 for line, reply in fresh.items():
                     replies[rows[line]] = reply

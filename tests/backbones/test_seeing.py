@@ -16,8 +16,8 @@ from palette.backbones.loading import loaded_names
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
 from palette.merging.inputs import Parent
-from palette.mosaic.mounting import identity, mounted_tokens
-from palette.mosaic.tokens import ControlTokens, initial
+from palette.mosaic.mounting import mounted_tokens
+from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.seeding import torch_seed
 from palette.stages.merge import fuse_parents
 from tests.fixtures.noise import noise
