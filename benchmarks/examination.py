@@ -26,7 +26,7 @@ from palette.judging.rules import RuleJudge, correct
 from palette.merging.weight_search import search_weights
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
-from palette.recipe import create_recipe
+from palette.recipe import Recipe, create_recipe
 from palette.run import Run
 from palette.search.choice import read_front
 from palette.search.collected import read_collected
@@ -49,7 +49,7 @@ class Domain:
     """One domain searched, and what its students are given."""
 
     name: str
-    run: Run
+    run: Run[Recipe]
 
     @cached_property
     def prepared(self) -> tuple[TrainingExamples, float]:

@@ -17,82 +17,105 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS, write
 from benchmarks.policies import in_context, supervised_lora
 from benchmarks.rivals import adapters_merged
-from palette.mosaic.files import read_tokens
-from palette.mosaic.runs import RECORD
+from palette.mosaic.evaluation import SubsetPlan
+from palette.mosaic.settings import PLAN, TokenPlan
+from palette.mosaic.tokens import read_tokens
+from palette.mosaic.training import TOKEN_RECORD
+from palette.pipeline import add_category
+from palette.pipeline import train_tokens as train_recipe
 from palette.recipe import TokenRecipe, load_token_recipe
-from palette.stages.tokens import add_category, evaluate_tokens, train_tokens
+from palette.run import Run
+from palette.stages.tokens import evaluate_tokens, train_tokens
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 RESTRICT, AUTHORISE = RECIPES / "mosaic.yaml", RECIPES / "mosaic-authorise.yaml"
 ADDED = "treasury"
 
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "tokens 5": (),
-    "tokens 2": ("train.slots=2",),
-    "tokens 1": ("train.slots=1",),
-    "independent": ("train.joint=false",),
-    "without KL": ("train.divergence_weight=0",),
-    "λ 0.3": ("train.divergence_weight=0.3",),
-    "λ 3": ("train.divergence_weight=3",),
-    "negatives 0": ("train.negatives=0",),
-    "negatives 0.5": ("train.negatives=0.5",),
-    "negatives 2": ("train.negatives=2",),
-    "place before": ("train.place=before",),
-    "place bos": ("train.place=bos",),
-    "place turn": ("train.place=turn",),
+VARIANTS: dict[str, tuple[tuple[str, ...], TokenPlan]] = {
+    "tokens 5": ((), PLAN),
+    "tokens 2": (("train.slots=2",), PLAN),
+    "tokens 1": (("train.slots=1",), PLAN),
+    "independent": ((), replace(PLAN, joint=False)),
+    "without KL": ((), replace(PLAN, divergence_weight=0.0)),
+    "λ 0.3": ((), replace(PLAN, divergence_weight=0.3)),
+    "λ 3": ((), replace(PLAN, divergence_weight=3.0)),
+    "negatives 0": ((), replace(PLAN, negatives=0.0)),
+    "negatives 0.5": ((), replace(PLAN, negatives=0.5)),
+    "negatives 2": ((), replace(PLAN, negatives=2.0)),
+    "place before": (("train.place=before",), PLAN),
+    "place bos": (("train.place=bos",), PLAN),
+    "place turn": (("train.place=turn",), PLAN),
 }
-"""Rows of tokens that restrict, by what they set."""
+"""Rows of tokens that restrict, by the keys and by the plan that they are trained by."""
 
 SEEN = "seen by replies"
 """The tokens of the first row, kept in sight of what is said: nothing is trained for it."""
 
 WHOLE = ("tokens 5", "tokens 2", "tokens 1", "independent")
-ABLATION = ("evaluate.prompts=25",)
+ABLATION = SubsetPlan(prompts=25)
 """What rows that are not whole are evaluated on, a category, kind and subset."""
 
 
-def tokens_row(home: Path, name: str, overrides: Sequence[str], recipe: Path = RESTRICT) -> dict[str, Any]:
-    """The figures of one training of tokens."""
+def tokens_row(
+    home: Path, name: str, overrides: Sequence[str], plan: TokenPlan, asked: SubsetPlan
+) -> dict[str, Any]:
+    """The figures of one training of tokens that restrict."""
     folder = home / name.replace(" ", "-")
-    whole = load_token_recipe(recipe, overrides)
-    return measured(whole, folder, lambda: train_tokens(whole, folder))
+    whole = load_token_recipe(RESTRICT, overrides)
+    return measured(whole, folder, lambda: train_tokens(whole, no_search, folder, plan=plan), asked)
+
+
+def no_search(run: Run, recipe: TokenRecipe, domain: str) -> Run:
+    """Nothing: tokens that restrict are taught one refusal."""
+    raise AssertionError(f"{domain} of {recipe.name} is searched")
 
 
 def incremental_row(home: Path) -> dict[str, Any]:
     """Four categories trained together, the fifth added with their tokens frozen."""
     folder = home / "incremental"
     whole = load_token_recipe(RESTRICT)
-    four = whole.model_copy(update={"restrict": tuple(c for c in whole.restrict if c != ADDED)})
+    four = whole.widened(set(whole.categories) - {ADDED})
 
     def make() -> object:
-        train_tokens(four, folder)
+        train_recipe(four, folder)
         done = ADDED in read_tokens(folder).categories
         return None if done else add_category(four, ADDED, folder)
 
     return measured(whole, folder, make)
 
 
-def measured(recipe: TokenRecipe, folder: Path, make: Callable[[], object]) -> dict[str, Any]:
+def authorise_row(home: Path) -> dict[str, Any]:
+    """The figures of tokens that authorise."""
+    folder, whole = home / "authorise-tokens", load_token_recipe(AUTHORISE)
+    return measured(whole, folder, lambda: train_recipe(whole, folder))
+
+
+def measured(
+    recipe: TokenRecipe, folder: Path, make: Callable[[], object], asked: SubsetPlan | None = None
+) -> dict[str, Any]:
     """Trains and evaluates, with the seconds and the CPU seconds of training."""
+    asked = asked or SubsetPlan()
     timed = folder / "seconds.json"
     if not timed.is_file():
         started, worked = time.monotonic(), time.process_time()
         make()
         seconds = {"wall": time.monotonic() - started, "cpu": time.process_time() - worked}
         timed.write_text(json.dumps({key: round(value, 1) for key, value in seconds.items()}))
-    report, _ = evaluate_tokens(recipe, output=folder)
-    record = json.loads((folder / RECORD).read_text())
+    report, _ = evaluate_tokens(recipe, output=folder, plan=asked)
+    record = json.loads((folder / TOKEN_RECORD).read_text())
     return {
         **figures(report),
-        "prompts": recipe.evaluate.prompts,
+        "prompts": asked.prompts,
         "seconds": json.loads(timed.read_text()),
-        "steps": {name: one["steps"] for name, one in record["trained"].items()},
+        "steps": {name: trained["steps"] for name, trained in record["trained"].items()},
         "parameters": report["parameters"],
         "latency": report["latency"],
         "passed": report["gate"]["passed"],
@@ -121,12 +144,12 @@ def rows(home: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         "in-context policy": lambda: in_context(RESTRICT),
         "SFT LoRA": lambda: supervised_lora(RESTRICT, home / "sft"),
     }
-    for name, overrides in VARIANTS.items():
-        chosen = overrides if name in WHOLE else (*overrides, *ABLATION)
-        found[name] = lambda name=name, chosen=chosen: tokens_row(home, name, chosen)
-    found[SEEN] = lambda: tokens_row(home, "tokens 5", ("evaluate.released=false",))
+    for name, (overrides, plan) in VARIANTS.items():
+        asked = SubsetPlan() if name in WHOLE else ABLATION
+        found[name] = partial(tokens_row, home, name, overrides, plan, asked)
+    found[SEEN] = lambda: tokens_row(home, "tokens 5", (), PLAN, SubsetPlan(released=False))
     found["incremental"] = lambda: incremental_row(home)
-    found["authorise tokens"] = lambda: tokens_row(home, "authorise tokens", (), AUTHORISE)
+    found["authorise tokens"] = lambda: authorise_row(home)
     found["authorise adapters"] = lambda: adapters_merged(AUTHORISE, home / "adapters")
     return found
 

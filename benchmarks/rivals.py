@@ -6,32 +6,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from palette.mosaic.requests import Subset, replies_of
-
-from benchmarks.policies import by_orders, opened, summed
+from benchmarks.policies import Split, summed_by_orders
 from palette.adapters.files import read_adapter
 from palette.evaluation.baseline import baseline_replies
 from palette.pipeline import run_stages
-from palette.recipe import create_recipe
-from palette.run import Run
 
 
 def adapters_merged(path: Path, home: Path) -> dict[str, Any]:
     """The exact sum of each subset's adapters, on the split and the prompts of the tokens."""
-    whole, assignment, asked = opened(path)
+    split = Split.of(path)
+    recipe = split.run.recipe
     adapters, worked = {}, time.process_time()
-    for domain in whole.categories:
-        recipe = create_recipe({**whole.basis, "name": domain, "authorise": [domain]})
-        run_stages(recipe, "internalise", home / domain)
+    for domain in recipe.categories:
+        run_stages(recipe.of_domain(domain), "internalise", home / domain)
         adapters[domain] = read_adapter(home / domain)
     spent = round(time.process_time() - worked, 1)
-    judge = baseline_replies(Run(create_recipe(whole.basis), home).assignment(), whole.collect).judge
-    backbone = assignment.backbone
-
-    def replies(subset: Subset) -> list[list[int]]:
-        with summed(backbone, [adapters[name] for name in subset]):
-            return replies_of(backbone, whole.evaluate, asked.prompts, asked.roles)
-
-    numbers = sum(m.lora_A.numel() + m.lora_B.numel() for a in adapters.values() for m in a.modules.values())
-    found = by_orders(whole, backbone, asked, replies, judge)
-    return {**found, "seconds": {"cpu": spent}, "parameters": numbers}
+    judge = baseline_replies(split.run).judge
+    return {**summed_by_orders(split, adapters, judge), "seconds": {"cpu": spent}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -145,20 +146,32 @@ def _settings(recipe: Recipe, name: str) -> list[Any]:
 
 def _read_beside(run: Run[Recipe], name: str) -> Any:
     """What a stage reads beside its options and what the stages before it left."""
-    if name == "internalise" and run.recipe.internalise.co_mounted:
+    recipe = run.recipe
+    if name == "search":
+        return recipe.search.own_files()
+    if name == "internalise":
+        own = _digests([_own_file(recipe.internalise.method)])
+        if not recipe.internalise.co_mounted:
+            return own
         from palette.stages.internalise import co_mounted
 
-        return [adapter.digest for adapter in co_mounted(run)]
-    if name == "search":
-        return run.recipe.search.own_files()
+        return [own, [adapter.digest for adapter in co_mounted(run)]]
     if name == "evaluate":
-        settings = run.recipe.evaluate
+        settings = recipe.evaluate
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
-        # A judge of the user's own is a file, too: file.py:name.
-        paths.append(Path(settings.judge.rpartition(":")[0]))
-        digests = {str(path): fingerprint_file(path) for path in paths if path.is_file()}
-        return [[row.answer for row in run.answered_prompts], digests]
+        answers = [row.answer for row in run.answered_prompts]
+        return [answers, _digests([*paths, _own_file(settings.judge)])]
     return None
+
+
+def _own_file(name: str) -> Path:
+    """The file of a row that is the user's own, file.py:name; of another name, a path that is no file."""
+    return Path(name.rpartition(":")[0])
+
+
+def _digests(paths: Sequence[Path]) -> dict[str, str]:
+    """The digests of those paths that are files."""
+    return {str(path): fingerprint_file(path) for path in paths if path.is_file()}
 
 
 def _run(run: Run[Recipe], name: str, inputs: str, basis: str) -> None:

@@ -15,6 +15,7 @@ from palette.evaluation.settings import EvaluateSettings
 from palette.internalise import settings as internalising
 from palette.internalise.settings import InternaliseSettings
 from palette.merging import settings as merging
+from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.sources import source_keys, sources_beside
 from palette.run_settings import RunSettings
@@ -149,4 +150,5 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
     names = [name for name, _ in [*keys(Recipe), *keys(TokenRecipe), *source_keys()]]
     known = [*names, *sorted({name.split(".")[0] for name in names})]
-    return settled(group, values, where, known, removed=REMOVED)
+    own = tokens.REMOVED if group is TokenRecipe else {}
+    return settled(group, values, where, known, removed={**REMOVED, **own})

@@ -15,12 +15,18 @@ from typing import Any
 
 import torch
 
-from palette.adapters.lora import BackboneIdentity
-from palette.backbones import Backbone
-from palette.errors import AdapterError
-from palette.mosaic.places import Heads, heads, insertion
-from palette.mosaic.tokens import WEIGHTLESS, ControlTokens
+from palette.backbones import Backbone, shared
+from palette.backbones.backbone import PROBES
+from palette.errors import AdapterError, BackboneError
+from palette.mosaic.settings import Place
+from palette.mosaic.tokens import ControlTokens
 from palette.shapes import Float, Int, Tensor
+
+WEIGHTLESS = frozenset({"turn", "end"})
+"""Places inside a prompt, where the tokens take no position of their own."""
+
+TurnPrefixes = tuple[list[int], list[int]]
+"""What a chat template puts before a user's first words: without a system prompt, and behind one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Controlled(Backbone):
     @cached_property
     def first(self) -> int:
         """The id of the first control token: the size of the backbone's table of embeddings."""
-        return vocabulary(self.model)
+        return _vocabulary(self.model)
 
     def ids(self, active: Iterable[str]) -> list[int]:
         """The token ids [z_c1 … z_cr] of some categories, in canonical order.
@@ -70,11 +76,8 @@ class Controlled(Backbone):
             AdapterError: if there are no tokens for one of them.
         """
         tokens = self.tokens
-        found: list[int] = []
-        for category in tokens.subset(active):
-            start = self.first + tokens.categories.index(category) * tokens.slots
-            found += range(start, start + tokens.slots)
-        return found
+        starts = [tokens.categories.index(name) * tokens.slots for name in tokens.subset(active)]
+        return [self.first + start + slot for start in starts for slot in range(tokens.slots)]
 
     def prefixed(self, prompt: Sequence[int], active: Iterable[str]) -> list[int]:
         """A rendered prompt with the tokens of some categories at their place.
@@ -85,18 +88,69 @@ class Controlled(Backbone):
         """
         if not (prefix := self.ids(active)):
             return list(prompt)
-        at = insertion(self, prompt, self.tokens.place, self.heads if self.tokens.place == "turn" else None)
+        place = self.tokens.place
+        at = insertion(self, prompt, place, self._turn_prefixes if place == "turn" else None)
         return [*prompt[:at], *prefix, *prompt[at:]]
 
     @cached_property
-    def heads(self) -> Heads:
-        """What stands before a user's first words: without a system prompt, and behind one."""
-        plain = Backbone(self.model, self.tokenizer, self.name, self.fingerprint, self.thinking)
-        return heads(plain)
+    def _turn_prefixes(self) -> TurnPrefixes:
+        return turn_prefixes(Backbone(self.model, self.tokenizer, self.name, self.fingerprint, self.thinking))
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """The token ids of a conversation with the active tokens, ready for the reply's first token."""
         return self.prefixed(super().render(messages), self.active)
+
+
+def insertion(backbone: Backbone, ids: Sequence[int], place: Place, known: TurnPrefixes | None = None) -> int:
+    """How many tokens of a rendered prompt stand before the prefix.
+
+    ``before``: none. ``bos``: the first one, if it is the token that begins a text. ``turn``: all up
+    to the words of the first user; ``known`` are the backbone's ``turn_prefixes``, if they were read
+    before. ``end``: all but those that the chat template puts after the last user's words.
+
+    Raises:
+        BackboneError: if ``turn`` cannot be found in the prompt.
+    """
+    if place == "before":
+        return 0
+    if place == "end":
+        return max(0, len(ids) - backbone.post_instruction)
+    if place == "bos":
+        begins = backbone.tokenizer.bos_token_id
+        return int(bool(ids) and begins is not None and ids[0] == begins)
+    first, later = known or turn_prefixes(backbone)
+    if list(ids[: len(first)]) == first:
+        return len(first)
+    for start in range(len(ids) - len(later) + 1):
+        if later and list(ids[start : start + len(later)]) == later:
+            return start + len(later)
+    raise BackboneError(
+        "a prompt must have a user's turn for control tokens to stand in it",
+        got="none that the chat template shows",
+        remedy="set place to before or bos",
+        where=backbone.name,
+    )
+
+
+def turn_prefixes(backbone: Backbone) -> TurnPrefixes:
+    """What the chat template puts before a user's first words: without a system prompt, and behind one.
+
+    Read from what the renderings of messages of nothing in common share.
+    """
+
+    def rendered(*system: dict[str, str]) -> list[list[int]]:
+        return [backbone.render([*system, {"role": "user", "content": words}]) for words in PROBES]
+
+    def common(sequences: Sequence[list[int]]) -> list[int]:
+        return sequences[0][: shared(sequences)]
+
+    plain = common(rendered())
+    try:
+        behind = [common(rendered({"role": "system", "content": words})) for words in PROBES]
+    except Exception:
+        # A template without a system role says so by an error of its own.
+        return plain, []
+    return plain, common([ids[::-1] for ids in behind])[::-1]
 
 
 @contextmanager
@@ -133,7 +187,7 @@ def embedded(backbone: Backbone, table: Float[Tensor, "virtual d_model"]) -> Ite
             got="a second one",
             remedy="join them into one file, or leave the first block",
         )
-    lookup = _Lookup(vocabulary(backbone.model), table)
+    lookup = _Lookup(_vocabulary(backbone.model), table)
     handles = []
     try:
         handles.append(module.register_forward_pre_hook(lookup))
@@ -163,11 +217,6 @@ class _Lookup:
         return torch.where((virtual >= 0).unsqueeze(-1), rows, output)
 
 
-def vocabulary(model: Any) -> int:
+def _vocabulary(model: Any) -> int:
     """How many entries the model's table of input embeddings has."""
     return int(model.get_input_embeddings().weight.shape[0])
-
-
-def identity(backbone: Backbone) -> BackboneIdentity:
-    """What tokens made for a backbone say of it."""
-    return BackboneIdentity(backbone.name, backbone.fingerprint)

@@ -2,67 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-from palette.backbones import Backbone, batches
+from palette.backbones import batches
 from palette.backbones.prefix_cache import PrefixCache
 from palette.backbones.scoring import Batch, forward
+from palette.files import write_json
+from palette.fingerprints import fingerprint
 from palette.internalise.examples import Example, Recall, recalling
-from palette.internalise.loop import Checkpoint, Plan, State, Stopping, train
-from palette.mosaic.mounting import Controlled, embedded
-from palette.mosaic.places import insertion
-from palette.mosaic.sampling import TokenTask
-from palette.mosaic.settings import TokenTraining
-from palette.mosaic.tokens import ControlTokens
-from palette.processes import ALONE, ProcessGroup
-from palette.shapes import Float, Tensor
+from palette.internalise.loop import Checkpoint, Plan, State, Stopping
+from palette.internalise.loop import train as train_parameters
+from palette.mosaic.examples import Sampling, TokenExample, TokenExamples, TokenTask
+from palette.mosaic.mounting import Controlled, embedded, insertion
+from palette.mosaic.settings import PLAN, TokenPlan, TrainSettings
+from palette.mosaic.tokens import TOKENS_FILE, ControlTokens, identity, initial, write_tokens
+from palette.run import Run
+from palette.shapes import Tensor
+
+TOKEN_CHECKPOINT = Path("train") / "checkpoint.safetensors"
+TOKEN_RECORD = Path("train") / "training.json"
+CHECKPOINT_EVERY = 50
+"""Steps between two checkpoints: seconds on the organism."""
 
 IGNORED = -100
 """The label of a position that no loss is taken of."""
 
 
 @dataclass(frozen=True)
-class TokenExample:
-    """A prompt with the backbone's own reply, and the one to be given when its category is active."""
-
-    prompt: tuple[int, ...]
-    own: tuple[int, ...]
-    taught: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class TokenTrainee:
-    """What control tokens are trained on: the examples, and under which subsets each is met."""
-
-    backbone: Backbone
-    tokens: ControlTokens
-    """Untrained ones, or old ones with untrained ones added."""
-    trained: Sequence[str]
-    """The categories whose tokens are trained; all others stay."""
-    examples: Sequence[TokenExample]
-    tasks: Sequence[Sequence[TokenTask]]
-    """For each order positives, then negatives."""
-    held: Sequence[TokenTask]
-    """Tasks on the validation split, which decide when training ends."""
-
-
-@dataclass(frozen=True)
 class CyclingPlan(Plan):
     """A plan whose steps go round the orders: each takes its batch of one order's two pools alone."""
 
+    @classmethod
+    def of(
+        cls, tasks: Sequence[Sequence[TokenTask]], size: int, learning_rate: float, seed: int, **more: Any
+    ) -> CyclingPlan:
+        """The steps of so many tasks that meet each once, positives and negatives as they are many."""
+        ends = list(accumulate(map(len, tasks)))
+        pools = [range(end - len(pool), end) for end, pool in zip(ends, tasks, strict=True)]
+        shares = []
+        for taught, kept in zip(tasks[::2], tasks[1::2], strict=True):
+            share = round(size * len(taught) / (len(taught) + len(kept)))
+            share = min(max(share, 1), size - bool(kept))
+            shares += [share, size - share if kept else 0]
+        return cls(max(1, round(ends[-1] / size)), learning_rate, pools, shares, seed, **more)
+
     def batch(self, step: int) -> list[int]:
         """The tasks of one step: a function of the seed and the step alone."""
-        orders = len(self.pools) // 2
-        place, turn = step % orders, step // orders
-        pools, shares = ([values[2 * place], values[2 * place + 1]] for values in (self.pools, self.shares))
-        seed = self.seed + place
-        return Plan(self.steps, self.learning_rate, pools, shares, seed).batch(turn)  # type: ignore[arg-type]
+        turn, place = divmod(step, len(self.pools) // 2)
+        chosen = slice(2 * place, 2 * place + 2)
+        pools, shares, seed = self.pools[chosen], self.shares[chosen], self.seed + place
+        return Plan(self.steps, self.learning_rate, pools, shares, seed).batch(turn)
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,17 @@ class ControlLoss:
     tasks: Sequence[TokenTask]
     recall: Recall
     weight: float
-    heads: PrefixCache | None = None
+    ahead: PrefixCache | None = None
     """What stands before the tokens, where that is most of a prompt."""
 
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
         chosen = [self.tasks[row] for row in rows]
         replies = [self._reply(task) for task in chosen]
-        whole = [self._sequence(task, reply) for task, reply in zip(chosen, replies, strict=True)]
+        sequences = [self._sequence(task, reply) for task, reply in zip(chosen, replies, strict=True)]
         counts = {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
         loss = torch.zeros((), device=self.controlled.model.device)
-        for batch in batches(whole, self.controlled.pad, self.controlled.model.device):
+        for batch in batches(sequences, self.controlled.pad, self.controlled.model.device):
             taught, kept, moved = self._terms(batch, chosen, replies)
             loss = loss + taught / counts[True] + (kept + self.weight * moved) / counts[False]
         return loss
@@ -98,30 +96,32 @@ class ControlLoss:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The sums over a batch: cross-entropy of positives, of negatives, and the KL of these."""
         longest = max(len(replies[index]) for index in batch.rows)
-        cache, before = None, None
-        if self.heads is not None:
-            cache, before = self.heads.cache([tasks[index].row for index in batch.rows])
-        said = forward(self.controlled, batch, longest + 1, cache, before)[:, :-1].float()
+        cache, mask = None, None
+        if self.ahead is not None:
+            cache, mask = self.ahead.cache([tasks[index].row for index in batch.rows])
+        logits = forward(self.controlled, batch, longest + 1, cache, mask)[:, :-1].float()
         labels = torch.full((len(batch.rows), longest), IGNORED)
         for line, index in enumerate(batch.rows):
             labels[line, longest - len(replies[index]) :] = torch.tensor(replies[index])
-        labels = labels.to(said.device)
-        losses = cross_entropy(said.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+        labels = labels.to(logits.device)
+        losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
         sums = losses.view(labels.shape).sum(1)
-        positive = torch.tensor([tasks[index].taught for index in batch.rows], device=said.device)
+        positive = torch.tensor([tasks[index].taught for index in batch.rows], device=logits.device)
         quiet = [line for line, index in enumerate(batch.rows) if not tasks[index].taught]
-        moved = said.new_zeros(())
+        moved = logits.new_zeros(())
         if quiet and self.weight:
             known = self.recall([tasks[batch.rows[line]].row for line in quiet])
-            base = torch.stack([pad(one.logits, (0, 0, longest - len(one.logits), 0)) for one in known])
-            moved = divergence(base.log_softmax(-1), said[quiet], labels[quiet] != IGNORED)
+            base = torch.stack([pad(own.logits, (0, 0, longest - len(own.logits), 0)) for own in known])
+            log_p, log_q = base.log_softmax(-1), logits[quiet].log_softmax(-1)
+            # What is padded has no label, and no part in the sum.
+            moved = ((log_p.exp() * (log_p - log_q)).sum(-1) * (labels[quiet] != IGNORED)).sum()
         return sums[positive].sum(), sums[~positive].sum(), moved
 
     def _sequence(self, task: TokenTask, reply: Sequence[int]) -> list[int]:
-        """The prompt under its subset with a reply, without a head that is kept."""
+        """The prompt under its subset with a reply, without what is kept of it."""
         prompt = self.examples[task.row].prompt
-        known = 0 if self.heads is None else len(self.heads.prefixes[task.row])
-        return [*self.controlled.prefixed(prompt, task.active)[known:], *reply]
+        kept = 0 if self.ahead is None else insertion(self.controlled, prompt, self.controlled.tokens.place)
+        return [*self.controlled.prefixed(prompt, task.active)[kept:], *reply]
 
     def _reply(self, task: TokenTask) -> tuple[int, ...]:
         example = self.examples[task.row]
@@ -131,88 +131,103 @@ class ControlLoss:
         return sum(len(self._reply(self.tasks[row])) for row in step if self.tasks[row].taught == taught)
 
 
-def divergence(
-    base: Float[Tensor, "row token vocabulary"],
-    said: Float[Tensor, "row token vocabulary"],
-    counted: Tensor,
-) -> Tensor:
-    """The sum of KL(base ‖ said) over the counted tokens, in nats; ``base`` are log-probabilities."""
-    each = (base.exp() * (base - said.log_softmax(-1))).sum(-1)
-    return (each * counted).sum()
+@dataclass(frozen=True)
+class TokenTraining:
+    """Trains control tokens in a run's folder: how, and on which examples."""
 
+    run: Run
+    settings: TrainSettings
+    examples: TokenExamples
+    plan: TokenPlan = PLAN
 
-def train_tokens(
-    trainee: TokenTrainee,
-    settings: TokenTraining,
-    checkpoint: Checkpoint,
-    seed: int,
-    advance: Callable[[int], None] = lambda count: None,
-    processes: ProcessGroup = ALONE,
-) -> tuple[dict[str, Float[Tensor, "slot d_model"]], State]:
-    """The trained embeddings of each category, in float32, and where training ended."""
-    backbone, tokens = trainee.backbone, trainee.tokens
-    device = backbone.model.device
-    parameters = {
-        name: nn.Parameter(tokens.embeddings[name].to(device, torch.float32).clone())
-        for name in sorted(trainee.trained)
-    }
-    fixed = {name: one.to(device, torch.float32) for name, one in tokens.embeddings.items()}
-    flat = [task for pool in trainee.tasks for task in pool]
-    everything = [*flat, *trainee.held]
-    controlled = Controlled.of(backbone, tokens)
-    own = [Example(example.prompt, example.own, False) for example in trainee.examples]
-    recall = recalling(backbone, own, [], settings.recalled_gib, nullcontext)
-    heads = None
-    if tokens.place == "end":
-        prompts = [example.prompt for example in trainee.examples]
-        ahead = [prompt[: insertion(backbone, prompt, tokens.place)] for prompt in prompts]
-        heads = PrefixCache(backbone, ahead, settings.recalled_gib)
-    loss = ControlLoss(controlled, trainee.examples, everything, recall, settings.divergence_weight, heads)
+    def train(self, card: dict[str, Any]) -> ControlTokens:
+        """Tokens of every category, also written as ``control_tokens.safetensors`` in the run's folder.
 
-    def mounted_loss(rows: list[int], step: list[int]) -> Tensor:
-        table = torch.cat([parameters.get(name, fixed[name]) for name in tokens.categories])
-        with embedded(backbone, table):
-            return loss(rows, step)
+        With ``plan.joint`` off each category is trained for itself, which does not compose.
+        """
+        categories, backbone = self.run.authorisation.domains, self.run.backbone
+        fresh = initial(backbone, categories, self.settings.slots, self.run.seed)
+        tokens = ControlTokens(fresh, identity(backbone), self.examples.sign, self.settings.place, card)
+        groups = [categories] if self.plan.joint else [(category,) for category in categories]
+        ends = {}
+        for group in groups:
+            tokens, ends[",".join(group)] = self.trained(tokens, self._sampling(group))
+        self._write(tokens, ends)
+        return tokens
 
-    plan = plan_of(trainee.tasks, settings, seed, processes)
-    held = list(range(len(flat), len(everything)))
+    def add(self, tokens: ControlTokens, category: str) -> ControlTokens:
+        """The tokens with those of one category added, also written; all others stay to the bit.
 
-    def measure() -> float:
-        size = 2 * settings.batch
-        parts = [held[start : start + size] for start in range(0, len(held), size)]
-        return sum(float(mounted_loss(part, held)) for part in parts)
+        Trained are the subsets that hold the new category (arXiv 2603.16210, incremental addition).
+        """
+        tokens = tokens.with_categories(initial(self.run.backbone, [category], tokens.slots, self.run.seed))
+        tokens, end = self.trained(tokens, self._sampling(tokens.categories, category))
+        self._write(tokens, {category: end})
+        return tokens
 
-    stopping = Stopping(measure, settings.validate_every, settings.patience) if held else None
-    end = train(parameters, mounted_loss, plan, checkpoint, stopping, advance)
-    found = {name: one.detach().to("cpu", torch.float32).clone() for name, one in parameters.items()}
-    return found, end
+    def _sampling(self, categories: tuple[str, ...], added: str | None = None) -> Sampling:
+        return Sampling(categories, self.settings.orders, self.plan.positives, self.plan.negatives, added)
 
+    def trained(self, tokens: ControlTokens, sampling: Sampling) -> tuple[ControlTokens, State]:
+        """The tokens with those of the sampling's categories trained, in float32, and where that ended."""
+        run, settings, plan, examples = self.run, self.settings, self.plan, self.examples
+        names = sampling.categories if sampling.added is None else (sampling.added,)
+        pools = examples.tasks(sampling, settings.epochs, run.seed)
+        held = examples.held(sampling, run.recipe.at_most(plan.validation_prompts), run.seed)
+        tasks = [*(task for pool in pools for task in pool), *held]
+        schedule = CyclingPlan.of(
+            pools, plan.batch, settings.learning_rate, run.seed, processes=run.processes
+        )
+        fixed = {name: e.to(run.backbone.model.device) for name, e in tokens.embeddings.items()}
+        parameters = {name: nn.Parameter(fixed[name].clone()) for name in sorted(names)}
+        loss = self._loss(tokens, tasks)
 
-def plan_of(
-    tasks: Sequence[Sequence[TokenTask]], settings: TokenTraining, seed: int, processes: ProcessGroup = ALONE
-) -> CyclingPlan:
-    """The steps that go through every task so many times, positives and negatives as they are many."""
-    starts = [0]
-    for pool in tasks:
-        starts.append(starts[-1] + len(pool))
-    pools = [list(range(start, start + len(pool))) for start, pool in zip(starts, tasks, strict=False)]
-    shares = []
-    for taught, kept in zip(tasks[::2], tasks[1::2], strict=True):
-        share = round(settings.batch * len(taught) / (len(taught) + len(kept)))
-        share = min(max(share, 1), settings.batch - bool(kept))
-        shares += [share, settings.batch - share if kept else 0]
-    steps = max(1, round(settings.epochs * starts[-1] / settings.batch))
-    return CyclingPlan(
-        steps, settings.learning_rate, pools, shares, seed, parts=settings.accumulation, processes=processes
-    )
+        def mounted_loss(rows: list[int], step: list[int]) -> Tensor:
+            table = torch.cat([parameters.get(name, fixed[name]) for name in tokens.categories])
+            with embedded(run.backbone, table):
+                return loss(rows, step)
 
+        def measure() -> float:
+            rows = list(range(len(tasks) - len(held), len(tasks)))
+            parts = [rows[start : start + 2 * plan.batch] for start in range(0, len(rows), 2 * plan.batch)]
+            return sum(float(mounted_loss(part, rows)) for part in parts)
 
-__all__ = [
-    "ControlLoss",
-    "CyclingPlan",
-    "TokenExample",
-    "TokenTrainee",
-    "TokenTraining",
-    "plan_of",
-    "train_tokens",
-]
+        stopping = Stopping(measure, settings.validate_every, plan.patience)
+        checkpoint = Checkpoint(
+            run.folder / TOKEN_CHECKPOINT, self._identity(tokens, names, tasks), CHECKPOINT_EVERY
+        )
+        with run.progress("tokens", schedule.steps) as advance:
+            end = train_parameters(parameters, mounted_loss, schedule, checkpoint, stopping, advance)
+        return tokens.with_categories({name: e.detach().cpu() for name, e in parameters.items()}), end
+
+    def _loss(self, tokens: ControlTokens, tasks: Sequence[TokenTask]) -> ControlLoss:
+        backbone, examples, room = self.run.backbone, self.examples.examples, self.run.recipe.memory_gib
+        own = [Example(example.prompt, example.own, False) for example in examples]
+        ahead = None
+        if tokens.place == "end":
+            before = [e.prompt[: insertion(backbone, e.prompt, tokens.place)] for e in examples]
+            ahead = PrefixCache(backbone, before, room)
+        recall, weight = recalling(backbone, own, [], room, nullcontext), self.plan.divergence_weight
+        return ControlLoss(Controlled.of(backbone, tokens), examples, tasks, recall, weight, ahead)
+
+    def _identity(self, tokens: ControlTokens, names: Sequence[str], tasks: Sequence[TokenTask]) -> str:
+        """The fingerprint of all that decides a byte of what is trained."""
+        return fingerprint(
+            [
+                [tokens.digest, tokens.backbone.fingerprint, list(names), self.run.seed],
+                [[task.active, task.row, task.taught] for task in tasks],
+                [[example.prompt, example.own, example.taught] for example in self.examples.examples],
+                [self.settings.model_dump(mode="json"), asdict(self.plan)],
+            ]
+        )
+
+    def _write(self, tokens: ControlTokens, ends: dict[str, State]) -> None:
+        if not self.run.processes.first:
+            return
+        trained = {
+            group: {"steps": end.step, "last_loss": end.loss, "validation_loss": end.best}
+            for group, end in ends.items()
+        }
+        record = {"trained": trained, "parameters": tokens.table.numel(), "distance": tokens.norms}
+        write_json(self.run.folder / TOKEN_RECORD, {**self.examples.record, **record})
+        write_tokens(self.run.folder / TOKENS_FILE, tokens)

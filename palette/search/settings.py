@@ -224,32 +224,22 @@ def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimiz
     return function, "maximize" if direction == "maximize" else "minimize"
 
 
-REMOVED = {
-    **dict.fromkeys(
-        [
-            *("search.startup", "search.directions", "search.strength", "search.widths"),
-            *("search.panel.first_rung", "search.panel.dominating", "search.limits.selectivity"),
-            *("search.limits.false_refusals", "search.limits.hopeless", "collect.fewest", "collect.filter"),
-        ],
-        "nothing: it is what its default was",
-    ),
-    **dict.fromkeys(
-        [
-            *("search.savings.layer_prefix", "search.savings.template_prefix", "search.savings.prompts"),
-            *("search.savings.last_block", "search.savings.base_logits", "search.savings.trials_per_pass"),
-        ],
-        "nothing: what is exact is always saved",
-    ),
-    **dict.fromkeys(["search.panel.target_prompts", "search.panel.other_prompts"], "limit"),
-    **dict.fromkeys(["search.audit.prompts", "collect.prompts"], "limit"),
-    **dict.fromkeys(
-        ["search.audit.members", "search.audit.sample"], "search.trials, of which an eighth each"
-    ),
-    **dict.fromkeys(["search.panel.reply_tokens", "search.audit.reply_tokens"], "reply_tokens"),
-    **dict.fromkeys(["search.savings.cache_gib", "collect.covariance_gib"], "memory_gib"),
-    "collect.reply_tokens": "reply_tokens",
-    "collect.floor_tokens": "floor_tokens",
-    "search.limits.divergence": "search.divergence",
-    "search.limits.relaxation": "search.relaxation",
+_GONE = {
+    "it stays at what its default was": "search.startup search.directions search.strength search.widths "
+    "search.panel.first_rung search.panel.dominating search.limits.selectivity search.limits.hopeless "
+    "search.limits.false_refusals collect.fewest collect.filter",
+    "what is exact is always saved": "search.savings.layer_prefix search.savings.template_prefix "
+    "search.savings.prompts search.savings.last_block search.savings.base_logits "
+    "search.savings.trials_per_pass",
+    "limit says it for every stage": "search.panel.target_prompts search.panel.other_prompts "
+    "search.audit.prompts collect.prompts",
+    "an eighth of search.trials each": "search.audit.members search.audit.sample",
+    "reply_tokens says it for every stage": "search.panel.reply_tokens search.audit.reply_tokens "
+    "collect.reply_tokens",
+    "memory_gib says it for every stage": "search.savings.cache_gib collect.covariance_gib",
+    "floor_tokens says it for every stage": "collect.floor_tokens",
+    "it is called search.divergence": "search.limits.divergence",
+    "it is called search.relaxation": "search.limits.relaxation",
 }
+REMOVED = {key: sentence for sentence, keys in _GONE.items() for key in keys.split()}
 """What replaced each key of a recipe that is no more."""

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from palette.errors import OutputError, RecipeError
 from palette.evaluation.baseline import baseline_replies
-from palette.files import claim, write_json
+from palette.files import claim, write_json, write_text
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
-from palette.mosaic import runs as training
-from palette.mosaic.evaluation import SubsetPlan, evaluate, write_report
-from palette.mosaic.examples import Taught, TokenExamples, course, opened_replies
-from palette.mosaic.files import FILE, export_peft, read_tokens
+from palette.mosaic.evaluation import SubsetPlan, evaluate
+from palette.mosaic.examples import TokenExamples, teachers_replies, token_examples
+from palette.mosaic.settings import PLAN, TokenPlan
+from palette.mosaic.tokens import TOKENS_FILE, export_peft, read_tokens
+from palette.mosaic.training import TokenTraining
 from palette.progress import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
+from palette.reporting.pages import render_tokens
 from palette.run import Run
 from palette.search.choice import read_front
 from palette.search.collected import read_collected
@@ -33,26 +35,31 @@ Search = Callable[[Run, TokenRecipe, str], Run]
 
 
 def train_tokens(
-    recipe: TokenRecipe | Path, search: Search, output: Path | None = None, progress: Progress = silent
+    recipe: TokenRecipe | Path,
+    search: Search,
+    output: Path | None = None,
+    progress: Progress = silent,
+    plan: TokenPlan = PLAN,
 ) -> dict[str, Any]:
     """What was trained and where it lies. What is done already is not done again.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
-    whole, run = _opened(recipe, output, progress)
-    inputs = _inputs(whole, run, whole.categories)
-    if not _holds(run.folder, inputs):
-        _claim(run, whole)
-        started = time.monotonic()
-        examples = _course(run, whole, search)
-        prepared = time.monotonic() - started
-        card = _card(whole, inputs)
-        training.train(run, whole.sign, whole.train, examples, card)
-        seconds = {"examples": round(prepared, 3), "train": round(time.monotonic() - started - prepared, 3)}
+    run = _opened(recipe, output, progress)
+    path, inputs = run.folder / TOKENS_FILE, _inputs(run, plan)
+    if not path.is_file() or read_tokens(path).card.get("inputs") != inputs:
         if run.processes.first:
-            write_json(run.folder / "train" / "seconds.json", seconds)
-    return _said(run.folder)
+            claim(run.folder, {"tokens": run.recipe.name})
+        started = time.monotonic()
+        examples = _examples(run, search, plan)
+        prepared = time.monotonic()
+        TokenTraining(run, run.recipe.train, examples, plan).train(_card(run.recipe, inputs))
+        seconds = {"examples": prepared - started, "train": time.monotonic() - prepared}
+        if run.processes.first:
+            rounded = {name: round(value, 3) for name, value in seconds.items()}
+            write_json(run.folder / "train" / "seconds.json", rounded)
+    return {"tokens": str(path), **inspect_tokens(run.folder)}
 
 
 def add_category(
@@ -68,8 +75,8 @@ def add_category(
         RecipeError: if there are tokens for the category already, or none to be added to.
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
-    whole, run = _opened(recipe, output, progress)
-    path = run.folder / FILE
+    run = _opened(recipe, output, progress)
+    path = run.folder / TOKENS_FILE
     if not path.is_file():
         raise OutputError(
             "a category is added to control tokens that are there",
@@ -85,13 +92,12 @@ def add_category(
             remedy=f"there are tokens for {', '.join(tokens.categories)}",
         )
     tokens.require_backbone(run.backbone)
-    wider = whole.widened({*tokens.categories, category})
-    run = Run(wider, run.folder, progress)
-    examples = _course(run, wider, search)
-    inputs = fingerprint([_inputs(wider, run, wider.categories), tokens.digest])
-    card = {**_card(wider, inputs), "added": [*tokens.card.get("added", []), category]}
-    training.add(run, wider.train, examples, replace(tokens, card=card), category)
-    return _said(run.folder)
+    run = Run(run.recipe.widened({*tokens.categories, category}), run.folder, progress)
+    inputs = fingerprint([_inputs(run, PLAN), tokens.digest])
+    card = {**_card(run.recipe, inputs), "added": [*tokens.card.get("added", []), category]}
+    training = TokenTraining(run, run.recipe.train, _examples(run, search, PLAN))
+    training.add(replace(tokens, card=card), category)
+    return {"tokens": str(path), **inspect_tokens(run.folder)}
 
 
 def evaluate_tokens(
@@ -99,19 +105,24 @@ def evaluate_tokens(
     active: Sequence[str] | None = None,
     output: Path | None = None,
     progress: Progress = silent,
+    plan: SubsetPlan | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """The report of the tokens in the recipe's folder, under one subset or all; and that folder.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model, the tokens or the folder break a law.
     """
-    whole, run = _opened(recipe, output, progress)
-    tokens = read_tokens(run.folder)
+    run = _opened(recipe, output, progress)
+    whole, tokens = run.recipe, read_tokens(run.folder)
     tokens.require_backbone(run.backbone)
     chosen = [] if active is None else [tokens.subset(active)]
-    wider = whole.widened(tokens.categories)
-    run = Run(wider, run.folder, progress)
-    judge, floor_tokens = _judge(wider, run)
+    run = Run(whole.widened(tokens.categories), run.folder, progress)
+    judge, floor_tokens = RuleJudge(), 0
+    if whole.sign == "authorise":
+        # The backbone's own refusals are judged; to restrict, the taught one is, which any judge knows.
+        baseline = baseline_replies(run)
+        judge, floor_tokens = baseline.judge, baseline.floor_tokens
+    plan = replace(plan or SubsetPlan(), split=whole.evaluate.split, floor_tokens=floor_tokens)
     provenance = {
         "recipe": whole.model_dump(mode="json"),
         "tokens": tokens.digest,
@@ -121,9 +132,9 @@ def evaluate_tokens(
         "prompts": run.prompts.split(whole.evaluate.split).fingerprint,
         "floor": run.authorisation.floor.digest,
     }
-    plan = SubsetPlan(whole.evaluate.split, floor_tokens)
     report = {**evaluate(run, judge, tokens, chosen, plan), "provenance": provenance}
-    write_report(run.folder, report)
+    write_text(run.folder / "report.html", render_tokens(report))
+    write_json(run.folder / "report.json", report)
     return report, run.folder
 
 
@@ -134,7 +145,6 @@ def inspect_tokens(path: Path) -> dict[str, Any]:
         AdapterError: if it is missing or damaged.
     """
     tokens = read_tokens(path)
-    norms = {name: round(float(one.norm()), 4) for name, one in tokens.embeddings.items()}
     return {
         "path": str(path),
         "categories": list(tokens.categories),
@@ -145,7 +155,7 @@ def inspect_tokens(path: Path) -> dict[str, Any]:
         "parameters": tokens.table.numel(),
         "backbone": {"name": tokens.backbone.name, "fingerprint": tokens.backbone.fingerprint},
         "digest": tokens.digest,
-        "norms": norms,
+        "norms": tokens.norms,
         "card": dict(tokens.card),
     }
 
@@ -158,25 +168,21 @@ def export_subset(
     Raises:
         PaletteError: if the recipe or the tokens break a law, or PEFT's format cannot say the prefix.
     """
-    _, run = _opened(recipe, output, silent)
+    run = _opened(recipe, output, silent)
     tokens = read_tokens(run.folder)
-    folder = run.folder / "peft" / "+".join(tokens.subset(active))
-    export_peft(folder, tokens, active, run.backbone)
-    return {"output": str(folder), "active": list(tokens.subset(active)), "digest": tokens.digest}
+    chosen = tokens.subset(active)
+    folder = run.folder / "peft" / "+".join(chosen)
+    export_peft(folder, tokens, chosen, run.backbone)
+    return {"output": str(folder), "active": list(chosen), "digest": tokens.digest}
 
 
-def _opened(recipe: TokenRecipe | Path, output: Path | None, progress: Progress) -> tuple[TokenRecipe, Run]:
+def _opened(recipe: TokenRecipe | Path, output: Path | None, progress: Progress) -> Run[TokenRecipe]:
+    """The recipe's run. Every law is checked before its folder is touched: a mistake leaves nothing there."""
     whole = recipe if isinstance(recipe, TokenRecipe) else load_token_recipe(Path(recipe))
     run = Run(whole, output or Path("runs") / whole.name, progress)
-    # Every law is checked before the folder is touched, so that a mistake leaves nothing behind.
-    _require_known(whole, run)
-    return whole, run
-
-
-def _require_known(whole: TokenRecipe, run: Run) -> None:
     if whole.sign == "authorise":
         _ = run.authorisation
-        return
+        return run
     known = sorted({row.domain for row in run.prompts if row.kind == "restricted"})
     if unknown := sorted(set(whole.categories) - set(known)):
         raise RecipeError(
@@ -185,76 +191,40 @@ def _require_known(whole: TokenRecipe, run: Run) -> None:
             remedy=f"it has {', '.join(known) or 'none'}",
             where=whole.prompts,
         )
+    return run
 
 
-def _course(run: Run, whole: TokenRecipe, search: Search) -> TokenExamples:
-    taught: Taught | None = None
-    settings = whole.train
-    if whole.sign == "authorise":
-        taught = {}
-        for domain in whole.categories:
-            own = search(run, whole, domain)
-            collected = read_collected(own.folder)
-            settings = settings.showing(collected.floor_tokens)
-            replies = opened_replies(own, collected, read_front(own.folder))
-            taught = {**taught, **replies}
-    return course(run, whole.sign, settings, taught)
+def _examples(run: Run[TokenRecipe], search: Search, plan: TokenPlan) -> TokenExamples:
+    """What is taught; of an authorisation the replies of each domain's teachers."""
+    recipe = run.recipe
+    if recipe.sign == "restrict":
+        return token_examples(run, recipe.train, plan)
+    taught: dict[tuple[int, ...], tuple[int, ...]] = {}
+    floor_tokens = 0
+    for domain in recipe.categories:
+        searched = search(run, recipe, domain)
+        collected = read_collected(searched.folder)
+        floor_tokens = max(floor_tokens, collected.floor_tokens)
+        taught |= teachers_replies(searched, collected, read_front(searched.folder))
+    return token_examples(run, recipe.train, plan, taught, floor_tokens)
 
 
-def _judge(whole: TokenRecipe, run: Run) -> tuple[RuleJudge, int]:
-    """The judge, and after how many tokens refusals show.
-
-    Of an authorisation with the backbone's own refusals, else with the taught one.
-    """
-    if whole.sign == "authorise":
-        baseline = baseline_replies(run)
-        return baseline.judge, baseline.floor_tokens
-    return RuleJudge(), 0
-
-
-def _inputs(whole: TokenRecipe, run: Run, categories: Sequence[str]) -> str:
+def _inputs(run: Run[TokenRecipe], plan: TokenPlan) -> str:
     """The fingerprint of all that the trained tokens depend on."""
-    settings = whole.train.model_dump(mode="json", exclude=set(whole.train.free))
-    lectures = [whole.search, whole.internalise] if whole.sign == "authorise" else []
+    recipe = run.recipe
+    groups = [recipe.train, *([recipe.search, recipe.internalise] if recipe.sign == "authorise" else [])]
     return fingerprint(
         [
-            version("palette-llm"),
-            run.backbone_fingerprint,
-            run.prompts.fingerprint,
-            [whole.sign, list(categories), list(whole.floor), whole.reasons],
-            settings,
-            [one.model_dump(mode="json") for one in lectures],
-            [whole.seed, whole.dtype, whole.device, whole.threads, whole.thinking],
-            [whole.limit, whole.reply_tokens, whole.floor_tokens],
+            run.identity,
+            recipe.sign,
+            [group.model_dump(mode="json") for group in groups],
+            [recipe.limit, recipe.reply_tokens, recipe.floor_tokens],
+            asdict(plan),
         ]
     )
 
 
-def _holds(folder: Path, inputs: str) -> bool:
-    path = folder / FILE
-    return path.is_file() and read_tokens(path).card.get("inputs") == inputs
-
-
-def _claim(run: Run, whole: TokenRecipe) -> None:
-    if run.processes.first:
-        claim(run.folder, {"tokens": whole.name})
-
-
-def _card(whole: TokenRecipe, inputs: str) -> dict[str, Any]:
-    recipe = whole.model_dump(
-        mode="json", include={"model", "prompts", "restrict", "authorise", "floor", "train"}
-    )
-    return {"inputs": inputs, "recipe": recipe, "seeds": {"run": whole.seed}}
-
-
-def _said(folder: Path) -> dict[str, Any]:
-    return {"tokens": str(folder / FILE), **inspect_tokens(folder)}
-
-
-__all__ = [
-    "add_category",
-    "evaluate_tokens",
-    "export_subset",
-    "inspect_tokens",
-    "train_tokens",
-]
+def _card(recipe: TokenRecipe, inputs: str) -> dict[str, Any]:
+    keys = {"model", "prompts", "restrict", "authorise", "floor", "train"}
+    said = recipe.model_dump(mode="json", include=keys)
+    return {"inputs": inputs, "recipe": said, "seeds": {"run": recipe.seed}}

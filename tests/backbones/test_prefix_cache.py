@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 
 from palette.backbones import Backbone, batches
 from palette.backbones.prefix_cache import (
@@ -19,6 +17,8 @@ from palette.backbones.prefix_cache import (
     widened,
 )
 from palette.backbones.scoring import forward, held_by, padded
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 CPU = torch.device("cpu")
 

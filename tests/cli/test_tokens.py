@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from palette.mosaic.files import read_tokens
+from palette.mosaic import evaluation
+from palette.mosaic.tokens import read_tokens
+from palette.mosaic.training import TokenTraining
 from palette.pipeline import train_tokens
 from palette.recipe import load_token_recipe
 
 SMALL = (
-    "--set", "train.epochs=1", "--set", "train.positives=4", "--set", "train.prompts=6",
-    "--set", "train.validation_prompts=2", "--set", "train.slots=2", "--set", "train.batch=8",
-    "--set", "train.orders=2", "--set", "train.place=before",
+    "--set", "train.epochs=1", "--set", "train.slots=2", "--set", "train.orders=2",
+    "--set", "train.place=before", "--set", "limit=6",
 )  # fmt: skip
-FEW = ("--set", "evaluate.prompts=3", "--set", "evaluate.orders=2", "--set", "evaluate.latency_prompts=1")
+FEW = ("--set", "limit=3")
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEXT = "prompts: organism/categories\nrestrict: [network, treasury]\n"
 
@@ -49,12 +50,13 @@ def test_training_says_what_it_wrote(palette, recipe, tmp_path):
     assert json.loads(out)["digest"] == read_tokens(tmp_path / "run").digest
 
 
-def test_from_tokens_to_a_report(palette, trained):
+def test_from_tokens_to_a_report(palette, trained, monkeypatch):
+    monkeypatch.setattr(evaluation, "ROUNDS", 1)
     path, folder = trained
     status, out, error = palette("tokens", "evaluate", path, "-o", folder, *FEW, "--json")
     assert (status, error) == (3, "")
     report = json.loads(out)
-    assert [one["active"] for one in report["subsets"]] == [
+    assert [each["active"] for each in report["subsets"]] == [
         ["network"],
         ["treasury"],
         ["network", "treasury"],
@@ -73,11 +75,9 @@ def test_from_tokens_to_a_report(palette, trained):
 
 
 def test_what_is_trained_is_not_trained_again(palette, trained, monkeypatch):
-    from palette.mosaic import runs as training
-
     path, folder = trained
     before = (folder / "control_tokens.safetensors").read_bytes()
-    monkeypatch.setattr(training, "train_tokens", None)
+    monkeypatch.setattr(TokenTraining, "train", None)
     status, out, _ = palette("tokens", "train", path, "-o", folder, *SMALL, "--json")
     assert status == 0
     assert json.loads(out)["categories"] == ["network", "treasury"]
@@ -181,7 +181,7 @@ def test_tokens_of_another_backbone(palette, trained):
 @pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_bytes(palette, recipe, tmp_path):
     path = recipe(TEXT, "two.yaml")
-    more = (*SMALL, "--set", "train.epochs=30", "--set", "train.checkpoint_every=5")
+    more = (*SMALL, "--set", "train.epochs=12")
     status, _, _ = palette("tokens", "train", path, "-o", tmp_path / "whole", *more)
     assert status == 0
     call = [sys.executable, "-m", "palette", "tokens", "train", path, "-o", tmp_path / "cut", *more]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
-from palette.organism.language import Size, build_model, build_tokenizer
-from palette.organism.world import create_world, small
 
 from palette.backbones import Backbone
 from palette.internalise.examples import Example, recalling
 from palette.internalise.loop import Checkpoint, Plan, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
 from palette.internalise.losses import LossWeights, OutputLoss
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 SITES = [1, 2]
 WEAK = LossWeights(divergence=0.1, identity=0.1)

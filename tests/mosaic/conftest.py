@@ -8,9 +8,8 @@ import pytest
 
 from palette import organism
 from palette.backbones import Backbone, load_backbone
-from palette.mosaic.mounting import identity
 from palette.mosaic.settings import Place
-from palette.mosaic.tokens import ControlTokens, initial
+from palette.mosaic.tokens import ControlTokens, identity, initial
 
 NAMES = ("alpha", "beta", "delta", "gamma", "omega")
 
@@ -26,8 +25,8 @@ def tokens(backbone: Backbone) -> Callable[..., ControlTokens]:
     """A function of a place and a seed that gives five categories' tokens, strong enough to be seen."""
 
     def make(place: Place = "before", seed: int = 0, slots: int = 3) -> ControlTokens:
-        found = {name: 8 * one for name, one in initial(backbone, NAMES, slots, seed).items()}
-        return ControlTokens(found, identity(backbone), "restrict", place, {"seeds": {"run": seed}})
+        strong = {name: 8 * drawn for name, drawn in initial(backbone, NAMES, slots, seed).items()}
+        return ControlTokens(strong, identity(backbone), "restrict", place, {"seeds": {"run": seed}})
 
     return make
 

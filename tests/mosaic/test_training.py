@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,16 +11,19 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from palette import organism
+from palette.authorisation import Authorisation
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
 from palette.backbones.prefix_cache import PrefixCache
 from palette.internalise.examples import Example, recalling
-from palette.internalise.loop import Checkpoint
-from palette.mosaic.mounting import embedded, identity, mounted_tokens
-from palette.mosaic.places import insertion
-from palette.mosaic.sampling import Pools, Sampling, TokenTask
-from palette.mosaic.settings import TokenTraining
-from palette.mosaic.tokens import ControlTokens, initial
-from palette.mosaic.training import ControlLoss, TokenExample, TokenTrainee, plan_of, train_tokens
+from palette.mosaic import training as tokens_training
+from palette.mosaic.examples import Pools, Sampling, TokenExample, TokenExamples, TokenTask
+from palette.mosaic.mounting import embedded, insertion, mounted_tokens
+from palette.mosaic.settings import TokenPlan, TrainSettings
+from palette.mosaic.tokens import ControlTokens, identity, initial
+from palette.mosaic.training import ControlLoss, CyclingPlan, TokenTraining
+from palette.progress import Advance, silent
+from palette.prompts import PromptSet
+from palette.run import Run, RunSettings
 
 NAMES = ("alpha", "beta", "gamma")
 
@@ -46,28 +50,39 @@ def examples(backbone) -> list[TokenExample]:
 POOLS = Pools({name: range(4 * i, 4 * i + 4) for i, name in enumerate(NAMES)}, {}, {"neutral": range(12, 16)})
 
 
+HELD = Pools({name: [4 * i + 1] for i, name in enumerate(NAMES)}, {}, {"neutral": [13]})
+FEW = TokenPlan(batch=8, positives=4, validation_prompts=2)
+SAMPLING = Sampling(NAMES, 2, 4)
+TASKS = SAMPLING.tasks(POOLS, 0)
+FLAT = [task for pool in TASKS for task in pool]
+
+
 @pytest.fixture(scope="module")
-def trainee(backbone, examples) -> TokenTrainee:
-    tokens = ControlTokens(initial(backbone, NAMES, 2, 0), identity(backbone))
-    tasks = Sampling(NAMES, 2, 4).tasks(POOLS, 0)
-    held = [TokenTask(("alpha",), 1, True), TokenTask(("alpha",), 13, False)]
-    return TokenTrainee(backbone, tokens, NAMES, examples, tasks, held)
+def fresh(backbone) -> ControlTokens:
+    """Tokens that nobody trained."""
+    return ControlTokens(initial(backbone, NAMES, 2, 0), identity(backbone))
 
 
-SETTINGS = TokenTraining(epochs=2, batch=8, validate_every=100, checkpoint_every=3)
+@pytest.fixture
+def training(backbone, examples, tmp_path) -> Callable[..., TokenTraining]:
+    """A function of a folder's name, a plan and settings that gives a training of the examples."""
+
+    def make(name: str = "run", plan: TokenPlan = FEW, progress=silent, **settings) -> TokenTraining:
+        run = Run.of(RunSettings(), tmp_path / name, backbone, PromptSet(()), Authorisation(NAMES))
+        taught = TokenExamples("restrict", examples, POOLS, HELD, {})
+        chosen = TrainSettings(**{"slots": 2, "epochs": 2, "orders": 2, "place": "before", **settings})
+        return TokenTraining(run.sharing(progress=progress), chosen, taught, plan)
+
+    return make
 
 
-def trained(trainee: TokenTrainee, path, settings: TokenTraining = SETTINGS):
-    return train_tokens(trainee, settings, Checkpoint(path, "x", settings.checkpoint_every), 0)
-
-
-def test_the_loss_is_the_papers(backbone, trainee, examples):
+def test_the_loss_is_the_papers(backbone, fresh, examples):
     """−log p on a positive; on a negative −log p of the own reply and λ KL; each by its own forward pass."""
     weight = 0.7
     tasks = [TokenTask(("alpha", "beta"), 5, True), TokenTask(("gamma",), 14, False)]
     own = [Example(one.prompt, one.own, False) for one in examples]
     recall = recalling(backbone, own, [], 1.0, nullcontext)
-    with mounted_tokens(backbone, trainee.tokens) as controlled:
+    with mounted_tokens(backbone, fresh) as controlled:
         found = ControlLoss(controlled, examples, tasks, recall, weight)([0, 1], [0, 1])
         taught, kept = examples[5], examples[14]
         prompts = [
@@ -83,64 +98,74 @@ def test_the_loss_is_the_papers(backbone, trainee, examples):
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_parts_of_a_step_add_up(backbone, trainee, examples):
-    tasks = [task for pool in trainee.tasks for task in pool][:12]
+def test_parts_of_a_step_add_up(backbone, fresh, examples):
+    tasks = FLAT[:12]
     recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
-    with mounted_tokens(backbone, trainee.tokens) as controlled:
+    with mounted_tokens(backbone, fresh) as controlled:
         loss = ControlLoss(controlled, examples, tasks, recall, 1.0)
         rows = list(range(12))
         parts = sum(float(loss(rows[k::3], rows)) for k in range(3))
         assert float(loss(rows, rows)) == pytest.approx(parts, abs=1e-4)
 
 
-def test_steps_go_round_the_orders(trainee):
-    plan = plan_of(trainee.tasks, SETTINGS, 0)
-    flat = [task for pool in trainee.tasks for task in pool]
-    assert plan.steps == round(2 * len(flat) / 8)
+def test_steps_go_round_the_orders():
+    plan = CyclingPlan.of(TASKS, 8, 0.01, 0)
+    assert plan.steps == round(len(FLAT) / 8)
     for step in range(plan.steps):
-        met = [flat[row] for row in plan.batch(step)]
+        met = [FLAT[row] for row in plan.batch(step)]
         assert {len(task.active) for task in met} == {step % 2 + 1}
         assert sum(task.taught for task in met) == 4
     seen = [row for step in range(0, 2 * 3, 2) for row in plan.batch(step)]
     assert len(set(seen)) == len(seen), "an epoch meets each task once"
 
 
-def test_only_the_tokens_change_and_the_loss_falls(backbone, trainee, tmp_path):
+def test_only_the_tokens_change_and_the_loss_falls(backbone, training, fresh):
     before = [parameter.clone() for parameter in backbone.model.parameters()]
-    found, end = trained(trainee, tmp_path / "c", TokenTraining(epochs=6, batch=8, learning_rate=0.05))
-    assert sorted(found) == list(NAMES)
+    after, end = training(epochs=6, learning_rate=0.05).trained(fresh, SAMPLING)
+    assert after.categories == NAMES
     assert end.loss < 4
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.model.parameters(), strict=True))
 
 
-def test_an_interrupted_training_ends_with_the_same_bytes(trainee, tmp_path):
-    whole, _ = trained(trainee, tmp_path / "a")
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(count: int) -> None:
-        done.append(count)
-        if sum(done) == 5:
-            raise StoppedError
-
+def test_an_interrupted_training_ends_with_the_same_bytes(training, fresh, monkeypatch):
+    monkeypatch.setattr(tokens_training, "CHECKPOINT_EVERY", 3)
+    whole, _ = training("whole").trained(fresh, SAMPLING)
     done: list[int] = []
-    checkpoint = Checkpoint(tmp_path / "b", "x", SETTINGS.checkpoint_every)
-    with pytest.raises(StoppedError):
-        train_tokens(trainee, SETTINGS, checkpoint, 0, stop)
-    again, _ = trained(trainee, tmp_path / "b")
-    assert all(torch.equal(whole[name], again[name]) for name in NAMES)
+
+    @contextmanager
+    def stopped(title: str, total: int) -> Iterator[Advance]:
+        def stop(count: int, tokens: int = 0) -> None:
+            done.append(count)
+            if sum(done) == 5:
+                raise KeyboardInterrupt
+
+        yield stop
+
+    with pytest.raises(KeyboardInterrupt):
+        training("cut", progress=stopped).trained(fresh, SAMPLING)
+    again, _ = training("cut").trained(fresh, SAMPLING)
+    assert again.digest == whole.digest != fresh.digest
 
 
-def test_old_tokens_are_frozen_when_one_is_added(trainee, tmp_path):
-    sampling = Sampling(NAMES, 2, 4, added="gamma")
-    alone = replace(trainee, trained=["gamma"], tasks=sampling.tasks(POOLS, 0))
-    found, _ = trained(alone, tmp_path / "c")
-    assert list(found) == ["gamma"]
-    assert not torch.equal(found["gamma"], trainee.tokens.embeddings["gamma"])
+def test_what_changes_no_byte_is_no_part_of_a_trainings_identity(training, fresh):
+    def identity_of(made: TokenTraining) -> str:
+        return made._identity(fresh, NAMES, FLAT)
+
+    made = training()
+    roomy = replace(made, run=made.run.sharing(memory_gib=9.0))
+    assert identity_of(roomy) == identity_of(made)
+    others = [training(learning_rate=0.02), training(plan=replace(FEW, divergence_weight=0.5))]
+    assert len({identity_of(each) for each in (made, *others)}) == 3
 
 
-def test_teacher_logits_are_worked_out_once(trainee, tmp_path, monkeypatch):
+def test_old_tokens_are_frozen_when_one_is_added(training, fresh):
+    old = replace(fresh, embeddings={name: fresh.embeddings[name] for name in ("alpha", "beta")})
+    more = training().add(old, "gamma")
+    assert torch.equal(more.table[:4], old.table)
+    assert not torch.equal(more.embeddings["gamma"], fresh.embeddings["gamma"])
+
+
+def test_teacher_logits_are_worked_out_once(training, fresh, monkeypatch):
     from palette.internalise import examples
 
     asked: list[int] = []
@@ -148,30 +173,30 @@ def test_teacher_logits_are_worked_out_once(trainee, tmp_path, monkeypatch):
     monkeypatch.setattr(
         examples, "references", lambda b, e, *r: (asked.extend(hash(x) for x in e), real(b, e, *r))[1]
     )
-    trained(trainee, tmp_path / "c")
+    training().trained(fresh, SAMPLING)
     assert asked
     assert len(asked) == len(set(asked))
 
 
-def test_without_negatives_there_is_no_second_half(trainee, tmp_path):
-    tasks = Sampling(NAMES, 2, 4, ratio=0.0).tasks(POOLS, 0)
-    plan = plan_of(tasks, SETTINGS, 0)
+def test_without_negatives_there_is_no_second_half(training, fresh):
+    sampling = replace(SAMPLING, ratio=0.0)
+    plan = CyclingPlan.of(sampling.tasks(POOLS, 0), 8, 0.01, 0)
     assert all(len(plan.batch(step)) == 8 for step in range(plan.steps))
-    trained(replace(trainee, tasks=tasks, held=()), tmp_path / "c")
+    training(plan=replace(FEW, negatives=0.0)).trained(fresh, sampling)
 
 
-def test_a_kept_head_changes_no_loss_and_no_gradient(backbone, trainee, examples):
+def test_a_kept_prefix_changes_no_loss_and_no_gradient(backbone, fresh, examples):
     """The place behind the prompt: what stands before it is worked out once, without its gradient."""
-    behind = replace(trainee.tokens, place="end")
-    tasks = [task for pool in trainee.tasks for task in pool][:12]
+    behind = replace(fresh, place="end")
+    tasks = FLAT[:12]
     recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
     ahead = [one.prompt[: insertion(backbone, one.prompt, "end")] for one in examples]
-    assert all(len(head) > 4 for head in ahead)
+    assert all(len(prefix) > 4 for prefix in ahead)
     found = []
-    for heads in (None, PrefixCache(backbone, ahead, 1.0), PrefixCache(backbone, ahead, 0.0)):
+    for cache in (None, PrefixCache(backbone, ahead, 1.0), PrefixCache(backbone, ahead, 0.0)):
         table = behind.table.clone().requires_grad_()
         with mounted_tokens(backbone, behind) as controlled:
-            loss = ControlLoss(controlled, examples, tasks, recall, 1.0, heads)
+            loss = ControlLoss(controlled, examples, tasks, recall, 1.0, cache)
         with embedded(backbone, table):
             value = loss(list(range(12)), list(range(12)))
             value.backward()

@@ -5,10 +5,10 @@ import re
 from typing import Any
 
 import pytest
-from palette.judging.labels import Label
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
+from palette.judging.judge import Label
 from palette.reporting import pages
 from palette.reporting.figures import percent, scatter, ticks
 from palette.reporting.pages import in_words, listed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.mosaic.sampling import Pools, Sampling, spread, subsets
+from palette.mosaic.examples import Pools, Sampling, spread, subsets
 from palette.seeding import shuffler
 
 NAMES = ("a", "b", "c", "d", "e")
