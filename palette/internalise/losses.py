@@ -149,9 +149,7 @@ class OutputLoss:
                 *((e.reply[0], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
             )
         )
-        bare, base = (
-            torch.stack([known.logits[0] for known in references]) for references in (alone, together)
-        )
+        bare, base = (torch.stack([one.logits[0] for one in rows]) for rows in (alone, together))
         odds, sure, mounted = (log_odds(logits, words) for logits in (said, bare, base))
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.

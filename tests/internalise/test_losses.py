@@ -69,7 +69,7 @@ def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_pat
         drawn = [replace(loss, seed=seed).mounted_in([1, 2]) for seed in range(20)]
         assert [] in drawn
         together = replace(loss, seed=drawn.index([other]))
-        # An untrained student together the other changes nothing that is kept, so it costs nothing.
+        # An untrained student beside the other changes nothing that is kept, so it costs nothing.
         assert float(together([1, 2], [1, 2]).detach()) == pytest.approx(0, abs=1e-6)
         assert float(together([0], [0]).detach()) > 1
 
@@ -77,7 +77,7 @@ def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_pat
 @pytest.mark.parametrize(
     ("role", "together", "lacking"),
     [
-        ({}, 1.0, 0.0),  # Surer together others: their own affair.
+        ({}, 1.0, 0.0),  # Surer beside others: their own affair.
         ({}, -0.5, 0.5),  # Less sure, not opened: to be made good.
         ({}, -9.0, 0.0),  # Opened by them: it stays open.
         ({"floor": True}, -9.0, 9.0),  # The floor is opened by nobody.
