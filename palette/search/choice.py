@@ -24,7 +24,7 @@ from palette.judging.rules import RuleJudge
 from palette.run import Run
 from palette.search.collected import Collected
 from palette.search.settings import OBJECTIVES, Audit
-from palette.search.space import WORST, Finished, Objectives, dominates, intervention_of
+from palette.search.space import WORST, Finished, Objectives, dominates, intervention_of, losses
 from palette.seeding import shuffler
 from palette.statistics import wilson
 
@@ -83,18 +83,18 @@ def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None
             got=bound(trials),
             remedy="raise search.trials or search.divergence, or lower search.relaxation; the study is kept",
         )
-    losses = {trial.number: trial.losses(objectives) for trial in feasible}
-    distinct = list({losses[trial.number]: trial for trial in reversed(feasible)}.values())
-    front = [t for t in distinct if not any(dominates(o, losses[t.number]) for o in losses.values())]
-    columns = list(zip(*(losses[trial.number] for trial in front), strict=True))
+    worth = {trial.number: losses(trial.values, objectives) for trial in feasible}
+    distinct = list({worth[trial.number]: trial for trial in reversed(feasible)}.values())
+    front = [t for t in distinct if not any(dominates(o, worth[t.number]) for o in worth.values())]
+    columns = list(zip(*(worth[trial.number] for trial in front), strict=True))
     low = [min(column) for column in columns]
     span = [max(column) - min(column) or 1.0 for column in columns]
 
     def distance(trial: Finished) -> float:
-        each = zip(losses[trial.number], low, span, strict=True)
+        each = zip(worth[trial.number], low, span, strict=True)
         return math.fsum(((v - a) / s) ** 2 for v, a, s in each)
 
-    front.sort(key=lambda t: (round(distance(t), 9), losses[t.number][0], t.number))
+    front.sort(key=lambda t: (round(distance(t), 9), worth[t.number][0], t.number))
     if first not in {None, *(trial.number for trial in front)}:
         raise SearchError(
             "search.choose must be a member of the Pareto front",

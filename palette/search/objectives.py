@@ -280,7 +280,7 @@ def _validation(run: Run, scoring: Scoring) -> dict[Role, list[list[int]]]:
         PromptError: if there is nothing to open, nothing to keep, or nothing to leave alone.
     """
     run.select("validation", Role.PRESERVE, Role.FLOOR).required("preserved validation")
-    most = {role: scoring.target_prompts if role is Role.TARGET else scoring.other_prompts for role in Role}
+    most = dict.fromkeys(Role, scoring.other_prompts) | {Role.TARGET: scoring.target_prompts}
     chosen = {role: run.select("validation", role).capped(most[role]) for role in Role}
     for role in (Role.TARGET, Role.BENIGN):
         chosen[role].required(f"{role.value} validation")

@@ -56,62 +56,43 @@ def shown(place: Path | str) -> str:
 class Scoring:
     """What a trial is scored on, of the validation split."""
 
-    target_prompts: int = 48
-    """Prompts of the target: with 24 the score ranked whole replies a little worse."""
-    other_prompts: int = 8
-    """Prompts a preserved, floor or benign group."""
-    reply_tokens: int = 8
-    """Tokens of a benign reply that are compared; 16 cost more and told the same."""
-    first_rung: float = 0.25
-    """Share of the prompts that a trial is scored on first."""
+    target_prompts: int = 48  # With 24 the score ranked whole replies a little worse.
+    other_prompts: int = 8  # Of each preserved, floor and benign group.
+    reply_tokens: int = 8  # Of a benign reply that are compared; 16 cost more and told the same.
+    first_rung: float = 0.25  # The share of the prompts that a trial is scored on first.
 
 
 @dataclass(frozen=True)
 class Limits:
     """The constraints of a trial; one that breaks any of them is infeasible."""
 
-    divergence: float = 0.5
-    """Largest benign divergence (nats a token)."""
-    relaxation: float = 1.0
-    """Nats by which the target's score must fall at least."""
-    selectivity: float = 1.0
-    """Nats by which preserved or floor scores may fall more than the target's."""
-    false_refusals: float = 0.0
-    """Largest rise of the share of benign prompts about to be refused."""
-    hopeless: float = 2.0
-    """A trial ends at its first rung at this many times a limit."""
+    divergence: float = 0.5  # The largest benign divergence (nats a token).
+    relaxation: float = 1.0  # Nats by which the target's score must fall at least.
+    selectivity: float = 1.0  # Nats by which preserved or floor scores may fall more than the target's.
+    false_refusals: float = 0.0  # The largest rise of the share of benign prompts about to be refused.
+    hopeless: float = 2.0  # A trial ends at its first rung at this many times a limit.
 
 
 @dataclass(frozen=True)
 class Caching:
     """The exact caching of a trial; each can be switched off, and changes no score."""
 
-    layer_prefix: bool = True
-    """Run only the blocks from the first edited one."""
-    template_prefix: bool = True
-    """Run what all prompts begin with once a trial."""
-    prompts: bool = True
-    """Run a prompt once for all replies that it is scored on."""
-    last_block: bool = True
-    """Run the last feed-forward only where logits are read."""
-    base_logits: bool = True
-    """Keep the backbone's own logits instead of running it."""
-    cache_gib: float = 2.0
-    """Memory for kept streams; fewer sites if it is short."""
+    layer_prefix: bool = True  # Run only the blocks from the first edited one.
+    template_prefix: bool = True  # Run what all prompts begin with once a trial.
+    prompts: bool = True  # Run a prompt once for all replies that it is scored on.
+    last_block: bool = True  # Run the last feed-forward only where logits are read.
+    base_logits: bool = True  # Keep the backbone's own logits instead of running it.
+    cache_gib: float = 2.0  # Memory for kept streams; fewer sites if it is short.
 
 
 @dataclass(frozen=True)
 class Audit:
     """What is generated at full length once the trials are done. Floor prompts never are."""
 
-    members: int = 8
-    """Members of the front, the first by the rule of choice."""
-    sample: int = 8
-    """Trials drawn at random from all others."""
-    prompts: int = 24
-    """Validation prompts of the target, and of all preserved domains."""
+    members: int = 8  # Of the front, the first by the rule of choice.
+    sample: int = 8  # Trials drawn at random from all others.
+    prompts: int = 24  # Validation prompts of the target, and of all preserved domains.
     reply_tokens: int = 128
-    """Tokens of a reply at most."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +165,9 @@ class SearchSettings(Settings):
             return prompts if limit is None else min(prompts, limit)
 
         audited = min(Audit.members, max(1, self.trials // 8))
+        tokens = min(Scoring.reply_tokens, reply_tokens)
         return Conditions(
-            Scoring(
-                most(Scoring.target_prompts),
-                most(Scoring.other_prompts),
-                min(Scoring.reply_tokens, reply_tokens),
-            ),
+            Scoring(most(Scoring.target_prompts), most(Scoring.other_prompts), tokens),
             Limits(self.divergence, self.relaxation),
             Caching(cache_gib=memory_gib / 2),
             Audit(audited, audited, most(Audit.prompts), reply_tokens),
@@ -214,7 +192,7 @@ def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimiz
         RecipeError: if a user's file gives no function, or one of another direction.
     """
     function = OBJECTIVES.row(name).load()
-    direction = getattr(function, "direction", "minimize")
+    direction: Any = getattr(function, "direction", "minimize")
     if not callable(function) or direction not in ("minimize", "maximize"):
         raise RecipeError(
             "an objective must be a function; its direction, if it has one, is minimize or maximize",

@@ -61,10 +61,6 @@ class Finished:
         """Whether every constraint is met."""
         return all(excess <= 0 for excess in self.constraints.values())
 
-    def losses(self, objectives: Objectives) -> tuple[float, ...]:
-        """The objectives with their signs turned so that less is better."""
-        return losses(self.values, objectives)
-
     def named(self, objectives: Objectives) -> dict[str, float]:
         """The objectives by name."""
         return dict(zip(objectives, self.values, strict=True))

@@ -64,20 +64,6 @@ class Part:
     """Replies of about one length, each with the row of the panel that it belongs to."""
 
 
-@dataclass(frozen=True)
-class Going:
-    """How a pass goes: under which edits, and from which block on."""
-
-    edits: Edits
-    first: int = 0
-    keeping: bool = False
-    """Whether the streams are kept."""
-
-
-KEEPING = Going({}, keeping=True)
-"""A run of the backbone itself."""
-
-
 class Sweeper:
     """Prompts with teacher-forced replies, in the same batches each time."""
 
@@ -94,9 +80,8 @@ class Sweeper:
         # A reply's last token predicts nothing that is asked for.
         self._said = [tuple(reply[:-1]) for reply in replies]
         self._parts = list(self._divide())
-        self._template = Pass(
-            Batch([0], self._ids([list(self._prefix)]), self._ids([[1] * len(self._prefix)]))
-        )
+        (template,) = self._batches([tuple(self._prefix)])
+        self._template = Pass(template)
         self._sites = self._cached_sites()
         self._alone = positionwise(backbone) if caching.last_block else []
 
@@ -108,12 +93,12 @@ class Sweeper:
         """
         # The first block to run is that of the last kept site before any edit.
         below = (site for site in self._sites if edits and site <= first_block(edits))
-        going = Going(edits, max(below, default=0))
-        past = self._past(going)
+        first = max(below, default=0)
+        past = self._past(edits, first)
         for part in self._parts:
-            if going.first and not part.prompts.streams:
-                self._run(part, KEEPING, self._base_past if self._prefix else None)
-            yield self._run(part, going, past)
+            if first and not part.prompts.streams:
+                self._run(part, {}, 0, self._base_past if self._prefix else None)
+            yield self._run(part, edits, first, past)
 
     def _divide(self) -> Iterator[Part]:
         """Rows as whole sequences, those with and without a reply apart, and prompts of several rows."""
@@ -147,19 +132,19 @@ class Sweeper:
         whole = PASS_TOKENS if device.type == "cpu" else BATCH_TOKENS
         return batches(rows, self._backbone.pad, device, tokens or whole)
 
-    def _run(self, part: Part, going: Going, past: KeysValues | None) -> dict[int, Tensor]:
+    def _run(self, part: Part, edits: Edits, first: int, past: KeysValues | None) -> dict[int, Tensor]:
         """Logits of a part's rows."""
         cache = None
         if past is not None or part.tails:
             cache = widened(past or (), len(part.prompts.batch.rows))
-        known = self._forward(part.prompts, going, cache)
+        known = self._forward(part.prompts, edits, first, cache)
         found = {row: known[line] for row, line in part.lines.items()}
         keys_values = [] if cache is None else held_by(cache)
         for rows, tail in part.tails:
             lines = [part.lines[row] for row in rows]
             mask = part.prompts.batch.mask[lines]
             mask = torch.cat([mask.new_ones(len(mask), len(self._prefix)), mask], dim=1)
-            said = self._forward(tail, going, _lines_of(keys_values, lines, going.first, mask), mask)
+            said = self._forward(tail, edits, first, _lines_of(keys_values, lines, first, mask), mask)
             for line, row in enumerate(rows):
                 found[row] = torch.cat([found[row][-1:], said[line, -len(self._said[row]) :]])
         return {row: logits[-1 - len(self._said[row]) :] for row, logits in found.items()}
@@ -168,33 +153,33 @@ class Sweeper:
     def _base_past(self) -> KeysValues:
         """Keys and values of the shared prefix by the backbone itself, which keeps its streams."""
         cache = cache_of([])
-        self._forward(self._template, KEEPING, cache)
+        self._forward(self._template, {}, 0, cache)
         return held_by(cache)
 
-    def _past(self, going: Going) -> KeysValues | None:
+    def _past(self, edits: Edits, first: int) -> KeysValues | None:
         """Keys and values of the shared prefix under the edits; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        known = self._base_past[: going.first]
+        known = self._base_past[:first]
         cache = cache_of([])
-        self._forward(self._template, going, cache)
-        return [*known, *held_by(cache)[going.first :]]
+        self._forward(self._template, edits, first, cache)
+        return [*known, *held_by(cache)[first:]]
 
     def _forward(
-        self, what: Pass, going: Going, cache: Cache | None, before: Tensor | None = None
+        self, what: Pass, edits: Edits, first: int, cache: Cache | None, before: Tensor | None = None
     ) -> Float[Tensor, "row kept vocabulary"]:
-        """The last logits of a pass."""
+        """The last logits of a pass, whose streams are kept where it is the backbone's own."""
         blocks = self._backbone.blocks
 
         def receive(site: int, stream: Tensor) -> None:
             if site in self._sites:
                 what.streams[site] = stream
 
-        keeping = captured(blocks, receive) if going.keeping else nullcontext()
+        keeping = nullcontext() if edits or what.streams else captured(blocks, receive)
         # The edits first: to find the writers, the model may have to be run as it is.
         with (
-            editing(self._backbone, going.edits),
-            skipped(blocks, going.first, what.streams[going.first] if going.first else None),
+            editing(self._backbone, edits),
+            skipped(blocks, first, what.streams[first] if first else None),
             narrowed(self._alone, what.keep),
             keeping,
         ):
@@ -211,9 +196,6 @@ class Sweeper:
         fitting = int(self._caching.cache_gib * 2**30 / max(1, size))
         stride = -(-backbone.layers // max(1, fitting))
         return list(range(stride, backbone.layers + 1, stride)) if fitting else []
-
-    def _ids(self, rows: list[list[int]]) -> Int[Tensor, "row position"]:
-        return torch.tensor(rows, device=self._backbone.model.device, dtype=torch.long)
 
 
 def _lines_of(

@@ -56,11 +56,8 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
     with run.progress("search", settings.trials) as advance, ExitStack() as pool:
         workers, score = None, lambda params: objective(intervention_of(params))
         if settings.workers > 1 and len(known) < settings.trials:
-            quiet = run.sharing(progress=silent)
-            workers = pool.enter_context(
-                spawned(settings.workers, _start, quiet, settings, conditions, known)
-            )
-            score = _score
+            given = (run.sharing(progress=silent), settings, conditions, known)
+            workers, score = pool.enter_context(spawned(settings.workers, _start, *given)), _score
         trials = run_study(plan, score, advance, workers)
     chosen = choose(trials, plan.objectives, settings.choose)
     front = [Member.of(trial, plan.objectives) for trial in chosen]
