@@ -15,6 +15,7 @@ from palette.backbones import Backbone, greedy_replies, load_backbone, next_toke
 from palette.backbones.loading import loaded_names
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
+from palette.merging.settings import merge_settings
 from palette.mosaic.mounting import mounted_tokens
 from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.seeding import torch_seed

@@ -93,8 +93,8 @@ def test_inspect_draws_what_it_says(palette: Palette, adapters: list[Path], tmp_
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("merge energy law --method sum", "method: must be one of weighted_sum, ties"),
-        ("merge energy law --option density=2 --method ties", "density must be a number in (0, 1], got 2"),
+        ("merge energy law --method sum", "method: a merge method must be one of weighted_sum, ties"),
+        ("merge energy law --option density=2 --method ties", "density: input should be less than or equal to 1, got 2"),
         ("merge energy law --into energy -o out", "must have a weight for layers.0.down_proj, got none"),
         ("merge energy law --energy 0", "energy: input should be greater than 0"),
         ("inspect energy --picture p.svg", "an .svg or .png of at least two adapters, got p.svg of 1"),
