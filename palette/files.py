@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -132,21 +131,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], card: object) -> No
     data = sorted_header(save(ordered, metadata=metadata))
     with atomic(path) as temporary:
         temporary.write_bytes(data)
-
-
-def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], card: object) -> bytes:
-    """The header of a safetensors file whose tensors follow in this order.
-
-    Of each its dtype as the format calls it, its shape, and the bytes of a number. The same bytes as
-    ``sorted_header`` gives.
-    """
-    start = 0
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt", CARD_KEY: canonical(card)}}
-    for name, (dtype, shape, width) in tensors.items():
-        end = start + math.prod(shape) * width
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-        start = end
-    return framed(canonical(entries).encode())
 
 
 def framed(header: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from palette.errors import BackboneError
-from palette.shapes import Float, Tensor
+from palette.shapes import Tensor
 
 LINEAR = (nn.Linear, Conv1D)
 """What takes a LoRA. The second, GPT-2's, keeps its weight as [d_in, d_out]."""
@@ -23,12 +24,6 @@ def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
         return module.nf, module.nx
     d_out, d_in = (getattr(module, f"{side}_features", None) for side in ("out", "in"))
     return None if d_out is None or d_in is None else (d_out, d_in)
-
-
-def linear_weight(module: nn.Module) -> Float[Tensor, "d_out d_in"]:
-    """The weight of a linear module, whichever way it keeps it."""
-    weight = module.get_parameter("weight")
-    return weight.T if isinstance(module, Conv1D) else weight
 
 
 @torch.no_grad()
@@ -73,25 +68,20 @@ def _is_identity(
     with ExitStack() as stack:
         for block, names in zip(blocks, silent, strict=True):
             for name in names:
-                hook = _silenced(name, order)
+                hook = partial(_silence, name, order)
                 stack.callback(block.get_submodule(name).register_forward_hook(hook).remove)
-            stack.callback(block.register_forward_hook(_compares(same), with_kwargs=True).remove)
+            compare = partial(_compare, same)
+            stack.callback(block.register_forward_hook(compare, with_kwargs=True).remove)
         model(input_ids=ids, use_cache=False)
     return all(same)
 
 
-def _silenced(name: str, order: list[str]) -> Callable[..., Tensor]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        order.append(name)
-        return torch.zeros_like(output)
-
-    return hook
+def _silence(name: str, order: list[str], module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    order.append(name)
+    return torch.zeros_like(output)
 
 
-def _compares(same: list[bool]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        before = args[0] if args else kwargs["hidden_states"]
-        after = output[0] if isinstance(output, tuple) else output
-        same.append(torch.equal(before, after))
-
-    return hook
+def _compare(same: list[bool], module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    before = args[0] if args else kwargs["hidden_states"]
+    after = output[0] if isinstance(output, tuple) else output
+    same.append(torch.equal(before, after))

@@ -130,14 +130,14 @@ class Backbone:
 
     def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
-        return [*self._templated(messages, tokenize=True)["input_ids"], *self._closing]
+        return [*self._filled(self._form(messages), tokenize=True)["input_ids"], *self._closing]
 
     @cached_property
     def _closing(self) -> list[int]:
         """What closes the thinking block that some templates open whatever they are told."""
         if self.thinking == "open":
             return []
-        text = str(self._templated([{"role": "user", "content": PROBES[0]}], tokenize=False))
+        text = str(self._filled(self._form([{"role": "user", "content": PROBES[0]}]), tokenize=False))
         if text.rfind(OPENED) <= text.rfind(CLOSED):
             return []
         return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
@@ -165,11 +165,8 @@ class Backbone:
             where=self.name,
         )
 
-    def _templated(self, messages: Messages, *, tokenize: bool) -> Any:
-        """A conversation as the chat template has it, up to where the reply begins."""
-        return self._filled(self._form(messages), tokenize=tokenize)
-
     def _filled(self, messages: Any, *, tokenize: bool) -> Any:
+        """A conversation as the chat template has it, up to where the reply begins."""
         switches: Any = NO_THINKING if self.thinking == "closed" else {}
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches

@@ -10,8 +10,7 @@ from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
-from palette.backbones.cache import GrowingCache, bytes_a_token, window
-from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
+from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, read_prefix, window
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.progress import Advance

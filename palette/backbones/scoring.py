@@ -101,12 +101,11 @@ def _released_logits(
     return found
 
 
-Cache = DynamicCache
 KeysValues = Sequence[tuple[Float[Tensor, "batch _head past _d"], Float[Tensor, "batch _head past _d"]]]
 """The attention keys and values of tokens that were run before, layer by layer; layers may differ."""
 
 
-def cache_of(known: KeysValues) -> Cache:
+def cache_of(known: KeysValues) -> DynamicCache:
     """A cache that holds the keys and values of every layer, to be gone on from."""
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(known):
@@ -114,7 +113,7 @@ def cache_of(known: KeysValues) -> Cache:
     return cache
 
 
-def held_by(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+def held_by(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     """The keys and values that a cache holds, layer by layer; null ones for layers that were not run."""
     none = torch.empty(0)
     layers = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
@@ -125,7 +124,7 @@ def forward(
     backbone: Backbone,
     batch: Batch,
     keep: int = 1,
-    cache: Cache | None = None,
+    cache: DynamicCache | None = None,
     before: Int[Tensor, "batch past"] | None = None,
 ) -> Float[Tensor, "batch kept vocabulary"]:
     """The logits of a batch's last ``keep`` positions; 0 keeps all.
