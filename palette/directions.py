@@ -230,10 +230,9 @@ class Intervention:
         if self.method not in INTERVENTIONS:
             raise ValueError(f"method must be one of {', '.join(INTERVENTIONS)}, got {self.method!r}")
         sites = [s for s in range(1, len(directions.target)) if self.kernel.at(s) != 0.0]
-        return {self._place(site): self._edit(directions, site) for site in sites}
-
-    def _place(self, site: int) -> EditPlace:
-        return ("writers", site - 1) if self.method == "weight_orthogonalisation" else ("stream", site)
+        if self.method == "weight_orthogonalisation":
+            return {("writers", site - 1): self._edit(directions, site) for site in sites}
+        return {("stream", site): self._edit(directions, site) for site in sites}
 
     def _edit(self, directions: Directions, site: int) -> RankOneEdit:
         r = directions.unit(self.kernel.peak, self.position, self.direction)

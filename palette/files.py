@@ -21,6 +21,9 @@ CARD_KEY = "palette"
 """The safetensors metadata key under which an artefact's card (JSON) stands."""
 
 
+MARKER = "run.json"
+"""The file of an output folder that says whose it is."""
+
 CACHE = "PALETTE_CACHE"
 """The environment variable that names another folder than the user's usual cache."""
 
@@ -170,23 +173,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         ) from error
 
 
-def claim(folder: Path, owner: Mapping[str, Any], marker: str = "run.json") -> None:
+def claim(folder: Path, owner: Mapping[str, Any]) -> None:
     """Takes ``folder`` for ``owner``: new, empty, or already this owner's.
 
     Raises:
         OutputError: if the folder holds files of something else, or cannot be made.
     """
-    if not require_free(folder, owner, marker):
-        write_json(folder / marker, dict(owner))
+    if not require_free(folder, owner):
+        write_json(folder / MARKER, dict(owner))
 
 
-def require_free(folder: Path, owner: Mapping[str, Any], marker: str = "run.json") -> bool:
+def require_free(folder: Path, owner: Mapping[str, Any]) -> bool:
     """Whether ``folder`` is this owner's already; if not, it is new or empty.
 
     Raises:
         OutputError: if it holds files of something else.
     """
-    path = folder / marker
+    path = folder / MARKER
     if path.is_file():
         owner_now = read_json(path)
         if owner_now == dict(owner):

@@ -198,11 +198,8 @@ def served_rank(needed: int, asked: int | None = None) -> int:
 
 
 def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
-    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1.
-
-    A name with an index in brackets is an expert of the fused parameter before them.
-    The targets are full module paths, so that PEFT puts LoRA on exactly these modules.
-    """
+    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1."""
+    # A name with an index in brackets is an expert of the fused parameter before them.
     fused = sorted({name.partition("[")[0] for name in names if "[" in name})
     return {
         "peft_type": "LORA",

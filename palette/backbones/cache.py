@@ -101,7 +101,7 @@ class PrefixCache:
     def __init__(self, backbone: Backbone, prefixes: Sequence[Sequence[int]], most: float) -> None:
         """``most`` is the memory in GiB; prefixes beyond are read again."""
         self.backbone, self.prefixes = backbone, prefixes
-        self._recall = Memo(self._read, _bytes, most)
+        self._recall = Memo(self._read, lambda known: sum(k.nbytes + v.nbytes for k, v in known), most)
 
     def cache(self, rows: Sequence[int]) -> tuple[DynamicCache, Int[Tensor, "batch past"]]:
         """A cache of the prefixes of some rows, left-padded, to be gone on from, and its mask."""
@@ -126,10 +126,6 @@ class PrefixCache:
                 length = len(sequences[row])
                 read[row] = [(k[line, :, -length:].clone(), v[line, :, -length:].clone()) for k, v in known]
         return [read[row] for row in range(len(rows))]
-
-
-def _bytes(known: list[tuple[Tensor, Tensor]]) -> int:
-    return sum(each.nbytes for pair in known for each in pair)
 
 
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -250,19 +246,14 @@ class GrowingCache:
         mask = like.new_zeros((self._capacity, width + ROOM))
         if self.rows:
             mask[: self.rows, front:width] = self.mask[:, start:]
-        self.cache, self._mask, self.width = _cache(layers), mask, width
+        self.cache, self._mask, self.width = DynamicCache(), mask, width
+        self.cache.layer_class_to_replicate, self.cache.layers = None, list(layers)
         self._show()
 
     def _show(self) -> None:
         for layer in self.cache.layers:
             if isinstance(layer, SlotLayer):
                 layer.show(self.rows, self.width)
-
-
-def _cache(layers: list[DynamicLayer]) -> DynamicCache:
-    cache = DynamicCache()
-    cache.layer_class_to_replicate, cache.layers = None, list(layers)
-    return cache
 
 
 def window(backbone: Backbone) -> int | None:

@@ -142,16 +142,13 @@ class Classifier:
 
     def name(self, text: str) -> str:
         """The likeliest name of a text, which is cut to what the model can read."""
-        inputs = self.tokenizer(text, truncation=True, max_length=self._longest, return_tensors="pt")
+        # Models of RoBERTa's kind count positions from behind the padding token's.
+        positions = getattr(self.model.config, "max_position_embeddings", 512) - 2
+        longest = int(min(self.tokenizer.model_max_length, positions))
+        inputs = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
         with torch.inference_mode():
             logits = self.model(**inputs).logits[0]
         return self.labels[int(logits.argmax())]
-
-    @property
-    def _longest(self) -> int:
-        held = getattr(self.model.config, "max_position_embeddings", 512)
-        # Models of RoBERTa's kind count positions from behind the padding token's.
-        return int(min(self.tokenizer.model_max_length, held - 2))
 
 
 def load_classifier(name: str) -> Classifier:

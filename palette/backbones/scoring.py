@@ -101,6 +101,7 @@ def _released_logits(
     return found
 
 
+Cache = DynamicCache
 KeysValues = Sequence[tuple[Float[Tensor, "batch _head past _d"], Float[Tensor, "batch _head past _d"]]]
 """The attention keys and values of tokens that were run before, layer by layer; layers may differ."""
 

@@ -12,7 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from palette.backbones.architectures import find_writers, linear_shape
+from palette.backbones.backbone import find_writers, linear_shape
 from palette.errors import BackboneError
 
 IDS = torch.tensor([[1, 2, 3, 4]])
