@@ -79,11 +79,7 @@ class Directions:
 
 
 def candidates(
-    target: Means,
-    pooled: Means,
-    benign: Means,
-    concepts: Sequence[Means],
-    within: Covariance | None,
+    target: Means, pooled: Means, benign: Means, concepts: Sequence[Means], within: Covariance | None
 ) -> dict[str, Means]:
     """Every candidate direction, of unit length; the whitened ones only where ``within`` is known.
 

@@ -86,8 +86,8 @@ class Backbone:
         ids = torch.tensor([self.render([{"role": "user", "content": PROBES[0]}])])
         names = find_writers(self.model, self.blocks, self.width, ids.to(self.model.device))
         return [
-            [block.get_submodule(name) for name in each]
-            for block, each in zip(self.blocks, names, strict=True)
+            [block.get_submodule(name) for name in paths]
+            for block, paths in zip(self.blocks, names, strict=True)
         ]
 
     @property

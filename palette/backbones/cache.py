@@ -12,16 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from palette.backbones.backbone import Backbone, shared
-from palette.backbones.scoring import (
-    Batch,
-    KeysValues,
-    batches,
-    cache_of,
-    forward,
-    held_by,
-    marked,
-    padded,
-)
+from palette.backbones.scoring import Batch, KeysValues, batches, cache_of, forward, held_by, marked, padded
 from palette.shapes import Float, Int, Tensor
 
 T = TypeVar("T")
@@ -44,8 +35,8 @@ def shared_prefix(sequences: Sequence[Sequence[int]], least: int = 1) -> tuple[i
 def widened(known: KeysValues, rows: int) -> DynamicCache:
     """A cache of so many rows of each row, one after the other; its gradient is the sum of theirs."""
 
-    def wide(each: Tensor) -> Tensor:
-        return each.unsqueeze(1).expand(-1, rows, *each.shape[1:]).flatten(0, 1)
+    def wide(states: Tensor) -> Tensor:
+        return states.unsqueeze(1).expand(-1, rows, *states.shape[1:]).flatten(0, 1)
 
     return cache_of([(wide(keys), wide(values)) for keys, values in known])
 
@@ -196,9 +187,9 @@ class GrowingCache:
 
         The last rows move into the places that became free, and nothing else is copied.
         """
-        held, count = set(stay), len(stay)
+        staying, count = set(stay), len(stay)
         order = list(range(count))
-        holes = [row for row in order if row not in held]
+        holes = [row for row in order if row not in staying]
         movers = [row for row in stay if row >= count]
         if holes:
             to, of = (torch.tensor(rows, device=self._mask.device) for rows in (holes, movers))
@@ -237,11 +228,11 @@ class GrowingCache:
                 layers.append(DynamicLayer())
                 continue
             shape = (self._capacity, pair[0].shape[1], width + ROOM)
-            rooms = [each.new_empty((*shape, each.shape[3])) for each in pair]
+            rooms = [states.new_empty((*shape, states.shape[3])) for states in pair]
             if self.rows:
-                for room, each in zip(rooms, pair, strict=True):
+                for room, states in zip(rooms, pair, strict=True):
                     room[: self.rows, :, :front] = 0
-                    room[: self.rows, :, front:width] = each[:, :, start:]
+                    room[: self.rows, :, front:width] = states[:, :, start:]
             layers.append(SlotLayer(rooms[0], rooms[1]))
         mask = like.new_zeros((self._capacity, width + ROOM))
         if self.rows:
@@ -290,16 +281,16 @@ def bytes_a_token(backbone: Backbone) -> int:
         prefix = read_prefix(backbone, first[:2])
         ids = torch.tensor([list(first[2:-1]), [0, 0, second[2]]], device=device)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=device)
-        _, held = prefilled(backbone, Batch([0, 1], ids, mask), prefix)
+        _, read = prefilled(backbone, Batch([0, 1], ids, mask), prefix)
         slots = GrowingCache(3)
-        slots.join(held)
-        slots.join(Prefix([(k[:1], v[:1]) for k, v in held.known], held.mask[:1]))
+        slots.join(read)
+        slots.join(Prefix([(k[:1], v[:1]) for k, v in read.known], read.mask[:1]))
         slots.leave([1, 2])
-        found = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
+        stepped = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
     except Exception:  # A model with a cache of its own kind may fail in any way.
         return 0
     expected = torch.stack(alone)
     rounding = 30 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
-    if not torch.allclose(found, expected, rtol=0.0, atol=rounding):
+    if not torch.allclose(stepped, expected, rtol=0.0, atol=rounding):
         return 0
     return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2

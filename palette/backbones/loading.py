@@ -93,11 +93,11 @@ def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
     rules = get_model_conversion_mapping(model)
     renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converting = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    own = model.state_dict()
+    state = model.state_dict()
     named = {
-        key: rename_source_key(key, renaming, converting, model.base_model_prefix, own) for key in stored
+        key: rename_source_key(key, renaming, converting, model.base_model_prefix, state) for key in stored
     }
-    return {key: name for key, (name, converted) in named.items() if converted is None and name in own}
+    return {key: name for key, (name, converted) in named.items() if converted is None and name in state}
 
 
 def transposed_modules(folder: Path) -> frozenset[str]:
