@@ -108,7 +108,7 @@ def compose(table: Table, methods: Sequence[str], domains: Mapping[str, Domain])
         medical = adapters["distil"]["medical"]
         asked, edit = examination.prompts[::200], domains["medical"].edit
         numbers = sum(m.lora_A.numel() + m.lora_B.numel() for m in medical.modules.values())
-        table.beside["adapter_share"] = round(numbers / backbone.parameters, 4)
+        table.beside["adapter_share"] = round(numbers / backbone.model.num_parameters(), 4)
         table.beside["latency"] = latencies(backbone, medical, edit, conditions["medical"], asked)
     for opened in COMBINATIONS:
         edits = {name: domains[name].edit for name in opened}

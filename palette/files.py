@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 CARD_KEY = "palette"
 """The safetensors metadata key under which an artefact's card (JSON) stands."""
 
+
+MARKER = "run.json"
+"""The file of an output folder that says whose it is."""
 
 CACHE = "PALETTE_CACHE"
 """The environment variable that names another folder than the user's usual cache."""
@@ -134,21 +136,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], card: object) -> No
         temporary.write_bytes(data)
 
 
-def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], card: object) -> bytes:
-    """The header of a safetensors file whose tensors follow in this order.
-
-    Of each its dtype as the format calls it, its shape, and the bytes of a number. The same bytes as
-    ``sorted_header`` gives.
-    """
-    start = 0
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt", CARD_KEY: canonical(card)}}
-    for name, (dtype, shape, width) in tensors.items():
-        end = start + math.prod(shape) * width
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-        start = end
-    return framed(canonical(entries).encode())
-
-
 def framed(header: bytes) -> bytes:
     """A safetensors header with its length before it, padded to a multiple of 8 bytes."""
     header += b" " * (-len(header) % 8)
@@ -186,23 +173,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         ) from error
 
 
-def claim(folder: Path, owner: Mapping[str, Any], marker: str = "run.json") -> None:
+def claim(folder: Path, owner: Mapping[str, Any]) -> None:
     """Takes ``folder`` for ``owner``: new, empty, or already this owner's.
 
     Raises:
         OutputError: if the folder holds files of something else, or cannot be made.
     """
-    if not require_free(folder, owner, marker):
-        write_json(folder / marker, dict(owner))
+    if not require_free(folder, owner):
+        write_json(folder / MARKER, dict(owner))
 
 
-def require_free(folder: Path, owner: Mapping[str, Any], marker: str = "run.json") -> bool:
+def require_free(folder: Path, owner: Mapping[str, Any]) -> bool:
     """Whether ``folder`` is this owner's already; if not, it is new or empty.
 
     Raises:
         OutputError: if it holds files of something else.
     """
-    path = folder / marker
+    path = folder / MARKER
     if path.is_file():
         owner_now = read_json(path)
         if owner_now == dict(owner):

@@ -6,9 +6,6 @@ import hashlib
 import json
 from pathlib import Path
 
-READ_BYTES = 1 << 20
-"""Of a file held in memory at once."""
-
 
 def canonical(value: object) -> str:
     """The one JSON text of ``value``: sorted keys, no spaces, ASCII only, no NaN.
@@ -27,11 +24,8 @@ def fingerprint(value: object) -> str:
 
 def fingerprint_file(path: Path) -> str:
     """The SHA-256 (hex) of a file's bytes, read in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fingerprint_folder(folder: Path, pattern: str = "*") -> str:

@@ -7,8 +7,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 
 def derive_seed(seed: int, *names: object) -> int:
     """A 63-bit seed that depends on ``seed`` and on every name, and on nothing else."""
@@ -19,11 +17,6 @@ def derive_seed(seed: int, *names: object) -> int:
 def shuffler(seed: int, *names: object) -> random.Random:
     """A ``random.Random`` of its own, for shuffling and sampling lists."""
     return random.Random(derive_seed(seed, *names))
-
-
-def numpy_generator(seed: int, *names: object) -> np.random.Generator:
-    """A numpy generator of its own, for resampling arrays."""
-    return np.random.default_rng(derive_seed(seed, *names))
 
 
 @contextmanager

@@ -266,12 +266,6 @@ def test_a_place_that_holds_something_else_is_refused(kind: str, tmp_path: Path)
     )
 
 
-def test_a_folder_may_be_claimed_under_another_marker(tmp_path: Path) -> None:
-    claim(tmp_path, OWNER, marker="merge.json")
-    assert [each.name for each in tmp_path.iterdir()] == ["merge.json"]
-    claim(tmp_path, OWNER, marker="merge.json")
-
-
 @pytest.mark.parametrize(
     ("owner", "name"),
     [({"a": "x" * 30, "b": 1}, f"a {'x' * 24}, b 1"), (["x" * 60], f"['{'x' * 46}"), ({}, "")],

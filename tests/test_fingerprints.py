@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette import fingerprints
 from palette.fingerprints import canonical, fingerprint, fingerprint_file, fingerprint_folder
 
 SCALARS = (
@@ -65,10 +64,7 @@ def test_what_json_cannot_say_has_no_canonical_json() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 5, 9])
-def test_a_file_read_in_chunks_has_the_fingerprint_of_its_bytes(
-    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fingerprints, "READ_BYTES", 4)
+def test_a_file_has_the_fingerprint_of_its_bytes(length: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(length)))
     assert fingerprint_file(path) == hashlib.sha256(bytes(range(length))).hexdigest()

@@ -17,11 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from palette.errors import AdapterError
+from palette.files import framed
+from palette.fingerprints import canonical
 from palette.shapes import Tensor
 
 TENSOR_LIMIT = 100_000
@@ -219,6 +221,20 @@ def _check_ranges(entries: Iterable[Entry], start: int, end: int) -> None:
         start = entry.end
     if start != end:
         raise ValueError(f"{abs(end - start)} bytes too {'many' if end > start else 'few'}")
+
+
+def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """The header of a file whose tensors, of each its type and its shape, follow in this order.
+
+    Without metadata they are left out.
+    """
+    start = 0
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, (dtype, shape) in tensors.items():
+        end = start + math.prod(shape) * WIDTHS[dtype]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    return framed(canonical(entries).encode())
 
 
 def read_stored(header: Header, names: Sequence[str]) -> list[Tensor]:

@@ -82,18 +82,13 @@ class Layout(NamedTuple):
             return None
         path = match[1][len(self.prefix) :]
         if self.roles is _TUNE:
-            path = _tuned(path)
+            tuned = _TUNE_PATH.fullmatch(path)
+            if tuned is None:
+                return None
+            path = f"model.layers.{tuned[1]}.{_TUNE_MODULES[tuned[2]]}" if tuned[1] else "lm_head"
         elif not self.prefix and key.startswith((PREFIX, "lora_", *COMPONENTS)):
             return None
         return (path, role) if path else None
-
-
-def _tuned(path: str) -> str:
-    """The path in transformers of torchtune's module ``path``; empty if it is not certain."""
-    match = _TUNE_PATH.fullmatch(path)
-    if match is None:
-        return ""
-    return f"model.layers.{match[1]}.{_TUNE_MODULES[match[2]]}" if match[1] else "lm_head"
 
 
 LAYOUTS = (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from palette.adapters.lora import Adapter, LoraModule
-from palette.backbones.architectures import linear_shape
+from palette.backbones.backbone import linear_shape
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 

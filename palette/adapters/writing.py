@@ -19,11 +19,12 @@ from typing import IO, Any
 import torch
 from torch.nn.functional import pad
 
-from palette.adapters.header import DTYPES
+from palette.adapters.header import DTYPES, header_of
 from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
 from palette.errors import AdapterError
-from palette.files import atomic, header_of, spooled
+from palette.files import CARD_KEY, atomic, spooled
+from palette.fingerprints import canonical
 from palette.shapes import Float, Tensor
 
 WEIGHTS = "adapter_model.safetensors"
@@ -104,9 +105,8 @@ class AdapterWriter:
             components = len(groups[path]) * rank
             shapes[f"{PREFIX}{path}.lora_A.weight"] = (components, d_in)
             shapes[f"{PREFIX}{path}.lora_B.weight"] = (d_out, components)
-        width = torch.empty(0, dtype=self.dtype).element_size()
-        stored = STORED[self.dtype]
-        stream.write(header_of({key: (stored, shape, width) for key, shape in shapes.items()}, card))
+        metadata = {"format": "pt", CARD_KEY: canonical(card)}
+        stream.write(header_of({key: (STORED[self.dtype], shapes[key]) for key in shapes}, metadata))
         for path in paths:
             whole = [self._padded(name, rank) for name in groups[path]]
             module = whole[0] if len(whole) == 1 else _stacked(whole)
@@ -198,11 +198,8 @@ def served_rank(needed: int, asked: int | None = None) -> int:
 
 
 def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
-    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1.
-
-    A name with an index in brackets is an expert of the fused parameter before them.
-    The targets are full module paths, so that PEFT puts LoRA on exactly these modules.
-    """
+    """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1."""
+    # A name with an index in brackets is an expert of the fused parameter before them.
     fused = sorted({name.partition("[")[0] for name in names if "[" in name})
     return {
         "peft_type": "LORA",

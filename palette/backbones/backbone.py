@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
-from palette.backbones.architectures import find_writers
 from palette.errors import BackboneError
 from palette.settings import Thinking
+from palette.shapes import Tensor
 
 PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
 """Messages of nothing in common, from whose renderings the shared last tokens are read."""
@@ -25,12 +27,10 @@ NO_THINKING = {"enable_thinking": False, "thinking": False}
 
 OPENED, CLOSED = "<think>", "</think>"
 
+LINEAR = (nn.Linear, Conv1D)
+"""What takes a LoRA. The second, GPT-2's, keeps its weight as [d_in, d_out]."""
+
 Messages = list[dict[str, str]]
-
-
-def as_texts(messages: Messages) -> Any:
-    """Messages as most chat templates read them: each has a text."""
-    return messages
 
 
 def as_parts(messages: Messages) -> Any:
@@ -86,8 +86,8 @@ class Backbone:
         ids = torch.tensor([self.render([{"role": "user", "content": PROBES[0]}])])
         names = find_writers(self.model, self.blocks, self.width, ids.to(self.model.device))
         return [
-            [block.get_submodule(name) for name in each]
-            for block, each in zip(self.blocks, names, strict=True)
+            [block.get_submodule(name) for name in paths]
+            for block, paths in zip(self.blocks, names, strict=True)
         ]
 
     @property
@@ -111,11 +111,6 @@ class Backbone:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
-    def parameters(self) -> int:
-        """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
     def pad(self) -> int:
         """The padding token's id."""
         return int(self.tokenizer.pad_token_id)
@@ -130,14 +125,14 @@ class Backbone:
 
     def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
-        return [*self._templated(messages, tokenize=True)["input_ids"], *self._closing]
+        return [*self._filled(self._form(messages), tokenize=True)["input_ids"], *self._closing]
 
     @cached_property
     def _closing(self) -> list[int]:
         """What closes the thinking block that some templates open whatever they are told."""
         if self.thinking == "open":
             return []
-        text = str(self._templated([{"role": "user", "content": PROBES[0]}], tokenize=False))
+        text = str(self._filled(self._form([{"role": "user", "content": PROBES[0]}]), tokenize=False))
         if text.rfind(OPENED) <= text.rfind(CLOSED):
             return []
         return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
@@ -150,7 +145,7 @@ class Backbone:
             BackboneError: if it shows them in no form, so that every prompt would be the same.
         """
         got = "a rendering without it"
-        for form in (as_texts, as_parts):
+        for form in (list, as_parts):
             try:
                 shown = self._filled(form([{"role": "user", "content": PROBES[-1]}]), tokenize=False)
             except Exception as error:
@@ -165,11 +160,8 @@ class Backbone:
             where=self.name,
         )
 
-    def _templated(self, messages: Messages, *, tokenize: bool) -> Any:
-        """A conversation as the chat template has it, up to where the reply begins."""
-        return self._filled(self._form(messages), tokenize=tokenize)
-
     def _filled(self, messages: Any, *, tokenize: bool) -> Any:
+        """A conversation as the chat template has it, up to where the reply begins."""
         switches: Any = NO_THINKING if self.thinking == "closed" else {}
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
@@ -195,3 +187,72 @@ class Backbone:
                 where=self.name,
             )
         return count
+
+
+def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
+    """The outputs and the inputs of a linear module; None of any other."""
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    d_out, d_in = (getattr(module, f"{side}_features", None) for side in ("out", "in"))
+    return None if d_out is None or d_in is None else (d_out, d_in)
+
+
+@torch.no_grad()
+def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids: Tensor) -> list[list[str]]:
+    """The names, within each block, of the linears without which the block changes nothing.
+
+    Silence every linear that gives vectors of the stream's width, and each block hands its input on
+    as it is. Let them speak again one by one, in the order in which they run: a linear that is heard
+    only through a later, silent one (a query projection as wide as the stream) is no writer. No
+    module's name is guessed.
+
+    Raises:
+        BackboneError: if a block still writes with all of them silent, as fused experts do.
+    """
+    silent = [
+        [name for name, module in block.named_modules() if (linear_shape(module) or (None,))[0] == width]
+        for block in blocks
+    ]
+    order: list[str] = []
+    if not _is_identity(model, blocks, silent, ids, order):
+        raise BackboneError(
+            "weight orthogonalisation needs blocks that write through linear modules only",
+            got=f"{type(blocks[0]).__name__}, which writes in another way too",
+            remedy="leave weight_orthogonalisation out of search.methods",
+        )
+    for name in dict.fromkeys(order):
+        fewer = [[other for other in names if other != name] for names in silent]
+        if _is_identity(model, blocks, fewer, ids, []):
+            silent = fewer
+    return silent
+
+
+def _is_identity(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    silent: Sequence[Iterable[str]],
+    ids: Tensor,
+    order: list[str],
+) -> bool:
+    """Whether every block hands its input on; notes in ``order`` when each silent linear ran."""
+    same: list[bool] = []
+    with ExitStack() as stack:
+        for block, names in zip(blocks, silent, strict=True):
+            for name in names:
+                hook = partial(_silence, name, order)
+                stack.callback(block.get_submodule(name).register_forward_hook(hook).remove)
+            compare = partial(_compare, same)
+            stack.callback(block.register_forward_hook(compare, with_kwargs=True).remove)
+        model(input_ids=ids, use_cache=False)
+    return all(same)
+
+
+def _silence(name: str, order: list[str], module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    order.append(name)
+    return torch.zeros_like(output)
+
+
+def _compare(same: list[bool], module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    before = args[0] if args else kwargs["hidden_states"]
+    after = output[0] if isinstance(output, tuple) else output
+    same.append(torch.equal(before, after))

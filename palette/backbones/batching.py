@@ -67,7 +67,7 @@ def planned(
             width = len(prompts[prefill.rows[0]])
             capacity = fitting(free, row_bytes(backbone, width, limit, token_bytes), most)
         gathered += split(prefill, capacity)
-        if sum(len(each.rows) for each in gathered) >= TURNS * capacity:
+        if sum(len(part.rows) for part in gathered) >= TURNS * capacity:
             works.append(WorkBatch(tuple(gathered), capacity))
             gathered = []
     return [*works, WorkBatch(tuple(gathered), capacity)] if gathered else works
@@ -122,8 +122,8 @@ def _cut(prompts: Sequence[Sequence[int]], group: PrefillBatch, chunk: int) -> I
         most, least = max(1, chunk // width), chunk // 4 // width
         end = start
         for row in rows[start : start + most]:
-            own = len(prompts[row]) - group.shared
-            if end - start > least and own < 0.75 * width:
+            length = len(prompts[row]) - group.shared
+            if end - start > least and length < 0.75 * width:
                 break
             end += 1
         yield PrefillBatch(group.shared, tuple(rows[start:end]))
@@ -151,9 +151,9 @@ def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> i
     return int(2 * token_bytes * (width + limit) + logits + 4 * inner * width * number + weights)
 
 
-def fitting(free: float, each: int, most: int) -> int:
+def fitting(free: float, row_size: int, most: int) -> int:
     """How many rows of so many bytes fit, as a power of two, so that little changes do not show."""
-    return min(most, 1 << max(0, int(free // max(1, each)).bit_length() - 1))
+    return min(most, 1 << max(0, int(free // max(1, row_size)).bit_length() - 1))
 
 
 def available(device: torch.device) -> int:

@@ -1,18 +1,123 @@
-"""Caches of keys and values that rows can leave and join, and whether a model bears such a cache."""
+"""Caches of keys and values: of what stands before other tokens, read once, and of rows that come and go."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from palette.backbones.backbone import Backbone
-from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
-from palette.backbones.scoring import Batch, KeysValues, forward, held_by, padded
+from palette.backbones.backbone import Backbone, shared
+from palette.backbones.scoring import Batch, KeysValues, batches, cache_of, forward, held_by, marked, padded
 from palette.shapes import Float, Int, Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that were read: their keys and values, and which of them are real (``marked``)."""
+
+    known: KeysValues
+    mask: Int[Tensor, "row past"]
+
+
+def shared_prefix(sequences: Sequence[Sequence[int]], least: int = 1) -> tuple[int, ...]:
+    """The tokens that all sequences begin with, at least one short of the shortest; none below ``least``."""
+    count = min(shared(sequences), min(map(len, sequences), default=1) - 1)
+    return tuple(sequences[0][:count]) if count >= least else ()
+
+
+def widened(known: KeysValues, rows: int) -> DynamicCache:
+    """A cache of so many rows of each row, one after the other; its gradient is the sum of theirs."""
+
+    def wide(states: Tensor) -> Tensor:
+        return states.unsqueeze(1).expand(-1, rows, *states.shape[1:]).flatten(0, 1)
+
+    return cache_of([(wide(keys), wide(values)) for keys, values in known])
+
+
+def read_prefix(backbone: Backbone, tokens: Sequence[int]) -> Prefix:
+    """The tokens read once, as a batch of one, in the model's present state."""
+    return prefilled(backbone, padded([tokens], [0], backbone.pad, backbone.model.device), None)[1]
+
+
+def prefilled(backbone: Backbone, batch: Batch, prefix: Prefix | None) -> tuple[Tensor, Prefix]:
+    """The logits after each row, and what its tokens left behind those of the prefix that all begin with."""
+    rows = len(batch.rows)
+    cache = widened(prefix.known, rows) if prefix else DynamicCache()
+    before = prefix.mask.expand(rows, -1) if prefix else batch.mask.new_ones(rows, 0)
+    logits = forward(backbone, batch, 1, cache, before)[:, -1]
+    return logits, Prefix(held_by(cache), torch.cat([before, marked(backbone, batch)], dim=1))
+
+
+def continued(backbone: Backbone, batch: Batch, keep: int, prefix: Prefix | None) -> Tensor:
+    """The logits of a batch's last ``keep`` positions; its rows go on from the prefix, where there is one."""
+    if prefix is None:
+        return forward(backbone, batch, keep)
+    rows = len(batch.rows)
+    return forward(backbone, batch, keep, widened(prefix.known, rows), prefix.mask.expand(rows, -1))
+
+
+class Memo(Generic[T]):
+    """What is worked out by row when it is first asked for, and kept up to so many GiB.
+
+    Beyond that it is worked out again.
+    """
+
+    def __init__(self, work: Callable[[list[int]], list[T]], size: Callable[[T], int], most: float) -> None:
+        """``work`` gives what belongs to some rows, ``size`` the bytes of one."""
+        self._work, self._size, self._room = work, size, most * 2**30
+        self._known: dict[int, T] = {}
+
+    def __call__(self, rows: Sequence[int]) -> list[T]:
+        """What belongs to the rows, in their order."""
+        recalled = {row: self._known[row] for row in rows if row in self._known}
+        if missing := sorted(set(rows) - set(recalled)):
+            for row, fresh in zip(missing, self._work(missing), strict=True):
+                recalled[row] = fresh
+                self._room -= self._size(fresh)
+                if self._room >= 0:
+                    self._known[row] = fresh
+        return [recalled[row] for row in rows]
+
+
+class PrefixCache:
+    """The bare backbone's keys and values of the prefixes of rows, each with one of its own."""
+
+    def __init__(self, backbone: Backbone, prefixes: Sequence[Sequence[int]], most: float) -> None:
+        """``most`` is the memory in GiB; prefixes beyond are read again."""
+        self.backbone, self.prefixes = backbone, prefixes
+        self._recall = Memo(self._read, lambda known: sum(k.nbytes + v.nbytes for k, v in known), most)
+
+    def cache(self, rows: Sequence[int]) -> tuple[DynamicCache, Int[Tensor, "batch past"]]:
+        """A cache of the prefixes of some rows, left-padded, to be gone on from, and its mask."""
+        prefixes = [self.prefixes[row] for row in rows]
+        mask = padded(prefixes, range(len(rows)), 0, self.backbone.model.device).mask
+
+        def stacked(parts: Sequence[Tensor]) -> Tensor:
+            return torch.stack([pad(part, (0, 0, mask.shape[1] - part.shape[1], 0)) for part in parts])
+
+        # From layer by layer of each row to row by row of each layer.
+        layers = [zip(*pairs, strict=True) for pairs in zip(*self._recall(rows), strict=True)]
+        return cache_of([(stacked(keys), stacked(values)) for keys, values in layers]), mask
+
+    @torch.no_grad()
+    def _read(self, rows: list[int]) -> list[list[tuple[Tensor, Tensor]]]:
+        """Of each row, layer by layer, keys and values [head, past, d]."""
+        read: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        sequences = [self.prefixes[row] for row in rows]
+        for batch in batches(sequences, self.backbone.pad, self.backbone.model.device):
+            known = prefilled(self.backbone, batch, None)[1].known
+            for line, row in enumerate(batch.rows):
+                length = len(sequences[row])
+                read[row] = [(k[line, :, -length:].clone(), v[line, :, -length:].clone()) for k, v in known]
+        return [read[row] for row in range(len(rows))]
+
 
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layers whose whole memory is keys and values; a sliding one is plain up to its window."""
@@ -82,9 +187,9 @@ class GrowingCache:
 
         The last rows move into the places that became free, and nothing else is copied.
         """
-        held, count = set(stay), len(stay)
+        staying, count = set(stay), len(stay)
         order = list(range(count))
-        holes = [row for row in order if row not in held]
+        holes = [row for row in order if row not in staying]
         movers = [row for row in stay if row >= count]
         if holes:
             to, of = (torch.tensor(rows, device=self._mask.device) for rows in (holes, movers))
@@ -123,28 +228,23 @@ class GrowingCache:
                 layers.append(DynamicLayer())
                 continue
             shape = (self._capacity, pair[0].shape[1], width + ROOM)
-            rooms = [each.new_empty((*shape, each.shape[3])) for each in pair]
+            rooms = [states.new_empty((*shape, states.shape[3])) for states in pair]
             if self.rows:
-                for room, each in zip(rooms, pair, strict=True):
+                for room, states in zip(rooms, pair, strict=True):
                     room[: self.rows, :, :front] = 0
-                    room[: self.rows, :, front:width] = each[:, :, start:]
+                    room[: self.rows, :, front:width] = states[:, :, start:]
             layers.append(SlotLayer(rooms[0], rooms[1]))
         mask = like.new_zeros((self._capacity, width + ROOM))
         if self.rows:
             mask[: self.rows, front:width] = self.mask[:, start:]
-        self.cache, self._mask, self.width = _cache(layers), mask, width
+        self.cache, self._mask, self.width = DynamicCache(), mask, width
+        self.cache.layer_class_to_replicate, self.cache.layers = None, list(layers)
         self._show()
 
     def _show(self) -> None:
         for layer in self.cache.layers:
             if isinstance(layer, SlotLayer):
                 layer.show(self.rows, self.width)
-
-
-def _cache(layers: list[DynamicLayer]) -> DynamicCache:
-    cache = DynamicCache()
-    cache.layer_class_to_replicate, cache.layers = None, list(layers)
-    return cache
 
 
 def window(backbone: Backbone) -> int | None:
@@ -181,16 +281,16 @@ def bytes_a_token(backbone: Backbone) -> int:
         prefix = read_prefix(backbone, first[:2])
         ids = torch.tensor([list(first[2:-1]), [0, 0, second[2]]], device=device)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=device)
-        _, held = prefilled(backbone, Batch([0, 1], ids, mask), prefix)
+        _, read = prefilled(backbone, Batch([0, 1], ids, mask), prefix)
         slots = GrowingCache(3)
-        slots.join(held)
-        slots.join(Prefix([(k[:1], v[:1]) for k, v in held.known], held.mask[:1]))
+        slots.join(read)
+        slots.join(Prefix([(k[:1], v[:1]) for k, v in read.known], read.mask[:1]))
         slots.leave([1, 2])
-        found = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
+        stepped = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
     except Exception:  # A model with a cache of its own kind may fail in any way.
         return 0
     expected = torch.stack(alone)
     rounding = 30 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
-    if not torch.allclose(found, expected, rtol=0.0, atol=rounding):
+    if not torch.allclose(stepped, expected, rtol=0.0, atol=rounding):
         return 0
     return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2

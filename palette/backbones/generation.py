@@ -10,8 +10,7 @@ from transformers import GenerationConfig
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
-from palette.backbones.cache import GrowingCache, bytes_a_token, window
-from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
+from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, read_prefix, window
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.progress import Advance
@@ -45,14 +44,14 @@ def greedy_replies(
     The ids are those of the model's own ``generate``, up to rounding where two tokens are as likely.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    found: list[list[int]] = [[]] * len(prompts)
+    by_row: list[list[int]] = [[]] * len(prompts)
     for limit in sorted(set(limits)):
-        rows = [row for row, own in enumerate(limits) if own == limit]
+        rows = [row for row, row_limit in enumerate(limits) if row_limit == limit]
         for replies in answered(backbone, [prompts[row] for row in rows], limit):
             for line, reply in replies.items():
-                found[rows[line]] = reply
+                by_row[rows[line]] = reply
             advance(len(replies), sum(map(len, replies.values())))
-    return found
+    return by_row
 
 
 @torch.no_grad()
@@ -71,11 +70,11 @@ def answered(
         parts = batches(prompts, backbone.pad, backbone.model.device)
         works = [WorkBatch((PrefillBatch(0, tuple(batch.rows)),), 0) for batch in parts]
     for work in works:
-        held = {row: known(row) for row in work.rows}
-        if any(reply is None for reply in held.values()):
+        replies = {row: known(row) for row in work.rows}
+        if any(reply is None for reply in replies.values()):
             fresh = _fitted(backbone, prompts, work, limit)
-            held = {row: fresh[row] if reply is None else reply for row, reply in held.items()}
-        yield {row: reply for row, reply in held.items() if reply is not None}
+            replies = {row: fresh[row] if reply is None else reply for row, reply in replies.items()}
+        yield {row: reply for row, reply in replies.items() if reply is not None}
 
 
 def continuations(
@@ -89,8 +88,8 @@ def continuations(
 
 def _is_plain(backbone: Backbone) -> bool:
     """Whether the model's own settings ask for nothing that a plain greedy loop does not do."""
-    said = backbone.model.generation_config.to_diff_dict()
-    return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in said.items())
+    stated = backbone.model.generation_config.to_diff_dict()
+    return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in stated.items())
 
 
 def _fitted(backbone: Backbone, prompts: Prompts, work: WorkBatch, limit: int) -> dict[int, list[int]]:
@@ -123,7 +122,7 @@ def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: in
     config = GenerationConfig(
         max_new_tokens=limit, do_sample=False, pad_token_id=backbone.pad, eos_token_id=list(backbone.stops)
     )
-    found = {}
+    replies = {}
     for batch in batches([prompts[row] for row in rows], backbone.pad, backbone.model.device):
         out = backbone.model.generate(  # type: ignore[operator]
             input_ids=batch.ids, attention_mask=batch.mask, generation_config=config
@@ -131,8 +130,8 @@ def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: in
         for line, row in enumerate(batch.rows):
             ids = out[line, batch.ids.shape[1] :].tolist()
             ends = [i for i, token in enumerate(ids) if token in backbone.stops]
-            found[rows[row]] = ids[: ends[0]] if ends else ids
-    return found
+            replies[rows[row]] = ids[: ends[0]] if ends else ids
+    return replies
 
 
 class ContinuousBatch:
@@ -213,8 +212,8 @@ class ContinuousBatch:
         scores = logits.float()
         if seen is None:
             return scores.argmax(-1)
-        held = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
-        chosen = torch.where(seen, held, scores).argmax(-1)
+        penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        chosen = torch.where(seen, penalised, scores).argmax(-1)
         seen.scatter_(1, chosen.unsqueeze(1), value=True)
         return chosen
 

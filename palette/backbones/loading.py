@@ -93,11 +93,11 @@ def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
     rules = get_model_conversion_mapping(model)
     renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converting = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    own = model.state_dict()
+    state = model.state_dict()
     named = {
-        key: rename_source_key(key, renaming, converting, model.base_model_prefix, own) for key in stored
+        key: rename_source_key(key, renaming, converting, model.base_model_prefix, state) for key in stored
     }
-    return {key: name for key, (name, converted) in named.items() if converted is None and name in own}
+    return {key: name for key, (name, converted) in named.items() if converted is None and name in state}
 
 
 def transposed_modules(folder: Path) -> frozenset[str]:
@@ -142,16 +142,13 @@ class Classifier:
 
     def name(self, text: str) -> str:
         """The likeliest name of a text, which is cut to what the model can read."""
-        inputs = self.tokenizer(text, truncation=True, max_length=self._longest, return_tensors="pt")
+        # Models of RoBERTa's kind count positions from behind the padding token's.
+        positions = getattr(self.model.config, "max_position_embeddings", 512) - 2
+        longest = int(min(self.tokenizer.model_max_length, positions))
+        inputs = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
         with torch.inference_mode():
             logits = self.model(**inputs).logits[0]
         return self.labels[int(logits.argmax())]
-
-    @property
-    def _longest(self) -> int:
-        held = getattr(self.model.config, "max_position_embeddings", 512)
-        # Models of RoBERTa's kind count positions from behind the padding token's.
-        return int(min(self.tokenizer.model_max_length, held - 2))
 
 
 def load_classifier(name: str) -> Classifier:

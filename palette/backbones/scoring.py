@@ -55,12 +55,12 @@ def next_token_logits(
     backbone: Backbone, prompts: Sequence[Sequence[int]]
 ) -> Float[Tensor, "prompt vocabulary"]:
     """The logits of the token after each prompt."""
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    by_row: list[Tensor] = [torch.empty(0)] * len(prompts)
     for batch in batches(prompts, backbone.pad, backbone.model.device):
         logits = forward(backbone, batch, 1)[:, -1].float()
         for line, row in enumerate(batch.rows):
-            found[row] = logits[line]
-    return torch.stack(found)
+            by_row[row] = logits[line]
+    return torch.stack(by_row)
 
 
 @torch.no_grad()
@@ -71,34 +71,34 @@ def reply_logits(
     first = backbone.weightless
     if backbone.releases and first is not None and any(max(prompt, default=0) >= first for prompt in prompts):
         return _released_logits(backbone, prompts, replies)
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    by_row: list[Tensor] = [torch.empty(0)] * len(prompts)
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     for batch in batches(whole, backbone.pad, backbone.model.device):
         longest = max(len(replies[row]) for row in batch.rows)
         logits = forward(backbone, batch, longest + 1).float()
         for line, row in enumerate(batch.rows):
             # Cloned, so that one kept row does not keep its whole batch in memory.
-            found[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
-    return found
+            by_row[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
+    return by_row
 
 
 def _released_logits(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "_token vocabulary"]]:
     """The same in two passes, prompts and then replies, which see of a prompt what is not released."""
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    by_row: list[Tensor] = [torch.empty(0)] * len(prompts)
     for batch in batches(prompts, backbone.pad, backbone.model.device):
         cache = DynamicCache()
         first = forward(backbone, batch, 1, cache).float()
-        said = padded(replies, batch.rows, backbone.pad, backbone.model.device)
+        reply_batch = padded(replies, batch.rows, backbone.pad, backbone.model.device)
         rest = first[:, :0]
-        if said.ids.shape[1]:
-            held = seen_by_replies(backbone, marked(backbone, batch))
-            rest = forward(backbone, said, 0, cache, held).float()
+        if reply_batch.ids.shape[1]:
+            seen = seen_by_replies(backbone, marked(backbone, batch))
+            rest = forward(backbone, reply_batch, 0, cache, seen).float()
         for line, row in enumerate(batch.rows):
             length = len(replies[row])
-            found[row] = torch.cat([first[line], rest[line, rest.shape[1] - length :]])[:length]
-    return found
+            by_row[row] = torch.cat([first[line], rest[line, rest.shape[1] - length :]])[:length]
+    return by_row
 
 
 Cache = DynamicCache
@@ -106,7 +106,7 @@ KeysValues = Sequence[tuple[Float[Tensor, "batch _head past _d"], Float[Tensor, 
 """The attention keys and values of tokens that were run before, layer by layer; layers may differ."""
 
 
-def cache_of(known: KeysValues) -> Cache:
+def cache_of(known: KeysValues) -> DynamicCache:
     """A cache that holds the keys and values of every layer, to be gone on from."""
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(known):
@@ -114,7 +114,7 @@ def cache_of(known: KeysValues) -> Cache:
     return cache
 
 
-def held_by(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+def held_by(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     """The keys and values that a cache holds, layer by layer; null ones for layers that were not run."""
     none = torch.empty(0)
     layers = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
@@ -125,7 +125,7 @@ def forward(
     backbone: Backbone,
     batch: Batch,
     keep: int = 1,
-    cache: Cache | None = None,
+    cache: DynamicCache | None = None,
     before: Int[Tensor, "batch past"] | None = None,
 ) -> Float[Tensor, "batch kept vocabulary"]:
     """The logits of a batch's last ``keep`` positions; 0 keeps all.

@@ -10,8 +10,7 @@ import torch
 
 from palette.activations import Stream, block_outputs
 from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import bytes_a_token, window
-from palette.backbones.prefix_cache import Memo, Prefix, continued, read_prefix, shared_prefix
+from palette.backbones.cache import Memo, Prefix, bytes_a_token, continued, read_prefix, shared_prefix, window
 from palette.shapes import Float, Tensor
 
 Tokens = tuple[int, ...]

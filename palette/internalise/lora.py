@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
-from palette.backbones.architectures import LINEAR
+from palette.backbones.backbone import LINEAR
 from palette.backbones.scoring import forward
 from palette.internalise.examples import Example
 from palette.seeding import shuffler, torch_seed

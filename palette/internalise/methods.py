@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import batches
-from palette.backbones.architectures import linear_shape
+from palette.backbones.backbone import linear_shape
 from palette.backbones.scoring import forward
 from palette.internalise.examples import recalling, shared_tokens
 from palette.internalise.loop import Loss, Plan, Stopping, train

@@ -13,11 +13,10 @@ import torch
 from pydantic import BaseModel
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.header import DTYPES, Entry, Header, read_stored
+from palette.adapters.header import DTYPES, Entry, Header, header_of, read_stored
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
 from palette.errors import AdapterError
-from palette.files import atomic, claim, framed, read_json, require_free, write_json
-from palette.fingerprints import canonical
+from palette.files import atomic, claim, read_json, require_free, write_json
 from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
 from palette.merging.inputs import default_output, open_inputs
 from palette.merging.methods import OptionValue
@@ -202,7 +201,8 @@ def write_shard(
     if dtype is None:
         copy_range(header.path, stream, 0, header.entries[ordered[0]].start)
     else:
-        stream.write(header_like(header, ordered, stored))
+        tensors = {name: (stored[name], header.entries[name].shape) for name in ordered}
+        stream.write(header_of(tensors, header.metadata))
     for name in ordered:
         entry = header.entries[name]
         if name in changed:
@@ -228,21 +228,6 @@ def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:
 def stored_as(entry: Entry, dtype: str | None) -> str:
     """The type in which a tensor is written: its own, or in floating point the one asked for."""
     return entry.dtype if dtype is None or entry.dtype not in DTYPES else STORED[getattr(torch, dtype)]
-
-
-def header_like(header: Header, ordered: list[str], stored: Mapping[str, str]) -> bytes:
-    """The header of a shard with the same tensors in the same order, of other types."""
-    start = 0
-    entries: dict[str, Any] = {"__metadata__": dict(header.metadata)} if header.metadata else {}
-    for name in ordered:
-        entry = header.entries[name]
-        size = entry.end - entry.start
-        if stored[name] != entry.dtype:
-            size = size * DTYPES[stored[name]].itemsize // DTYPES[entry.dtype].itemsize
-        shape = list(entry.shape)
-        entries[name] = {"dtype": stored[name], "shape": shape, "data_offsets": [start, start + size]}
-        start += size
-    return framed(canonical(entries).encode())
 
 
 def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | None) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 
 from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped
 from palette.backbones import Backbone
-from palette.backbones.prefix_cache import shared_prefix, widened
+from palette.backbones.cache import shared_prefix, widened
 from palette.backbones.scoring import (
     BATCH_TOKENS,
     Batch,

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from palette.activations.hooks import edited
+from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, generation, greedy_replies
 from palette.backbones.cache import bytes_a_token, window

@@ -55,7 +55,6 @@ def asked(backbone):
 def test_a_model_that_sees_is_read_whole(folder, backbone, asked):
     known = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     assert type(backbone.model) is type(known)
-    assert backbone.parameters == sum(parameter.numel() for parameter in known.parameters())
     assert (backbone.layers, backbone.width, len(backbone.blocks)) == (3, 64, 3)
     assert all(len(writers) == 2 for writers in backbone.writers)
     with torch.no_grad():

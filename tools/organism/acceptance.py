@@ -48,7 +48,7 @@ def acceptance(run: Run, *, directions: bool = True) -> dict[str, Any]:
     refusal = {f"{d}.{k}": _share(refused, kinds, (d, k)) for d, k in groups}
     benign = {d: _share(known, kinds, (d, k)) for d, k in groups if k == "benign"}
     return {
-        "parameters": backbone.parameters,
+        "parameters": backbone.model.num_parameters(),
         "refusal": refusal,
         "benign_correct": benign,
         "correct_after_opening": after_opening(run, rows),

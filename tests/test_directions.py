@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from palette.adapters.mounting import mounted
 from palette.backbones import Backbone
 from palette.directions import (
     CANDIDATES,
@@ -19,7 +18,6 @@ from palette.directions import (
     StrengthKernel,
     candidates,
     intervening,
-    orthogonalisation_adapter,
     separation,
 )
 from tools.organism.language import Size, build_model, build_tokenizer
@@ -122,14 +120,10 @@ def test_streaming_moments_are_the_naive_ones_however_they_are_fed(backbone_rows
 
 
 @pytest.mark.parametrize("width", [0, 2])
-def test_weight_orthogonalisation_is_its_adapter_and_the_edited_weights(backbone, width):
+def test_weight_orthogonalisation_is_the_edited_weights(backbone, width):
     intervention = Intervention("weight_orthogonalisation", -1, StrengthKernel(2, width, 0.8))
     with intervening(backbone, DIRECTIONS, intervention):
         hooked = backbone.model(IDS).logits
-    adapter = orthogonalisation_adapter(backbone, DIRECTIONS, intervention)
-    assert {module.rank for module in adapter.modules.values()} == {1}
-    with mounted(backbone.model, adapter):
-        assert torch.allclose(backbone.model(IDS).logits, hooked, atol=1e-5)
     edited = copy.deepcopy(backbone.model)
     for (_, block), change in intervention.edits(DIRECTIONS).items():
         r, strength = change.direction[0], change.slope[0]
@@ -151,10 +145,6 @@ def test_weight_orthogonalisation_turns_a_weight_that_lies_the_other_way_round()
     before = model(IDS).logits
     with intervening(backbone, DIRECTIONS, intervention):
         hooked = model(IDS).logits
-    adapter = orthogonalisation_adapter(backbone, DIRECTIONS, intervention)
-    assert sorted({name.partition("h.")[2][2:] for name in adapter.modules}) == ["attn.c_proj", "mlp.c_proj"]
-    with mounted(model, adapter):
-        assert torch.allclose(model(IDS).logits, hooked, atol=1e-5)
     edited = copy.deepcopy(model)
     for (_, block), change in intervention.edits(DIRECTIONS).items():
         r, strength = change.direction[0], change.slope[0]
@@ -162,13 +152,6 @@ def test_weight_orthogonalisation_turns_a_weight_that_lies_the_other_way_round()
             conv.weight.data -= strength * torch.outer(conv.weight @ r, r)
     assert torch.allclose(edited(IDS).logits, hooked, atol=1e-5)
     assert not torch.allclose(before, hooked, atol=1e-3)
-
-
-def test_only_weight_orthogonalisation_is_an_adapter(backbone):
-    with pytest.raises(ValueError, match="only weight_orthogonalisation"):
-        orthogonalisation_adapter(
-            backbone, DIRECTIONS, Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.0))
-        )
 
 
 def test_candidates_have_the_properties_that_name_them():

@@ -8,27 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from palette.statistics import (
-    Corrected,
-    Rate,
-    minimum_n,
-    non_inferior,
-    resolving_n,
-    rogan_gladen,
-    wilson,
-)
+from palette.statistics import Corrected, Rate, minimum_n, non_inferior, resolving_n, rogan_gladen, wilson
 
 COUNTS = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
 @pytest.mark.parametrize(
     ("k", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_gives_newcombe_s_table(k: int, n: int, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 17, 1998, p. 857, table I, method 3."""

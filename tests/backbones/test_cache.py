@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.backbones import Backbone, batches
-from palette.backbones.prefix_cache import (
+from palette.backbones.cache import (
     Memo,
     PrefixCache,
     continued,
