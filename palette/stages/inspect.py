@@ -6,13 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from palette.adapters.factorisation import (
-    dominance,
-    effective_rank,
-    overlap,
-    sign_conflict,
-    spectrum_of_factors,
-)
+from palette.adapters import factorisation
+from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
@@ -29,9 +24,9 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "cosines": Measure(cosine, "cosine of ΔW", -1.0),
-    "overlaps": Measure(overlap, "shared inputs"),
-    "sign_conflicts": Measure(sign_conflict, "sign conflict"),
-    "dominances": Measure(dominance, "row's share of the energy"),
+    "overlaps": Measure(factorisation.overlap, "shared inputs"),
+    "sign_conflicts": Measure(factorisation.sign_conflict, "sign conflict"),
+    "dominances": Measure(factorisation.dominance, "row's share of the energy"),
 }
 """The largest value of each is 1."""
 
@@ -81,10 +76,7 @@ def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
     return {
         "path": str(path),
         "digest": adapter.digest,
-        "backbone": {
-            "name": adapter.backbone.name,
-            "fingerprint": adapter.backbone.fingerprint,
-        },
+        "backbone": {"name": adapter.backbone.name, "fingerprint": adapter.backbone.fingerprint},
         "domains": list(adapter.domains),
         "method": adapter.card.get("method"),
         "parents": adapter.card.get("parents", []),
@@ -111,10 +103,8 @@ def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
 def certificate(path: Path, adapter: Adapter) -> dict[str, Any] | None:
     """What the report beside the adapter says of the gate; nothing if there is none, or it is of another."""
     beside = (path if path.is_dir() else path.parent) / "report.json"
-    if not beside.is_file():
-        return None
-    report = read_json(beside)
-    if report["provenance"].get("adapter") != adapter.digest:
+    report = read_json(beside) if beside.is_file() else None
+    if report is None or report["provenance"].get("adapter") != adapter.digest:
         return None
     return {"passed": report["gate"]["passed"], "authorised": report["authorised"], "report": str(beside)}
 

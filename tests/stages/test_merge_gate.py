@@ -1,4 +1,4 @@
-"""What several adapters' reports say together: a recipe to measure their merge by, and weights that do best."""
+"""What several adapters' reports say together: one recipe to measure a merge by, and weights that do best."""
 
 from __future__ import annotations
 
