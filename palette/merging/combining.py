@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ import torch
 from palette.adapters.factorisation import Truncation
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.errors import AdapterError
-from palette.merging.inputs import Group, MergeInput, common_backbone, group_of
+from palette.merging.inputs import Group, MergeInput, group_of
 from palette.merging.methods import MergeMethod, OptionValue, merge_method
 from palette.merging.tiles import Tiled, factors
 
@@ -64,8 +65,25 @@ class MergePlan:
 
     @cached_property
     def backbone(self) -> BackboneIdentity:
-        """The one backbone of all inputs; see ``common_backbone``."""
-        return common_backbone(self.inputs)
+        """The one backbone that all inputs were made for, with its fingerprint if all of them state it.
+
+        Raises:
+            AdapterError: if there are no inputs, or two were made for different backbones.
+        """
+        if not self.inputs:
+            raise AdapterError("a merge must have at least one adapter", got=0)
+        for first, second in combinations(self.inputs, 2):
+            one, other = first.adapter.backbone, second.adapter.backbone
+            if not one.agrees(other):
+                raise AdapterError(
+                    "adapters to merge must be made for one backbone",
+                    got=f"{one} in {first.label} and {other} in {second.label}",
+                    remedy="train them on the same backbone",
+                )
+        identities = [member.adapter.backbone for member in self.inputs]
+        name = min((identity.name for identity in identities if identity.name), default=None)
+        verified = all(identity.fingerprint for identity in identities)
+        return BackboneIdentity(name, identities[0].fingerprint if verified else None)
 
     @cached_property
     def names(self) -> list[str]:

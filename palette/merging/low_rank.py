@@ -62,8 +62,7 @@ def core_space(group: Group, *, density: float, elect: str, divide: str) -> Lora
     cores would be the weighted sum itself. The paper takes the bases from the stacked factors as they
     were trained; here they are those of the stacked ΔW, so that rotated factors change nothing.
     """
-    outputs, inputs = output_basis(group.modules).vectors, input_basis(group.modules).vectors
-    cores = [core_in(outputs, inputs, module) for module in group.modules]
+    outputs, inputs, cores = shared_cores(group.modules)
     merged = ties_of(cores, group.weights, density, elect=elect, divide=divide)
     return LoraModule(merged @ inputs.T, outputs)
 
@@ -80,8 +79,7 @@ def compress_then_merge(
     iteration), solved in the core space of the factors, which loses nothing. merge is TIES, or the
     sum with ``elect`` and ``divide`` none and density 1.
     """
-    outputs, inputs = output_basis(group.modules).vectors, input_basis(group.modules).vectors
-    cores = [core_in(outputs, inputs, module) for module in group.modules]
+    outputs, inputs, cores = shared_cores(group.modules)
     norms = [float(core.norm()) for core in cores]
     mean = math.fsum(norms) / len(norms)
     targets = [
@@ -220,11 +218,6 @@ def output_basis(modules: Sequence[LoraModule]) -> Basis:
     return Basis(stack @ left[:, :rank], values[:rank])
 
 
-def input_basis(modules: Sequence[LoraModule]) -> Basis:
-    """The right singular vectors and the singular values of [ΔW₁; ΔW₂; …], those above rounding."""
-    return output_basis([LoraModule(one.lora_B.T, one.lora_A.T, one.scale) for one in modules])
-
-
 def outputs_in(
     basis: Float[Tensor, "d_out component"], module: LoraModule
 ) -> Float[Tensor, "component d_in"]:
@@ -233,12 +226,12 @@ def outputs_in(
     return (basis.T @ folded.lora_B) @ folded.lora_A
 
 
-def core_in(
-    outputs: Float[Tensor, "d_out component"], inputs: Float[Tensor, "d_in direction"], module: LoraModule
-) -> Float[Tensor, "component direction"]:
-    """The coordinates UᵀΔW V of a module between two bases, without forming ΔW."""
-    folded = module.folded()
-    return (outputs.T @ folded.lora_B) @ (folded.lora_A @ inputs)
+def shared_cores(modules: Sequence[LoraModule]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A basis U of all outputs, one V of all inputs, and each module's core UᵀΔW V, no ΔW being formed."""
+    turned = [LoraModule(module.lora_B.T, module.lora_A.T, module.scale) for module in modules]
+    outputs, inputs = output_basis(modules).vectors, output_basis(turned).vectors
+    folded = [module.folded() for module in modules]
+    return outputs, inputs, [(outputs.T @ part.lora_B) @ (part.lora_A @ inputs) for part in folded]
 
 
 def ties_of(
@@ -258,7 +251,6 @@ def tucker(
     targets: Sequence[Float[Tensor, "row column"]], components: int
 ) -> tuple[Float[Tensor, "row component"], Float[Tensor, "column direction"]]:
     """The two bases of at most ``components`` that capture most of the energy of all targets."""
-    left = leading(list(targets), components)
     right = leading([target.T for target in targets], components)
     captured = 0.0
     for _ in range(SWEEPS):

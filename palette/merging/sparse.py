@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -133,7 +132,8 @@ def disjoint(
 ) -> Float[Tensor, "row d_in"]:
     """The disjoint merge of one tile of each task vector, which it overwrites.
 
-    An entry that agrees is positive once multiplied by the elected sign.
+    The elected sign is that of the sum of the votes, 0 where they cancel; an entry that agrees is positive
+    once multiplied by it.
     """
     merged, divisor = torch.zeros_like(tiles[0]), torch.zeros_like(tiles[0])
     factors = [1.0 if elect == "after" else weight for weight in weights]
@@ -141,7 +141,7 @@ def disjoint(
         for weight, tile in zip(weights, tiles, strict=True):
             if weight != 1:
                 tile.mul_(weight)
-    sign = elected(tiles) if elect != "none" else None
+    sign = sum(tiles[1:], tiles[0]).sign() if elect != "none" else None
     for weight, factor, vote in zip(weights, factors, tiles, strict=True):
         if sign is not None:
             vote.mul_(sign).clamp_(min=0.0)
@@ -155,14 +155,6 @@ def disjoint(
     if divide == "count":
         return merged.div_(divisor.clamp_(min=1))
     return merged.div_(divisor.masked_fill_(divisor.abs() < NEGLIGIBLE, 1.0))
-
-
-def elected(votes: Sequence[Float[Tensor, "row d_in"]]) -> Float[Tensor, "row d_in"]:
-    """The sign of the sum of the votes, entry by entry; 0 where they cancel."""
-    total = votes[0].clone()
-    for vote in votes[1:]:
-        total += vote
-    return total.sign_()
 
 
 def kth_largest(parts: Sequence[Tiled], count: int) -> float:
@@ -231,23 +223,15 @@ def between(part: Tiled, density: float, gamma: float) -> Tiled:
     return mapped(part, lambda tile, _: torch.where(tile.abs() < bound, tile, 0.0))
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A random number of 32 bits for every entry of one adapter's module."""
-
-    seed: int
-    key: str
-    name: str
-
-    def rows(self, start: int, stop: int, d_in: int) -> NDArray[np.uint32]:
-        """The numbers of these rows, uniform in [0, 2³²)."""
-        digest = hashlib.sha256(f"{self.seed}\0{self.key}\0{self.name}".encode()).digest()
-        blocks = -(-d_in // BLOCK)
-        generator = np.random.Philox(
-            key=np.frombuffer(digest[:16], dtype="<u8"), counter=np.array([start * blocks, 0, 0, 0])
-        )
-        words = generator.random_raw((stop - start) * blocks * BLOCK // 2).astype("<u8", copy=False)
-        return words.view("<u4").reshape(stop - start, blocks * BLOCK)[:, :d_in]
+def random_words(place: str, start: int, stop: int, d_in: int) -> NDArray[np.uint32]:
+    """Numbers uniform in [0, 2³²) for these rows; ``place`` says of which seed, adapter and module."""
+    digest = hashlib.sha256(place.encode()).digest()
+    blocks = -(-d_in // BLOCK)
+    generator = np.random.Philox(
+        key=np.frombuffer(digest[:16], dtype="<u8"), counter=np.array([start * blocks, 0, 0, 0])
+    )
+    words = generator.random_raw((stop - start) * blocks * BLOCK // 2).astype("<u8", copy=False)
+    return words.view("<u4").reshape(stop - start, blocks * BLOCK)[:, :d_in]
 
 
 def thinned(group: Group, seed: int, density: float, chance: Chance, rescale: str) -> list[Tiled]:
@@ -256,24 +240,24 @@ def thinned(group: Group, seed: int, density: float, chance: Chance, rescale: st
     if density == 1:
         return vectors
     keys = group.keys or [str(place) for place in range(len(vectors))]
-    draws = [Draw(seed, key, group.name) for key in keys]
-    return [dropped(vector, draw, chance, rescale) for vector, draw in zip(vectors, draws, strict=True)]
+    places = [f"{seed}\0{key}\0{group.name}" for key in keys]
+    return [dropped(vector, place, chance, rescale) for vector, place in zip(vectors, places, strict=True)]
 
 
-def dropped(vector: Tiled, draw: Draw, chance: Chance, rescale: str) -> Tiled:
-    """The entries kept by the draw, each with its ``chance``, scaled to make up for the others.
+def dropped(vector: Tiled, place: str, chance: Chance, rescale: str) -> Tiled:
+    """The entries kept by the draw of a place, each with its ``chance``, scaled to make up for the others.
 
     ``rescale`` is l1 (the L1 norm of the whole module is restored), none, or else each kept entry is
     divided by its chance, which keeps the expectation.
     """
 
     def thin(tile: Tensor, start: int) -> Tensor:
-        share, numbers = chance(tile), draw.rows(start, start + len(tile), vector.shape[1])
-        if isinstance(share, float):
-            tile = tile * torch.from_numpy(numbers < min(WORDS - 1, round(share * WORDS)))
-            return tile if rescale in ("l1", "none") else tile.div_(share)
-        tile = tile * torch.from_numpy(numbers < share * WORDS)
-        return tile if rescale in ("l1", "none") else tile.div_(torch.from_numpy(share))
+        share, numbers = chance(tile), random_words(place, start, start + len(tile), vector.shape[1])
+        bound = min(WORDS - 1, round(share * WORDS)) if isinstance(share, float) else share * WORDS
+        tile = tile * torch.from_numpy(numbers < bound)
+        if rescale in ("l1", "none"):
+            return tile
+        return tile.div_(share if isinstance(share, float) else torch.from_numpy(share))
 
     masked = mapped(vector, thin)
     if rescale != "l1":

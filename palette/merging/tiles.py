@@ -56,14 +56,7 @@ class Tiled:
     def transposed(self) -> Tiled:
         """The matrix as [d_in, d_out], for a weight that lies so; it is held whole."""
         whole = self.dense().T.contiguous()
-        return Tiled(
-            (self.shape[1], self.shape[0]), self.dtype, lambda start, stop: whole[start:stop].clone()
-        )
-
-
-def tiled(merged: LoraModule | Tiled) -> Tiled:
-    """A method's result as tiles, whichever of both it is."""
-    return task_vector(merged) if isinstance(merged, LoraModule) else merged
+        return Tiled(self.shape[::-1], self.dtype, lambda start, stop: whole[start:stop].clone())
 
 
 def task_vector(module: LoraModule) -> Tiled:

@@ -13,7 +13,8 @@ import torch
 from pydantic import BaseModel
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.header import DTYPES, Entry, Header, read_stored
+from palette.adapters.header import DTYPES, Header, read_stored
+from palette.adapters.lora import LoraModule
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
 from palette.errors import AdapterError
 from palette.files import atomic, claim, framed, read_json, require_free, write_json
@@ -22,7 +23,7 @@ from palette.merging.combining import MergePlan, Retention, merged_modules, sing
 from palette.merging.inputs import default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
-from palette.merging.tiles import Tiled, tiled
+from palette.merging.tiles import Tiled, task_vector
 from palette.progress import Progress, silent
 
 RECORD = "merge.json"
@@ -172,7 +173,8 @@ def write_into(
 
         def delta_of(name: str) -> Tiled:
             advance(1)
-            delta = tiled(merged(name)[1])
+            _, result = merged(name)
+            delta = task_vector(result) if isinstance(result, LoraModule) else result
             return delta.transposed() if weights.transposed(name) else delta
 
         for header in weights.shards:
@@ -198,7 +200,10 @@ def write_shard(
 ) -> None:
     """Writes a shard with its tensors in the order of the original; ``changed`` are modules by tensor."""
     ordered = sorted(header.entries, key=lambda name: header.entries[name].start)
-    stored = {name: stored_as(header.entries[name], dtype) for name in ordered}
+    stored = {name: header.entries[name].dtype for name in ordered}
+    if dtype is not None:
+        asked = STORED[getattr(torch, dtype)]
+        stored = {name: asked if own in DTYPES else own for name, own in stored.items()}
     if dtype is None:
         copy_range(header.path, stream, 0, header.entries[ordered[0]].start)
     else:
@@ -223,11 +228,6 @@ def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:
         left = end - start
         while left:
             left -= stream.write(original.read(min(left, BLOCK)))
-
-
-def stored_as(entry: Entry, dtype: str | None) -> str:
-    """The type in which a tensor is written: its own, or in floating point the one asked for."""
-    return entry.dtype if dtype is None or entry.dtype not in DTYPES else STORED[getattr(torch, dtype)]
 
 
 def header_like(header: Header, ordered: list[str], stored: Mapping[str, str]) -> bytes:
