@@ -43,8 +43,8 @@ def merge(
     assigned = [*[f"merge.options.{text}" for text in option or []], *call.overrides]
     settings = merge_settings(adapters, given, assigned)
     # What needs a model's libraries comes after the mistakes that can be told without them.
+    from palette.merging.writing import merge_into
     from palette.stages.merge import merge as merge_adapters
-    from palette.stages.merge import merge_into
 
     if into is not None:
         call.result(merge_into(settings, into, call.output, call.progress), "fusion")

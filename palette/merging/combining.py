@@ -47,6 +47,8 @@ class MergePlan:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     rank: int | None = None
     share: float = 1.0
+    dtype: str = "float32"
+    """The precision in which it is written."""
 
     @cached_property
     def row(self) -> MergeMethod:
@@ -95,15 +97,15 @@ class MergePlan:
         """The domains that the inputs authorise, sorted."""
         return sorted({domain for member in self.inputs for domain in member.adapter.domains})
 
-    def recipe(self, dtype: str = "float32") -> dict[str, Any]:
-        """What decides the bytes of the result, in canonical order; ``dtype`` is what it is written in."""
+    def recipe(self) -> dict[str, Any]:
+        """What decides the bytes of the result, in canonical order."""
         recipe: dict[str, Any] = {"method": self.method, "options": self.settled}
         if self.rank is not None:
             recipe["rank"] = self.rank
         if self.share < 1:
             recipe["energy"] = self.share
         recipe["parents"] = [member.identity for member in self.ordered]
-        return recipe if dtype == "float32" else {**recipe, "dtype": dtype}
+        return recipe if self.dtype == "float32" else {**recipe, "dtype": self.dtype}
 
     def merger(self) -> Callable[[str], tuple[Group, LoraModule | Tiled]]:
         """What gives the group of a module, and its merged ΔW at the rank that the method gives it.
@@ -256,8 +258,6 @@ def in_order(
                 waiting.append(pool.submit(function, item))
                 if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

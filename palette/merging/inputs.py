@@ -78,11 +78,6 @@ class Group:
     surveyed: Sequence[float] | None = None
     moments: Sequence[Float[Tensor, "d_in d_in"]] | None = None
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of every ΔW: (d_out, d_in)."""
-        return self.modules[0].shape
-
 
 def open_inputs(sources: Sequence[MergeSource], weights: BackboneWeights | None = None) -> list[MergeInput]:
     """The adapters themselves, in the order given; their modules are read when they are asked for.

@@ -18,7 +18,7 @@ from palette.adapters.lora import LoraModule
 from palette.errors import RecipeError
 from palette.merging.inputs import Group
 from palette.merging.sparse import consensus, largest
-from palette.merging.tiles import Tiled
+from palette.merging.tiles import tiled
 from palette.shapes import Float, Tensor
 
 SWEEPS = 20
@@ -34,7 +34,7 @@ def weighted_sum(group: Group) -> LoraModule:
     return concatenate(group.modules, group.weights)
 
 
-def knots(group: Group, *, values: str, density: float, elect: str, divide: str) -> LoraModule:
+def knots(group: Group, *, values: str, density: float, **vote: str) -> LoraModule:
     """The merge of aligned task vectors, as factors (arXiv 2410.19735, section 4).
 
         [ΔW₁ | … | ΔW_N] = U Σ [V₁ | … | V_N]ᵀ,   ΔW = U Σ merge(V₁ᵀ, …, V_Nᵀ)
@@ -47,13 +47,13 @@ def knots(group: Group, *, values: str, density: float, elect: str, divide: str)
     aligned = [outputs_in(basis.vectors, module) for module in group.modules]
     if values == "after":
         aligned = [matrix / basis.values[:, None] for matrix in aligned]
-    merged = ties_of(aligned, group.weights, density, elect=elect, divide=divide)
+    merged = ties_of(aligned, group.weights, density, **vote)
     if values == "after":
         merged = merged * basis.values[:, None]
     return LoraModule(merged, basis.vectors)
 
 
-def core_space(group: Group, *, density: float, elect: str, divide: str) -> LoraModule:
+def core_space(group: Group, *, density: float, **vote: str) -> LoraModule:
     """The merge of cores between the bases that all adapters share (arXiv 2509.17786, section 4).
 
         M_i = U_Bᵀ ΔW_i V_A,   ΔW = U_B merge(M₁, …, M_N) V_Aᵀ
@@ -63,12 +63,12 @@ def core_space(group: Group, *, density: float, elect: str, divide: str) -> Lora
     were trained; here they are those of the stacked ΔW, so that rotated factors change nothing.
     """
     outputs, inputs, cores = shared_cores(group.modules)
-    merged = ties_of(cores, group.weights, density, elect=elect, divide=divide)
+    merged = ties_of(cores, group.weights, density, **vote)
     return LoraModule(merged @ inputs.T, outputs)
 
 
 def compress_then_merge(
-    group: Group, *, components: int, beta: float, density: float, elect: str, divide: str
+    group: Group, *, components: int, beta: float, density: float, **vote: str
 ) -> LoraModule:
     """The merge of r × r coordinates in shared subspaces, at rank r by construction (arXiv 2606.03723).
 
@@ -88,7 +88,7 @@ def compress_then_merge(
     ]
     left, right = tucker(targets, components)
     coordinates = [left.T @ core @ right for core in cores]
-    merged = ties_of(coordinates, group.weights, density, elect=elect, divide=divide)
+    merged = ties_of(coordinates, group.weights, density, **vote)
     return LoraModule(merged @ (inputs @ right).T, outputs @ left)
 
 
@@ -100,7 +100,7 @@ def tsv(group: Group) -> LoraModule:
     Of each of N tasks the first min(d_out, d_in) / N components are taken. polar(X) = X (XᵀX)^(−1/2)
     is the orthonormal matrix nearest to X (Procrustes); directions that tasks share count once.
     """
-    most = max(1, min(group.shape) // len(group.modules))
+    most = max(1, min(group.modules[0].shape) // len(group.modules))
     spectra = [spectrum_of_factors(module) for module in group.modules]
     kept = [min(spectrum.rank, most) for spectrum in spectra]
     parts = list(zip(group.weights, spectra, kept, strict=True))
@@ -238,12 +238,7 @@ def ties_of(
     coordinates: Sequence[Float[Tensor, "row column"]], weights: Sequence[float], density: float, **vote: str
 ) -> Float[Tensor, "row column"]:
     """TIES of coordinates: each trimmed to its ``density`` share, then the consensus of signs."""
-
-    def tiles(matrix: Tensor) -> Tiled:
-        height, width = matrix.shape
-        return Tiled((height, width), matrix.dtype, lambda start, stop: matrix[start:stop].clone())
-
-    parts = [largest(tiles(matrix), density) for matrix in coordinates]
+    parts = [largest(tiled(matrix), density) for matrix in coordinates]
     return consensus(parts, weights, **vote).dense()
 
 

@@ -33,7 +33,7 @@ Chance = Callable[[Tensor], float | NDArray[np.float64]]
 """The probability that an entry is kept: one for all entries of a tile, or one each."""
 
 
-def ties(group: Group, *, density: float, trim: str, elect: str = "none", divide: str = "none") -> Tiled:
+def ties(group: Group, *, density: float, trim: str, **vote: str) -> Tiled:
     """The disjoint mean of trimmed, weighted task vectors, in tiles (arXiv 2306.01708, section 4).
 
     With τᵢ = ΔWᵢ and keepᵢ the ``density`` share of its entries of largest magnitude:
@@ -50,10 +50,10 @@ def ties(group: Group, *, density: float, trim: str, elect: str = "none", divide
         trimmed = [largest(vector, density) for vector in vectors]
     else:
         trimmed = [above(vector, edge) for vector, edge in zip(vectors, group.surveyed, strict=True)]
-    return consensus(trimmed, group.weights, elect, divide)
+    return consensus(trimmed, group.weights, **vote)
 
 
-def breadcrumbs(group: Group, *, density: float, gamma: float, elect: str, divide: str) -> Tiled:
+def breadcrumbs(group: Group, *, density: float, gamma: float, **vote: str) -> Tiled:
     """The weighted sum of task vectors without their largest and smallest entries (arXiv 2312.06795).
 
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ,   mᵢ = 0 for the ``gamma`` share of largest magnitude and for the smallest
@@ -63,12 +63,10 @@ def breadcrumbs(group: Group, *, density: float, gamma: float, elect: str, divid
     and ``divide`` put a sign consensus in place of the sum.
     """
     parts = [between(task_vector(module), density, gamma) for module in group.modules]
-    return consensus(parts, group.weights, elect, divide)
+    return consensus(parts, group.weights, **vote)
 
 
-def dare(
-    group: Group, *, density: float, rescale: str, seed: int, elect: str = "none", divide: str = "none"
-) -> Tiled:
+def dare(group: Group, *, density: float, rescale: str, seed: int, **vote: str) -> Tiled:
     """The weighted sum, or sign consensus, of randomly thinned task vectors (arXiv 2311.03099, section 3).
 
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ / density,   mᵢ ~ Bernoulli(density), entry by entry
@@ -77,7 +75,7 @@ def dare(
     mergekit does. With ``elect`` and ``divide`` DARE takes the place of trimming in TIES; see
     ``consensus``. A mask belongs to the seed, the adapter's key and the module.
     """
-    return consensus(thinned(group, seed, density, lambda _: density, rescale), group.weights, elect, divide)
+    return consensus(thinned(group, seed, density, lambda _: density, rescale), group.weights, **vote)
 
 
 def della(group: Group, *, density: float, epsilon: float, rescale: str, seed: int, **vote: str) -> Tiled:
@@ -109,7 +107,9 @@ def survey(modules: Mapping[str, LoraModule], *, density: float, trim: str, **_:
     return threshold([task_vector(modules[name]) for name in sorted(modules)], density)
 
 
-def consensus(parts: Sequence[Tiled], weights: Sequence[float], elect: str, divide: str) -> Tiled:
+def consensus(
+    parts: Sequence[Tiled], weights: Sequence[float], elect: str = "none", divide: str = "none"
+) -> Tiled:
     """The disjoint merge of sparse task vectors τ̂ᵢ (arXiv 2306.01708, section 4).
 
         γ = sgn(Σᵢ vᵢ),   τ = Σ_{i: vᵢ γ > 0} wᵢ τ̂ᵢ / divisor,   entry by entry

@@ -16,14 +16,14 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.header import DTYPES, Header, read_stored
 from palette.adapters.lora import LoraModule
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
-from palette.errors import AdapterError
+from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, claim, framed, read_json, require_free, write_json
 from palette.fingerprints import canonical
 from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
 from palette.merging.inputs import default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
-from palette.merging.tiles import Tiled, task_vector
+from palette.merging.tiles import Tiled, task_vector, tiled
 from palette.progress import Progress, silent
 
 RECORD = "merge.json"
@@ -77,12 +77,12 @@ def merge_adapters(
     """
     plan = planned(settings, BackboneWeights(settings.backbone) if settings.backbone else None)
     folder = output or default_output(plan.inputs)
-    require_free(folder, {"stage": "merge", **plan.recipe(settings.dtype)})
-    retention, digest, rank = write(plan, folder, settings.dtype, progress)
+    require_free(folder, {"stage": "merge", **plan.recipe()})
+    retention, digest, rank = write(plan, folder, progress)
     lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
     record = {
         "format": FORMAT,
-        **plan.recipe(settings.dtype),
+        **plan.recipe(),
         "versions": VERSIONS,
         "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
     }
@@ -115,14 +115,12 @@ def planned(settings: MergeSettings, weights: BackboneWeights | None = None) -> 
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
     """
     inputs, options = open_inputs(settings.sources, weights), settings.method_options
-    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy)
+    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy, settings.dtype)
     _ = plan.backbone
     return plan
 
 
-def write(
-    plan: MergePlan, folder: Path, dtype: str, progress: Progress = silent
-) -> tuple[Retention, str, int]:
+def write(plan: MergePlan, folder: Path, progress: Progress = silent) -> tuple[Retention, str, int]:
     """What the merge kept, its digest, and the rank at which it was written to ``folder``.
 
     Nothing is written there before the last module is merged.
@@ -134,33 +132,41 @@ def write(
     retention = Retention()
     with (
         progress("merge", len(plan.names)) as advance,
-        adapter_writer(folder, plan.backbone, getattr(torch, dtype)) as writer,
+        adapter_writer(folder, plan.backbone, getattr(torch, plan.dtype)) as writer,
     ):
         for merged in merged_modules(plan, canonical=True):
             writer.add(merged.name, merged.truncation.module)
             retention.note(merged)
             served_rank(retention.rank)
             advance(1)
-        recipe = plan.recipe(dtype)
-        claim(folder, {"stage": "merge", **recipe})
-        card = {**recipe, **retention.parting(), "domains": plan.domains, "versions": VERSIONS}
+        claim(folder, {"stage": "merge", **plan.recipe()})
+        card = {**plan.recipe(), **retention.parting(), "domains": plan.domains, "versions": VERSIONS}
         rank = writer.finish({**card, "retained_energy": retention.retained_energy})
     return retention, writer.digest, rank
 
 
-def write_into(
-    plan: MergePlan, weights: BackboneWeights, output: Path, dtype: str | None, progress: Progress = silent
+def merge_into(
+    settings: MergeSettings, backbone: Path, output: Path | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """What was written to ``output``: the backbone's folder with the merge in its weights.
+    """What was written to ``output``: the backbone's local folder with the merge in its weights.
 
-    W + ΔW is added in float32 and rounded once, to the type that W has or to ``dtype``; ΔW is never
-    cut to a rank. Every other tensor and file is the original's, byte for byte. Of another ``dtype``
-    every tensor in floating point is rounded to it, and the configuration and the index say so.
+    W + ΔW is added in float32 and rounded once, to the type that W has or to the ``dtype`` that is
+    set; ΔW is never cut to a rank. Every other tensor and file is the original's, byte for byte. Of
+    another ``dtype`` every tensor in floating point is rounded to it, and the configuration and the
+    index say so.
 
     Raises:
-        AdapterError: if the folder is no model in safetensors, or does not have every module.
+        RecipeError: if the settings do not fit the adapters, or no output folder is given.
+        AdapterError: if an adapter cannot be read, or the folder is no model in safetensors that has
+            every module.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
+    if output is None:
+        law = "a merge into weights writes a whole model"
+        raise RecipeError(law, got="no folder", remedy="give --output")
+    weights = BackboneWeights(backbone)
+    plan = planned(settings, weights)
+    dtype = settings.dtype if "dtype" in settings.model_fields_set else None
     if plan.rank is not None or plan.share < 1:
         raise AdapterError("a merge into weights keeps all of ΔW", got="a rank or a share of its energy")
     for name in plan.names:
@@ -175,7 +181,7 @@ def write_into(
             advance(1)
             _, result = merged(name)
             delta = task_vector(result) if isinstance(result, LoraModule) else result
-            return delta.transposed() if weights.transposed(name) else delta
+            return tiled(delta.dense().T.contiguous()) if weights.transposed(name) else delta
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:

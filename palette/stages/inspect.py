@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from palette.adapters import factorisation
 from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
@@ -131,18 +133,15 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     size = 1.2 + 0.62 * len(labels)
     figure, axes = pyplot.subplots(1, len(MEASURES), figsize=(len(MEASURES) * size + 1, size + 1.4))
     for axis, (key, (_, title, low)) in zip(axes, MEASURES.items(), strict=True):
-        rows = [[float("nan") if value is None else value for value in row] for row in result[key]]
-        axis.imshow(rows, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
+        values = np.array(result[key], dtype=float)
+        axis.imshow(values, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
         axis.set_title(title, fontsize=10)
         axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
         axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [""] * len(labels), fontsize=8)
-        for i, row in enumerate(result[key]):
-            for j, value in enumerate(row):
-                dark = value is not None and (abs(value) > 0.6 if low < 0 else value > 0.6)
-                text = "–" if value is None else f"{value:.2f}"
-                axis.text(
-                    j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
-                )
+        for (i, j), value in np.ndenumerate(values):
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            colour = "white" if abs(value) > 0.6 else "black"
+            axis.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     figure.tight_layout()
     with atomic(path) as staged:
         figure.savefig(

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
@@ -27,7 +26,7 @@ from palette.judging.rules import RuleJudge
 from palette.merging.combining import combine
 from palette.merging.inputs import MergeInput
 from palette.merging.settings import MergeSettings, merge_settings
-from palette.merging.writing import MergeReport, merge_adapters, planned, write_into
+from palette.merging.writing import MergeReport, merge_adapters
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT
@@ -97,24 +96,6 @@ def merge(
     return report.model_copy(
         update={"gate": measured.gate.model_dump(mode="json"), "report": str(folder / REPORT)}
     )
-
-
-def merge_into(
-    settings: MergeSettings, backbone: Path, output: Path | None = None, progress: Progress = silent
-) -> dict[str, Any]:
-    """What was written: the merge in the weights of the backbone in a local folder.
-
-    Raises:
-        RecipeError: if the settings do not fit the adapters, or no output folder is given.
-        AdapterError: if an adapter cannot be read, or does not fit the backbone.
-        OutputError: if the output folder belongs to something else, or cannot be written.
-    """
-    if output is None:
-        law = "a merge into weights writes a whole model"
-        raise RecipeError(law, got="no folder", remedy="give --output")
-    weights = BackboneWeights(backbone)
-    dtype = settings.dtype if "dtype" in settings.model_fields_set else None
-    return write_into(planned(settings, weights), weights, output, dtype, progress)
 
 
 def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:

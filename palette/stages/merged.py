@@ -49,10 +49,11 @@ def reproduce(
         )
         for member in card["parents"]
     ]
-    plan = MergePlan(inputs, card["method"], card["options"], card.get("rank"), card.get("energy", 1.0))
+    kept = card.get("rank"), card.get("energy", 1.0), str(card.get("dtype", "float32"))
+    plan = MergePlan(inputs, card["method"], card["options"], *kept)
     with TemporaryDirectory() as temporary:
         folder = output or Path(temporary) / "again"
-        write(plan, folder, str(card.get("dtype", "float32")), progress)
+        write(plan, folder, progress)
         same = filecmp.cmp(weights, folder / WEIGHTS, shallow=False)
     if not same:
         made, wrote = (
