@@ -40,10 +40,9 @@ def ties(group: Group, *, density: float, trim: str, **vote: str) -> Tiled:
 
         τ̂ᵢ = keepᵢ ∘ τᵢ,   γ = sgn(Σᵢ wᵢ τ̂ᵢ),   τ = mean of the wᵢ τ̂ᵢ whose sign is γ, entry by entry
 
-    Implementations differ in three choices. ``trim``: over the whole adapter, as the paper does (the
-    survey finds its threshold), or tensor by tensor, as PEFT and mergekit do. ``elect`` and
-    ``divide``: see ``consensus``; without them it is magnitude pruning, τ = Σᵢ wᵢ τ̂ᵢ (arXiv
-    1506.02626). Where masses cancel exactly, nothing is elected.
+    ``trim`` is over the whole adapter, as in the paper (the survey finds its threshold), or tensor by
+    tensor, as in PEFT and mergekit. Without a vote, see ``consensus``, it is magnitude pruning,
+    τ = Σᵢ wᵢ τ̂ᵢ (arXiv 1506.02626).
     """
     vectors = [task_vector(module) for module in group.modules]
     if density == 1 or group.surveyed is None:
@@ -59,8 +58,7 @@ def breadcrumbs(group: Group, *, density: float, gamma: float, **vote: str) -> T
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ,   mᵢ = 0 for the ``gamma`` share of largest magnitude and for the smallest
 
     The smallest entries fall until the ``density`` share is left; if ``gamma`` takes more than
-    1 − density, fewer of the largest do. Each tensor is masked by itself, as in the paper. ``elect``
-    and ``divide`` put a sign consensus in place of the sum.
+    1 − density, fewer of the largest do. Each tensor is masked by itself, as in the paper.
     """
     parts = [between(task_vector(module), density, gamma) for module in group.modules]
     return consensus(parts, group.weights, **vote)
@@ -72,8 +70,7 @@ def dare(group: Group, *, density: float, rescale: str, seed: int, **vote: str) 
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ / density,   mᵢ ~ Bernoulli(density), entry by entry
 
     The expectation is the weighted sum. ``rescale`` l1 restores each module's L1 norm instead, as
-    mergekit does. With ``elect`` and ``divide`` DARE takes the place of trimming in TIES; see
-    ``consensus``. A mask belongs to the seed, the adapter's key and the module.
+    mergekit does. With a vote, see ``consensus``, DARE takes the place of trimming in TIES.
     """
     return consensus(thinned(group, seed, density, lambda _: density, rescale), group.weights, **vote)
 
@@ -84,8 +81,7 @@ def della(group: Group, *, density: float, epsilon: float, rescale: str, seed: i
         qᵢ = density + epsilon (2 rankᵢ / (d_in − 1) − 1),   τ̂ᵢ = mᵢ ∘ ΔWᵢ / qᵢ,   mᵢ ~ Bernoulli(qᵢ)
 
     rank 0 is the smallest magnitude of a row, so that qᵢ, the chance of an entry to be kept, runs from
-    density − epsilon to density + epsilon. Then signs are elected and the agreeing entries fused; see
-    ``consensus``, which takes ``elect`` and ``divide``.
+    density − epsilon to density + epsilon. Then the agreeing entries are fused; see ``consensus``.
 
     Raises:
         RecipeError: if a chance would not lie in (0, 1].
