@@ -23,13 +23,13 @@ from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.settings import METHODS
 from palette.internalise.task import TrainingTask
 from palette.judging.rules import RuleJudge, correct
-from palette.merging.weight_search import search_weights
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
 from palette.search.choice import read_front
 from palette.search.collected import read_collected
+from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 
 BESIDE = "distil beside"

@@ -43,8 +43,8 @@ def merge(
     assigned = [*[f"merge.options.{text}" for text in option or []], *call.overrides]
     settings = merge_settings(adapters, given, assigned)
     # What needs a model's libraries comes after the mistakes that can be told without them.
+    from palette.merging.writing import merge_into
     from palette.stages.merge import merge as merge_adapters
-    from palette.stages.merge import merge_into
 
     if into is not None:
         call.result(merge_into(settings, into, call.output, call.progress), "fusion")
@@ -77,7 +77,7 @@ def reproduce(
     backbone: Backbone = None,
 ) -> None:
     """Make a merge again from what its header says, and compare it byte by byte."""
-    from palette.stages.reproduce import reproduce as reproduce_merge
+    from palette.stages.merged import reproduce as reproduce_merge
 
     result = reproduce_merge(adapter, sources or [], call.output, backbone, call.progress)
     call.result(result, "reproduction")
@@ -91,7 +91,7 @@ def unmerge(
     rest: Annotated[bool, typer.Option("--rest", help="write the sum of all the others instead")] = False,
 ) -> None:
     """Give back one adapter of an exact sum, or the sum without it."""
-    from palette.stages.unmerge import unmerge as unmerge_member
+    from palette.stages.merged import unmerge as unmerge_member
 
     call.result(unmerge_member(adapter, member, call.output, rest=rest), "unmerge")
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ import torch
 from palette.adapters.factorisation import Truncation
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.errors import AdapterError
-from palette.merging.inputs import Group, MergeInput, common_backbone, group_of
+from palette.merging.inputs import Group, MergeInput, group_of
 from palette.merging.methods import MergeMethod, OptionValue, merge_method
 from palette.merging.tiles import Tiled, factors
 
@@ -46,6 +47,8 @@ class MergePlan:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     rank: int | None = None
     share: float = 1.0
+    dtype: str = "float32"
+    """The precision in which it is written."""
 
     @cached_property
     def row(self) -> MergeMethod:
@@ -64,8 +67,25 @@ class MergePlan:
 
     @cached_property
     def backbone(self) -> BackboneIdentity:
-        """The one backbone of all inputs; see ``common_backbone``."""
-        return common_backbone(self.inputs)
+        """The one backbone that all inputs were made for, with its fingerprint if all of them state it.
+
+        Raises:
+            AdapterError: if there are no inputs, or two were made for different backbones.
+        """
+        if not self.inputs:
+            raise AdapterError("a merge must have at least one adapter", got=0)
+        for first, second in combinations(self.inputs, 2):
+            one, other = first.adapter.backbone, second.adapter.backbone
+            if not one.agrees(other):
+                raise AdapterError(
+                    "adapters to merge must be made for one backbone",
+                    got=f"{one} in {first.label} and {other} in {second.label}",
+                    remedy="train them on the same backbone",
+                )
+        identities = [member.adapter.backbone for member in self.inputs]
+        name = min((identity.name for identity in identities if identity.name), default=None)
+        verified = all(identity.fingerprint for identity in identities)
+        return BackboneIdentity(name, identities[0].fingerprint if verified else None)
 
     @cached_property
     def names(self) -> list[str]:
@@ -77,15 +97,15 @@ class MergePlan:
         """The domains that the inputs authorise, sorted."""
         return sorted({domain for member in self.inputs for domain in member.adapter.domains})
 
-    def recipe(self, dtype: str = "float32") -> dict[str, Any]:
-        """What decides the bytes of the result, in canonical order; ``dtype`` is what it is written in."""
+    def recipe(self) -> dict[str, Any]:
+        """What decides the bytes of the result, in canonical order."""
         recipe: dict[str, Any] = {"method": self.method, "options": self.settled}
         if self.rank is not None:
             recipe["rank"] = self.rank
         if self.share < 1:
             recipe["energy"] = self.share
         recipe["parents"] = [member.identity for member in self.ordered]
-        return recipe if dtype == "float32" else {**recipe, "dtype": dtype}
+        return recipe if self.dtype == "float32" else {**recipe, "dtype": self.dtype}
 
     def merger(self) -> Callable[[str], tuple[Group, LoraModule | Tiled]]:
         """What gives the group of a module, and its merged ΔW at the rank that the method gives it.
@@ -238,8 +258,6 @@ def in_order(
                 waiting.append(pool.submit(function, item))
                 if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import open_adapter
 from palette.adapters.header import StoredTensors, read_header
-from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.lora import Adapter, LoraModule
 from palette.errors import AdapterError
 from palette.merging.settings import MergeSource
 from palette.shapes import Float, Tensor
@@ -39,29 +38,27 @@ class MergeInput:
     @cached_property
     def names(self) -> frozenset[str]:
         """The names of the modules that are taken."""
-        excluded = [glob[1:] for glob in self.globs if glob.startswith("!")]
+        names = list(self.adapter.modules)
         included = [glob for glob in self.globs if not glob.startswith("!")] or ["*"]
-        return frozenset(
-            name
-            for name in self.adapter.modules
-            if any(fnmatchcase(name, glob) for glob in included)
-            and not any(fnmatchcase(name, glob) for glob in excluded)
+        excluded = [glob[1:] for glob in self.globs if glob.startswith("!")]
+        taken, barred = (
+            {name for glob in globs for name in fnmatch.filter(names, glob)} for globs in (included, excluded)
         )
+        return frozenset(taken - barred)
 
     @property
     def modules(self) -> dict[str, LoraModule]:
-        """The modules that are taken, in the order of their names; all of them are read."""
-        return {name: self.adapter.modules[name] for name in sorted(self.names)}
+        """The modules that are taken; all of them are read."""
+        return {name: self.adapter.modules[name] for name in self.names}
 
     @property
     def identity(self) -> dict[str, Any]:
         """What of this input decides the bytes of a merge, and which domains it brings."""
-        taken = {"modules": list(self.globs)} if self.globs else {}
         return {
             "digest": self.adapter.digest,
             "weight": float(self.weight),
             "domains": list(self.adapter.domains),
-            **taken,
+            **({"modules": list(self.globs)} if self.globs else {}),
         }
 
 
@@ -80,11 +77,6 @@ class Group:
     keys: Sequence[str] = ()
     surveyed: Sequence[float] | None = None
     moments: Sequence[Float[Tensor, "d_in d_in"]] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of every ΔW: (d_out, d_in)."""
-        return self.modules[0].shape
 
 
 def open_inputs(sources: Sequence[MergeSource], weights: BackboneWeights | None = None) -> list[MergeInput]:
@@ -127,39 +119,13 @@ def open_inputs(sources: Sequence[MergeSource], weights: BackboneWeights | None 
     return inputs
 
 
-def common_backbone(inputs: Sequence[MergeInput]) -> BackboneIdentity:
-    """The backbone that all inputs were made for, with its fingerprint if all of them state it.
-
-    Raises:
-        AdapterError: if there are no inputs, or two were made for different backbones.
-    """
-    if not inputs:
-        raise AdapterError("a merge must have at least one adapter", got=0)
-    for first, second in combinations(inputs, 2):
-        one, other = first.adapter.backbone, second.adapter.backbone
-        if not one.agrees(other):
-            raise AdapterError(
-                "adapters to merge must be made for one backbone",
-                got=f"{one} in {first.label} and {other} in {second.label}",
-                remedy="train them on the same backbone",
-            )
-    identities = [member.adapter.backbone for member in inputs]
-    names = sorted({identity.name for identity in identities if identity.name})
-    verified = all(identity.fingerprint for identity in identities)
-    fingerprint = identities[0].fingerprint if verified else None
-    return BackboneIdentity(names[0] if names else None, fingerprint)
-
-
 def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], name: str) -> Group:
     """One module of the inputs that have it, and of each what was surveyed in it.
 
     Raises:
         AdapterError: if they disagree about its shape.
     """
-    found = [
-        (member, number) for member, number in zip(ordered, surveyed, strict=True) if name in member.names
-    ]
-    present = [member for member, _ in found]
+    present = [member for member in ordered if name in member.names]
     modules = [member.adapter.modules[name] for member in present]
     for member, module in zip(present, modules, strict=True):
         if module.shape != modules[0].shape:
@@ -168,13 +134,15 @@ def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], na
                 got=f"{module.shape} in {member.label} and {modules[0].shape} in {present[0].label}",
                 remedy="merge adapters of one backbone",
             )
+    pairs = zip(ordered, surveyed, strict=True)
+    thresholds = [number for member, number in pairs if name in member.names and number is not None]
     moments = [member.moments[name] for member in present if member.moments and name in member.moments]
     return Group(
         modules,
         [member.weight for member in present],
         name,
         keys=[member.adapter.digest for member in present],
-        surveyed=[number for _, number in found if number is not None] or None,
+        surveyed=thresholds or None,
         moments=moments or None,
     )
 

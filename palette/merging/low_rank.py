@@ -18,7 +18,7 @@ from palette.adapters.lora import LoraModule
 from palette.errors import RecipeError
 from palette.merging.inputs import Group
 from palette.merging.sparse import consensus, largest
-from palette.merging.tiles import Tiled
+from palette.merging.tiles import tiled
 from palette.shapes import Float, Tensor
 
 SWEEPS = 20
@@ -34,7 +34,7 @@ def weighted_sum(group: Group) -> LoraModule:
     return concatenate(group.modules, group.weights)
 
 
-def knots(group: Group, *, values: str, density: float, elect: str, divide: str) -> LoraModule:
+def knots(group: Group, *, values: str, density: float, **vote: str) -> LoraModule:
     """The merge of aligned task vectors, as factors (arXiv 2410.19735, section 4).
 
         [ΔW₁ | … | ΔW_N] = U Σ [V₁ | … | V_N]ᵀ,   ΔW = U Σ merge(V₁ᵀ, …, V_Nᵀ)
@@ -47,13 +47,13 @@ def knots(group: Group, *, values: str, density: float, elect: str, divide: str)
     aligned = [outputs_in(basis.vectors, module) for module in group.modules]
     if values == "after":
         aligned = [matrix / basis.values[:, None] for matrix in aligned]
-    merged = ties_of(aligned, group.weights, density, elect=elect, divide=divide)
+    merged = ties_of(aligned, group.weights, density, **vote)
     if values == "after":
         merged = merged * basis.values[:, None]
     return LoraModule(merged, basis.vectors)
 
 
-def core_space(group: Group, *, density: float, elect: str, divide: str) -> LoraModule:
+def core_space(group: Group, *, density: float, **vote: str) -> LoraModule:
     """The merge of cores between the bases that all adapters share (arXiv 2509.17786, section 4).
 
         M_i = U_Bᵀ ΔW_i V_A,   ΔW = U_B merge(M₁, …, M_N) V_Aᵀ
@@ -62,14 +62,13 @@ def core_space(group: Group, *, density: float, elect: str, divide: str) -> Lora
     cores would be the weighted sum itself. The paper takes the bases from the stacked factors as they
     were trained; here they are those of the stacked ΔW, so that rotated factors change nothing.
     """
-    outputs, inputs = output_basis(group.modules).vectors, input_basis(group.modules).vectors
-    cores = [core_in(outputs, inputs, module) for module in group.modules]
-    merged = ties_of(cores, group.weights, density, elect=elect, divide=divide)
+    outputs, inputs, cores = shared_cores(group.modules)
+    merged = ties_of(cores, group.weights, density, **vote)
     return LoraModule(merged @ inputs.T, outputs)
 
 
 def compress_then_merge(
-    group: Group, *, components: int, beta: float, density: float, elect: str, divide: str
+    group: Group, *, components: int, beta: float, density: float, **vote: str
 ) -> LoraModule:
     """The merge of r × r coordinates in shared subspaces, at rank r by construction (arXiv 2606.03723).
 
@@ -80,8 +79,7 @@ def compress_then_merge(
     iteration), solved in the core space of the factors, which loses nothing. merge is TIES, or the
     sum with ``elect`` and ``divide`` none and density 1.
     """
-    outputs, inputs = output_basis(group.modules).vectors, input_basis(group.modules).vectors
-    cores = [core_in(outputs, inputs, module) for module in group.modules]
+    outputs, inputs, cores = shared_cores(group.modules)
     norms = [float(core.norm()) for core in cores]
     mean = math.fsum(norms) / len(norms)
     targets = [
@@ -90,7 +88,7 @@ def compress_then_merge(
     ]
     left, right = tucker(targets, components)
     coordinates = [left.T @ core @ right for core in cores]
-    merged = ties_of(coordinates, group.weights, density, elect=elect, divide=divide)
+    merged = ties_of(coordinates, group.weights, density, **vote)
     return LoraModule(merged @ (inputs @ right).T, outputs @ left)
 
 
@@ -102,7 +100,7 @@ def tsv(group: Group) -> LoraModule:
     Of each of N tasks the first min(d_out, d_in) / N components are taken. polar(X) = X (XᵀX)^(−1/2)
     is the orthonormal matrix nearest to X (Procrustes); directions that tasks share count once.
     """
-    most = max(1, min(group.shape) // len(group.modules))
+    most = max(1, min(group.modules[0].shape) // len(group.modules))
     spectra = [spectrum_of_factors(module) for module in group.modules]
     kept = [min(spectrum.rank, most) for spectrum in spectra]
     parts = list(zip(group.weights, spectra, kept, strict=True))
@@ -220,11 +218,6 @@ def output_basis(modules: Sequence[LoraModule]) -> Basis:
     return Basis(stack @ left[:, :rank], values[:rank])
 
 
-def input_basis(modules: Sequence[LoraModule]) -> Basis:
-    """The right singular vectors and the singular values of [ΔW₁; ΔW₂; …], those above rounding."""
-    return output_basis([LoraModule(one.lora_B.T, one.lora_A.T, one.scale) for one in modules])
-
-
 def outputs_in(
     basis: Float[Tensor, "d_out component"], module: LoraModule
 ) -> Float[Tensor, "component d_in"]:
@@ -233,24 +226,19 @@ def outputs_in(
     return (basis.T @ folded.lora_B) @ folded.lora_A
 
 
-def core_in(
-    outputs: Float[Tensor, "d_out component"], inputs: Float[Tensor, "d_in direction"], module: LoraModule
-) -> Float[Tensor, "component direction"]:
-    """The coordinates UᵀΔW V of a module between two bases, without forming ΔW."""
-    folded = module.folded()
-    return (outputs.T @ folded.lora_B) @ (folded.lora_A @ inputs)
+def shared_cores(modules: Sequence[LoraModule]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A basis U of all outputs, one V of all inputs, and each module's core UᵀΔW V, no ΔW being formed."""
+    turned = [LoraModule(module.lora_B.T, module.lora_A.T, module.scale) for module in modules]
+    outputs, inputs = output_basis(modules).vectors, output_basis(turned).vectors
+    folded = [module.folded() for module in modules]
+    return outputs, inputs, [(outputs.T @ part.lora_B) @ (part.lora_A @ inputs) for part in folded]
 
 
 def ties_of(
     coordinates: Sequence[Float[Tensor, "row column"]], weights: Sequence[float], density: float, **vote: str
 ) -> Float[Tensor, "row column"]:
     """TIES of coordinates: each trimmed to its ``density`` share, then the consensus of signs."""
-
-    def tiles(matrix: Tensor) -> Tiled:
-        height, width = matrix.shape
-        return Tiled((height, width), matrix.dtype, lambda start, stop: matrix[start:stop].clone())
-
-    parts = [largest(tiles(matrix), density) for matrix in coordinates]
+    parts = [largest(tiled(matrix), density) for matrix in coordinates]
     return consensus(parts, weights, **vote).dense()
 
 
@@ -258,7 +246,6 @@ def tucker(
     targets: Sequence[Float[Tensor, "row column"]], components: int
 ) -> tuple[Float[Tensor, "row component"], Float[Tensor, "column direction"]]:
     """The two bases of at most ``components`` that capture most of the energy of all targets."""
-    left = leading(list(targets), components)
     right = leading([target.T for target in targets], components)
     captured = 0.0
     for _ in range(SWEEPS):

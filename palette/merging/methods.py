@@ -19,7 +19,7 @@ Compat = Literal["peft", "mergekit", "paper"]
 Law = Literal["identity", "cancellation", "homogeneity", "rotation", "order"]
 """What the contract suite holds a method to, at its default options.
 
-identity: one adapter at weight 1 is itself, with the row's lossless options. cancellation: a + (−a)
+identity: one adapter at weight 1 is itself, with options that drop nothing. cancellation: a + (−a)
 is 0. homogeneity: c times the weights gives c times the result, for c > 0. rotation: the factors of an
 adapter may be rotated, its key being the same. order: adapters may come in any order.
 """
@@ -75,8 +75,6 @@ class MergeMethod(Row):
     """
 
     laws: frozenset[str] = LAWS
-    lossless: Mapping[str, OptionValue] = field(default_factory=dict)
-    """With which options, beside density 1, one adapter comes out as it went in."""
     compat: Mapping[str, Mapping[str, OptionValue]] = field(default_factory=dict)
     """The options with which it does what a tool or its paper does; densities and seeds are the caller's."""
     survey: Row | None = None
@@ -145,7 +143,6 @@ TABLE = (
             gamma=(Share, Field(0.01, description="share of each delta's largest entries that is dropped")),
             **UNSIGNED,
         ),
-        lossless={"gamma": 0.0},
         compat={"mergekit": {}, "paper": {}},
     ),
     MergeMethod(
@@ -181,7 +178,6 @@ TABLE = (
             seed=(Seed, 0),
             **SIGNS,
         ),
-        lossless={"epsilon": 0.0},
         compat={"mergekit": {"rescale": "l1", **MERGEKIT}, "paper": {"rescale": "chance", **PAPER}},
     ),
     MergeMethod(
@@ -208,7 +204,6 @@ TABLE = (
             density=(Density, 0.2),
             **SIGNS,
         ),
-        lossless={"components": 1 << 16},
     ),
     MergeMethod(
         "tsv",

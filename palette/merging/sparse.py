@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,51 +33,46 @@ Chance = Callable[[Tensor], float | NDArray[np.float64]]
 """The probability that an entry is kept: one for all entries of a tile, or one each."""
 
 
-def ties(group: Group, *, density: float, trim: str, elect: str = "none", divide: str = "none") -> Tiled:
+def ties(group: Group, *, density: float, trim: str, **vote: str) -> Tiled:
     """The disjoint mean of trimmed, weighted task vectors, in tiles (arXiv 2306.01708, section 4).
 
     With τᵢ = ΔWᵢ and keepᵢ the ``density`` share of its entries of largest magnitude:
 
         τ̂ᵢ = keepᵢ ∘ τᵢ,   γ = sgn(Σᵢ wᵢ τ̂ᵢ),   τ = mean of the wᵢ τ̂ᵢ whose sign is γ, entry by entry
 
-    Implementations differ in three choices. ``trim``: over the whole adapter, as the paper does (the
-    survey finds its threshold), or tensor by tensor, as PEFT and mergekit do. ``elect`` and
-    ``divide``: see ``consensus``; without them it is magnitude pruning, τ = Σᵢ wᵢ τ̂ᵢ (arXiv
-    1506.02626). Where masses cancel exactly, nothing is elected.
+    ``trim`` is over the whole adapter, as in the paper (the survey finds its threshold), or tensor by
+    tensor, as in PEFT and mergekit. Without a vote, see ``consensus``, it is magnitude pruning,
+    τ = Σᵢ wᵢ τ̂ᵢ (arXiv 1506.02626).
     """
     vectors = [task_vector(module) for module in group.modules]
     if density == 1 or group.surveyed is None:
         trimmed = [largest(vector, density) for vector in vectors]
     else:
         trimmed = [above(vector, edge) for vector, edge in zip(vectors, group.surveyed, strict=True)]
-    return consensus(trimmed, group.weights, elect, divide)
+    return consensus(trimmed, group.weights, **vote)
 
 
-def breadcrumbs(group: Group, *, density: float, gamma: float, elect: str, divide: str) -> Tiled:
+def breadcrumbs(group: Group, *, density: float, gamma: float, **vote: str) -> Tiled:
     """The weighted sum of task vectors without their largest and smallest entries (arXiv 2312.06795).
 
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ,   mᵢ = 0 for the ``gamma`` share of largest magnitude and for the smallest
 
     The smallest entries fall until the ``density`` share is left; if ``gamma`` takes more than
-    1 − density, fewer of the largest do. Each tensor is masked by itself, as in the paper. ``elect``
-    and ``divide`` put a sign consensus in place of the sum.
+    1 − density, fewer of the largest do. Each tensor is masked by itself, as in the paper.
     """
     parts = [between(task_vector(module), density, gamma) for module in group.modules]
-    return consensus(parts, group.weights, elect, divide)
+    return consensus(parts, group.weights, **vote)
 
 
-def dare(
-    group: Group, *, density: float, rescale: str, seed: int, elect: str = "none", divide: str = "none"
-) -> Tiled:
+def dare(group: Group, *, density: float, rescale: str, seed: int, **vote: str) -> Tiled:
     """The weighted sum, or sign consensus, of randomly thinned task vectors (arXiv 2311.03099, section 3).
 
         τ = Σᵢ wᵢ mᵢ ∘ ΔWᵢ / density,   mᵢ ~ Bernoulli(density), entry by entry
 
     The expectation is the weighted sum. ``rescale`` l1 restores each module's L1 norm instead, as
-    mergekit does. With ``elect`` and ``divide`` DARE takes the place of trimming in TIES; see
-    ``consensus``. A mask belongs to the seed, the adapter's key and the module.
+    mergekit does. With a vote, see ``consensus``, DARE takes the place of trimming in TIES.
     """
-    return consensus(thinned(group, seed, density, lambda _: density, rescale), group.weights, elect, divide)
+    return consensus(thinned(group, seed, density, lambda _: density, rescale), group.weights, **vote)
 
 
 def della(group: Group, *, density: float, epsilon: float, rescale: str, seed: int, **vote: str) -> Tiled:
@@ -87,8 +81,7 @@ def della(group: Group, *, density: float, epsilon: float, rescale: str, seed: i
         qᵢ = density + epsilon (2 rankᵢ / (d_in − 1) − 1),   τ̂ᵢ = mᵢ ∘ ΔWᵢ / qᵢ,   mᵢ ~ Bernoulli(qᵢ)
 
     rank 0 is the smallest magnitude of a row, so that qᵢ, the chance of an entry to be kept, runs from
-    density − epsilon to density + epsilon. Then signs are elected and the agreeing entries fused; see
-    ``consensus``, which takes ``elect`` and ``divide``.
+    density − epsilon to density + epsilon. Then the agreeing entries are fused; see ``consensus``.
 
     Raises:
         RecipeError: if a chance would not lie in (0, 1].
@@ -110,7 +103,9 @@ def survey(modules: Mapping[str, LoraModule], *, density: float, trim: str, **_:
     return threshold([task_vector(modules[name]) for name in sorted(modules)], density)
 
 
-def consensus(parts: Sequence[Tiled], weights: Sequence[float], elect: str, divide: str) -> Tiled:
+def consensus(
+    parts: Sequence[Tiled], weights: Sequence[float], elect: str = "none", divide: str = "none"
+) -> Tiled:
     """The disjoint merge of sparse task vectors τ̂ᵢ (arXiv 2306.01708, section 4).
 
         γ = sgn(Σᵢ vᵢ),   τ = Σ_{i: vᵢ γ > 0} wᵢ τ̂ᵢ / divisor,   entry by entry
@@ -133,7 +128,8 @@ def disjoint(
 ) -> Float[Tensor, "row d_in"]:
     """The disjoint merge of one tile of each task vector, which it overwrites.
 
-    An entry that agrees is positive once multiplied by the elected sign.
+    The elected sign is that of the sum of the votes, 0 where they cancel; an entry that agrees is positive
+    once multiplied by it.
     """
     merged, divisor = torch.zeros_like(tiles[0]), torch.zeros_like(tiles[0])
     factors = [1.0 if elect == "after" else weight for weight in weights]
@@ -141,7 +137,7 @@ def disjoint(
         for weight, tile in zip(weights, tiles, strict=True):
             if weight != 1:
                 tile.mul_(weight)
-    sign = elected(tiles) if elect != "none" else None
+    sign = sum(tiles[1:], tiles[0]).sign() if elect != "none" else None
     for weight, factor, vote in zip(weights, factors, tiles, strict=True):
         if sign is not None:
             vote.mul_(sign).clamp_(min=0.0)
@@ -155,14 +151,6 @@ def disjoint(
     if divide == "count":
         return merged.div_(divisor.clamp_(min=1))
     return merged.div_(divisor.masked_fill_(divisor.abs() < NEGLIGIBLE, 1.0))
-
-
-def elected(votes: Sequence[Float[Tensor, "row d_in"]]) -> Float[Tensor, "row d_in"]:
-    """The sign of the sum of the votes, entry by entry; 0 where they cancel."""
-    total = votes[0].clone()
-    for vote in votes[1:]:
-        total += vote
-    return total.sign_()
 
 
 def kth_largest(parts: Sequence[Tiled], count: int) -> float:
@@ -231,23 +219,15 @@ def between(part: Tiled, density: float, gamma: float) -> Tiled:
     return mapped(part, lambda tile, _: torch.where(tile.abs() < bound, tile, 0.0))
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A random number of 32 bits for every entry of one adapter's module."""
-
-    seed: int
-    key: str
-    name: str
-
-    def rows(self, start: int, stop: int, d_in: int) -> NDArray[np.uint32]:
-        """The numbers of these rows, uniform in [0, 2³²)."""
-        digest = hashlib.sha256(f"{self.seed}\0{self.key}\0{self.name}".encode()).digest()
-        blocks = -(-d_in // BLOCK)
-        generator = np.random.Philox(
-            key=np.frombuffer(digest[:16], dtype="<u8"), counter=np.array([start * blocks, 0, 0, 0])
-        )
-        words = generator.random_raw((stop - start) * blocks * BLOCK // 2).astype("<u8", copy=False)
-        return words.view("<u4").reshape(stop - start, blocks * BLOCK)[:, :d_in]
+def random_words(place: str, start: int, stop: int, d_in: int) -> NDArray[np.uint32]:
+    """Numbers uniform in [0, 2³²) for these rows; ``place`` says of which seed, adapter and module."""
+    digest = hashlib.sha256(place.encode()).digest()
+    blocks = -(-d_in // BLOCK)
+    generator = np.random.Philox(
+        key=np.frombuffer(digest[:16], dtype="<u8"), counter=np.array([start * blocks, 0, 0, 0])
+    )
+    words = generator.random_raw((stop - start) * blocks * BLOCK // 2).astype("<u8", copy=False)
+    return words.view("<u4").reshape(stop - start, blocks * BLOCK)[:, :d_in]
 
 
 def thinned(group: Group, seed: int, density: float, chance: Chance, rescale: str) -> list[Tiled]:
@@ -256,24 +236,24 @@ def thinned(group: Group, seed: int, density: float, chance: Chance, rescale: st
     if density == 1:
         return vectors
     keys = group.keys or [str(place) for place in range(len(vectors))]
-    draws = [Draw(seed, key, group.name) for key in keys]
-    return [dropped(vector, draw, chance, rescale) for vector, draw in zip(vectors, draws, strict=True)]
+    places = [f"{seed}\0{key}\0{group.name}" for key in keys]
+    return [dropped(vector, place, chance, rescale) for vector, place in zip(vectors, places, strict=True)]
 
 
-def dropped(vector: Tiled, draw: Draw, chance: Chance, rescale: str) -> Tiled:
-    """The entries kept by the draw, each with its ``chance``, scaled to make up for the others.
+def dropped(vector: Tiled, place: str, chance: Chance, rescale: str) -> Tiled:
+    """The entries kept by the draw of a place, each with its ``chance``, scaled to make up for the others.
 
     ``rescale`` is l1 (the L1 norm of the whole module is restored), none, or else each kept entry is
     divided by its chance, which keeps the expectation.
     """
 
     def thin(tile: Tensor, start: int) -> Tensor:
-        share, numbers = chance(tile), draw.rows(start, start + len(tile), vector.shape[1])
-        if isinstance(share, float):
-            tile = tile * torch.from_numpy(numbers < min(WORDS - 1, round(share * WORDS)))
-            return tile if rescale in ("l1", "none") else tile.div_(share)
-        tile = tile * torch.from_numpy(numbers < share * WORDS)
-        return tile if rescale in ("l1", "none") else tile.div_(torch.from_numpy(share))
+        share, numbers = chance(tile), random_words(place, start, start + len(tile), vector.shape[1])
+        bound = min(WORDS - 1, round(share * WORDS)) if isinstance(share, float) else share * WORDS
+        tile = tile * torch.from_numpy(numbers < bound)
+        if rescale in ("l1", "none"):
+            return tile
+        return tile.div_(share if isinstance(share, float) else torch.from_numpy(share))
 
     masked = mapped(vector, thin)
     if rescale != "l1":

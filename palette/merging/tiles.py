@@ -53,17 +53,11 @@ class Tiled:
             whole[rows] = tile
         return whole
 
-    def transposed(self) -> Tiled:
-        """The matrix as [d_in, d_out], for a weight that lies so; it is held whole."""
-        whole = self.dense().T.contiguous()
-        return Tiled(
-            (self.shape[1], self.shape[0]), self.dtype, lambda start, stop: whole[start:stop].clone()
-        )
 
-
-def tiled(merged: LoraModule | Tiled) -> Tiled:
-    """A method's result as tiles, whichever of both it is."""
-    return task_vector(merged) if isinstance(merged, LoraModule) else merged
+def tiled(matrix: Float[Tensor, "d_out d_in"]) -> Tiled:
+    """A matrix that is held whole, as tiles."""
+    height, width = matrix.shape
+    return Tiled((height, width), matrix.dtype, lambda start, stop: matrix[start:stop].clone())
 
 
 def task_vector(module: LoraModule) -> Tiled:

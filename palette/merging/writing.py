@@ -13,15 +13,16 @@ import torch
 from pydantic import BaseModel
 
 from palette.adapters.backbone_weights import BackboneWeights
-from palette.adapters.header import DTYPES, Entry, Header, header_of, read_stored
+from palette.adapters.header import DTYPES, Header, header_of, read_stored
+from palette.adapters.lora import LoraModule
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
-from palette.errors import AdapterError
+from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, claim, read_json, require_free, write_json
 from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
 from palette.merging.inputs import default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
-from palette.merging.tiles import Tiled, tiled
+from palette.merging.tiles import Tiled, task_vector, tiled
 from palette.progress import Progress, silent
 
 RECORD = "merge.json"
@@ -75,12 +76,12 @@ def merge_adapters(
     """
     plan = planned(settings, BackboneWeights(settings.backbone) if settings.backbone else None)
     folder = output or default_output(plan.inputs)
-    require_free(folder, {"stage": "merge", **plan.recipe(settings.dtype)})
-    retention, digest, rank = write(plan, folder, settings.dtype, progress)
+    require_free(folder, {"stage": "merge", **plan.recipe()})
+    retention, digest, rank = write(plan, folder, progress)
     lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
     record = {
         "format": FORMAT,
-        **plan.recipe(settings.dtype),
+        **plan.recipe(),
         "versions": VERSIONS,
         "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
     }
@@ -113,14 +114,12 @@ def planned(settings: MergeSettings, weights: BackboneWeights | None = None) -> 
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
     """
     inputs, options = open_inputs(settings.sources, weights), settings.method_options
-    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy)
+    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy, settings.dtype)
     _ = plan.backbone
     return plan
 
 
-def write(
-    plan: MergePlan, folder: Path, dtype: str, progress: Progress = silent
-) -> tuple[Retention, str, int]:
+def write(plan: MergePlan, folder: Path, progress: Progress = silent) -> tuple[Retention, str, int]:
     """What the merge kept, its digest, and the rank at which it was written to ``folder``.
 
     Nothing is written there before the last module is merged.
@@ -132,33 +131,41 @@ def write(
     retention = Retention()
     with (
         progress("merge", len(plan.names)) as advance,
-        adapter_writer(folder, plan.backbone, getattr(torch, dtype)) as writer,
+        adapter_writer(folder, plan.backbone, getattr(torch, plan.dtype)) as writer,
     ):
         for merged in merged_modules(plan, canonical=True):
             writer.add(merged.name, merged.truncation.module)
             retention.note(merged)
             served_rank(retention.rank)
             advance(1)
-        recipe = plan.recipe(dtype)
-        claim(folder, {"stage": "merge", **recipe})
-        card = {**recipe, **retention.parting(), "domains": plan.domains, "versions": VERSIONS}
+        claim(folder, {"stage": "merge", **plan.recipe()})
+        card = {**plan.recipe(), **retention.parting(), "domains": plan.domains, "versions": VERSIONS}
         rank = writer.finish({**card, "retained_energy": retention.retained_energy})
     return retention, writer.digest, rank
 
 
-def write_into(
-    plan: MergePlan, weights: BackboneWeights, output: Path, dtype: str | None, progress: Progress = silent
+def merge_into(
+    settings: MergeSettings, backbone: Path, output: Path | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """What was written to ``output``: the backbone's folder with the merge in its weights.
+    """What was written to ``output``: the backbone's local folder with the merge in its weights.
 
-    W + ΔW is added in float32 and rounded once, to the type that W has or to ``dtype``; ΔW is never
-    cut to a rank. Every other tensor and file is the original's, byte for byte. Of another ``dtype``
-    every tensor in floating point is rounded to it, and the configuration and the index say so.
+    W + ΔW is added in float32 and rounded once, to the type that W has or to the ``dtype`` that is
+    set; ΔW is never cut to a rank. Every other tensor and file is the original's, byte for byte. Of
+    another ``dtype`` every tensor in floating point is rounded to it, and the configuration and the
+    index say so.
 
     Raises:
-        AdapterError: if the folder is no model in safetensors, or does not have every module.
+        RecipeError: if the settings do not fit the adapters, or no output folder is given.
+        AdapterError: if an adapter cannot be read, or the folder is no model in safetensors that has
+            every module.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
+    if output is None:
+        law = "a merge into weights writes a whole model"
+        raise RecipeError(law, got="no folder", remedy="give --output")
+    weights = BackboneWeights(backbone)
+    plan = planned(settings, weights)
+    dtype = settings.dtype if "dtype" in settings.model_fields_set else None
     if plan.rank is not None or plan.share < 1:
         raise AdapterError("a merge into weights keeps all of ΔW", got="a rank or a share of its energy")
     for name in plan.names:
@@ -171,8 +178,9 @@ def write_into(
 
         def delta_of(name: str) -> Tiled:
             advance(1)
-            delta = tiled(merged(name)[1])
-            return delta.transposed() if weights.transposed(name) else delta
+            _, result = merged(name)
+            delta = task_vector(result) if isinstance(result, LoraModule) else result
+            return tiled(delta.dense().T.contiguous()) if weights.transposed(name) else delta
 
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
@@ -197,7 +205,10 @@ def write_shard(
 ) -> None:
     """Writes a shard with its tensors in the order of the original; ``changed`` are modules by tensor."""
     ordered = sorted(header.entries, key=lambda name: header.entries[name].start)
-    stored = {name: stored_as(header.entries[name], dtype) for name in ordered}
+    stored = {name: header.entries[name].dtype for name in ordered}
+    if dtype is not None:
+        asked = STORED[getattr(torch, dtype)]
+        stored = {name: asked if own in DTYPES else own for name, own in stored.items()}
     if dtype is None:
         copy_range(header.path, stream, 0, header.entries[ordered[0]].start)
     else:
@@ -223,11 +234,6 @@ def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:
         left = end - start
         while left:
             left -= stream.write(original.read(min(left, BLOCK)))
-
-
-def stored_as(entry: Entry, dtype: str | None) -> str:
-    """The type in which a tensor is written: its own, or in floating point the one asked for."""
-    return entry.dtype if dtype is None or entry.dtype not in DTYPES else STORED[getattr(torch, dtype)]
 
 
 def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | None) -> list[str]:

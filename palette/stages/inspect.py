@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from palette.adapters.factorisation import (
-    dominance,
-    effective_rank,
-    overlap,
-    sign_conflict,
-    spectrum_of_factors,
-)
+import numpy as np
+
+from palette.adapters import factorisation
+from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
@@ -29,9 +26,9 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "cosines": Measure(cosine, "cosine of ΔW", -1.0),
-    "overlaps": Measure(overlap, "shared inputs"),
-    "sign_conflicts": Measure(sign_conflict, "sign conflict"),
-    "dominances": Measure(dominance, "row's share of the energy"),
+    "overlaps": Measure(factorisation.overlap, "shared inputs"),
+    "sign_conflicts": Measure(factorisation.sign_conflict, "sign conflict"),
+    "dominances": Measure(factorisation.dominance, "row's share of the energy"),
 }
 """The largest value of each is 1."""
 
@@ -81,10 +78,7 @@ def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
     return {
         "path": str(path),
         "digest": adapter.digest,
-        "backbone": {
-            "name": adapter.backbone.name,
-            "fingerprint": adapter.backbone.fingerprint,
-        },
+        "backbone": {"name": adapter.backbone.name, "fingerprint": adapter.backbone.fingerprint},
         "domains": list(adapter.domains),
         "method": adapter.card.get("method"),
         "parents": adapter.card.get("parents", []),
@@ -111,10 +105,8 @@ def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
 def certificate(path: Path, adapter: Adapter) -> dict[str, Any] | None:
     """What the report beside the adapter says of the gate; nothing if there is none, or it is of another."""
     beside = (path if path.is_dir() else path.parent) / "report.json"
-    if not beside.is_file():
-        return None
-    report = read_json(beside)
-    if report["provenance"].get("adapter") != adapter.digest:
+    report = read_json(beside) if beside.is_file() else None
+    if report is None or report["provenance"].get("adapter") != adapter.digest:
         return None
     return {"passed": report["gate"]["passed"], "authorised": report["authorised"], "report": str(beside)}
 
@@ -141,18 +133,15 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     size = 1.2 + 0.62 * len(labels)
     figure, axes = pyplot.subplots(1, len(MEASURES), figsize=(len(MEASURES) * size + 1, size + 1.4))
     for axis, (key, (_, title, low)) in zip(axes, MEASURES.items(), strict=True):
-        rows = [[float("nan") if value is None else value for value in row] for row in result[key]]
-        axis.imshow(rows, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
+        values = np.array(result[key], dtype=float)
+        axis.imshow(values, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
         axis.set_title(title, fontsize=10)
         axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
         axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [""] * len(labels), fontsize=8)
-        for i, row in enumerate(result[key]):
-            for j, value in enumerate(row):
-                dark = value is not None and (abs(value) > 0.6 if low < 0 else value > 0.6)
-                text = "–" if value is None else f"{value:.2f}"
-                axis.text(
-                    j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
-                )
+        for (i, j), value in np.ndenumerate(values):
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            colour = "white" if abs(value) > 0.6 else "black"
+            axis.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     figure.tight_layout()
     with atomic(path) as staged:
         figure.savefig(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,7 +42,14 @@ def push(
             is given.
         OutputError: if the folder cannot be written, or the hub does not take the files.
     """
-    check_name(repo_id)
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        law = "a repository must be named owner/name"
+        raise OutputError(law, got=ascii(repo_id)[:80], remedy="name it so") from error
     report, digest = certified(folder, reason)
     despite = None if report.gate.passed else clean(reason)
     record = {
@@ -55,47 +60,19 @@ def push(
         "gate_passed": report.gate.passed,
         "despite_failed_gate": despite,
     }
-    with staged(folder, report, record) as files:
+    with TemporaryDirectory() as temporary:
+        files = Path(temporary)
+        for name in (WEIGHTS, CONFIG, REPORT.name):
+            (files / name).symlink_to((folder / name).resolve())
+        write_text(files / CARD, render_card(report, despite))
+        write_text(files / PAGE, render(report))
+        write_json(files / RECORD, record)
         url = None if dry_run else upload(files, repo_id, public)
         names = sorted(files.iterdir())
         listed = [{"name": path.name, "bytes": path.stat().st_size} for path in names]
     if not dry_run:
         write_json(folder / RECORD, record)
     return {**record, "dry_run": dry_run, "url": url, "files": listed}
-
-
-@contextmanager
-def staged(folder: Path, report: Report, record: dict[str, Any]) -> Iterator[Path]:
-    """A folder that holds what is uploaded and nothing else, gone afterwards.
-
-    Raises:
-        OutputError: if the disk cannot take it.
-    """
-    with TemporaryDirectory() as temporary:
-        files = Path(temporary)
-        for name in (WEIGHTS, CONFIG, REPORT.name):
-            (files / name).symlink_to((folder / name).resolve())
-        write_text(files / CARD, render_card(report, record["despite_failed_gate"]))
-        write_text(files / PAGE, render(report))
-        write_json(files / RECORD, record)
-        yield files
-
-
-def check_name(repo_id: str) -> None:
-    """Returns nothing; passes if ``repo_id`` is a name that the hub can have.
-
-    Raises:
-        OutputError: if it is not.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise OutputError(
-            "a repository must be named owner/name", got=ascii(repo_id)[:80], remedy="name it so"
-        ) from error
 
 
 def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
@@ -140,61 +117,50 @@ def upload(folder: Path, repo_id: str, public: bool) -> str:
 
     Raises:
         OutputError: if the hub does not take them, or the repository is public and was not meant to be.
+            What the hub says becomes one sentence, without a token in it.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     api = HfApi()
-    with in_one_sentence(repo_id):
-        try:
-            api.create_repo(repo_id, private=not public)
-        except OSError as error:
-            if getattr(getattr(error, "response", None), "status_code", None) != CONFLICT:
-                raise
-            check_visibility(api, repo_id, public)
+    try:
+        if not created(api, repo_id, public) and not public and not api.repo_info(repo_id).private:
+            raise OutputError(
+                "an adapter is pushed to a private repository unless --public is given",
+                got="a public one",
+                remedy="make it private on the hub, or give --public",
+                where=repo_id,
+            )
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             allow_patterns=list(FILES),
             commit_message="Adapter, card and report",
         )
-    return str(getattr(commit, "commit_url", commit))
-
-
-def check_visibility(api: Any, repo_id: str, public: bool) -> None:
-    """Returns nothing; passes if a repository that exists is as private as is asked.
-
-    Raises:
-        OutputError: if it is public and was to be private.
-    """
-    if not public and not api.repo_info(repo_id).private:
-        raise OutputError(
-            "an adapter is pushed to a private repository unless --public is given",
-            got="a public one",
-            remedy="make it private on the hub, or give --public",
-            where=repo_id,
-        )
-
-
-@contextmanager
-def in_one_sentence(repo_id: str) -> Iterator[None]:
-    """Turns the hub's errors into one sentence each, without a token in it.
-
-    Raises:
-        OutputError: for each of them.
-    """
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    try:
-        yield
     except (HTTPError, OSError, ValueError) as error:
         message = getattr(error, "server_message", None) or str(error).partition("\n")[0]
-        status = getattr(getattr(error, "response", None), "status_code", None)
         message = SECRET.sub("…", str(message).replace(get_token() or "\0", "…"))
-        shown_status = f"status {status}: " if status else ""
+        shown_status = f"status {status_of(error)}: " if status_of(error) else ""
         raise OutputError(
             "the hub must take the files",
             got=f"{shown_status}{clean(message).rstrip('.') or type(error).__name__}",
             remedy="check the network, the login (hf auth login) and the name",
             where=repo_id,
         ) from None
+    return str(getattr(commit, "commit_url", commit))
+
+
+def created(api: Any, repo_id: str, public: bool) -> bool:
+    """Whether the repository was made; it was not where it is there already."""
+    try:
+        api.create_repo(repo_id, private=not public)
+    except OSError as error:
+        if status_of(error) != CONFLICT:
+            raise
+        return False
+    return True
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status of an error of the hub's library, where it has one."""
+    return getattr(getattr(error, "response", None), "status_code", None)

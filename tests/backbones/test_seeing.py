@@ -16,10 +16,10 @@ from palette.backbones.loading import loaded_names
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
 from palette.merging.settings import merge_settings
+from palette.merging.writing import merge_into
 from palette.mosaic.mounting import mounted_tokens
 from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.seeding import torch_seed
-from palette.stages.merge import merge_into
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
 

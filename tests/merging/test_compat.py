@@ -18,7 +18,7 @@ from palette.adapters.lora import Adapter, LoraModule
 from palette.merging.combining import combine
 from palette.merging.inputs import Group, MergeInput
 from palette.merging.methods import merge_method
-from palette.merging.sparse import Draw
+from palette.merging.sparse import random_words
 
 Maker = Callable[..., Adapter]
 Tensors = list[torch.Tensor]
@@ -45,7 +45,7 @@ def near(one: torch.Tensor, other: torch.Tensor) -> None:
 
 def uniform(seed: int, key: str, shape: tuple[int, int]) -> torch.Tensor:
     """The random numbers of a mask, in [0, 1)."""
-    return torch.from_numpy(Draw(seed, key, "x").rows(0, *shape) / 2.0**32)
+    return torch.from_numpy(random_words(f"{seed}\0{key}\0x", 0, *shape) / 2.0**32)
 
 
 @settings(max_examples=20, deadline=None)

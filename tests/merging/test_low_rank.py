@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from palette.adapters.lora import Adapter, LoraModule
 from palette.errors import RecipeError
 from palette.merging.inputs import Group
-from palette.merging.low_rank import core_in, input_basis, output_basis, outputs_in, tucker
+from palette.merging.low_rank import output_basis, outputs_in, shared_cores, tucker
 from palette.merging.methods import TABLE, merge_method
 
 Maker = Callable[..., Adapter]
@@ -55,14 +55,14 @@ def ties(parts: list[torch.Tensor], weights: list[float], density: float) -> tor
 def test_bases_are_those_of_the_stacked_deltas(random_adapter: Maker, seed: int) -> None:
     modules = made(random_adapter, seed)
     deltas = [module.delta() for module in modules]
-    outputs, inputs = output_basis(modules), input_basis(modules)
+    outputs = output_basis(modules)
     left, values, _ = torch.linalg.svd(torch.cat(deltas, dim=1), full_matrices=False)
     near(outputs.values, values[:6])
     near(outputs.vectors @ outputs.vectors.T, left[:, :6] @ left[:, :6].T)
-    for module, delta in zip(modules, deltas, strict=True):
+    basis, inputs, cores = shared_cores(modules)
+    for module, core, delta in zip(modules, cores, deltas, strict=True):
         near(outputs.vectors @ outputs_in(outputs.vectors, module), delta)
-        core = core_in(outputs.vectors, inputs.vectors, module)
-        near(outputs.vectors @ core @ inputs.vectors.T, delta)
+        near(basis @ core @ inputs.T, delta)
 
 
 def test_a_basis_of_the_same_adapter_twice_is_that_of_one(random_adapter: Maker) -> None:

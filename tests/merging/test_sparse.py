@@ -16,7 +16,7 @@ from palette.merging import tiles
 from palette.merging.combining import combine
 from palette.merging.inputs import Group, MergeInput
 from palette.merging.methods import merge_method
-from palette.merging.sparse import Draw, above, kth_largest, survey, threshold
+from palette.merging.sparse import above, kth_largest, random_words, survey, threshold
 from palette.merging.tiles import Tiled, task_vector
 
 Maker = Callable[..., Adapter]
@@ -121,17 +121,15 @@ def merge(name: str, group: Group, **given: object) -> torch.Tensor:
 
 @pytest.mark.parametrize("d_in", [1, 7, 8, 13])
 def test_a_number_belongs_to_its_entry(d_in: int) -> None:
-    draw = Draw(3, "key", "name")
-    whole = draw.rows(0, 10, d_in)
+    whole = random_words("place", 0, 10, d_in)
     assert whole.shape == (10, d_in)
     for start, stop in ((0, 1), (3, 7), (9, 10)):
-        assert np.array_equal(draw.rows(start, stop, d_in), whole[start:stop])
+        assert np.array_equal(random_words("place", start, stop, d_in), whole[start:stop])
 
 
 def test_seed_adapter_and_module_each_draw_anew() -> None:
     numbers = [
-        Draw(*one).rows(0, 20, 20)
-        for one in ((0, "a", "x"), (1, "a", "x"), (0, "b", "x"), (0, "a", "y"), (0, "ax", ""))
+        random_words(place, 0, 20, 20) for place in ("0\0a\0x", "1\0a\0x", "0\0b\0x", "0\0a\0y", "0\0ax\0")
     ]
     for place, one in enumerate(numbers):
         for other in numbers[place + 1 :]:
@@ -139,7 +137,7 @@ def test_seed_adapter_and_module_each_draw_anew() -> None:
 
 
 def test_numbers_are_uniform_and_independent() -> None:
-    numbers = Draw(0, "a", "x").rows(0, 400, 401) / 2.0**32
+    numbers = random_words("0\0a\0x", 0, 400, 401) / 2.0**32
     assert numbers.mean() == pytest.approx(0.5, abs=0.005)
     assert numbers.var() == pytest.approx(1 / 12, abs=0.002)
     assert np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())[0, 1] == pytest.approx(0, abs=0.01)

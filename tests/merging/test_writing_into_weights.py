@@ -19,8 +19,7 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, RecipeError
 from palette.merging.settings import merge_settings
-from palette.merging.writing import merge_adapters
-from palette.stages.merge import merge_into
+from palette.merging.writing import merge_adapters, merge_into
 
 Planter = Callable[[int], Path]
 NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")

@@ -1,4 +1,4 @@
-"""What several adapters' reports say together: one recipe to measure their merge by, or why there is none."""
+"""What several adapters' reports say together: one recipe to measure a merge by, and weights that do best."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from palette.authorisation import Role
 from palette.errors import AuthorisationError, RecipeError
+from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
-from palette.stages.merge import merge, shared_recipe, unmeasurable
+from palette.stages.merge import merge, search_weights, shared_recipe, shares, unmeasurable
+from tests.fixtures.noise import noise
 
 
 def reported(folder: Path, domain: str, **more: Any) -> Path:
@@ -92,3 +95,17 @@ def test_nothing_cannot_be_merged() -> None:
 def test_weights_of_adapters_without_reports_are_not_searched(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="weights can be searched for a weighted sum of adapters beside"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out", trials=3)
+
+
+def test_shares_are_of_what_each_role_must_not_do():
+    cells = {(Role.TARGET, "a"): [0, 1], (Role.PRESERVE, "b"): [2, 3], (Role.BENIGN, "a"): [4, 5]}
+    before = [True, True, True, True, False, True]
+    after = [True, False, False, True, True, True]
+    assert shares(cells, before, after) == [0.5, 0.5, 0.5]
+
+
+def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):
+    broken = noise(shared.backbone, ".mlp.")
+    (weight,) = search_weights(shared, RuleJudge(), [broken], 12, 12, prompts=2)
+    assert 0 <= weight < 1
+    assert search_weights(shared, RuleJudge(), [broken], 1, 12, prompts=2) == (pytest.approx(1.0),)

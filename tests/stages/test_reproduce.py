@@ -16,7 +16,7 @@ from palette.errors import AdapterError
 from palette.files import read_tensors, write_tensors
 from palette.merging.settings import MergeSettings, MergeSource, merge_settings
 from palette.merging.writing import merge_adapters
-from palette.stages.reproduce import reproduce
+from palette.stages.merged import reproduce
 
 Planter = Callable[[str, int], Path]
 

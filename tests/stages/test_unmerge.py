@@ -14,7 +14,7 @@ from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError
 from palette.merging.settings import merge_settings
 from palette.merging.writing import MergeReport, merge_adapters
-from palette.stages.unmerge import unmerge
+from palette.stages.merged import unmerge
 
 Planter = Callable[..., Path]
 DOMAINS = ("energy", "health", "law")
