@@ -1,4 +1,4 @@
-"""Replies → verdicts → outcomes: what became of each prompt before and after, and the tables of it."""
+"""Replies → verdicts → outcomes: what became of each prompt before and after, with the judge's error."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.subjects import Requests, Tokens
+from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
 from palette.judging.rules import correct
-from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, wilson
+from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, rogan_gladen, wilson
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 """``domain → kind → refusal or correct → rate``, as report.json has it."""
@@ -224,3 +225,65 @@ def over_refusal(outcomes: Sequence[Outcome], most: int = 50) -> dict[str, Any]:
     new = [outcome.prompt_id for outcome in benign if outcome.refused_adapted and not outcome.refused_base]
     sides = {side: share(benign, lambda o, s=side: getattr(o, f"refused_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
     return {**sides, "ids": new[:most]}
+
+
+MOST = 50
+"""Prompts named at most where the judges disagree."""
+
+
+def judging(
+    judge: Judge,
+    name: str,
+    ids: Sequence[str],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    tables: Mapping[str, Table],
+    calibration: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The section ``judging`` of a report: who judged, on what they disagreed, and corrected refusal rates.
+
+    ``verdicts`` and ``tables`` are by side. Without a calibration no rate is corrected, and none is
+    where its judge cannot be told from chance.
+    """
+    disputed = [
+        prompt_id
+        for prompt_id, *pair in zip(ids, *(verdicts[side] for side in SIDES), strict=True)
+        if any(DISAGREEMENT in verdict.flags for verdict in pair)
+    ]
+    both = isinstance(judge, PanelJudge)
+    differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
+    return {
+        "judges": ["rule", "trained"] if both else [name],
+        "fingerprint": judge.fingerprint,
+        "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
+        "calibration": dict(calibration) if calibration else None,
+        "corrected": corrected(tables, calibration) if calibration else {},
+    }
+
+
+def corrected(
+    tables: Mapping[str, Table], calibration: Mapping[str, Any]
+) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Refusal rates in [0, 1] by side, domain and kind, as they would be without the judge's error.
+
+    By Rogan and Gladen; nothing where the judge was measured on too few replies, or is too poor.
+    """
+    found = complement(calibration["missed_refusals"])
+    left = complement(calibration["false_alarms"])
+    if found.low + left.low <= 1:
+        return {}
+    return {
+        side: {
+            domain: {
+                kind: rogan_gladen(Rate(**cell["refusal"]), found, left).to_json()  # type: ignore[arg-type]
+                for kind, cell in kinds.items()
+            }
+            for domain, kinds in table.items()
+        }
+        for side, table in tables.items()
+    }
+
+
+def complement(rate: Mapping[str, float]) -> Rate:
+    """The share of the others: 1 − rate, with its interval."""
+    n = int(rate["n"])
+    return Rate(1 - rate["rate"], 1 - rate["high"], 1 - rate["low"], n - int(rate["k"]), n)

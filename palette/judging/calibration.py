@@ -14,9 +14,8 @@ from typing import Any
 from palette.errors import JudgeError
 from palette.files import read_json
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.judging.judge import LABEL_NAMES, Judge, Label
-from palette.judging.panel import DISAGREEMENT
-from palette.judging.registry import judge_named
+from palette.judging.classifiers import DISAGREEMENT
+from palette.judging.judge import LABEL_NAMES, Judge, Label, judge_named
 from palette.prompts.tables import read_rows
 from palette.statistics import cohen_kappa, wilson
 

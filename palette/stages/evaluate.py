@@ -15,15 +15,22 @@ from palette.adapters.lora import Adapter
 from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.gate import gate
-from palette.evaluation.judge_error import judging
-from palette.evaluation.outcomes import Judged, Outcome, counted, hazards, judged, over_refusal, tabulate
+from palette.evaluation.outcomes import (
+    Judged,
+    Outcome,
+    counted,
+    hazards,
+    judged,
+    judging,
+    over_refusal,
+    tabulate,
+)
 from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.subjects import Replies, Requests, Subject, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
-from palette.judging.judge import Judge
-from palette.judging.registry import judge_named
+from palette.judging.judge import Judge, judge_named
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
@@ -33,7 +40,7 @@ from palette.reporting.schema import About, Model, OptionalSections, Point, Prov
 from palette.run import Run
 from palette.search.choice import FRONT, RULE, read_front
 from palette.search.collected import read_collected
-from palette.suites.results import included
+from palette.suites.run import included
 
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"

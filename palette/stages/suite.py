@@ -14,8 +14,7 @@ from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.progress import Progress, silent
 from palette.suites.measures import check, measured
-from palette.suites.results import SUITE_FORMAT, MeasureResult, sections
-from palette.suites.run import SuiteRun
+from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, sections
 from palette.suites.schema import load_suite
 
 RESULT, ITEMS = Path("suite.json"), Path("items.json")

@@ -23,8 +23,7 @@ from palette.errors import PaletteError, PromptError
 from palette.files import write_text
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.statistics import wilson
-from palette.suites.results import Figures, Item, MeasureResult, Origin, changed
-from palette.suites.run import SuiteRun
+from palette.suites.run import Figures, Item, MeasureResult, Origin, SuiteRun, changed
 from palette.suites.schema import SUBJECTS, Knowledge, Utility, named
 
 TEMPLATES = Path(__file__).parent / "tasks"

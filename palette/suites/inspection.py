@@ -16,8 +16,7 @@ from typing import Any
 
 from palette.errors import PaletteError
 from palette.judging.judge import Judge
-from palette.suites.results import Item, MeasureResult
-from palette.suites.run import SuiteRun
+from palette.suites.run import Item, MeasureResult, SuiteRun
 
 SIDES = ("base", "adapted")
 

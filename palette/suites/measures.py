@@ -19,8 +19,7 @@ from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
 from palette.prompts.rows import case_folded_hash
 from palette.suites.harness import examine, required
-from palette.suites.results import Exchanges, Figures, Item, MeasureResult, Origin, changed
-from palette.suites.run import SuiteRun
+from palette.suites.run import Exchanges, Figures, Item, MeasureResult, Origin, SuiteRun, changed
 from palette.suites.schema import (
     Divergence,
     OfPrompts,

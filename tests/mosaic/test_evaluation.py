@@ -17,8 +17,7 @@ from palette.evaluation import subjects
 from palette.evaluation.subjects import Subject
 from palette.judging.rules import RuleJudge
 from palette.mosaic.evaluation import SubsetPlan, TokenSubject, evaluate
-from palette.mosaic.examples import Taught, TokenExamples, token_examples
-from palette.mosaic.outcomes import group_of
+from palette.mosaic.examples import Taught, TokenExamples, group_of, token_examples
 from palette.mosaic.settings import REMOVED, TokenPlan, TrainSettings
 from palette.mosaic.tokens import ControlTokens, read_tokens
 from palette.mosaic.training import TOKEN_RECORD, TokenTraining

@@ -12,7 +12,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
 from palette.directions import METHODS, Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
-from palette.evaluation.refusal_score import mean_score, refusal_scores
+from palette.evaluation.baseline import mean_score, refusal_scores
 from palette.evaluation.subjects import divergence
 from palette.run_settings import RunSettings
 from palette.search import objectives as scoring

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.backbones import Backbone
-from palette.evaluation.refusal_score import LIMIT, log_odds, mean_score, refusal_prefixes, refusal_scores
+from palette.evaluation.baseline import LIMIT, log_odds, mean_score, refusal_prefixes, refusal_scores
 from palette.evaluation.subjects import divergence, kl
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
