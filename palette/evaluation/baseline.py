@@ -5,7 +5,6 @@ The score is the log-odds of refusing, in nats, from what the backbone's own ref
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from palette.authorisation import Role
-from palette.backbones import Backbone, reply_logits
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
 from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
@@ -146,23 +144,3 @@ def prefix_scores(
     if not terms:
         return torch.full_like(next(iter(each.values()))[..., 0, 0], -LIMIT)
     return log_odds(torch.stack(terms).logsumexp(0))
-
-
-def refusal_scores(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], prefixes: RefusalPrefixes
-) -> Float[Tensor, "prompt"]:
-    """The log-odds, in nats, that each prompt's reply begins with one of the refusal prefixes.
-
-    No token is generated: one forward pass for each of the prefixes' ``paths``.
-    """
-    found = {}
-    for path in paths(prefixes):
-        # The token after the path is never read; any will do.
-        rows = reply_logits(backbone, prompts, [[*path, 0]] * len(prompts))
-        found[path] = torch.stack(rows)
-    return prefix_scores(found, prefixes)
-
-
-def mean_score(scores: Float[Tensor, "prompt"]) -> float:
-    """The mean refusal score, in nats; NaN if a score is not finite."""
-    return float(scores.mean()) if bool(torch.isfinite(scores).all()) else math.nan

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TypeVar
-
-from pydantic import Field
 
 from palette.judging.judge import Judge
 from palette.judging.normalisation import plain, without_thoughts, words
-from palette.settings import Settings
 
 LITERAL = 3
 """Words that a prefix must spell out: fewer would take in helpful replies that happen to begin as
@@ -141,21 +137,6 @@ def tells(shape: Shape, restricted: Beginnings, benign: Beginnings) -> bool:
 
 TOLD = 0.99
 """The share of a backbone's refusals that must be told after as many tokens."""
-Kind = TypeVar("Kind", bound="FloorReplies")
-
-
-class FloorReplies(Settings):
-    """How much is generated for floor prompts."""
-
-    floor_tokens: int = Field(
-        12,
-        ge=4,
-        description="tokens of a reply to a floor prompt: no content; more where refusals show later",
-    )
-
-    def showing(self: Kind, tokens: int) -> Kind:
-        """The settings, with so many tokens at least."""
-        return self.model_copy(update={"floor_tokens": max(self.floor_tokens, tokens)})
 
 
 def tokens_to_tell(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.progress import Progress, silent
 from palette.suites.measures import check, measured
-from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, sections
+from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun
 from palette.suites.schema import load_suite
 
 RESULT, ITEMS = Path("suite.json"), Path("items.json")
@@ -67,13 +67,15 @@ def suite(
     _ = run.backbone
     claim(folder, {"suite": whole.name})
     results = measured(run)
+    sources = {one.source.digest: asdict(one.source) for one in results if one.source is not None}
     result = {
         "format": SUITE_FORMAT,
         "name": whole.name,
         "model": {"name": run.backbone.name, "fingerprint": run.backbone.fingerprint},
         "adapter": mounted.digest if mounted else None,
         "authorised": list(run.authorisation.domains),
-        **sections(results),
+        "suites": [one.to_json() for one in results],
+        "sources": list(sources.values()),
         "provenance": provenance(run, results),
     }
     write_json(folder / ITEMS, {each.name: [item.to_json() for item in each.items] for each in results})

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from palette import organism
 from palette.adapters.lora import Adapter
 from palette.authorisation import FLOOR, Authorisation, authorise
-from palette.errors import OutputError, PromptError
+from palette.errors import OutputError, PaletteError, PromptError
 from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.outcomes import SIDES
 from palette.evaluation.subjects import Subject
 from palette.files import read_json
 from palette.judging.judge import Judge, judge_named
@@ -43,8 +45,7 @@ class Item:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON."""
-        sides = dict(zip(("base", "adapted"), self.outcomes, strict=False))
-        return {"id": self.id, "digest": self.digest, **sides}
+        return {"id": self.id, "digest": self.digest, **dict(zip(SIDES, self.outcomes, strict=False))}
 
 
 @dataclass(frozen=True)
@@ -96,22 +97,20 @@ class MeasureResult:
 
     def to_json(self) -> dict[str, Any]:
         """The line of ``suites`` in ``palette-report/1``."""
-        base, *rest = self.sides
+        base, *rest = (
+            {name: value.to_json() if isinstance(value, Rate) else value for name, value in figures.items()}
+            for figures in self.sides
+        )
         return {
             "name": self.name,
             "kind": self.kind,
             "source": None if self.source is None else asdict(self.source),
             "n": self.n,
-            "base": plain(base),
-            "adapted": plain(rest[0]) if rest else {},
+            "base": base,
+            "adapted": rest[0] if rest else {},
             "change": None if self.change is None else dict(self.change),
             "seconds": round(self.seconds, 3),
         }
-
-
-def plain(figures: Figures) -> dict[str, Any]:
-    """Figures as JSON."""
-    return {name: one.to_json() if isinstance(one, Rate) else one for name, one in figures.items()}
 
 
 def changed(items: Sequence[Item]) -> dict[str, Any] | None:
@@ -123,13 +122,18 @@ def changed(items: Sequence[Item]) -> dict[str, Any] | None:
     return {"p": mcnemar(lost, gained), "lost": lost, "gained": gained}
 
 
-def sections(results: Sequence[MeasureResult]) -> dict[str, Any]:
-    """The sections ``suites`` and ``sources`` of ``palette-report/1`` that measures fill."""
-    sources: dict[str, Any] = {}
-    for one in results:
-        if one.source is not None:
-            sources.setdefault(one.source.digest, asdict(one.source))
-    return {"suites": [one.to_json() for one in results], "sources": list(sources.values())}
+def require_extra(module: str, use: str, extra: str) -> None:
+    """Passes if the library of an extra is installed; ``use`` says what it is for.
+
+    Raises:
+        PaletteError: if it is not.
+    """
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise PaletteError(
+            use, got="an environment without it", remedy=f"pip install palette-llm[{extra}]"
+        ) from error
 
 
 def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
@@ -193,8 +197,8 @@ class SuiteRun(Run[Suite]):
     @property
     def subjects(self) -> list[Subject]:
         """Whom is asked: the backbone, and with an adapter the backbone with it."""
-        adapters = [None] if self.adapter is None else [None, self.adapter]
-        return [Subject(self.backbone, adapter) for adapter in adapters]
+        alone = Subject(self.backbone)
+        return [alone] if self.adapter is None else [alone, Subject(self.backbone, self.adapter)]
 
     def each(self, read: Callable[[], T]) -> list[T]:
         """What ``read`` gives with the adapter off, and then with it on if there is one."""
@@ -263,13 +267,8 @@ class SuiteRun(Run[Suite]):
         if path.is_dir():
             prompts = load_prompts(path, answers=True).split("test")
         else:
-            source = load_source(
-                path,
-                measure.layout,
-                columns=measure.columns,
-                domain=measure.domain,
-                drop_overlaps=measure.drop_overlaps,
-            )
+            keys = measure.model_dump(include={"columns", "domain", "drop_overlaps"})
+            source = load_source(path, measure.layout, **keys)
             prompts, origin = source.prompts, Origin.of(source)
         if measure.domains:
             prompts = prompts.where(lambda row: row.domain in measure.domains)

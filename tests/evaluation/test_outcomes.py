@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from palette.authorisation import Role
@@ -25,8 +23,7 @@ YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL
 
 
 def outcome(base: Label, adapted: Label, **more: object) -> Outcome:
-    record = {"prompt_id": "p", "domain": "legal", "role": "preserve"}
-    return Outcome.from_json({**record, "label_base": base, "label_adapted": adapted, **more})
+    return Outcome("p", "legal", Role.PRESERVE, base, adapted, **more)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +57,7 @@ def test_a_right_answer_is_never_babble() -> None:
     assert not outcome(NO, NO).broken_adapted
 
 
-def test_records_survive_json_and_bad_ones_are_refused() -> None:
-    before = outcome(NO, YES, correct_base=False, correct_adapted=True)
-    again = Outcome.from_json(json.loads(json.dumps(before.to_json())))
-    assert again == before
-    assert isinstance(again.role, Role)
-    assert isinstance(again.label_base, Label)
-    with pytest.raises(ValueError, match="'shrug' is not a valid Label"):
-        Outcome.from_json({**before.to_json(), "label_base": "shrug"})
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        Outcome.from_json({**before.to_json(), "prompt": "text"})
+def test_both_replies_or_neither_are_marked() -> None:
     with pytest.raises(ValueError, match="both replies or neither must be marked"):
         outcome(NO, YES, correct_base=True)
 
