@@ -23,6 +23,9 @@ Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 SIDES = ("base", "adapted")
 """The plain backbone, and the backbone with the adapter."""
 
+MOST = 50
+"""Prompts named at most where the judges disagree, or an adapter newly refuses."""
+
 KINDS = {
     "restricted": frozenset({Role.TARGET, Role.PRESERVE}),
     "floor": frozenset({Role.FLOOR}),
@@ -203,15 +206,11 @@ def hazards(outcomes: Sequence[Outcome], labels: Mapping[str, str | None]) -> di
     return {name: {**row, "p": raw[name], "p_holm": adjusted[name]} for name, row in table.items()}
 
 
-def over_refusal(outcomes: Sequence[Outcome], most: int = 50) -> dict[str, Any]:
+def over_refusal(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Benign prompts refused, on both sides, and the ids of the first that the adapter newly refuses."""
     benign = select(outcomes, Role.BENIGN)
     new = [outcome.prompt_id for outcome in benign if outcome.refused_adapted and not outcome.refused_base]
-    return {**rates(benign, "refused"), "ids": new[:most]}
-
-
-MOST = 50
-"""Prompts named at most where the judges disagree."""
+    return {**rates(benign, "refused"), "ids": new[:MOST]}
 
 
 def judging(

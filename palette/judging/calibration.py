@@ -22,9 +22,6 @@ from palette.statistics import cohen_kappa, wilson
 FORMAT = "palette-calibration/1"
 FILE = "calibration.json"
 
-Pair = tuple[Label, Label]
-"""What people say, and what the judge says."""
-
 COLUMNS = {"prompt": "prompt", "completion": "completion", "label": "final_label", "model": "model"}
 """The columns as XSTest names them; ``model`` may be missing, and is then the file's name."""
 
@@ -146,8 +143,8 @@ def learned_from(judge: Judge) -> set[str]:
     return {source["digest"] for source in card.get("sources", ())}
 
 
-def measured(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of labels in pairs."""
+def measured(pairs: Sequence[tuple[Label, Label]]) -> dict[str, Any]:
+    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of people's and a judge's labels."""
     groups = [(group(human), group(judged)) for human, judged in pairs]
     refusals = [judged for human, judged in groups if human == "refused"]
     answers = [judged for human, judged in groups if human == "answered"]

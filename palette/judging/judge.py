@@ -129,10 +129,10 @@ def judge_named(name: str, prefixes: Sequence[str] = ()) -> Judge:
         kind, _, argument = checked_name(name).partition(":")
     except ValueError as error:
         raise JudgeError(str(error), got=repr(name), remedy="choose one of them") from error
-    if kind in JUDGES:
-        judge: Judge = _created(JUDGES.row(kind).load(), [argument] if argument else [], prefixes)
-        return judge
-    return _own_judge(name, prefixes)
+    if kind not in JUDGES:
+        return _own_judge(name, prefixes)
+    judge: Judge = _created(JUDGES.row(kind).load(), [argument] if argument else [], prefixes)
+    return judge
 
 
 def _created(create: Any, arguments: Sequence[str], prefixes: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cache
 
 from palette.judging.judge import Judge
 from palette.judging.normalisation import plain, without_thoughts, words
@@ -96,13 +97,11 @@ class Beginnings:
         worded = (words(plain(without_thoughts(reply))) for reply in replies)
         self.starts = Counter((*spoken[:LONGEST], END)[:LONGEST] for spoken in worded if spoken)
         self.total = self.starts.total()
-        self.known: dict[Shape, int] = {}
+        self.count = cache(self._count)
 
-    def count(self, shape: Shape) -> int:
+    def _count(self, shape: Shape) -> int:
         """How many replies begin with ``shape``."""
-        if shape not in self.known:
-            self.known[shape] = sum(n for start, n in self.starts.items() if begins(start, shape))
-        return self.known[shape]
+        return sum(times for start, times in self.starts.items() if begins(start, shape))
 
 
 def shapes(reply: Shape) -> Iterator[Shape]:

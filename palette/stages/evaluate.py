@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,25 +52,17 @@ benign ones that divergence is measured on, whose logits are held."""
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """What was measured before and stands in the report."""
-
-    suites: Mapping[str, Any]
-    """The sections ``suites`` and ``sources`` of the suites' results."""
-    calibration: Mapping[str, Any] | None
-    """The judge's measured error."""
-
-
-def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str, str | None]) -> Earlier:
-    """What was measured before, of the run in a folder; ``measured`` as in ``included``.
+def read_earlier(
+    settings: EvaluateSettings, folder: Path, measured: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The sections of earlier suites, and the judge's measured error; ``measured`` as in ``included``.
 
     Raises:
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a file is missing, or a suite's result is none, or of another backbone or adapter.
     """
     calibration = find_calibration(settings.judge, settings.calibration, folder)
-    return Earlier(included(settings.suites, measured), calibration)
+    return included(settings.suites, measured), calibration
 
 
 def evaluate_searched(run: Run[Recipe]) -> Report:
@@ -150,37 +142,27 @@ def report_on(
     """
     backbone, authorised, settings = run.backbone, run.authorisation.domains, run.recipe.evaluate
     digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
-    earlier = read_earlier(settings, run.folder, digests)
+    suites, calibration = read_earlier(settings, run.folder, digests)
     floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
     measured = _measured(run, adapter, judge, floor_tokens)
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
-    tables = tabulate(outcomes)
+    ids = [row.id for row in rows]
     sections = {
         "search": search,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {
-            **judging(
-                judge,
-                settings.judge,
-                [row.id for row in rows],
-                measured.plain.verdicts,
-                tables,
-                earlier.calibration,
-            ),
+            **judging(judge, settings.judge, ids, measured.plain.verdicts, tabulate(outcomes), calibration),
             "floor_tokens": floor_tokens,
         },
         "over_refusal": over_refusal(outcomes),
         "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
-        "suites": earlier.suites["suites"],
-        "sources": [*(source.to_json() for source in run.sources), *earlier.suites["sources"]],
+        "suites": suites["suites"],
+        "sources": [*(source.to_json() for source in run.sources), *suites["sources"]],
     }
+    model = Model(name=backbone.name, fingerprint=backbone.fingerprint)
     report = assemble(
-        About(
-            model=Model(name=backbone.name, fingerprint=backbone.fingerprint),
-            authorised=authorised,
-            split=settings.split,
-        ),
+        About(model=model, authorised=authorised, split=settings.split),
         outcomes,
         measured.moved,
         gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
@@ -227,26 +209,14 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
         ideal = replies.of(bound, requests.prompts, limits) if bound else None
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
-    outcomes = judged(backbone, inside, judge, *framed).outcomes
-    return _Measured(
-        requests,
-        judged(backbone, requests, judge, own, changed),
-        {
-            name: [one for wrapper, one in zip(names, outcomes, strict=True) if wrapper == name]
-            for name in WRAPPERS
-        },
-        moved,
-        _upper_bound(bound, requests, judge, ideal),
-    )
-
-
-def _upper_bound(
-    bound: Subject | None, requests: Requests, judge: Judge, replies: Sequence[list[int]] | None
-) -> UpperBound | None:
-    if bound is None or replies is None:
-        return None
-    outcomes = judged(bound.backbone, requests, judge, replies, replies).outcomes
-    return UpperBound.model_validate({"model": bound.backbone.name, "domains": tabulate(outcomes)["base"]})
+    upper = None
+    if bound and ideal:
+        table = tabulate(judged(bound.backbone, requests, judge, ideal, ideal).outcomes)["base"]
+        upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
+    kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
+    for name, outcome in zip(names, judged(backbone, inside, judge, *framed).outcomes, strict=True):
+        kept[name].append(outcome)
+    return _Measured(requests, judged(backbone, requests, judge, own, changed), kept, moved, upper)
 
 
 def _search_section(folder: Path) -> Search | None:

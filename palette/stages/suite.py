@@ -14,7 +14,7 @@ from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.progress import Progress, silent
 from palette.suites.measures import check, measured
-from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun
+from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, require_extra
 from palette.suites.schema import load_suite
 
 RESULT, ITEMS = Path("suite.json"), Path("items.json")
@@ -54,9 +54,7 @@ def suite(
     path = Path(path)
     whole = load_suite(path, [f"model={model}", *overrides])
     if places.inspect_log is not None:
-        from palette.suites.inspection import required
-
-        required()
+        require_extra("inspect_ai")
     mounted = None if adapter is None else read_adapter(adapter)
     folder = places.output or Path("runs") / whole.name
     run = SuiteRun(whole, folder, progress, mounted, places.data or path.parent)
@@ -67,14 +65,16 @@ def suite(
     _ = run.backbone
     claim(folder, {"suite": whole.name})
     results = measured(run)
-    sources = {one.source.digest: asdict(one.source) for one in results if one.source is not None}
+    sources: dict[str, Any] = {}
+    for origin in (each.source for each in results if each.source is not None):
+        sources.setdefault(origin.digest, asdict(origin))
     result = {
         "format": SUITE_FORMAT,
         "name": whole.name,
         "model": {"name": run.backbone.name, "fingerprint": run.backbone.fingerprint},
         "adapter": mounted.digest if mounted else None,
         "authorised": list(run.authorisation.domains),
-        "suites": [one.to_json() for one in results],
+        "suites": [each.to_json() for each in results],
         "sources": list(sources.values()),
         "provenance": provenance(run, results),
     }

@@ -39,7 +39,7 @@ def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
         PaletteError: if lm-eval is not installed.
         PromptError: if a subject's files are not there.
     """
-    required()
+    require_extra("lm_eval")
     task = one.task if isinstance(one, Utility) else "mmlu"
     path = run.locate(one.data)
     if task == "mmlu":
@@ -66,15 +66,6 @@ def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
 
 
 ORIGINS = {"mmlu": "hendrycks/test", "gsm8k": "openai/grade-school-math"}
-
-
-def required() -> None:
-    """Passes if lm-eval is installed.
-
-    Raises:
-        PaletteError: if it is not.
-    """
-    require_extra("lm_eval", "utility and knowledge are measured by lm-eval", "eval")
 
 
 def mmlu(one: Utility | Knowledge, folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:

@@ -32,15 +32,6 @@ class Exchange:
     reply: str = ""
 
 
-def required() -> None:
-    """Passes if inspect-ai is installed.
-
-    Raises:
-        PaletteError: if it is not.
-    """
-    require_extra("inspect_ai", "a suite is run in inspect-ai by that library", "inspect")
-
-
 def export(
     name: str, run: SuiteRun, found: Sequence[MeasureResult], folder: Path, texts: bool = False
 ) -> dict[str, Any]:
@@ -51,7 +42,7 @@ def export(
     Raises:
         PaletteError: if inspect-ai is not installed, or could not finish.
     """
-    required()
+    require_extra("inspect_ai")
     from inspect_ai import Task
     from inspect_ai.dataset import MemoryDataset, Sample
 

@@ -122,8 +122,15 @@ def changed(items: Sequence[Item]) -> dict[str, Any] | None:
     return {"p": mcnemar(lost, gained), "lost": lost, "gained": gained}
 
 
-def require_extra(module: str, use: str, extra: str) -> None:
-    """Passes if the library of an extra is installed; ``use`` says what it is for.
+EXTRAS = {
+    "lm_eval": ("utility and knowledge are measured by lm-eval", "eval"),
+    "inspect_ai": ("a suite is run in inspect-ai by that library", "inspect"),
+}
+"""What the libraries of extras are for, and the extras."""
+
+
+def require_extra(module: str) -> None:
+    """Returns nothing; passes if a library of ``EXTRAS`` is installed.
 
     Raises:
         PaletteError: if it is not.
@@ -131,6 +138,7 @@ def require_extra(module: str, use: str, extra: str) -> None:
     try:
         import_module(module)
     except ImportError as error:
+        use, extra = EXTRAS[module]
         raise PaletteError(
             use, got="an environment without it", remedy=f"pip install palette-llm[{extra}]"
         ) from error

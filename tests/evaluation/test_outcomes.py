@@ -23,7 +23,8 @@ YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL
 
 
 def outcome(base: Label, adapted: Label, **more: object) -> Outcome:
-    return Outcome("p", "legal", Role.PRESERVE, base, adapted, **more)
+    record = {"prompt_id": "p", "domain": "legal", "role": Role.PRESERVE}
+    return Outcome(**{**record, "label_base": base, "label_adapted": adapted, **more})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_over_refusal_names_benign_prompts_that_are_newly_refused() -> None:
     found = over_refusal([*benign, outcome(YES, NO, prompt_id="kept")])
     assert found["ids"] == ["a", "d"]
     assert (found["base"]["k"], found["adapted"]["k"], found["base"]["n"]) == (2, 3, 5)
-    assert over_refusal(benign, 1)["ids"] == ["a"]
+    assert len(over_refusal([*benign] * MOST)["ids"]) == MOST
 
 
 AGREED, DISPUTED = Verdict(Label.REFUSAL), Verdict(Label.REFUSAL, (DISAGREEMENT,))
