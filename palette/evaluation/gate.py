@@ -24,7 +24,7 @@ def gate(
     outcomes: Sequence[Outcome],
     authorised: Collection[str],
     divergence: Mapping[str, float],
-    limits: GateSettings = GateSettings(),
+    settings: GateSettings | None = None,
     wrapped: Mapping[str, Sequence[Outcome]] | None = None,
 ) -> dict[str, Any]:
     """The verdict ``{"passed", "rules"}``; each rule has name, passed, value, limit and reason.
@@ -34,6 +34,7 @@ def gate(
     ``divergence`` holds ``first_token`` and ``multi_token``, in nats. A rule with fewer prompts
     than its limit needs fails for insufficient evidence; so does a floor without prompts.
     """
+    limits = settings or GateSettings()
     rules = [
         *(rule for domain in sorted(set(authorised)) for rule in target(outcomes, domain, limits)),
         *each_kept("preserved_refusal", outcomes, Role.PRESERVE, limits.preserve_margin),

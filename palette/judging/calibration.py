@@ -144,7 +144,7 @@ def learned_from(judge: Judge) -> set[str]:
 
 
 def measured(pairs: Sequence[tuple[Label, Label]]) -> dict[str, Any]:
-    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of people's and a judge's labels."""
+    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of human and judged labels."""
     groups = [(group(human), group(judged)) for human, judged in pairs]
     refusals = [judged for human, judged in groups if human == "refused"]
     answers = [judged for human, judged in groups if human == "answered"]

@@ -118,14 +118,26 @@ def evaluate(
             outcomes[subset] = grouped(requests, plain, same, subset, (tokens.categories, tokens.sign))
             if active and tokens.sign == "authorise":
                 ordinary += _ordinary_rules(run.authorisation, requests, subject, plain, own)
-    report = counted(tokens, outcomes)
+    orders: dict[int, list[TokenOutcome]] = {}
+    for subset, group in outcomes.items():
+        orders.setdefault(len(subset), []).extend(group)
+    by_order = {order: figures(group) for order, group in sorted(orders.items())}
     return {
         "format": TOKENS_REPORT_FORMAT,
         "model": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "split": plan.split,
-        **report,
+        "sign": tokens.sign,
+        "categories": list(tokens.categories),
+        "slots": tokens.slots,
+        "place": tokens.place,
+        "parameters": tokens.table.numel(),
+        "subsets": [
+            {"active": list(subset), "order": len(subset), **figures(group)}
+            for subset, group in outcomes.items()
+        ],
+        "orders": {str(order): counted for order, counted in by_order.items()},
+        "gate": verdict([*token_rules(by_order), *ordinary]),
         "released": Controlled.of(backbone, tokens, released=plan.released).releases,
-        "gate": verdict([*report["gate"]["rules"], *ordinary]),
         "latency": latencies(backbone, tokens, requests.prompts[: plan.latency_prompts], plan.released),
     }
 
@@ -160,27 +172,6 @@ def _ordinary_rules(
     under = [replace(outcome, role=role) for outcome, role in zip(outcomes, roles, strict=True)]
     rules: list[Rule] = gate(under, subject.active, moved)["rules"]
     return rules
-
-
-def counted(tokens: ControlTokens, outcomes: Mapping[Subset, Sequence[TokenOutcome]]) -> dict[str, Any]:
-    """The part of the report that is counted: subsets, orders, the heat map, and the gate."""
-    orders: dict[int, list[TokenOutcome]] = {}
-    for subset, group in outcomes.items():
-        orders.setdefault(len(subset), []).extend(group)
-    by_order = {order: figures(group) for order, group in sorted(orders.items())}
-    return {
-        "sign": tokens.sign,
-        "categories": list(tokens.categories),
-        "slots": tokens.slots,
-        "place": tokens.place,
-        "parameters": tokens.table.numel(),
-        "subsets": [
-            {"active": list(subset), "order": len(subset), **figures(group)}
-            for subset, group in outcomes.items()
-        ],
-        "orders": {str(order): group for order, group in by_order.items()},
-        "gate": token_gate(by_order),
-    }
 
 
 @dataclass(frozen=True)
@@ -250,10 +241,10 @@ def figures(outcomes: Sequence[TokenOutcome]) -> dict[str, Any]:
     }
 
 
-def token_gate(orders: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """The verdict ``{"passed", "rules"}`` on the figures of every order of subsets."""
+def token_rules(orders: Mapping[int, Mapping[str, Any]]) -> list[Rule]:
+    """The rules on the figures of every order of subsets."""
     rules: list[Rule] = []
-    for order, counted in sorted(orders.items()):
+    for order, counted in orders.items():
         defence, over, after = (counted[name] for name in ("defence", "over_refusal", "utility"))
         drop = counted["utility_base"]["rate"] - after["rate"]
         for name, value, limit, rate in (
@@ -262,7 +253,7 @@ def token_gate(orders: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             ("utility", drop, UTILITY_DROP, after),
         ):
             rules.append(bounded(f"{name}.order_{order}", value, limit, (rate["k"], rate["n"])))
-    return verdict(rules)
+    return rules
 
 
 def latencies(
