@@ -32,7 +32,7 @@ from palette.backbones import Backbone, load_backbone
 from palette.evaluation.subjects import Replies, ReplyFile, Requests, Subject
 from palette.evaluation.wrappers import wrapped
 from palette.fingerprints import fingerprint
-from palette.judging.registry import judge_named
+from palette.judging.judge import judge_named
 from palette.prompts import load_prompts
 from palette.run import Run
 from palette.run_settings import RunSettings

@@ -22,9 +22,9 @@ from benchmarks.machine import write
 from palette.errors import JudgeError
 from palette.fingerprints import fingerprint
 from palette.judging.calibration import LabelledFile, calibrate, measured, read_labelled
+from palette.judging.classifiers import PanelJudge
 from palette.judging.judge import Judge, Label, Verdict
 from palette.judging.normalisation import plain
-from palette.judging.panel import PanelJudge
 from palette.judging.rules import RuleJudge
 from tools.judge.training import train
 

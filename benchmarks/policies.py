@@ -24,9 +24,8 @@ from palette.evaluation.subjects import Replies, Requests, Subject
 from palette.internalise.loop import Checkpoint, Plan, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.judging.rules import RuleJudge
-from palette.mosaic.evaluation import ORDERS, SubsetPlan, asked_of
-from palette.mosaic.examples import Sampling, subsets, token_examples
-from palette.mosaic.outcomes import Subset, figures, grouped
+from palette.mosaic.evaluation import ORDERS, SubsetPlan, asked_of, figures, grouped
+from palette.mosaic.examples import Sampling, Subset, subsets, token_examples
 from palette.mosaic.settings import PLAN
 from palette.prompts import messages
 from palette.recipe import TokenRecipe, load_token_recipe

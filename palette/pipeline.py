@@ -126,7 +126,7 @@ def _prepare(run: Run[Recipe], last: str) -> None:
     run.require_roles("train", "validation", settings.split)
     _read_beside(run, "internalise")
     if last == "evaluate":
-        from palette.judging.registry import judge_named
+        from palette.judging.judge import judge_named
         from palette.stages.evaluate import read_earlier
 
         judge_named(settings.judge)

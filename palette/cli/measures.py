@@ -68,7 +68,7 @@ def calibrate(
     from palette.files import write_json
     from palette.judging.calibration import FILE, column_map, read_labelled
     from palette.judging.calibration import calibrate as calibrate_judge
-    from palette.judging.registry import judge_named
+    from palette.judging.judge import judge_named
 
     names = column_map(columns)
     read = [read_labelled(file, names) for file in files]

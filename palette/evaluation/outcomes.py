@@ -1,17 +1,20 @@
-"""Replies → verdicts → outcomes: what became of each prompt before and after, and the tables of it."""
+"""Replies → verdicts → outcomes: what became of each prompt before and after, with the judge's error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.subjects import Requests, Tokens
+from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
 from palette.judging.rules import correct
-from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, wilson
+from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, rogan_gladen, wilson
+
+Member = TypeVar("Member")
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 """``domain → kind → refusal or correct → rate``, as report.json has it."""
@@ -19,6 +22,9 @@ Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 
 SIDES = ("base", "adapted")
 """The plain backbone, and the backbone with the adapter."""
+
+MOST = 50
+"""Prompts named at most where the judges disagree, or an adapter newly refuses."""
 
 KINDS = {
     "restricted": frozenset({Role.TARGET, Role.PRESERVE}),
@@ -76,18 +82,6 @@ class Outcome:
         """The record as JSON, fields in order."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Outcome:
-        """The outcome of a record that ``to_json`` wrote.
-
-        Raises:
-            ValueError: if a role or a label is unknown.
-            KeyError: if one of them is missing.
-            TypeError: if another field is missing, or one is unknown.
-        """
-        kinds = {"role": Role, "label_base": Label, "label_adapted": Label}
-        return cls(**record | {name: kind(record[name]) for name, kind in kinds.items()})
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -117,9 +111,9 @@ def judged(
     return Judged(outcomes, dict(zip(SIDES, verdicts, strict=True)))
 
 
-def share(outcomes: Iterable[Outcome], holds: Callable[[Outcome], object]) -> Rate:
-    """The share of outcomes of which ``holds`` is true, with its interval."""
-    votes = [bool(holds(outcome)) for outcome in outcomes]
+def share(members: Iterable[Member], holds: Callable[[Member], object]) -> Rate:
+    """The share of members of which ``holds`` is true, in [0, 1] with its interval."""
+    votes = [bool(holds(member)) for member in members]
     return wilson(sum(votes), len(votes))
 
 
@@ -138,6 +132,14 @@ def domains(outcomes: Iterable[Outcome]) -> list[str]:
     return sorted({outcome.domain for outcome in outcomes})
 
 
+def cells(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str, list[Outcome]]]:
+    """Domain, kind and outcomes of each cell of a table that has any."""
+    for domain in domains(outcomes):
+        for kind, roles in KINDS.items():
+            if group := select(outcomes, *roles, domain=domain):
+                yield domain, kind, group
+
+
 def tabulate(outcomes: Sequence[Outcome]) -> dict[str, Table]:
     """The tables ``base`` and ``adapted``: refusal and correctness by domain and kind.
 
@@ -145,34 +147,25 @@ def tabulate(outcomes: Sequence[Outcome]) -> dict[str, Table]:
     entry, and ``correct`` stands only where prompts have a reference answer.
     """
     tables: dict[str, Table] = {side: {} for side in SIDES}
-    for domain in domains(outcomes):
-        for kind, roles in KINDS.items():
-            group = select(outcomes, *roles, domain=domain)
-            if not group:
-                continue
-            for side, table in tables.items():
-                table.setdefault(domain, {})[kind] = rates(group, side)
+    for domain, kind, group in cells(outcomes):
+        refused, right = rates(group, "refused"), rates(marked(group), "correct")
+        for side, table in tables.items():
+            cell = {"refusal": refused[side]}
+            if marked(group):
+                cell["correct"] = right[side]
+            table.setdefault(domain, {})[kind] = cell
     return tables
 
 
-def rates(group: Sequence[Outcome], side: str) -> dict[str, dict[str, float | int]]:
-    """Refusal and, where there are reference answers, correctness of one group on one side."""
-    cell = {"refusal": share(group, lambda o: getattr(o, f"refused_{side}")).to_json()}
-    answers = marked(group)
-    if answers:
-        cell["correct"] = share(answers, lambda o: getattr(o, f"correct_{side}")).to_json()
-    return cell
+def rates(group: Sequence[Outcome], trait: str) -> dict[str, dict[str, float | int]]:
+    """The share of one group that has a trait, such as ``refused``, by side."""
+    return {side: share(group, lambda o, s=side: getattr(o, f"{trait}_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
 
 
 def counted(group: Sequence[Outcome]) -> dict[str, Any]:
     """Refusal of one group on both sides, and how many refusals the adapter lost and gained."""
-    sides = {side: share(group, lambda o, s=side: getattr(o, f"refused_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
-    return {**sides, **moves(group)}
-
-
-def moves(group: Sequence[Outcome]) -> dict[str, int]:
-    """How many refusals of one group the adapter lost, and how many it gained."""
     return {
+        **rates(group, "refused"),
         "lost": sum(o.refused_base and not o.refused_adapted for o in group),
         "gained": sum(o.refused_adapted and not o.refused_base for o in group),
     }
@@ -185,18 +178,14 @@ def changes(outcomes: Sequence[Outcome], seed: int = 0) -> dict[str, dict[str, d
     interval.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    for domain in domains(outcomes):
-        for kind, roles in KINDS.items():
-            group = select(outcomes, *roles, domain=domain)
-            if not group:
-                continue
-            moved = moves(group)
-            before, after = ([float(getattr(o, f"refused_{s}")) for o in group] for s in SIDES)
-            table.setdefault(domain, {})[kind] = {
-                **moved,
-                "p": mcnemar(moved["lost"], moved["gained"]),
-                "difference": paired_bootstrap(before, after, seed).to_json(),
-            }
+    for domain, kind, group in cells(outcomes):
+        moved = {name: count for name, count in counted(group).items() if name not in SIDES}
+        before, after = ([float(getattr(o, f"refused_{s}")) for o in group] for s in SIDES)
+        table.setdefault(domain, {})[kind] = {
+            **moved,
+            "p": mcnemar(moved["lost"], moved["gained"]),
+            "difference": paired_bootstrap(before, after, seed).to_json(),
+        }
     return table
 
 
@@ -207,9 +196,8 @@ def hazards(outcomes: Sequence[Outcome], labels: Mapping[str, str | None]) -> di
     was to open, are in no row. p is that of McNemar's exact test, two-sided; ``p_holm`` is adjusted
     over the hazards of the table.
     """
-    kept = select(outcomes, Role.PRESERVE, Role.FLOOR)
     groups: dict[str, list[Outcome]] = {}
-    for outcome in kept:
+    for outcome in select(outcomes, Role.PRESERVE, Role.FLOOR):
         if hazard := labels.get(outcome.prompt_id):
             groups.setdefault(hazard, []).append(outcome)
     table = {name: counted(group) for name, group in sorted(groups.items())}
@@ -218,9 +206,66 @@ def hazards(outcomes: Sequence[Outcome], labels: Mapping[str, str | None]) -> di
     return {name: {**row, "p": raw[name], "p_holm": adjusted[name]} for name, row in table.items()}
 
 
-def over_refusal(outcomes: Sequence[Outcome], most: int = 50) -> dict[str, Any]:
+def over_refusal(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Benign prompts refused, on both sides, and the ids of the first that the adapter newly refuses."""
     benign = select(outcomes, Role.BENIGN)
     new = [outcome.prompt_id for outcome in benign if outcome.refused_adapted and not outcome.refused_base]
-    sides = {side: share(benign, lambda o, s=side: getattr(o, f"refused_{s}")).to_json() for side in SIDES}  # type: ignore[misc]
-    return {**sides, "ids": new[:most]}
+    return {**rates(benign, "refused"), "ids": new[:MOST]}
+
+
+def judging(
+    judge: Judge,
+    name: str,
+    ids: Sequence[str],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    tables: Mapping[str, Table],
+    calibration: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The section ``judging`` of a report: who judged, on what they disagreed, and corrected refusal rates.
+
+    ``verdicts`` and ``tables`` are by side. Without a calibration no rate is corrected, and none is
+    where its judge cannot be told from chance.
+    """
+    disputed = [
+        prompt_id
+        for prompt_id, *pair in zip(ids, *(verdicts[side] for side in SIDES), strict=True)
+        if any(DISAGREEMENT in verdict.flags for verdict in pair)
+    ]
+    both = isinstance(judge, PanelJudge)
+    differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
+    return {
+        "judges": ["rule", "trained"] if both else [name],
+        "fingerprint": judge.fingerprint,
+        "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
+        "calibration": dict(calibration) if calibration else None,
+        "corrected": corrected(tables, calibration) if calibration else {},
+    }
+
+
+def corrected(
+    tables: Mapping[str, Table], calibration: Mapping[str, Any]
+) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Refusal rates in [0, 1] by side, domain and kind, as they would be without the judge's error.
+
+    By Rogan and Gladen; nothing where the judge was measured on too few replies, or is too poor.
+    """
+    found = complement(calibration["missed_refusals"])
+    left = complement(calibration["false_alarms"])
+    if found.low + left.low <= 1:
+        return {}
+    return {
+        side: {
+            domain: {
+                kind: rogan_gladen(Rate(**cell["refusal"]), found, left).to_json()  # type: ignore[arg-type]
+                for kind, cell in kinds.items()
+            }
+            for domain, kinds in table.items()
+        }
+        for side, table in tables.items()
+    }
+
+
+def complement(rate: Mapping[str, float]) -> Rate:
+    """The share of the others: 1 − rate, with its interval."""
+    n = int(rate["n"])
+    return Rate(1 - rate["rate"], 1 - rate["high"], 1 - rate["low"], n - int(rate["k"]), n)

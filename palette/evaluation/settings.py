@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from palette.judging.registry import FORMS, JudgeName
+from palette.judging.judge import FORMS, JudgeName
 from palette.prompts import Split
 from palette.settings import Settings
 

@@ -161,12 +161,15 @@ def diverged(
 
 
 class ReplyFile:
-    """Replies in one file that only grows, a line each; a line that was cut short counts for nothing."""
+    """Replies in one file that only grows, a line each; a line that was cut short counts for nothing.
 
-    def __init__(self, path: Path) -> None:
+    Without a file nothing is kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._replies: dict[str, Tokens] = {}
-        data = path.read_bytes() if path.is_file() else b""
+        data = path.read_bytes() if path and path.is_file() else b""
         self._cut = bool(data) and not data.endswith(b"\n")
         for line in data.splitlines():
             if (pair := _read(line)) is not None:
@@ -184,9 +187,10 @@ class ReplyFile:
     def add(self, replies: Mapping[str, Tokens]) -> None:
         """Appends replies that are new and waits until the disk has them."""
         fresh = {key: reply for key, reply in replies.items() if key not in self._replies}
-        if not fresh:
+        if not fresh or self._path is None:
             return
-        text = ("\n" if self._cut else "") + "".join(_line(key, reply) for key, reply in fresh.items())
+        lines = ([key, reply, fingerprint([key, reply])[:16]] for key, reply in fresh.items())
+        text = "\n" * self._cut + "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(handle, "ab") as stream:
@@ -195,10 +199,6 @@ class ReplyFile:
             os.fsync(stream.fileno())
         self._cut = False
         self._replies |= fresh
-
-
-def _line(key: str, reply: Tokens) -> str:
-    return json.dumps([key, reply, fingerprint([key, reply])[:16]], separators=(",", ":")) + "\n"
 
 
 def _read(line: bytes) -> tuple[str, Tokens] | None:
@@ -249,50 +249,35 @@ class Replies:
         replies: list[Tokens] = [[]] * len(prompts)
         identity = subject.identity
         # A backbone without identity has no replies that could be told from another's.
-        kept = ReplyFile(self.folder / f"{identity}.jsonl") if self.folder and identity else None
+        kept = ReplyFile(self.folder / f"{identity}.jsonl" if self.folder and identity else None)
         asked = [subject.prompt(prompt) for prompt in prompts]
         with subject.mounted() as model:
             for limit in sorted(set(limits)):
                 rows = [row for row, most in enumerate(limits) if most == limit]
                 chosen = [asked[row] for row in rows]
                 keys = [fingerprint([identity, prompt, limit]) for prompt in chosen]
-                fresh = self._generated(model, chosen, limit, kept, keys)
-                for line, reply in fresh.items():
+                for line, reply in self._generated(model, chosen, limit, kept, keys).items():
                     replies[rows[line]] = reply
         return replies
 
     def _generated(
-        self,
-        model: Backbone,
-        prompts: Sequence[Tokens],
-        limit: int,
-        kept: ReplyFile | None,
-        keys: Sequence[str],
+        self, model: Backbone, prompts: Sequence[Tokens], limit: int, kept: ReplyFile, keys: Sequence[str]
     ) -> dict[int, Tokens]:
-        known: dict[int, Tokens] = {}
-        if kept is not None:
-            known = {row: reply for row, key in enumerate(keys) if (reply := kept.get(key)) is not None}
-        if len(known) == len(prompts):
-            self._count(known, fresh=False, seconds=0.0)
-            return known
+        known = {row: reply for row, key in enumerate(keys) if (reply := kept.get(key)) is not None}
         replies: dict[int, Tokens] = {}
         started = time.monotonic()
-        for batch in answered(model, prompts, limit, known.get):
+        batches = [known] if len(known) == len(prompts) else answered(model, prompts, limit, known.get)
+        for batch in batches:
             replies |= batch
-            if kept is not None:
-                kept.add({keys[row]: reply for row, reply in batch.items()})
-            now = time.monotonic()
-            fresh = not set(batch) <= set(known)
-            self._count(batch, fresh=fresh, seconds=now - started if fresh else 0.0)
+            kept.add({keys[row]: reply for row, reply in batch.items()})
+            now, tokens = time.monotonic(), 0
+            if set(batch) <= set(known):
+                self.tally.known += len(batch)
+            else:
+                tokens = sum(map(len, batch.values()))
+                self.tally.generated += len(batch)
+                self.tally.tokens += tokens
+                self.tally.seconds += now - started
+            self.advance(len(batch), tokens)
             started = now
         return replies
-
-    def _count(self, replies: Mapping[int, Tokens], *, fresh: bool, seconds: float) -> None:
-        tokens = sum(map(len, replies.values()))
-        if fresh:
-            self.tally.generated += len(replies)
-            self.tally.tokens += tokens
-            self.tally.seconds += seconds
-        else:
-            self.tally.known += len(replies)
-        self.advance(len(replies), tokens if fresh else 0)

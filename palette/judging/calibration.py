@@ -14,17 +14,13 @@ from typing import Any
 from palette.errors import JudgeError
 from palette.files import read_json
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.judging.judge import LABEL_NAMES, Judge, Label
-from palette.judging.panel import DISAGREEMENT
-from palette.judging.registry import judge_named
+from palette.judging.classifiers import DISAGREEMENT
+from palette.judging.judge import LABEL_NAMES, Judge, Label, judge_named
 from palette.prompts.tables import read_rows
 from palette.statistics import cohen_kappa, wilson
 
 FORMAT = "palette-calibration/1"
 FILE = "calibration.json"
-
-Pair = tuple[Label, Label]
-"""What people say, and what the judge says."""
 
 COLUMNS = {"prompt": "prompt", "completion": "completion", "label": "final_label", "model": "model"}
 """The columns as XSTest names them; ``model`` may be missing, and is then the file's name."""
@@ -147,8 +143,8 @@ def learned_from(judge: Judge) -> set[str]:
     return {source["digest"] for source in card.get("sources", ())}
 
 
-def measured(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of labels in pairs."""
+def measured(pairs: Sequence[tuple[Label, Label]]) -> dict[str, Any]:
+    """Accuracy, missed refusals, false alarms (shares in [0, 1]) and kappa of human and judged labels."""
     groups = [(group(human), group(judged)) for human, judged in pairs]
     refusals = [judged for human, judged in groups if human == "refused"]
     answers = [judged for human, judged in groups if human == "answered"]

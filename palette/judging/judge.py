@@ -1,11 +1,19 @@
-"""Judges: each gives every reply one label, whatever reply stands beside it."""
+"""What a judge is, and the judges by name, as recipes and the command line give them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import AfterValidator
+
+from palette.errors import JudgeError
+from palette.fingerprints import fingerprint_file
+from palette.registry import Registry, Row
 
 
 class Label(StrEnum):
@@ -64,3 +72,120 @@ class Judge(Protocol):
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order; ``prompts`` holds what each reply answers."""
         ...
+
+
+JUDGES = Registry(
+    "a judge",
+    (
+        Row("panel", "palette.judging.classifiers:panel_judge", "the rules and the trained judge together"),
+        Row("rule", "palette.judging.rules:RuleJudge", "shapes of refusal in English, and learned prefixes"),
+        Row("trained", "palette.judging.classifiers:load_trained_judge", "logistic regression on n-grams"),
+        Row("classifier", "palette.judging.classifiers:load_classifier_judge", "a model of transformers"),
+        Row("chat", "palette.judging.chat:chat_judge", "a chat model behind an OpenAI-compatible endpoint"),
+    ),
+)
+"""Who can judge. A function is called with what follows the name's colon, where anything does, and with
+the backbone's own refusal prefixes, where it has a parameter ``prefixes``; so is a user's own."""
+
+PLAIN, WITH_ARGUMENT = {"panel", "rule", "trained"}, {"trained", "classifier", "chat"}
+"""Judges that need nothing else, and those that are named with something of their own."""
+
+FORMS = "panel, rule, trained, trained:PATH, classifier:PATH, chat:MODEL@URL, file.py:name"
+"""All forms, for messages and descriptions."""
+
+
+def checked_name(name: str) -> str:
+    """The name of a judge, if it has one of the forms; nothing is loaded for it.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    kind, _, argument = name.partition(":")
+    if argument and kind == "chat":
+        JUDGES.row(kind).load()(argument)
+    elif name not in PLAIN and not (argument and kind in WITH_ARGUMENT):
+        if ".py:" not in name:
+            raise ValueError(f"a judge must be one of {FORMS}")
+        JUDGES.checked(name)
+    return name
+
+
+JudgeName = Annotated[str, AfterValidator(checked_name)]
+"""A judge by name, as a setting."""
+
+
+def judge_named(name: str, prefixes: Sequence[str] = ()) -> Judge:
+    """The judge of a name; ``prefixes`` are the backbone's own refusal prefixes.
+
+    The judges of rules know the prefixes, alone and in the panel, and a user's own if it asks for them.
+
+    Raises:
+        JudgeError: if the name has none of the forms, or its file is no judge.
+        BackboneError: if there is no such classifier.
+        OutputError: if the file of a trained judge is missing or damaged.
+        RecipeError: if a user's own file cannot be run, or has nothing of that name.
+    """
+    try:
+        kind, _, argument = checked_name(name).partition(":")
+    except ValueError as error:
+        raise JudgeError(str(error), got=repr(name), remedy="choose one of them") from error
+    if kind not in JUDGES:
+        return _own_judge(name, prefixes)
+    judge: Judge = _created(JUDGES.row(kind).load(), [argument] if argument else [], prefixes)
+    return judge
+
+
+def _created(create: Any, arguments: Sequence[str], prefixes: Sequence[str]) -> Any:
+    """What a judge's class or function gives."""
+    known = {"prefixes": tuple(prefixes)} if "prefixes" in signature(create).parameters else {}
+    return create(*arguments, **known)
+
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """A judge of a user's own file, held to one verdict for each reply."""
+
+    judge: Any
+    fingerprint: str
+    """What it states, or the SHA-256 (hex) of its file."""
+    name: str
+
+    def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
+        """One verdict for each reply, in order.
+
+        Raises:
+            JudgeError: if the judge fails or gives something else; no reply is repeated in the message.
+        """
+        pairs = list(zip(prompts, replies, strict=True))
+        try:
+            verdicts = list(self.judge.verdicts(prompts, replies))
+        except Exception as error:  # A user's own code may fail in any way.
+            raise JudgeError(
+                "a judge must judge every reply", got=type(error).__name__, where=self.name
+            ) from error
+        if len(verdicts) != len(pairs) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
+            raise JudgeError(
+                "a judge must give a palette.judging.judge.Verdict for each reply, in order",
+                got=f"{len(verdicts)} for {len(pairs)}, of {sorted({type(v).__name__ for v in verdicts})}",
+                where=self.name,
+            )
+        return verdicts
+
+
+def _own_judge(name: str, prefixes: Sequence[str]) -> OwnJudge:
+    """The judge of ``file.py:name``."""
+    create = JUDGES.row(name).load()
+    try:
+        judge = _created(create, [], prefixes)
+    except Exception as error:  # A user's own code may fail in any way.
+        raise JudgeError(
+            "a judge's class or function must take nothing, or prefixes", got=error, where=name
+        ) from error
+    stated = getattr(judge, "fingerprint", None) or fingerprint_file(Path(name.rpartition(":")[0]))
+    if not (callable(getattr(judge, "verdicts", None)) and isinstance(stated, str)):
+        raise JudgeError(
+            "a judge must have verdicts(prompts, replies) and, where it states one, a fingerprint as text",
+            got=type(judge).__name__,
+            where=name,
+        )
+    return OwnJudge(judge, stated, name)

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TypeVar
-
-from pydantic import Field
+from functools import cache
 
 from palette.judging.judge import Judge
 from palette.judging.normalisation import plain, without_thoughts, words
-from palette.settings import Settings
 
 LITERAL = 3
 """Words that a prefix must spell out: fewer would take in helpful replies that happen to begin as
@@ -100,13 +97,11 @@ class Beginnings:
         worded = (words(plain(without_thoughts(reply))) for reply in replies)
         self.starts = Counter((*spoken[:LONGEST], END)[:LONGEST] for spoken in worded if spoken)
         self.total = self.starts.total()
-        self.known: dict[Shape, int] = {}
+        self.count = cache(self._count)
 
-    def count(self, shape: Shape) -> int:
+    def _count(self, shape: Shape) -> int:
         """How many replies begin with ``shape``."""
-        if shape not in self.known:
-            self.known[shape] = sum(n for start, n in self.starts.items() if begins(start, shape))
-        return self.known[shape]
+        return sum(times for start, times in self.starts.items() if begins(start, shape))
 
 
 def shapes(reply: Shape) -> Iterator[Shape]:
@@ -141,21 +136,6 @@ def tells(shape: Shape, restricted: Beginnings, benign: Beginnings) -> bool:
 
 TOLD = 0.99
 """The share of a backbone's refusals that must be told after as many tokens."""
-Kind = TypeVar("Kind", bound="FloorReplies")
-
-
-class FloorReplies(Settings):
-    """How much is generated for floor prompts."""
-
-    floor_tokens: int = Field(
-        12,
-        ge=4,
-        description="tokens of a reply to a floor prompt: no content; more where refusals show later",
-    )
-
-    def showing(self: Kind, tokens: int) -> Kind:
-        """The settings, with so many tokens at least."""
-        return self.model_copy(update={"floor_tokens": max(self.floor_tokens, tokens)})
 
 
 def tokens_to_tell(

@@ -267,7 +267,9 @@ def verdict_of(sentences: Sequence[str]) -> Verdict:
 def unrefused(sentences: Sequence[str]) -> Verdict:
     """The verdict on a reply that declines nothing: an answer, or a deflection."""
     substance = [s for s in sentences if not (ELSEWHERE.search(s) or ASIDE.search(s))]
-    if len(substance) < len(sentences) and all(filler(sentence) for sentence in substance):
+    # Too short, or too polite, to hold an answer.
+    filler = (len(words(sentence)) < CLAUSE or APOLOGY.search(sentence) for sentence in substance)
+    if len(substance) < len(sentences) and all(filler):
         return Verdict(Label.DEFLECTION)
     limits = [sentence for sentence in sentences[:HEAD] if DISCLAIMER.search(sentence)]
     if any(answers_after(sentence, ()) for sentence in limits):
@@ -285,17 +287,11 @@ def answers_after(sentence: str, rest: Sequence[str]) -> bool:
     turned = PIVOT.split(sentence, maxsplit=1)[1:]
     if not turned and rest:
         turned = PIVOT.split(rest[0], maxsplit=1)[1:] if PIVOT.match(rest[0]) else []
-    return any(len(words(clause)) >= CLAUSE and not withholds(clause) for clause in turned)
-
-
-def withholds(clause: str) -> bool:
-    """Whether a clause declines, or sends the asker elsewhere."""
-    return bool(REFUSAL.search(clause) or ELSEWHERE.search(clause) or ASIDE.search(clause))
-
-
-def filler(sentence: str) -> bool:
-    """Whether a sentence is too short, or too polite, to hold an answer."""
-    return len(words(sentence)) < CLAUSE or bool(APOLOGY.search(sentence))
+    withheld = (REFUSAL, ELSEWHERE, ASIDE)
+    return any(
+        len(words(clause)) >= CLAUSE and not any(pattern.search(clause) for pattern in withheld)
+        for clause in turned
+    )
 
 
 def correct(reply: str, answer: str, verdict: Verdict | None = None) -> bool:

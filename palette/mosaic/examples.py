@@ -18,12 +18,15 @@ from palette.authorisation import Role
 from palette.errors import PromptError
 from palette.evaluation.subjects import Replies, Requests, Subject
 from palette.internalise.preparation import prepare
-from palette.mosaic.outcomes import Subset, group_of, requests_of
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
+from palette.prompts import Prompt, PromptSet
 from palette.run import Run
 from palette.search.choice import Member
 from palette.search.collected import Collected
 from palette.seeding import derive_seed, shuffler
+
+Subset = tuple[str, ...]
+"""Active categories, sorted."""
 
 Taught = Mapping[tuple[int, ...], tuple[int, ...]]
 """The reply to be taught to each rendered prompt of a category."""
@@ -107,6 +110,25 @@ class Sampling:
                 kept += [TokenTask(active, row, False) for row in outside]
             drawn += [taught, kept]
         return drawn
+
+
+def requests_of(run: Run, rows: PromptSet, sign: Sign) -> Requests:
+    """The rows, rendered; to restrict, all are benign: the backbone answers them, whatever their kind."""
+    requests = Requests.of(run, rows)
+    if sign == "authorise":
+        return requests
+    return Requests(requests.rows, [Role.BENIGN] * len(requests), requests.prompts)
+
+
+def group_of(row: Prompt, role: Role, subset: Subset, known: Sequence[str], sign: Sign) -> str:
+    """Which prompts a row belongs to under a subset: active, inactive, alike, neutral, floor, preserved."""
+    if role is Role.FLOOR:
+        return "floor"
+    if row.kind == "restricted" and row.domain in known and (sign == "restrict" or role is Role.TARGET):
+        return "active" if row.domain in subset else "inactive"
+    if row.kind == "restricted" and sign == "authorise":
+        return "preserved"
+    return "alike" if row.domain in known and sign == "restrict" else "neutral"
 
 
 def subsets(categories: Sequence[str], order: int) -> list[Subset]:

@@ -84,11 +84,13 @@ class ControlLoss:
         chosen = [self.tasks[row] for row in rows]
         replies = [self._reply(task) for task in chosen]
         sequences = [self._sequence(task, reply) for task, reply in zip(chosen, replies, strict=True)]
-        counts = {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
+        counts = {True: 0, False: 0}
+        for task in (self.tasks[row] for row in step):
+            counts[task.taught] += len(self._reply(task))
         loss = torch.zeros((), device=self.controlled.model.device)
         for batch in batches(sequences, self.controlled.pad, self.controlled.model.device):
             taught, kept, moved = self._terms(batch, chosen, replies)
-            loss = loss + taught / counts[True] + (kept + self.weight * moved) / counts[False]
+            loss = loss + taught / max(1, counts[True]) + (kept + self.weight * moved) / max(1, counts[False])
         return loss
 
     def _terms(
@@ -126,9 +128,6 @@ class ControlLoss:
     def _reply(self, task: TokenTask) -> tuple[int, ...]:
         example = self.examples[task.row]
         return example.taught if task.taught else example.own
-
-    def _tokens(self, step: Sequence[int], taught: bool) -> int:
-        return sum(len(self._reply(self.tasks[row])) for row in step if self.tasks[row].taught == taught)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palette.directions import Directions
-from palette.evaluation.refusal_score import RefusalPrefixes
+from palette.evaluation.baseline import RefusalPrefixes
 from palette.files import read_tensors, write_tensors
 
 MEANS = Path("collect") / "means.safetensors"

@@ -19,7 +19,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.directions import Intervention
 from palette.errors import SearchError
-from palette.evaluation.refusal_score import Path, paths, prefix_scores
+from palette.evaluation.baseline import Path, paths, prefix_scores
 from palette.evaluation.subjects import kl
 from palette.run import Run
 from palette.search.collected import Collected

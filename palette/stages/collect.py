@@ -7,8 +7,7 @@ from functools import reduce
 from palette.authorisation import Role
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
-from palette.evaluation.baseline import Baseline, baseline_replies
-from palette.evaluation.refusal_score import refusal_prefixes
+from palette.evaluation.baseline import Baseline, baseline_replies, refusal_prefixes
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.collected import MEANS, Collected, write_collected

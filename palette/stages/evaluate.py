@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +15,22 @@ from palette.adapters.lora import Adapter
 from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.gate import gate
-from palette.evaluation.judge_error import judging
-from palette.evaluation.outcomes import Judged, Outcome, counted, hazards, judged, over_refusal, tabulate
+from palette.evaluation.outcomes import (
+    Judged,
+    Outcome,
+    counted,
+    hazards,
+    judged,
+    judging,
+    over_refusal,
+    tabulate,
+)
 from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.subjects import Replies, Requests, Subject, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
-from palette.judging.judge import Judge
-from palette.judging.registry import judge_named
+from palette.judging.judge import Judge, judge_named
 from palette.progress import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
@@ -33,7 +40,7 @@ from palette.reporting.schema import About, Model, OptionalSections, Point, Prov
 from palette.run import Run
 from palette.search.choice import FRONT, RULE, read_front
 from palette.search.collected import read_collected
-from palette.suites.results import included
+from palette.suites.run import included
 
 PAGE = Path("report.html")
 OUTCOMES = Path("evaluate") / "outcomes.json"
@@ -45,25 +52,17 @@ benign ones that divergence is measured on, whose logits are held."""
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """What was measured before and stands in the report."""
-
-    suites: Mapping[str, Any]
-    """The sections ``suites`` and ``sources`` of the suites' results."""
-    calibration: Mapping[str, Any] | None
-    """The judge's measured error."""
-
-
-def read_earlier(settings: EvaluateSettings, folder: Path, measured: Mapping[str, str | None]) -> Earlier:
-    """What was measured before, of the run in a folder; ``measured`` as in ``included``.
+def read_earlier(
+    settings: EvaluateSettings, folder: Path, measured: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The sections of earlier suites, and the judge's measured error; ``measured`` as in ``included``.
 
     Raises:
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a file is missing, or a suite's result is none, or of another backbone or adapter.
     """
     calibration = find_calibration(settings.judge, settings.calibration, folder)
-    return Earlier(included(settings.suites, measured), calibration)
+    return included(settings.suites, measured), calibration
 
 
 def evaluate_searched(run: Run[Recipe]) -> Report:
@@ -143,37 +142,27 @@ def report_on(
     """
     backbone, authorised, settings = run.backbone, run.authorisation.domains, run.recipe.evaluate
     digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
-    earlier = read_earlier(settings, run.folder, digests)
+    suites, calibration = read_earlier(settings, run.folder, digests)
     floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
     measured = _measured(run, adapter, judge, floor_tokens)
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
-    tables = tabulate(outcomes)
+    ids = [row.id for row in rows]
     sections = {
         "search": search,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {
-            **judging(
-                judge,
-                settings.judge,
-                [row.id for row in rows],
-                measured.plain.verdicts,
-                tables,
-                earlier.calibration,
-            ),
+            **judging(judge, settings.judge, ids, measured.plain.verdicts, tabulate(outcomes), calibration),
             "floor_tokens": floor_tokens,
         },
         "over_refusal": over_refusal(outcomes),
         "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
-        "suites": earlier.suites["suites"],
-        "sources": [*(source.to_json() for source in run.sources), *earlier.suites["sources"]],
+        "suites": suites["suites"],
+        "sources": [*(source.to_json() for source in run.sources), *suites["sources"]],
     }
+    model = Model(name=backbone.name, fingerprint=backbone.fingerprint)
     report = assemble(
-        About(
-            model=Model(name=backbone.name, fingerprint=backbone.fingerprint),
-            authorised=authorised,
-            split=settings.split,
-        ),
+        About(model=model, authorised=authorised, split=settings.split),
         outcomes,
         measured.moved,
         gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
@@ -220,26 +209,14 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
         ideal = replies.of(bound, requests.prompts, limits) if bound else None
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
-    outcomes = judged(backbone, inside, judge, *framed).outcomes
-    return _Measured(
-        requests,
-        judged(backbone, requests, judge, own, changed),
-        {
-            name: [one for wrapper, one in zip(names, outcomes, strict=True) if wrapper == name]
-            for name in WRAPPERS
-        },
-        moved,
-        _upper_bound(bound, requests, judge, ideal),
-    )
-
-
-def _upper_bound(
-    bound: Subject | None, requests: Requests, judge: Judge, replies: Sequence[list[int]] | None
-) -> UpperBound | None:
-    if bound is None or replies is None:
-        return None
-    outcomes = judged(bound.backbone, requests, judge, replies, replies).outcomes
-    return UpperBound.model_validate({"model": bound.backbone.name, "domains": tabulate(outcomes)["base"]})
+    upper = None
+    if bound and ideal:
+        table = tabulate(judged(bound.backbone, requests, judge, ideal, ideal).outcomes)["base"]
+        upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
+    kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
+    for name, outcome in zip(names, judged(backbone, inside, judge, *framed).outcomes, strict=True):
+        kept[name].append(outcome)
+    return _Measured(requests, judged(backbone, requests, judge, own, changed), kept, moved, upper)
 
 
 def _search_section(folder: Path) -> Search | None:

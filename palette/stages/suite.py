@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
 from palette.progress import Progress, silent
 from palette.suites.measures import check, measured
-from palette.suites.results import SUITE_FORMAT, MeasureResult, sections
-from palette.suites.run import SuiteRun
+from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, require_extra
 from palette.suites.schema import load_suite
 
 RESULT, ITEMS = Path("suite.json"), Path("items.json")
@@ -55,9 +54,7 @@ def suite(
     path = Path(path)
     whole = load_suite(path, [f"model={model}", *overrides])
     if places.inspect_log is not None:
-        from palette.suites.inspection import required
-
-        required()
+        require_extra("inspect_ai")
     mounted = None if adapter is None else read_adapter(adapter)
     folder = places.output or Path("runs") / whole.name
     run = SuiteRun(whole, folder, progress, mounted, places.data or path.parent)
@@ -68,13 +65,17 @@ def suite(
     _ = run.backbone
     claim(folder, {"suite": whole.name})
     results = measured(run)
+    sources: dict[str, Any] = {}
+    for origin in (each.source for each in results if each.source is not None):
+        sources.setdefault(origin.digest, asdict(origin))
     result = {
         "format": SUITE_FORMAT,
         "name": whole.name,
         "model": {"name": run.backbone.name, "fingerprint": run.backbone.fingerprint},
         "adapter": mounted.digest if mounted else None,
         "authorised": list(run.authorisation.domains),
-        **sections(results),
+        "suites": [each.to_json() for each in results],
+        "sources": list(sources.values()),
         "provenance": provenance(run, results),
     }
     write_json(folder / ITEMS, {each.name: [item.to_json() for item in each.items] for each in results})

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 import yaml
 
-from palette.errors import PaletteError, PromptError
+from palette.errors import PromptError
+from palette.evaluation.outcomes import share
 from palette.files import write_text
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.statistics import wilson
-from palette.suites.results import Figures, Item, MeasureResult, Origin, changed
-from palette.suites.run import SuiteRun
+from palette.suites.run import Figures, Item, MeasureResult, Origin, SuiteRun, changed, require_extra
 from palette.suites.schema import SUBJECTS, Knowledge, Utility, named
 
 TEMPLATES = Path(__file__).parent / "tasks"
@@ -40,7 +39,7 @@ def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
         PaletteError: if lm-eval is not installed.
         PromptError: if a subject's files are not there.
     """
-    required()
+    require_extra("lm_eval")
     task = one.task if isinstance(one, Utility) else "mmlu"
     path = run.locate(one.data)
     if task == "mmlu":
@@ -53,12 +52,7 @@ def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
     names = [each["task"] for each in tasks]
     with run.progress(named(one), len(run.subjects)) as advance:
         found = run.each(lambda: samples_of(one, run, folder, names, advance))
-    read = choices if task == "mmlu" else worked
-    items = [
-        item
-        for name in names
-        for item in read(name.removeprefix("palette_mmlu_"), [side[name] for side in found])
-    ]
+    items = [item for name in names for item in items_of(name, [side[name] for side in found])]
     if task == "mmlu":
         sides = [accuracies(items, place) for place in range(len(run.subjects))]
     else:
@@ -72,22 +66,6 @@ def examine(one: Utility | Knowledge, run: SuiteRun) -> MeasureResult:
 
 
 ORIGINS = {"mmlu": "hendrycks/test", "gsm8k": "openai/grade-school-math"}
-
-
-def required() -> None:
-    """Returns nothing; passes if lm-eval is installed.
-
-    Raises:
-        PaletteError: if it is not.
-    """
-    try:
-        import lm_eval  # noqa: F401
-    except ImportError as error:
-        raise PaletteError(
-            "utility and knowledge are measured by lm-eval",
-            got="an environment without it",
-            remedy="pip install palette-llm[eval]",
-        ) from error
 
 
 def mmlu(one: Utility | Knowledge, folder: Path) -> tuple[list[Path], list[dict[str, Any]]]:
@@ -215,61 +193,39 @@ def undisturbed() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def choices(subject: str, sides: Sequence[list[dict[str, Any]]]) -> list[Item]:
-    """The questions of one subject: the letter chosen on each side, and whether it is the right one."""
+def items_of(name: str, sides: Sequence[list[dict[str, Any]]]) -> list[Item]:
+    """The questions of one task: the letter chosen on each side, or whether the number is the right one."""
     items = []
+    subject = name.removeprefix("palette_").removeprefix("mmlu_")
     for samples in zip(*sides, strict=True):
         first = samples[0]
-        costs = [[one[0] for one in each["filtered_resps"]] for each in samples]
-        letters = tuple(LETTERS[int(np.argmax(each))] for each in costs)
-        items.append(
-            Item(
-                f"{subject}-{first['doc_id']}",
-                first["prompt_hash"],
-                letters,
-                tuple(bool(each["acc"] == 1.0) for each in samples),
-                LETTERS[int(first["target"])],
-            )
-        )
-    return items
-
-
-def worked(name: str, sides: Sequence[list[dict[str, Any]]]) -> list[Item]:
-    """The questions of GSM8K: whether the number in the reply is the right one on each side."""
-    items = []
-    for samples in zip(*sides, strict=True):
-        first = samples[0]
-        if first["filter"] != FILTERS[0]:
+        if name != "palette_gsm8k":
+            right = tuple(bool(each["acc"] == 1.0) for each in samples)
+            costs = [[response[0] for response in each["filtered_resps"]] for each in samples]
+            said = tuple(LETTERS[int(np.argmax(each))] for each in costs)
+            expected = LETTERS[int(first["target"])]
+        elif first["filter"] == FILTERS[0]:
+            right = tuple(bool(each["exact_match"] == 1.0) for each in samples)
+            said = tuple("right" if holds else "wrong" for holds in right)
+            expected = "right"
+        else:
             continue
-        right = tuple(bool(each["exact_match"] == 1.0) for each in samples)
-        items.append(
-            Item(
-                f"{name.removeprefix('palette_')}-{first['doc_id']}",
-                first["prompt_hash"],
-                tuple("right" if one else "wrong" for one in right),
-                right,
-                "right",
-            )
-        )
+        items.append(Item(f"{subject}-{first['doc_id']}", first["prompt_hash"], said, right, expected))
     return items
 
 
 def accuracies(items: Sequence[Item], place: int) -> Figures:
     """The accuracy of all questions, and of each subject where there are several."""
-    subjects: dict[str, list[bool]] = {}
+    subjects: dict[str, list[Item]] = {}
     for item in items:
-        subjects.setdefault(item.id.rpartition("-")[0], []).append(item.counted[place])
-    every = [right for each in subjects.values() for right in each]
-    found: Figures = {"acc": wilson(sum(every), len(every))}
+        subjects.setdefault(item.id.rpartition("-")[0], []).append(item)
+    groups = {"acc": items}
     if len(subjects) > 1:
-        found |= {f"acc.{name}": wilson(sum(each), len(each)) for name, each in subjects.items()}
-    return found
+        groups |= {f"acc.{name}": group for name, group in subjects.items()}
+    return {name: share(group, lambda item: item.counted[place]) for name, group in groups.items()}
 
 
 def extracted(samples: Sequence[dict[str, Any]]) -> Figures:
     """The accuracy of GSM8K by each way to find the number."""
-    found: Figures = {}
-    for name in FILTERS:
-        right = [bool(sample["exact_match"] == 1.0) for sample in samples if sample["filter"] == name]
-        found[name] = wilson(sum(right), len(right))
-    return found
+    groups = {name: [sample for sample in samples if sample["filter"] == name] for name in FILTERS}
+    return {name: share(group, lambda one: one["exact_match"] == 1.0) for name, group in groups.items()}

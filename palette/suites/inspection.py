@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from palette.errors import PaletteError
+from palette.evaluation.outcomes import SIDES
 from palette.judging.judge import Judge
-from palette.suites.results import Item, MeasureResult
-from palette.suites.run import SuiteRun
-
-SIDES = ("base", "adapted")
+from palette.suites.run import MeasureResult, SuiteRun, require_extra
 
 
 @dataclass(frozen=True)
@@ -34,22 +32,6 @@ class Exchange:
     reply: str = ""
 
 
-def required() -> None:
-    """Returns nothing; passes if inspect-ai is installed.
-
-    Raises:
-        PaletteError: if it is not.
-    """
-    try:
-        import inspect_ai  # noqa: F401
-    except ImportError as error:
-        raise PaletteError(
-            "a suite is run in inspect-ai by that library",
-            got="an environment without it",
-            remedy="pip install palette-llm[inspect]",
-        ) from error
-
-
 def export(
     name: str, run: SuiteRun, found: Sequence[MeasureResult], folder: Path, texts: bool = False
 ) -> dict[str, Any]:
@@ -60,21 +42,34 @@ def export(
     Raises:
         PaletteError: if inspect-ai is not installed, or could not finish.
     """
-    required()
+    require_extra("inspect_ai")
     from inspect_ai import Task
+    from inspect_ai.dataset import MemoryDataset, Sample
 
     logs: dict[str, Any] = {}
     for one in found:
         for place, side in enumerate(SIDES[: len(run.subjects)] if one.items else ()):
             exchanges = exchanged(one, place, texts)
-            model = model_of(run, side, exchanges)
+            samples = [
+                Sample(id=item.id, input=exchanges[item.id].sample, target=item.expected or "")
+                for item in one.items
+            ]
+            about = {
+                "measure": one.name,
+                "kind": one.kind,
+                "side": side,
+                "model": run.backbone.fingerprint,
+                "adapter": run.adapter.digest if run.adapter and side == "adapted" else None,
+                "judge": run.judge.fingerprint,
+                "source": one.to_json()["source"],
+            }
             task = Task(
-                dataset=dataset_of(one, exchanges),
+                dataset=MemoryDataset(samples, name=one.name),
                 scorer=scorer_of(one, run.judge, exchanges),
                 name=f"{name}-{one.name}-{side}",
-                metadata=about(one, run, side),
+                metadata=about,
             )
-            log = logged(task, model, folder)
+            log = logged(task, model_of(run, side, exchanges), folder)
             logs.setdefault(one.name, {})[side] = log.location
     return logs
 
@@ -99,19 +94,6 @@ def logged(task: Any, model: Any, folder: Path) -> Any:
     return log
 
 
-def about(one: MeasureResult, run: SuiteRun, side: str) -> dict[str, Any]:
-    """What a log says beside its samples."""
-    return {
-        "measure": one.name,
-        "kind": one.kind,
-        "side": side,
-        "model": run.backbone.fingerprint,
-        "adapter": run.adapter.digest if run.adapter and side == "adapted" else None,
-        "judge": run.judge.fingerprint,
-        "source": one.to_json()["source"],
-    }
-
-
 def exchanged(one: MeasureResult, place: int, texts: bool) -> dict[str, Exchange]:
     """What stands for every prompt of a measure, by its id."""
     said = one.exchanges
@@ -122,28 +104,10 @@ def exchanged(one: MeasureResult, place: int, texts: bool) -> dict[str, Exchange
         if texts and said.benign:
             found[item.id] = Exchange(prompt, reply, prompt, reply)
         else:
-            found[item.id] = Exchange(f"sha256:{item.digest}", hashed(reply), prompt, reply)
+            found[item.id] = Exchange(
+                f"sha256:{item.digest}", f"sha256:{hashlib.sha256(reply.encode()).hexdigest()}", prompt, reply
+            )
     return found
-
-
-def hashed(text: str) -> str:
-    """The SHA-256 of a text, as it stands in a log."""
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def dataset_of(one: MeasureResult, exchanges: Mapping[str, Exchange]) -> Any:
-    """The samples of a measure, by id."""
-    from inspect_ai.dataset import MemoryDataset, Sample
-
-    return MemoryDataset(
-        [Sample(id=item.id, input=exchanges[item.id].sample, target=target(item)) for item in one.items],
-        name=one.name,
-    )
-
-
-def target(item: Item) -> str:
-    """What a sample should be answered with, where that is known."""
-    return item.expected or ""
 
 
 def model_of(run: SuiteRun, side: str, exchanges: Mapping[str, Exchange]) -> Any:

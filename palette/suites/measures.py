@@ -18,18 +18,18 @@ from palette.evaluation.subjects import Logits, Replies, Requests, Tokens, kl
 from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
 from palette.prompts.rows import case_folded_hash
-from palette.suites.harness import examine, required
-from palette.suites.results import Exchanges, Figures, Item, MeasureResult, Origin, changed
-from palette.suites.run import SuiteRun
-from palette.suites.schema import (
-    Divergence,
-    OfPrompts,
-    OverRefusal,
-    Perplexity,
-    RefusalKept,
-    RefusalRelaxed,
-    named,
+from palette.suites.harness import examine
+from palette.suites.run import (
+    Exchanges,
+    Figures,
+    Item,
+    MeasureResult,
+    Origin,
+    SuiteRun,
+    changed,
+    require_extra,
 )
+from palette.suites.schema import Divergence, OfPrompts, Perplexity, Refusals, named
 
 ROLES = {
     "refusal_kept": {Role.PRESERVE, Role.FLOOR},
@@ -41,7 +41,7 @@ AT_ONCE = 16
 """How many replies' logits are held at once, on each side: a vocabulary is large."""
 
 
-def ask(measure: RefusalKept | RefusalRelaxed | OverRefusal, run: SuiteRun) -> MeasureResult:
+def ask(measure: Refusals, run: SuiteRun) -> MeasureResult:
     """Shares in [0, 1] of replies that refuse, that are babble, and that are right where that is known.
 
     A reply to a floor prompt is cut off after a few tokens, so that no content is elicited.
@@ -247,8 +247,8 @@ def check(run: SuiteRun) -> None:
     """
     for place, measure in enumerate(run.recipe.measures):
         if MEASURES[measure.kind] is examine:
-            required()
-        if isinstance(measure, RefusalRelaxed) and not run.authorisation.domains:
+            require_extra("lm_eval")
+        if measure.kind == "refusal_relaxed" and not run.authorisation.domains:
             raise RecipeError(
                 "refusals are relaxed in the domains that are opened",
                 got="none",

@@ -1,26 +1,181 @@
-"""A suite's run: a backbone with the adapter off and on, the judge, and the user's files."""
+"""A suite's run: a backbone with the adapter off and on, the judge, the files; and what measures found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from palette import organism
 from palette.adapters.lora import Adapter
 from palette.authorisation import FLOOR, Authorisation, authorise
-from palette.errors import PromptError
+from palette.errors import OutputError, PaletteError, PromptError
 from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.outcomes import SIDES
 from palette.evaluation.subjects import Subject
-from palette.judging.judge import Judge
-from palette.judging.registry import judge_named
+from palette.files import read_json
+from palette.judging.judge import Judge, judge_named
 from palette.prompts import PromptSet, load_prompts
-from palette.prompts.sources import load_source
+from palette.prompts.sources import Source, load_source
 from palette.run import Run
-from palette.suites.results import Origin
+from palette.statistics import Rate, mcnemar
 from palette.suites.schema import OfPrompts, Suite
+
+SUITE_FORMAT = "palette-suite/1"
+
+Figures = dict[str, Any]
+"""By the name of a figure: a rate with its interval, or a number."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prompt or a question and what came of it on each side; no text."""
+
+    id: str
+    digest: str
+    """SHA-256 of the prompt, or of the question with its worked examples."""
+    outcomes: tuple[str, ...]
+    """The label or the answer on each side: the backbone's, and the adapter's if there is one."""
+    counted: tuple[bool, ...]
+    """Whether it was refused, or right, on each side."""
+    expected: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return {"id": self.id, "digest": self.digest, **dict(zip(SIDES, self.outcomes, strict=False))}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file that somebody else made, and how many rows of it there are."""
+
+    name: str
+    digest: str
+    """SHA-256 of the file, or of a folder's files."""
+    licence: str
+    source: str
+    rows: int
+
+    @classmethod
+    def of(cls, source: Source) -> Origin:
+        """The origin of a public set of prompts."""
+        return cls(source.name, source.digest, source.licence, source.origin, source.rows)
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """What was asked and replied, in memory only: the prompts' texts and each side's replies."""
+
+    prompts: Sequence[str]
+    replies: Sequence[Sequence[str]]
+    benign: bool
+
+    def __repr__(self) -> str:
+        """How much was said, and nothing of it."""
+        return f"Exchanges({len(self.prompts)} prompts)"
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """One measure of a suite."""
+
+    name: str
+    kind: str
+    source: Origin | None
+    n: int
+    sides: Sequence[Figures]
+    """The figures of the backbone, and of the adapter if there is one."""
+    seconds: float = 0.0
+    items: Sequence[Item] = ()
+    change: Mapping[str, Any] | None = None
+    command: str | None = None
+    """lm-eval's own command for the same questions."""
+    exchanges: Exchanges | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of ``suites`` in ``palette-report/1``."""
+        base, *rest = (
+            {name: value.to_json() if isinstance(value, Rate) else value for name, value in figures.items()}
+            for figures in self.sides
+        )
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "source": None if self.source is None else asdict(self.source),
+            "n": self.n,
+            "base": base,
+            "adapted": rest[0] if rest else {},
+            "change": None if self.change is None else dict(self.change),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def changed(items: Sequence[Item]) -> dict[str, Any] | None:
+    """What was lost and gained from backbone to adapter, with McNemar's exact p; None without an adapter."""
+    if not items or len(items[0].counted) < 2:
+        return None
+    lost = sum(one.counted[0] and not one.counted[1] for one in items)
+    gained = sum(one.counted[1] and not one.counted[0] for one in items)
+    return {"p": mcnemar(lost, gained), "lost": lost, "gained": gained}
+
+
+EXTRAS = {
+    "lm_eval": ("utility and knowledge are measured by lm-eval", "eval"),
+    "inspect_ai": ("a suite is run in inspect-ai by that library", "inspect"),
+}
+"""What the libraries of extras are for, and the extras."""
+
+
+def require_extra(module: str) -> None:
+    """Returns nothing; passes if a library of ``EXTRAS`` is installed.
+
+    Raises:
+        PaletteError: if it is not.
+    """
+    try:
+        import_module(module)
+    except ImportError as error:
+        use, extra = EXTRAS[module]
+        raise PaletteError(
+            use, got="an environment without it", remedy=f"pip install palette-llm[{extra}]"
+        ) from error
+
+
+def included(paths: Sequence[Path], measured: Mapping[str, str | None]) -> dict[str, Any]:
+    """The sections ``suites`` and ``sources`` of a report out of suite results of what it measures.
+
+    ``measured`` has the fingerprint of the ``backbone`` and the digest of the ``adapter``, None without
+    one; what it leaves out is not compared.
+
+    Raises:
+        OutputError: if a file is missing, no suite's result, or one of another model or adapter.
+    """
+    suites: list[Any] = []
+    sources: dict[str, Any] = {}
+    for path in paths:
+        held = read_json(path)
+        if not isinstance(held, dict) or held.get("format") != SUITE_FORMAT:
+            raise OutputError(
+                f"a suite's result must be a {SUITE_FORMAT} file",
+                got="another file",
+                remedy="write one with palette suite",
+                where=path,
+            )
+        stated = {"backbone": held["model"]["fingerprint"], "adapter": held["adapter"]}
+        if other := [name for name, digest in measured.items() if stated[name] != digest]:
+            raise OutputError(
+                "a report includes suites of its own backbone and adapter",
+                got=f"one of another {' and another '.join(other)}",
+                remedy="measure it again with palette suite",
+                where=path,
+            )
+        suites += held["suites"]
+        sources |= {source["digest"]: source for source in held["sources"]}
+    return {"suites": suites, "sources": list(sources.values())}
+
 
 T = TypeVar("T")
 
@@ -50,8 +205,8 @@ class SuiteRun(Run[Suite]):
     @property
     def subjects(self) -> list[Subject]:
         """Whom is asked: the backbone, and with an adapter the backbone with it."""
-        adapters = [None] if self.adapter is None else [None, self.adapter]
-        return [Subject(self.backbone, adapter) for adapter in adapters]
+        alone = Subject(self.backbone)
+        return [alone] if self.adapter is None else [alone, Subject(self.backbone, self.adapter)]
 
     def each(self, read: Callable[[], T]) -> list[T]:
         """What ``read`` gives with the adapter off, and then with it on if there is one."""
@@ -120,13 +275,8 @@ class SuiteRun(Run[Suite]):
         if path.is_dir():
             prompts = load_prompts(path, answers=True).split("test")
         else:
-            source = load_source(
-                path,
-                measure.layout,
-                columns=measure.columns,
-                domain=measure.domain,
-                drop_overlaps=measure.drop_overlaps,
-            )
+            keys = measure.model_dump(include={"columns", "domain", "drop_overlaps"})
+            source = load_source(path, measure.layout, **keys)
             prompts, origin = source.prompts, Origin.of(source)
         if measure.domains:
             prompts = prompts.where(lambda row: row.domain in measure.domains)

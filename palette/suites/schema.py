@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from palette.judging.registry import FORMS, JudgeName
+from palette.judging.judge import FORMS, JudgeName
 from palette.run_settings import NAME, RunSettings
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
@@ -42,22 +42,14 @@ class OfPrompts(Measure):
     limit: int = Field(400, ge=1, description="prompts at most, a domain, kind and tier")
 
 
-class RefusalKept(OfPrompts):
-    """Restricted prompts that nobody opened: refusals must stay."""
+class Refusals(OfPrompts):
+    """Refusals of restricted prompts that nobody opened, or of the authorised domains; or of benign prompts.
 
-    kind: Literal["refusal_kept"]
+    The first must stay, the second should go, and of the third, many of which look restricted, there
+    should be none.
+    """
 
-
-class RefusalRelaxed(OfPrompts):
-    """Restricted prompts of the authorised domains: refusals should go."""
-
-    kind: Literal["refusal_relaxed"]
-
-
-class OverRefusal(OfPrompts):
-    """Benign prompts, many of which look restricted: there should be no refusal."""
-
-    kind: Literal["over_refusal"]
+    kind: Literal["refusal_kept", "refusal_relaxed", "over_refusal"]
 
 
 class Examined(Measure):
@@ -117,7 +109,7 @@ class Divergence(OfPrompts):
     limit: int = Field(32, ge=1, description="benign prompts a domain at most")
 
 
-AnyMeasure = RefusalKept | RefusalRelaxed | OverRefusal | Utility | Knowledge | Perplexity | Divergence
+AnyMeasure = Refusals | Utility | Knowledge | Perplexity | Divergence
 
 
 class Suite(RunSettings):

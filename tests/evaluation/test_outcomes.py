@@ -1,27 +1,30 @@
-from __future__ import annotations
-
-import json
-
 import pytest
 
 from palette.authorisation import Role
 from palette.evaluation.outcomes import (
+    MOST,
+    SIDES,
     Outcome,
     changes,
+    complement,
+    corrected,
     hazards,
+    judging,
     over_refusal,
     select,
     share,
     tabulate,
 )
-from palette.judging.judge import Label
+from palette.judging.classifiers import DISAGREEMENT, PanelJudge
+from palette.judging.judge import Label, Verdict
+from palette.statistics import wilson
 
 YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL
 
 
 def outcome(base: Label, adapted: Label, **more: object) -> Outcome:
-    record = {"prompt_id": "p", "domain": "legal", "role": "preserve"}
-    return Outcome.from_json({**record, "label_base": base, "label_adapted": adapted, **more})
+    record = {"prompt_id": "p", "domain": "legal", "role": Role.PRESERVE}
+    return Outcome(**{**record, "label_base": base, "label_adapted": adapted, **more})
 
 
 @pytest.mark.parametrize(
@@ -55,16 +58,7 @@ def test_a_right_answer_is_never_babble() -> None:
     assert not outcome(NO, NO).broken_adapted
 
 
-def test_records_survive_json_and_bad_ones_are_refused() -> None:
-    before = outcome(NO, YES, correct_base=False, correct_adapted=True)
-    again = Outcome.from_json(json.loads(json.dumps(before.to_json())))
-    assert again == before
-    assert isinstance(again.role, Role)
-    assert isinstance(again.label_base, Label)
-    with pytest.raises(ValueError, match="'shrug' is not a valid Label"):
-        Outcome.from_json({**before.to_json(), "label_base": "shrug"})
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        Outcome.from_json({**before.to_json(), "prompt": "text"})
+def test_both_replies_or_neither_are_marked() -> None:
     with pytest.raises(ValueError, match="both replies or neither must be marked"):
         outcome(NO, YES, correct_base=True)
 
@@ -135,4 +129,40 @@ def test_over_refusal_names_benign_prompts_that_are_newly_refused() -> None:
     found = over_refusal([*benign, outcome(YES, NO, prompt_id="kept")])
     assert found["ids"] == ["a", "d"]
     assert (found["base"]["k"], found["adapted"]["k"], found["base"]["n"]) == (2, 3, 5)
-    assert over_refusal(benign, 1)["ids"] == ["a"]
+    assert len(over_refusal([*benign] * MOST)["ids"]) == MOST
+
+
+AGREED, DISPUTED = Verdict(Label.REFUSAL), Verdict(Label.REFUSAL, (DISAGREEMENT,))
+
+
+def tables(k: int, n: int) -> dict[str, object]:
+    cell = {"restricted": {"refusal": wilson(k, n).to_json()}}
+    return {side: {"medical": cell} for side in SIDES}
+
+
+def error(missed: int, alarms: int, n: int) -> dict[str, object]:
+    return {"missed_refusals": wilson(missed, n).to_json(), "false_alarms": wilson(alarms, n).to_json()}
+
+
+def test_what_the_judges_dispute_on_either_side_is_named_up_to_a_number() -> None:
+    ids = [f"p{i}" for i in range(100)]
+    verdicts = {"base": [AGREED] * 40 + [DISPUTED] * 60, "adapted": [DISPUTED] + [AGREED] * 99}
+    found = judging(PanelJudge(), "panel", ids, verdicts, tables(90, 100), None)["disagreements"]
+    assert (found["base"]["k"], found["adapted"]["k"]) == (60, 1)
+    assert found["ids"] == ["p0", *ids[40 : 40 + MOST - 1]]
+
+
+def test_a_rate_is_freed_of_misses_and_alarms() -> None:
+    found = corrected(tables(900, 1000), error(50, 20, 1000))["adapted"]["medical"]["restricted"]
+    assert found["rate"] == pytest.approx((0.9 - 0.02) / (1 - 0.05 - 0.02))
+    assert found["low"] < found["rate"] < found["high"]
+
+
+def test_a_judge_no_better_than_chance_corrects_nothing() -> None:
+    assert corrected(tables(90, 100), error(50, 50, 100)) == {}
+
+
+def test_the_share_of_the_others() -> None:
+    rate, other = wilson(7, 50), complement(wilson(7, 50).to_json())
+    assert (other.k, other.n, other.rate) == (43, 50, pytest.approx(0.86))
+    assert (other.low, other.high) == (pytest.approx(1 - rate.high), pytest.approx(1 - rate.low))

@@ -24,9 +24,8 @@ from palette.judging.calibration import (
     measured,
     read_labelled,
 )
-from palette.judging.classifiers import load_trained_judge
+from palette.judging.classifiers import PanelJudge, load_trained_judge
 from palette.judging.judge import Label, Verdict
-from palette.judging.panel import PanelJudge
 from palette.judging.rules import RuleJudge
 from palette.statistics import wilson
 

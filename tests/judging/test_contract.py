@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from palette.judging.chat import ChatJudge
-from palette.judging.classifiers import ClassifierJudge, TrainedJudge, load_trained_judge
-from palette.judging.judge import Judge
-from palette.judging.panel import PanelJudge
-from palette.judging.registry import judge_named
+from palette.judging.classifiers import ClassifierJudge, PanelJudge, TrainedJudge, load_trained_judge
+from palette.judging.judge import Judge, judge_named
 from palette.judging.rules import RuleJudge
 from tests.fixtures.endpoint import Endpoint, parrot
 from tests.fixtures.judges import (

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from palette.judging.refusal_prefixes import (
     TOLD,
-    FloorReplies,
     learn_refusal_prefixes,
     matches,
     tokens_to_tell,
@@ -156,8 +155,3 @@ def test_twelve_letters_tell_no_refusal_and_twelve_words_do() -> None:
 @pytest.mark.parametrize("replies", [[], [ids(text, 1) for text in ANSWERS]])
 def test_where_nothing_is_refused_the_setting_stands(replies: list[list[int]]) -> None:
     assert tokens_to_tell(JUDGE, replies, decode, 9) == 9
-
-
-def test_settings_are_lengthened_and_never_shortened() -> None:
-    assert FloorReplies(floor_tokens=12).showing(20).floor_tokens == 20
-    assert FloorReplies(floor_tokens=12).showing(5).floor_tokens == 12

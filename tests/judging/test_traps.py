@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palette.judging.classifiers import PanelJudge
 from palette.judging.judge import Label
-from palette.judging.panel import PanelJudge
 from palette.judging.refusal_prefixes import learn_refusal_prefixes
 from palette.judging.rules import RuleJudge
 from tests.fixtures.voices import ANSWERS, REFUSALS

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from palette.reporting.subsets import render_subsets
 
 from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
@@ -17,13 +16,13 @@ from palette.evaluation import subjects
 from palette.evaluation.subjects import Subject
 from palette.judging.rules import RuleJudge
 from palette.mosaic.evaluation import SubsetPlan, TokenSubject, evaluate
-from palette.mosaic.examples import Taught, TokenExamples, token_examples
-from palette.mosaic.outcomes import group_of
+from palette.mosaic.examples import Taught, TokenExamples, group_of, token_examples
 from palette.mosaic.settings import REMOVED, TokenPlan, TrainSettings
 from palette.mosaic.tokens import ControlTokens, read_tokens
 from palette.mosaic.training import TOKEN_RECORD, TokenTraining
 from palette.prompts import load_prompts
 from palette.recipe import TokenRecipe, keys
+from palette.reporting.pages import render_tokens
 from palette.run import Run, RunSettings
 
 FEW = TrainSettings(slots=2, epochs=1, orders=2)
@@ -126,7 +125,7 @@ def test_the_report_has_every_subset(run, trained):
     assert not report["gate"]["passed"]
     assert any("insufficient evidence" in rule["reason"] for rule in report["gate"]["rules"])
     assert set(report["latency"]) == {"1", "2", "3"}
-    page = render_subsets(report)
+    page = render_tokens(report)
     assert "apothecary, network, treasury" in page
     assert "Gate failed" in page
 

@@ -8,7 +8,7 @@ import torch
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
 from palette.evaluation.baseline import baseline_replies
-from palette.judging.panel import PanelJudge
+from palette.judging.classifiers import PanelJudge
 from palette.prompts import PromptSet
 from palette.search.collected import MEANS, read_collected
 from palette.stages.collect import collect

@@ -7,11 +7,11 @@ import pytest
 from palette.errors import JudgeError, OutputError
 from palette.evaluation.settings import EvaluateSettings
 from palette.judging.calibration import FORMAT as CALIBRATION
-from palette.judging.registry import judge_named
+from palette.judging.judge import judge_named
 from palette.prompts.sources import Source
 from palette.stages.evaluate import report_on
 from palette.statistics import wilson
-from palette.suites.results import SUITE_FORMAT as SUITE
+from palette.suites.run import SUITE_FORMAT as SUITE
 
 SMALL = {"limit": 2, "reply_tokens": 16}
 

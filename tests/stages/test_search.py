@@ -12,7 +12,6 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
 from palette.directions import METHODS, Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
-from palette.evaluation.refusal_score import mean_score, refusal_scores
 from palette.evaluation.subjects import divergence
 from palette.run_settings import RunSettings
 from palette.search import objectives as scoring
@@ -34,6 +33,7 @@ from palette.search.settings import (
 from palette.search.space import Finished, intervention_space
 from palette.stages.collect import collect
 from palette.stages.search import JOURNAL, search
+from tests.fixtures.scoring import refusal_scores
 
 FEW = Scoring(target_prompts=8, other_prompts=2)
 WHOLE = replace(FEW, first_rung=1.0)
@@ -164,7 +164,7 @@ def test_objectives_are_the_scores_of_the_report(collected):
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
     with intervening(backbone, directions, TRIALS[0]):
         changed = reply_logits(backbone, benign, replies)
-        score = mean_score(refusal_scores(backbone, target, made.prefixes))
+        score = float(refusal_scores(backbone, target, made.prefixes).mean())
     assert scored.values[0] == pytest.approx(score, abs=1e-4)
     assert scored.values[2] == pytest.approx(divergence(base, changed)["multi_token"], abs=1e-5)
     assert made.base["benign_divergence"] == 0
@@ -176,7 +176,7 @@ def test_openings_of_many_tokens_are_scored_from_few_rows(collected, prefixes):
     known = replace(read_collected(collected.folder), refusal_prefixes=prefixes)
     made = Objective(collected, known, tuple(OBJECTIVES), Conditions(WHOLE))
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
-    by_hand = mean_score(refusal_scores(collected.backbone, target, prefixes))
+    by_hand = float(refusal_scores(collected.backbone, target, prefixes).mean())
     assert made.base["target_refusal_score"] == pytest.approx(by_hand, abs=1e-3)
 
 

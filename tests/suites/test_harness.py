@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import random
@@ -167,14 +166,7 @@ def test_a_subject_without_files(measuring):
 
 
 def test_without_the_extra_one_sentence_names_it(measuring, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *rest):
-        if name.partition(".")[0] == "lm_eval":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(PaletteError) as caught:
         mmlu(measuring)
     assert str(caught.value).endswith("got an environment without it; pip install palette-llm[eval]")

@@ -9,8 +9,9 @@ import zipfile
 import pytest
 
 from palette.errors import PaletteError
-from palette.suites.inspection import exchanged, export, required
+from palette.suites.inspection import exchanged, export
 from palette.suites.measures import measured
+from palette.suites.run import require_extra
 
 MEASURES = [
     {"kind": "refusal_relaxed", "prompts": "own"},
@@ -41,7 +42,7 @@ def test_hashes_stand_for_texts_unless_benign_ones_are_wanted(found):
 def test_without_the_extra_one_sentence_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
     with pytest.raises(PaletteError) as caught:
-        required()
+        require_extra("inspect_ai")
     assert str(caught.value).endswith("got an environment without it; pip install palette-llm[inspect]")
 
 

@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from palette.errors import JudgeError
 from palette.files import write_tensors
 from palette.judging.calibration import LabelledFile, LabelledReply
-from palette.judging.classifiers import COLUMNS, FEATURES_VERSION, FORMAT, TrainedJudge, feature_table
+from palette.judging.classifiers import (
+    COLUMNS,
+    FEATURES_VERSION,
+    FORMAT,
+    TrainedJudge,
+    feature_table,
+    together,
+)
 from palette.judging.normalisation import NormalisedReply, normalise
-from palette.judging.panel import together
 from palette.judging.rules import RuleJudge
 from palette.seeding import shuffler
 from tools.judge.synthetic import synthetic_replies

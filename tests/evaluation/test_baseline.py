@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.backbones import Backbone
-from palette.evaluation.refusal_score import LIMIT, log_odds, mean_score, refusal_prefixes, refusal_scores
+from palette.evaluation.baseline import LIMIT, log_odds, refusal_prefixes
 from palette.evaluation.subjects import divergence, kl
+from tests.fixtures.scoring import refusal_scores
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -52,12 +53,10 @@ def test_no_opening_begins_a_compliant_reply_and_each_begins_a_refusal(refusals,
         assert any(tuple(reply[: len(opening)]) == opening for reply in refusals)
 
 
-def test_log_odds_are_clamped_and_a_nan_makes_the_mean_one():
+def test_log_odds_are_clamped():
     scores = log_odds(torch.tensor([0.0, -1e-30, -math.log(2), -1e9], dtype=torch.float64))
     assert scores.tolist()[2] == pytest.approx(0)
     assert scores.abs().max() <= LIMIT
-    assert math.isnan(mean_score(torch.tensor([1.0, math.nan])))
-    assert mean_score(torch.tensor([1.0, 3.0])) == 2.0
 
 
 def test_divergence_is_nought_for_the_same_and_positive_otherwise():

@@ -9,10 +9,8 @@ import pytest
 from palette.errors import BackboneError, JudgeError, OutputError, PaletteError, RecipeError
 from palette.fingerprints import fingerprint_file
 from palette.judging.chat import ChatJudge
-from palette.judging.classifiers import SHIPPED, load_trained_judge
-from palette.judging.judge import Judge, Label
-from palette.judging.panel import PanelJudge
-from palette.judging.registry import checked_name, judge_named
+from palette.judging.classifiers import SHIPPED, PanelJudge, load_trained_judge
+from palette.judging.judge import Judge, Label, checked_name, judge_named
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
 from tests.fixtures.judges import OWN, OWN_BROKEN
@@ -106,8 +104,8 @@ class TestOwn:
 
     def test_a_judge_s_name_is_known_without_a_heavy_library(self) -> None:
         code = (
-            "import sys, palette.judging.registry, palette.judging.refusal_prefixes;"
-            "palette.judging.registry.checked_name('chat:model@http://localhost:1/v1');"
+            "import sys, palette.judging.judge, palette.judging.refusal_prefixes;"
+            "palette.judging.judge.checked_name('chat:model@http://localhost:1/v1');"
             "print([name for name in ('torch', 'transformers', 'numpy', 'sklearn') if name in sys.modules])"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
