@@ -14,7 +14,7 @@ from palette.backbones.cache import GrowingCache, bytes_a_token, window
 from palette.backbones.prefix_cache import Prefix, prefilled, read_prefix
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
-from palette.progress import Advance
+from palette.processes import Advance
 from palette.shapes import Bool, Float, Int, Tensor
 
 IDLE = frozenset(

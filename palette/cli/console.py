@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from palette.progress import Advance, Progress
+from palette.processes import Advance, Progress
 from palette.reporting.pages import brief
 
 CELL = "¦"

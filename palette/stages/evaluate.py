@@ -24,7 +24,7 @@ from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge
 from palette.judging.registry import judge_named
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.card import write_card
 from palette.reporting.pages import render

@@ -19,7 +19,7 @@ from palette.files import read_json
 from palette.merging.settings import MergeSettings, merge_settings
 from palette.merging.weight_search import search_weights
 from palette.merging.writing import MergeReport, merge_adapters, planned, write_into
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run

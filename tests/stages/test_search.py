@@ -14,7 +14,7 @@ from palette.directions import METHODS, Intervention, StrengthKernel, intervenin
 from palette.errors import RecipeError, SearchError
 from palette.evaluation.refusal_score import mean_score, refusal_scores
 from palette.evaluation.subjects import divergence
-from palette.run_settings import RunSettings
+from palette.run import RunSettings
 from palette.search import objectives as scoring
 from palette.search.choice import FRONT, read_front
 from palette.search.collected import read_collected
