@@ -26,8 +26,7 @@ from palette.judging.judge import Judge
 from palette.judging.registry import judge_named
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
-from palette.reporting.card import write_card
-from palette.reporting.pages import render
+from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report, assemble
 from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
 from palette.run import Run
