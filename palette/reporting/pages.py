@@ -16,18 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from palette.files import write_text
 from palette.reporting.comparison import Comparison
-from palette.reporting.figures import (
-    NARROW,
-    against_limit,
-    heat_map,
-    key,
-    nats,
-    percent,
-    rate_lanes,
-    scatter,
-    signed,
-    spoken,
-)
+from palette.reporting.figures import NARROW, heat_map, nats, percent, picture, scatter, signed, spoken
 from palette.reporting.report import Report, Rule, clean
 from palette.statistics import Corrected, Rate
 
@@ -303,6 +292,7 @@ TEMPLATES = Environment(
     loader=PackageLoader("palette.reporting"),
     autoescape=select_autoescape(["html", "css"]),
     undefined=StrictUndefined,
+    extensions=["jinja2.ext.do"],
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -313,7 +303,7 @@ WRITTEN = (
 """How values are written: the filters of every template, by their names."""
 
 TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
-DRAWINGS = (against_limit, heat_map, key, rate_lanes, scatter)
+DRAWINGS = (heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
 TEMPLATES.globals.update(NARROW=NARROW, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)
