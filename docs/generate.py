@@ -12,7 +12,8 @@ from palette.files import write_text
 from palette.merging.methods import METHODS, merge_method
 from palette.merging.settings import MergeSettings
 from palette.prompts.sources import source_keys
-from palette.recipe import Recipe, TokenRecipe, keys
+from palette.recipe import Recipe, TokenRecipe
+from palette.settings import dotted
 
 FOLDER = Path(__file__).parent
 
@@ -44,11 +45,11 @@ pure function; `--method NAME`, and `--option key=value` for its options.
 
 def recipe_reference() -> str:
     """The page of all keys of a recipe, as Markdown."""
-    parts = [RECIPE_INTRODUCTION, *_tables(keys(), "The run")]
-    parts += _tables(keys(MergeSettings), "Merges: `--set merge.KEY=VALUE`, or a merge recipe")
+    parts = [RECIPE_INTRODUCTION, *_tables(dotted(Recipe), "The run")]
+    parts += _tables(dotted(MergeSettings), "Merges: `--set merge.KEY=VALUE`, or a merge recipe")
     parts += [SOURCES, *(_line(key, field) for key, field in source_keys())]
     parts.append(TOKENS_INTRODUCTION)
-    parts += _tables((row for row in keys(TokenRecipe) if _of_tokens(row[0])), "The categories")
+    parts += _tables((row for row in dotted(TokenRecipe) if _of_tokens(row[0])), "The categories")
     return "\n".join(parts) + "\n"
 
 

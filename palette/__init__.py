@@ -30,33 +30,20 @@ _HOMES = {
     "Recipe": "palette.recipe",
     "PaletteError": "palette.errors",
 }
-__all__ = [
-    "PaletteError",
-    "Recipe",
-    "__version__",
-    "compare",
-    "domain",
-    "evaluate_model",
-    "inspect",
-    "load_recipe",
-    "merge",
-    "push",
-    "read_report",
-    "run_stages",
-    "suite",
-]
 
 if TYPE_CHECKING:
-    from palette.errors import PaletteError
-    from palette.pipeline import domain, run_stages
-    from palette.recipe import Recipe, load_recipe
-    from palette.reporting.report import read_report
-    from palette.stages.compare import compare
-    from palette.stages.evaluate import evaluate_model
-    from palette.stages.inspect import inspect
-    from palette.stages.merge import merge
-    from palette.stages.push import push
-    from palette.stages.suite import suite
+    from palette.errors import PaletteError as PaletteError
+    from palette.pipeline import domain as domain
+    from palette.pipeline import run_stages as run_stages
+    from palette.recipe import Recipe as Recipe
+    from palette.recipe import load_recipe as load_recipe
+    from palette.reporting.report import read_report as read_report
+    from palette.stages.compare import compare as compare
+    from palette.stages.evaluate import evaluate_model as evaluate_model
+    from palette.stages.inspect import inspect as inspect
+    from palette.stages.merge import merge as merge
+    from palette.stages.push import push as push
+    from palette.stages.suite import suite as suite
 
 
 def __getattr__(name: str) -> Any:

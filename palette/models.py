@@ -25,16 +25,6 @@ IDENTITY = (
 """The files that make a model what it is."""
 
 
-def locate_model(name: str) -> Path:
-    """The folder of a model: a shipped variant of the organism, a local folder, or a hub name.
-
-    Raises:
-        BackboneError: if there is none.
-    """
-    variant = variant_of(name)
-    return organism.weights(variant) if variant else locate(name)
-
-
 def variant_of(name: str) -> str | None:
     """The shipped checkpoint that a model's name stands for, or None for any other model."""
     root, _, variant = name.partition("/")

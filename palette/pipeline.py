@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
-from palette.reporting.report import Report, read_report
 from palette.run import Run
+
+if TYPE_CHECKING:
+    from palette.reporting.report import Report
 
 RECORD = "stage.json"
 """In a stage's folder: what it was run on, what it gave, and how long it took."""
@@ -49,6 +51,9 @@ def domain(recipe: Recipe | Path | str, output: Path | None = None, progress: Pr
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run, _ = run_stages(recipe, "evaluate", output, progress)
+    # Here, since it imports torch: what a recipe states wrongly is told at once.
+    from palette.reporting.report import read_report
+
     return read_report(run.folder)
 
 

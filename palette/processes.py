@@ -1,11 +1,12 @@
-"""The processes that share one training: one by default, several under ``torchrun``."""
+"""The processes that share one command, one or several under ``torchrun``, and how they say how far it is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -77,3 +78,21 @@ def _reduced(value: torch.Tensor) -> torch.Tensor:
 
     total: torch.Tensor = reduce(value, "sum")
     return total
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """Told how much more is done, and of how many tokens it was made."""
+
+    def __call__(self, count: int, tokens: int = 0) -> None:
+        """``count`` more pieces are done, ``tokens`` of which were generated."""
+
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a piece of work with its title and total, and gives what advances it."""
+
+
+@contextmanager
+def silent(title: str, total: int) -> Iterator[Advance]:
+    """Progress that nobody sees."""
+    yield lambda count, tokens=0: None

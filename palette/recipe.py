@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from palette.authorisation import Authorisation
 from palette.errors import RecipeError
@@ -18,7 +18,7 @@ from palette.merging import settings as merging
 from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.sources import source_keys, sources_beside
-from palette.run_settings import RunSettings
+from palette.run import RunSettings
 from palette.search import settings as searching
 from palette.search.settings import SearchSettings
 from palette.settings import Group, dotted, override, read_yaml, settled
@@ -122,11 +122,6 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
     return _validated(Recipe, _overridden(content, overrides), where)
 
 
-def keys(model: type[BaseModel] = Recipe) -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a recipe with its field, in the order of declaration."""
-    return dotted(model)
-
-
 def _content(path: Path) -> dict[str, Any]:
     """A recipe's content, named as its file, in which what is relative is beside the file."""
     content = {"name": path.stem, **read_yaml(path)}
@@ -148,7 +143,7 @@ def _overridden(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Group:
-    names = [name for name, _ in [*keys(Recipe), *keys(TokenRecipe), *source_keys()]]
+    names = [name for name, _ in [*dotted(Recipe), *dotted(TokenRecipe), *source_keys()]]
     known = [*names, *sorted({name.split(".")[0] for name in names})]
     own = tokens.REMOVED if group is TokenRecipe else {}
     return settled(group, values, where, known, removed={**REMOVED, **own})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,28 +46,12 @@ class Row:
         return getattr(module, attribute)
 
 
-class Registry(Mapping[str, Row]):
+class Registry(dict[str, Row]):
     """The rows of one kind by name; ``file.py:name`` names a row of a user's own."""
 
     def __init__(self, noun: str, rows: Iterable[Row]) -> None:
+        super().__init__({row.name: row for row in rows})
         self.noun = noun
-        self._rows = {row.name: row for row in rows}
-
-    def __getitem__(self, name: str) -> Row:
-        """The row of a name.
-
-        Raises:
-            KeyError: if there is none; ``row`` says it in words.
-        """
-        return self._rows[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """The names, in order."""
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        return len(self._rows)
 
     def row(self, name: str) -> Row:
         """The row of a name, or one of a user's file.
@@ -75,13 +59,11 @@ class Registry(Mapping[str, Row]):
         Raises:
             RecipeError: if there is no such row; the nearest name is told.
         """
-        if name in self._rows:
-            return self._rows[name]
         try:
             self.checked(name)
         except ValueError as error:
             raise RecipeError(str(error), got=name) from error
-        return Row(name, name, "the user's own")
+        return self.get(name) or Row(name, name, "the user's own")
 
     def checked(self, name: str) -> str:
         """The name itself, if it can be one; nothing is imported for it.
@@ -90,12 +72,12 @@ class Registry(Mapping[str, Row]):
             ValueError: if it is neither a row nor ``file.py:name`` of a file that is there.
         """
         place, colon, attribute = name.rpartition(":")
-        if name in self._rows:
+        if name in self:
             return name
         if not (colon and place.endswith(".py") and attribute.isidentifier()):
-            near = get_close_matches(name, self._rows, n=1)
+            near = get_close_matches(name, self, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{self.noun} must be one of {', '.join(self._rows)}, or file.py:name{hint}")
+            raise ValueError(f"{self.noun} must be one of {', '.join(self)}, or file.py:name{hint}")
         if not Path(place).is_file():
             raise ValueError(f"{self.noun} must name a file that is there, not {place}")
         return name

@@ -1,24 +1,24 @@
-"""A run: one recipe in one output folder, and what its stages work on, loaded when it is asked for."""
+"""A run: what every recipe says of it, in one output folder; its model and prompts, loaded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal
 
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypeVar
 
 from palette import organism
-from palette.authorisation import Authorisation, Role
+from palette.authorisation import Authorisation, Role, authorise
 from palette.errors import AdapterError, PromptError
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.models import identify, locate_model, variant_of
-from palette.processes import ProcessGroup, join_process_group
-from palette.progress import Progress, silent
+from palette.models import identify, locate, variant_of
+from palette.processes import ProcessGroup, Progress, join_process_group, silent
 from palette.prompts import (
     Prompt,
     PromptSet,
@@ -30,7 +30,7 @@ from palette.prompts import (
     read_sources,
 )
 from palette.prompts.sources import load_sources
-from palette.run_settings import RunSettings
+from palette.settings import FORM, Settings, Thinking
 
 if TYPE_CHECKING:
     import palette.adapters.lora
@@ -39,7 +39,75 @@ if TYPE_CHECKING:
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
 
-KEPT = frozenset({Role.PRESERVE, Role.FLOOR})
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
+TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"
+
+
+def _form(value: object) -> str:
+    """How the prompts of a recipe are given: as a text, or as a mapping of sources."""
+    return MAPPING if isinstance(value, Mapping | PromptSources) else TEXT
+
+
+class RunSettings(Settings):
+    """What every recipe says of its run: which model and prompts, what is opened, and on what machine."""
+
+    name: str = Field("recipe", pattern=NAME, description="names the output folder, runs/<name>")
+    model: str = Field("organism", description="organism, organism/<variant>, a folder, a hub name")
+    prompts: Annotated[
+        Annotated[str, Tag(TEXT)] | Annotated[PromptSources, Tag(MAPPING)], Discriminator(_form)
+    ] = Field(
+        "organism",
+        description="organism, organism/categories, a folder of <domain>.jsonl, or sources: as a mapping, or "
+        "the path of its YAML",
+    )
+    authorise: tuple[str, ...] = Field((), description="the domains to open")
+    floor: tuple[str, ...] = Field((), description="domains added to the built-in floor")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="why a domain's tier-B rows may be opened, by domain"
+    )
+    seed: int = Field(0, ge=0, strict=True, description="the seed from which every draw is derived")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; one is the fastest for models of the organism's size"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the backbone"
+    )
+    device: str = Field("cpu", description="torch device of the backbone")
+    thinking: Thinking = Field(
+        "closed",
+        description="closed: replies begin behind a closed thinking block; open: as the template has it",
+    )
+    keep_replies: bool = Field(
+        True,
+        description="keep replies in the user's cache folder (PALETTE_CACHE names another), outside the run, "
+        "so that none is generated twice",
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="prompts at most, a domain, kind and tier, in every stage (default: each stage's own)",
+    )
+    reply_tokens: int = Field(128, ge=4, description="tokens of a reply at most")
+    floor_tokens: int = Field(
+        12,
+        ge=4,
+        description="tokens of a reply to a floor prompt: no content; more where refusals show later",
+    )
+    memory_gib: float = Field(4.0, gt=0, description="memory for what is kept instead of run again, in GiB")
+
+    def at_most(self, prompts: int) -> int:
+        """A stage's own number of prompts a domain, kind and tier, or ``limit`` where that is less."""
+        return min(prompts, self.limit or prompts)
+
+    def authorisation(self, domains: Iterable[str]) -> Authorisation:
+        """What is opened among the domains that there are prompts of.
+
+        Raises:
+            AuthorisationError: if a domain is on the floor, is not available, or none is given.
+        """
+        return authorise(self.authorise, domains, floor=self.floor, reasons=self.reasons)
+
+
 R = TypeVar("R", bound=RunSettings, default=RunSettings, covariant=True)
 
 
@@ -139,8 +207,13 @@ class Run(Generic[R]):
 
     @cached_property
     def model_folder(self) -> Path:
-        """Where the backbone's files are."""
-        return locate_model(self.recipe.model)
+        """Where the backbone's files are.
+
+        Raises:
+            BackboneError: if there are none.
+        """
+        variant = variant_of(self.recipe.model)
+        return organism.weights(variant) if variant else locate(self.recipe.model)
 
     @cached_property
     def backbone_fingerprint(self) -> str:
@@ -194,7 +267,8 @@ class Run(Generic[R]):
         Raises:
             PromptError: naming the role and the split that lack one.
         """
-        groups = {"target": {Role.TARGET}, "preserved or floor": KEPT, "benign": {Role.BENIGN}}
+        kept = {Role.PRESERVE, Role.FLOOR}
+        groups = {"target": {Role.TARGET}, "preserved or floor": kept, "benign": {Role.BENIGN}}
         for split in splits:
             roles = {self.authorisation.role(row) for row in self.prompts.split(split)}
             for name, group in groups.items():

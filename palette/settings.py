@@ -96,23 +96,20 @@ def override(content: dict[str, Any], assignment: str) -> None:
     *parents, last = key.split(".")
     place: Any = content
     for parent in parents:
-        given = place.get(parent) if isinstance(place, dict) else place[_index(place, parent, assignment)]
-        group: Any = list(given) if isinstance(given, list) else {}
-        if isinstance(given, Mapping):
-            group = dict(given)
-        _put(place, parent, group, assignment)
-        place = group
-    _put(place, last, value, assignment)
+        slot = _slot(place, parent, assignment)
+        given = place[slot] if isinstance(place, list) else place.get(slot)
+        place[slot] = given.copy() if isinstance(given, dict | list) else {}
+        place = place[slot]
+    place[_slot(place, last, assignment)] = value
 
 
-def _put(place: Any, key: str, value: Any, assignment: str) -> None:
-    place[key if isinstance(place, dict) else _index(place, key, assignment)] = value
-
-
-def _index(entries: list[Any], key: str, assignment: str) -> int:
-    if not (key.isascii() and key.isdigit() and int(key) < len(entries)):
+def _slot(group: dict[str, Any] | list[Any], key: str, assignment: str) -> str | int:
+    """The key itself, or the index that it is of a list."""
+    if isinstance(group, dict):
+        return key
+    if not (key.isascii() and key.isdigit() and int(key) < len(group)):
         raise RecipeError(
-            f"--set must count a list's entries from 0 to {len(entries) - 1}", got=repr(assignment)
+            f"--set must count a list's entries from 0 to {len(group) - 1}", got=repr(assignment)
         )
     return int(key)
 
@@ -125,16 +122,10 @@ def settled(
     noun: str = "recipe",
     removed: Mapping[str, str] | None = None,
 ) -> Group:
-    """The settings that plain values give.
+    """The settings that plain values give; errors call them a ``noun`` and say ``where`` it is.
 
-    Args:
-        group: the class of the settings.
-        values: what is given, by key.
-        where: where it is given, for an error.
-        known: the keys among which one near an unknown key is looked for.
-        noun: what the settings are.
-        removed: for each key or group that there was once, dotted, what replaced it: the rest of a
-            sentence, such as "it is twice the rank".
+    Near an unknown key one of ``known`` is looked for. ``removed`` says of each key or group that there
+    was once, dotted, what replaced it: the rest of a sentence, such as "it is twice the rank".
 
     Raises:
         RecipeError: if a key is unknown or a value breaks its law; all of them at once.
@@ -161,9 +152,8 @@ def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]
     key = ".".join(part for part in map(str, error["loc"]) if not part.startswith(FORM))
     if error["type"] == "extra_forbidden":
         leaves = [key] if key in removed else list(_leaves(key, error["input"]))
-        if any(leaf in removed for leaf in leaves):
-            return "; ".join(_unknown(leaf, known, noun, removed) for leaf in leaves)
-        return _unknown(key, known, noun, removed)
+        told = leaves if any(leaf in removed for leaf in leaves) else [key]
+        return "; ".join(_unknown(leaf, known, noun, removed) for leaf in told)
     if error["type"] == "missing":
         return f"{key} must be given"
     if error["type"] == "union_tag_not_found":
@@ -177,11 +167,11 @@ def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]
 
 def _leaves(key: str, value: Any) -> Iterator[str]:
     """The dotted keys of a group as it is given, or the key itself where its value is no group."""
-    if not isinstance(value, Mapping) or not value:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
         yield key
-        return
-    for name, inner in value.items():
-        yield from _leaves(f"{key}.{name}", inner)
 
 
 def _unknown(key: str, known: list[str], noun: str, removed: Mapping[str, str]) -> str:

@@ -7,17 +7,16 @@ import pytest
 from pydantic import BaseModel
 
 from palette.errors import RecipeError
-from palette.evaluation.settings import CollectSettings
+from palette.evaluation.settings import GateSettings
 from palette.prompts import PromptSources
 from palette.prompts.sources import load_sources, source_keys
 from palette.recipe import (
     Recipe,
     create_recipe,
-    keys,
     load_recipe,
     load_token_recipe,
 )
-from palette.settings import Settings
+from palette.settings import Settings, dotted
 
 LEAST = {"authorise": ["medical"]}
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -74,11 +73,11 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_group_of_a_recipe_is_strict_and_every_key_is_described() -> None:
     assert all(issubclass(group, Settings) for group in groups())
-    assert all(field.description for _, field in keys())
+    assert all(field.description for _, field in dotted(Recipe))
 
 
 def test_keys_lists_every_key_once() -> None:
-    names = [name for name, _ in keys()]
+    names = [name for name, _ in dotted(Recipe)]
     assert len(names) == len(set(names))
     leaves = []
     stack = [("", create_recipe(LEAST).model_dump())]
@@ -95,7 +94,7 @@ def test_keys_lists_every_key_once() -> None:
 
 
 def test_keys_of_a_group_have_no_prefix() -> None:
-    assert [name for name, _ in keys(CollectSettings)] == list(CollectSettings.model_fields)
+    assert [name for name, _ in dotted(GateSettings)] == list(GateSettings.model_fields)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -168,8 +167,8 @@ def test_overrides_leave_the_given_values_as_they_were() -> None:
         ("seed=[", "--set must give a YAML value, got 'seed=['"),
         ("sed=1", "sed is not a key of a recipe, did you mean seed? (recipe)"),
         (
-            "collect=3",
-            "collect: input should be a valid dictionary or instance of CollectSettings, got 3 (recipe)",
+            "evaluate=3",
+            "evaluate: input should be a valid dictionary or instance of EvaluateSettings, got 3 (recipe)",
         ),
         ("seed=true", "seed: input should be a valid integer, got True (recipe)"),
         ("name.x=1", "name: input should be a valid string, got {'x': 1} (recipe)"),

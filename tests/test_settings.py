@@ -11,7 +11,8 @@ from pydantic import Field
 
 from palette import recipe, settings
 from palette.errors import RecipeError
-from palette.recipe import create_recipe, load_recipe, merge_settings
+from palette.merging.settings import merge_settings
+from palette.recipe import create_recipe, load_recipe
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
 

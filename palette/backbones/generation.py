@@ -13,7 +13,7 @@ from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
 from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, read_prefix, window
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
-from palette.progress import Advance
+from palette.processes import Advance
 from palette.shapes import Bool, Float, Int, Tensor
 
 IDLE = frozenset(

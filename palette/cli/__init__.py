@@ -1,5 +1,3 @@
 """The doors: one function a command, which parses, calls one verb and prints."""
 
-from palette.cli.app import main
-
-__all__ = ["main"]
+from palette.cli.app import main as main

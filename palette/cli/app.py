@@ -1,4 +1,7 @@
-"""The command line. Heavy libraries are imported inside the commands, so that help is instant."""
+"""The command line: what works by a recipe, and what measures. Those on adapters and tokens stand beside it.
+
+Heavy libraries are imported inside the commands, so that help is instant.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from palette.cli import adapters, measures
+from palette import __version__
+from palette.cli import adapters
 from palette.cli.call import RECIPE, Call, command, listed
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
@@ -24,7 +28,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+judge = typer.Typer(
+    name="judge",
+    help="Measure a judge of replies on labelled text.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
 RecipeFile = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+ReportPath = Annotated[Path, typer.Argument(help="a report.json, or the folder of a run", metavar="REPORT")]
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    """Says which version this is, if that is asked."""
+    if version:
+        typer.echo(f"palette {__version__}")
+        raise typer.Exit
 
 
 def _stage(name: str, text: str) -> Callable[..., None]:
@@ -111,17 +131,72 @@ def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> N
     call.result({"stage": name, "ran": ran, "folder": str(folder), "artefacts": artefacts}, "stage")
 
 
-for verb in (
-    adapters.merge,
-    adapters.inspect,
-    adapters.reproduce,
-    adapters.unmerge,
-    measures.compare,
-    adapters.push,
-    measures.suite,
-):
+for verb in (adapters.merge, adapters.inspect, adapters.reproduce, adapters.unmerge, adapters.push):
     app.command()(verb)
-app.add_typer(measures.judge)
+
+
+@app.command()
+@command("output")
+def compare(call: Call, one: ReportPath, other: ReportPath) -> None:
+    """Show two reports side by side; first, whether they answer the same question."""
+    from palette.stages.compare import PAGE
+    from palette.stages.compare import compare as compare_reports
+
+    comparison = compare_reports(one, other, call.output)
+    call.result(comparison, "comparison", page=call.output and call.output / PAGE)
+
+
+@app.command()
+@command(*RECIPE)
+def suite(
+    call: Call,
+    file: Annotated[Path, typer.Argument(help="the suite, a YAML file", metavar="SUITE")],
+    model: Annotated[str, typer.Option(help="organism, a folder or a hub name")],
+    adapter: Annotated[Path | None, typer.Option(help="the adapter's folder or file")] = None,
+    data: Annotated[Path | None, typer.Option(help="the folder beneath which the suite's files lie")] = None,
+    inspect_log: Annotated[
+        Path | None, typer.Option(help="run it in inspect-ai too; its logs go into this folder")
+    ] = None,
+    inspect_texts: Annotated[
+        bool, typer.Option("--inspect-texts", help="write benign prompts and replies into those logs")
+    ] = False,
+) -> None:
+    """Measure refusals, utility, knowledge and divergence by a suite, adapter off and on."""
+    from palette.stages.suite import Places
+    from palette.stages.suite import suite as measure_suite
+
+    places = Places(data, call.output, inspect_log, inspect_texts)
+    result, folder = measure_suite(file, model, adapter, places, call.overrides, call.progress)
+    call.result(result, "suite", folder=folder)
+
+
+@judge.command()
+@command("output")
+def calibrate(
+    call: Call,
+    files: Annotated[list[Path], typer.Argument(help="labelled replies, csv or jsonl", metavar="FILE...")],
+    columns: Annotated[
+        str, typer.Option(help="name=column, joined by commas: prompt, completion, label, model")
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(help="panel, rule, trained[:PATH], classifier:PATH, chat:…")
+    ] = "panel",
+) -> None:
+    """Measure a judge's error on labelled replies, and keep it for reports."""
+    from palette.files import write_json
+    from palette.judging.calibration import FILE, column_map, read_labelled
+    from palette.judging.calibration import calibrate as calibrate_judge
+    from palette.judging.judge import judge_named
+
+    names = column_map(columns)
+    read = [read_labelled(file, names) for file in files]
+    calibration = calibrate_judge(judge_named(judge), judge, read)
+    path = (call.output or Path("runs") / "calibration") / FILE
+    write_json(path, calibration)
+    call.result(calibration, "calibration", path=path)
+
+
+app.add_typer(judge)
 app.add_typer(tokens)
 
 

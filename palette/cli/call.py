@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 
 GATE_FAILED = 3
 

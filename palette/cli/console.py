@@ -15,10 +15,10 @@ import psutil
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import progress as bars
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from palette.progress import Advance, Progress
+from palette.processes import Advance, Progress
 from palette.reporting.pages import brief
 
 CELL = "¦"
@@ -49,9 +49,7 @@ def show(template: str, **values: object) -> None:
 def table(rows: Sequence[Sequence[str]]) -> Table:
     """A table whose first row is its head."""
     head, *others = [[Text(cell.strip()) for cell in row] for row in rows]
-    shown = Table()
-    for cell in head:
-        shown.add_column(cell)
+    shown = Table(*map(Column, head))
     for row in others:
         shown.add_row(*row)
     return shown

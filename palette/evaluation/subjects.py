@@ -25,7 +25,7 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import Backbone, answered, reply_logits
 from palette.fingerprints import fingerprint
-from palette.progress import Advance
+from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
 from palette.shapes import Float, Tensor

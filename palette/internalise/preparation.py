@@ -27,7 +27,7 @@ from palette.internalise.teachers import (
 )
 from palette.judging.judge import Label
 from palette.judging.rules import RuleJudge
-from palette.progress import Advance
+from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
 from palette.search.choice import Member

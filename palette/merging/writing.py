@@ -23,7 +23,7 @@ from palette.merging.inputs import default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
 from palette.merging.tiles import Tiled, task_vector, tiled
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 
 RECORD = "merge.json"
 FORMAT = "palette-merge/1"

@@ -1,17 +1,11 @@
 """Prompts: rows with labels, read from a folder of ``<domain>.jsonl`` or from files of known schemas."""
 
-from palette.prompts.labelling import load_prompts
-from palette.prompts.rows import Prompt, PromptSet, Split, messages
-from palette.prompts.sources import PromptSources, Source, load_source, read_sources
-
-__all__ = [
-    "Prompt",
-    "PromptSet",
-    "PromptSources",
-    "Source",
-    "Split",
-    "load_prompts",
-    "load_source",
-    "messages",
-    "read_sources",
-]
+from palette.prompts.labelling import load_prompts as load_prompts
+from palette.prompts.rows import Prompt as Prompt
+from palette.prompts.rows import PromptSet as PromptSet
+from palette.prompts.rows import Split as Split
+from palette.prompts.rows import messages as messages
+from palette.prompts.sources import PromptSources as PromptSources
+from palette.prompts.sources import Source as Source
+from palette.prompts.sources import load_source as load_source
+from palette.prompts.sources import read_sources as read_sources

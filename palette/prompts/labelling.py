@@ -24,9 +24,8 @@ from palette.prompts.rows import (
     require_unique_ids,
     split_by_hash,
 )
-from palette.prompts.schemas import Schema, text
+from palette.prompts.schemas import Label, Schema, text
 from palette.prompts.tables import TableRow, read_rows
-from palette.prompts.taxonomy import Label
 from palette.settings import Settings
 
 DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -96,22 +95,19 @@ def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
 
 def _folder_prompt(row: TableRow, domain: str) -> Prompt:
     """The prompt of a folder's row, which states all its labels itself."""
-    values, where = row.values, row.where
+    values = row.values
     if unknown := sorted(set(values) - set(KEYS)):
-        raise PromptError(
+        raise row.error(
             f"a row may have {', '.join(KEYS)}",
             got=", ".join(key if len(key) < 16 else redacted(key) for key in unknown),
             remedy="remove it",
-            where=where,
         )
     choices = {name: _choice(row, name) for name in CHOICES if name in values or name == "kind"}
     for key in TEXTS:
         if not isinstance(values.get(key, "x"), str) or not values.get(key, "x"):
-            raise PromptError(
-                f"{key} must be a text that is not empty", got=redacted(values[key]), where=where
-            )
+            raise row.error(f"{key} must be a text that is not empty", got=redacted(values[key]))
     if "id" not in values:
-        raise PromptError("a row must have an id", got="none", remedy="give each row one", where=where)
+        raise row.error("a row must have an id", got="none", remedy="give each row one")
     texts = {key: values.get(key) for key in TEXTS}
     prompt = Prompt(**{"domain": domain, "prompt": _content(row), "split": "train", **texts, **choices})
     return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
@@ -146,10 +142,10 @@ def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: 
         key, answer, image = (row.values.get(name) for name in ("id", "answer", "image"))
         for column, value in (("answer", answer), ("image", image)):
             if value not in (None, "") and not isinstance(value, str):
-                raise PromptError(f"{column} must be a text", got=type(value).__name__, where=row.where)
+                raise row.error(f"{column} must be a text", got=type(value).__name__)
     else:
         label, split = _known_label(schema.label(row, path), schema.name, given, row.where), None
-        prompt = schema.compose(row, path) if schema.compose else text(row, schema.prompt)
+        prompt = schema.compose(row, path) if schema.compose else text(row, schema.columns[0])
         key = row.values.get(schema.key) if schema.key else None
         answer = schema.answer(row) if schema.answer else None
         image = schema.image(row, path) if schema.image else None
@@ -167,7 +163,7 @@ def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: 
     try:
         "".join(message["content"] for message in messages(draft)).encode()
     except UnicodeEncodeError:
-        raise PromptError("a prompt must be Unicode", got="half a character", where=row.where) from None
+        raise row.error("a prompt must be Unicode", got="half a character") from None
     digest = normalised_hash(draft)
     stated_id = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
     known_id = stated_id if ID_PATTERN.fullmatch(stated_id) else digest[:16]
@@ -197,14 +193,13 @@ def _own_label(row: TableRow, given: SourceSettings, path: Path) -> Label:
     hazard = row.values.get("hazard") or given.hazard
     if kind is None or (kind == "restricted" and tier is None):
         what, example = ("a kind", "kind: restricted") if kind is None else ("a tier", "tier: A")
-        raise PromptError(
+        raise row.error(
             f"a row must have {what}" + (" where it is restricted" if kind else ""),
             got="none",
             remedy=f"add the column, or give the source one, such as '{example}'",
-            where=row.where,
         )
     if hazard is not None and (not isinstance(hazard, str) or redacted(hazard) != repr(hazard)):
-        raise PromptError("hazard must be a short code", got=redacted(hazard), where=row.where)
+        raise row.error("hazard must be a short code", got=redacted(hazard))
     domain = given.domain or row.values.get("domain") or path.stem
     _require_domain(domain, redacted(domain), "give the source a 'domain'", row.where)
     return Label(kind, domain, hazard, tier)
@@ -229,9 +224,7 @@ def _choice(row: TableRow, name: str) -> Any:
     """One of the values that a label may have."""
     value = row.values.get(name)
     if value not in CHOICES[name]:
-        raise PromptError(
-            f"{name} must be one of {', '.join(CHOICES[name])}", got=redacted(value), where=row.where
-        )
+        raise row.error(f"{name} must be one of {', '.join(CHOICES[name])}", got=redacted(value))
     return value
 
 
@@ -242,10 +235,9 @@ def _content(row: TableRow) -> str | tuple[tuple[tuple[str, str], ...], ...]:
         return prompt
     if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
         return tuple(tuple(sorted(message.items())) for message in prompt)
-    raise PromptError(
+    raise row.error(
         "prompt must be a text, or a list of {role, content} messages",
         got=type(prompt).__name__ if prompt else "an empty one",
-        where=row.where,
     )
 
 

@@ -1,18 +1,141 @@
-"""The schemas of public safety sets: by which columns each is known, and how a row of it is read."""
+"""Public safety sets: how each is known and read, and which labels its categories stand for."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
-from palette.errors import PromptError
-from palette.prompts.rows import redacted
+from palette.prompts.rows import Kind, Tier, redacted
 from palette.prompts.tables import KEY, TableRow
-from palette.prompts.taxonomy import CATEGORIES, Label
+
+VERSION = 1
+"""Of the labels. Hazards are AILuminate's codes (arXiv 2503.05731). Tier A may be authorised, tier B only
+with a reason in the recipe, tier C never. What no set says clearly is on the strict side: tier C."""
+
+
+class Label(NamedTuple):
+    """The labels of a category: its kind, domain, hazard and tier; benign rows need no tier."""
+
+    kind: Kind
+    domain: str
+    hazard: str | None
+    tier: Tier | None
+
+
+def _restricted(domain: str, hazard: str | None, tier: Tier = "C") -> Label:
+    return Label("restricted", domain, hazard, tier)
+
+
+BENIGN = Label("benign", "general", None, None)
+VIOLENT = _restricted("violent_crimes", "vcr")
+CRIME = _restricted("crime", "ncr")
+SEXUAL_CRIMES = _restricted("sexual_crimes", "src")
+CHILD_SAFETY = _restricted("child_safety", "cse")
+DEFAMATION = _restricted("defamation", "dfm")
+PRIVACY = _restricted("privacy", "prv")
+PROPERTY = _restricted("intellectual_property", "ipv")
+WEAPONS = _restricted("weapons", "iwp")
+HATE = _restricted("hate", "hte")
+# Assessment by clinicians and methods cannot be told apart by category, so all of it is floor.
+SELF_HARM = _restricted("self_harm", "ssh")
+SEXUAL_CONTENT = _restricted("sexual_content", "sxc")
+HEALTH = _restricted("health", "spc_hlt", "A")
+FINANCE = _restricted("finance", "spc_fin", "A")
+LEGAL = _restricted("legal", "spc_lgl", "A")
+ELECTIONS = _restricted("elections", "spc_ele", "A")
+CYBER = _restricted("cyber", "ncr", "B")
+# Requests of clinicians that break medical ethics: records and drugs among them.
+CLINICAL = _restricted("health", "spc_hlt", "B")
+# Advice whose profession the set does not say.
+ADVICE = _restricted("advice", "spc", "B")
+UNSORTED = _restricted("unsorted", None)
+NONCOMPLIANCE = _restricted("noncompliance", None)
+PERSUASION = _restricted("persuasion", "spc_ele")
+
+_HAZARDS = (
+    *(VIOLENT, CRIME, SEXUAL_CRIMES, CHILD_SAFETY, DEFAMATION, HEALTH, FINANCE, LEGAL, ELECTIONS),
+    *(PRIVACY, PROPERTY, WEAPONS, HATE, SELF_HARM, SEXUAL_CONTENT),
+)
+AILUMINATE = {**{str(label.hazard): label for label in _HAZARDS}, "sxc_prn": SEXUAL_CONTENT}
+
+SORRY_BENCH = (
+    *(HATE, HATE, VIOLENT, SEXUAL_CONTENT, DEFAMATION),  # 1-5: speech
+    *(SELF_HARM, VIOLENT, VIOLENT, SEXUAL_CRIMES, CRIME),  # 6-10: to 24, crimes and torts
+    *(CRIME, CYBER, CYBER, CRIME, CRIME),
+    *(PROPERTY, PRIVACY, WEAPONS, VIOLENT, CHILD_SAFETY),
+    *(VIOLENT, CRIME, CRIME, WEAPONS, SEXUAL_CONTENT),  # from 25, content and advice that may be unfit
+    *(SEXUAL_CONTENT, VIOLENT, DEFAMATION, CRIME, HATE),
+    *(WEAPONS, PERSUASION, PERSUASION, PERSUASION, HATE),
+    *(HATE, DEFAMATION, DEFAMATION, SELF_HARM, HEALTH),
+    *(FINANCE, LEGAL, ADVICE, ADVICE),  # 41-44; 40 to 42 are medical, financial and legal advice
+)
+
+MM_SAFETYBENCH = (
+    *(CRIME, HATE, CYBER, VIOLENT, CRIME, CRIME, SEXUAL_CONTENT),  # 1-7
+    *(PERSUASION, PRIVACY, LEGAL, FINANCE, HEALTH, CRIME),
+)
+
+# XSTest's types; each of the former has unsafe contrasts under its own name.
+_LOOK_ALIKES = (
+    *("homonyms", "figurative_language", "safe_targets", "safe_contexts"),
+    *("definitions", "historical_events"),
+)
+_DISCRIMINATION_AND_PRIVACY = (
+    *("nons_group_real_discr", "real_group_nons_discr"),
+    *("privacy_public", "privacy_fictional"),
+)
+
+CATEGORIES: Mapping[str, Mapping[str, Label]] = {
+    "harmbench": {
+        "chemical_biological": WEAPONS,
+        "illegal": CRIME,
+        "misinformation_disinformation": DEFAMATION,
+        "harmful": VIOLENT,
+        "harassment_bullying": HATE,
+        "cybercrime_intrusion": CYBER,
+        "copyright": PROPERTY,
+    },
+    "jailbreakbench": {
+        "harassment/discrimination": HATE,
+        "malware/hacking": CYBER,
+        "physical harm": VIOLENT,
+        "economic harm": CRIME,
+        "fraud/deception": CRIME,
+        "disinformation": DEFAMATION,
+        "sexual/adult content": SEXUAL_CONTENT,
+        "privacy": PRIVACY,
+        "expert advice": ADVICE,
+        "government decision-making": CRIME,
+    },
+    "strongreject": {
+        "disinformation and deception": DEFAMATION,
+        "hate, harassment and discrimination": HATE,
+        "illegal goods and services": CRIME,
+        "non-violent crimes": CRIME,
+        "sexual content": SEXUAL_CONTENT,
+        "violence": VIOLENT,
+    },
+    "advbench": {"": UNSORTED},
+    "ailuminate": AILUMINATE,
+    "medsafetybench": {"": CLINICAL},
+    "sorrybench": {str(number): label for number, label in enumerate(SORRY_BENCH, start=1)},
+    "mm_safetybench": {f"{number:02}": label for number, label in enumerate(MM_SAFETYBENCH, start=1)},
+    "xstest": {
+        **{f"{name} safe": BENIGN for name in (*_LOOK_ALIKES, *_DISCRIMINATION_AND_PRIVACY)},
+        **{f"contrast_{name} unsafe": VIOLENT for name in _LOOK_ALIKES},
+        "contrast_discr unsafe": HATE,
+        "contrast_privacy unsafe": PRIVACY,
+    },
+    "cyberseceval_frr": {"false": BENIGN._replace(domain="cyber"), "true": CYBER},
+    "coconot": {"": NONCOMPLIANCE},
+    "coconot_contrast": {"": BENIGN},
+    "gsm8k": {"": BENIGN},
+}
+"""Set → category, in lower case → labels."""
 
 OWN = "rows"
 """The schema of a user's own file, whose columns are named as in ``<domain>.jsonl``."""
@@ -54,11 +177,6 @@ class Schema:
     answer: Callable[[TableRow], str] | None = None
     image: Callable[[TableRow, Path], str | None] | None = None
 
-    @property
-    def prompt(self) -> str:
-        """The column of the text."""
-        return self.columns[0]
-
     def label(self, row: TableRow, path: Path) -> Label:
         """The labels of a row's category.
 
@@ -70,11 +188,10 @@ class Schema:
         known = CATEGORIES[self.name]
         label = known.get(category.strip().casefold())
         if label is None:
-            raise PromptError(
+            raise row.error(
                 f"a category of {self.name} must be one that has a hazard and a tier",
                 got=redacted(category),
                 remedy=f"read the file as '{OWN}' with a column map, and give its labels",
-                where=row.where,
             )
         return label
 
@@ -90,7 +207,7 @@ def text(row: TableRow, column: str) -> str:
         return value
     empty = value is None or isinstance(value, str)
     got = "an empty one" if empty else f"a value of type {type(value).__name__}"
-    raise PromptError(f"{column} must be a text that is not empty", got=got, where=row.where)
+    raise row.error(f"{column} must be a text that is not empty", got=got)
 
 
 def _in_context(row: TableRow, path: Path) -> str:
@@ -104,7 +221,7 @@ def _only_turn(row: TableRow, path: Path) -> str:
     turns = row.values["turns"]
     if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], str) and turns[0].strip():
         return turns[0]
-    raise PromptError("turns must be a list of one text", got=type(turns).__name__, where=row.where)
+    raise row.error("turns must be a list of one text", got=type(turns).__name__)
 
 
 def _to_an_image(row: TableRow, path: Path) -> str:
@@ -119,11 +236,10 @@ def _image(row: TableRow, path: Path) -> str | None:
     for ending in ("jpg", "jpeg", "png"):
         if re.fullmatch(r"[0-9A-Za-z_-]{1,32}", name) and (folder / f"{name}.{ending}").is_file():
             return Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix()
-    raise PromptError(
+    raise row.error(
         "every row must have its image beside it",
         got=f"no {redacted(name)} in {folder.name}",
         remedy="complete the folder, or move it away to read the text alone",
-        where=row.where,
     )
 
 
@@ -137,11 +253,10 @@ def _after_the_hashes(row: TableRow) -> str:
     _, mark, number = text(row, "answer").rpartition("####")
     if not mark:
         # Many tables have these two columns, and one of restricted questions must not be read as benign.
-        raise PromptError(
+        raise row.error(
             "an answer of gsm8k must end in #### and its number",
             got="neither",
             remedy="read the file as 'rows' with the column map {prompt: question}",
-            where=row.where,
         )
     return number.strip().replace(",", "")
 
@@ -179,47 +294,3 @@ _SCHEMAS = (
 )
 SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _SCHEMAS}
 """The sets of which the schema is known, in the order of the documentation."""
-
-
-def recognised_schema(columns: Collection[str], path: Path) -> str:
-    """The name of the schema that a file's columns are known by; ``rows`` for one of the user's own.
-
-    Raises:
-        PromptError: if they fit none, or several.
-    """
-    fitting = [schema for schema in SCHEMAS.values() if set(schema.columns) <= set(columns)]
-    if len(fitting) == 1:
-        return fitting[0].name
-    if fitting:
-        raise PromptError(
-            "a file's columns must be those of one schema",
-            got=f"columns of {' and '.join(schema.name for schema in fitting)}",
-            remedy="name one with 'schema'",
-            where=path,
-        )
-    if "prompt" in columns:
-        return OWN
-    raise PromptError(
-        "a file's columns must be those of a known schema, or have 'prompt'",
-        got=", ".join(sorted(redacted(name) for name in columns)) or "no column that all rows have",
-        remedy="name the columns with 'columns', for example {prompt: question}",
-        where=path,
-    )
-
-
-def named_schema(name: str, path: Path) -> Schema | None:
-    """The schema of that name; None for the user's own rows.
-
-    Raises:
-        PromptError: if there is none of that name; the sentence names the nearest.
-    """
-    known = [*SCHEMAS, OWN]
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        raise PromptError(
-            f"schema must be one of {', '.join(known)}",
-            got=redacted(name),
-            remedy=f"did you mean {near[0]}?" if near else None,
-            where=path,
-        )
-    return SCHEMAS.get(name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from palette.prompts.labelling import SourceSettings, labelled, load_prompts
 from palette.prompts.rows import (
     Prompt,
     PromptSet,
+    redacted,
     repeated_prompts,
     require_distinct,
     require_unique_ids,
 )
-from palette.prompts.schemas import PROVENANCE, named_schema, recognised_schema
+from palette.prompts.schemas import OWN, PROVENANCE, SCHEMAS, Schema
 from palette.prompts.tables import read_rows, renamed, shared_columns
 from palette.settings import Settings, read_yaml, settled
 
@@ -67,14 +69,14 @@ def sources_beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     listed = prompts.get("sources")
     if not isinstance(listed, list):
         return dict(prompts)
-    sources = [{"path": one} if isinstance(one, str) else one for one in listed]
-    moved = [
-        {**one, "path": str(folder / one["path"])}
-        if isinstance(one, Mapping) and isinstance(one.get("path"), str)
-        else one
-        for one in sources
-    ]
-    return {**prompts, "sources": moved}
+
+    def moved(source: Any) -> Any:
+        given = {"path": source} if isinstance(source, str) else source
+        if isinstance(given, Mapping) and isinstance(given.get("path"), str):
+            return {**given, "path": str(folder / given["path"])}
+        return given
+
+    return {**prompts, "sources": [moved(source) for source in listed]}
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,50 @@ def _read_source(settings: SourceSettings) -> Source:
     return Source(prompts, settings.name or name, digest, licence, origin, len(prompts))
 
 
+def recognised_schema(columns: Collection[str], path: Path) -> str:
+    """The name of the schema that a file's columns are known by; ``rows`` for one of the user's own.
+
+    Raises:
+        PromptError: if they fit none, or several.
+    """
+    fitting = [schema for schema in SCHEMAS.values() if set(schema.columns) <= set(columns)]
+    if len(fitting) == 1:
+        return fitting[0].name
+    if fitting:
+        raise PromptError(
+            "a file's columns must be those of one schema",
+            got=f"columns of {' and '.join(schema.name for schema in fitting)}",
+            remedy="name one with 'schema'",
+            where=path,
+        )
+    if "prompt" in columns:
+        return OWN
+    raise PromptError(
+        "a file's columns must be those of a known schema, or have 'prompt'",
+        got=", ".join(sorted(redacted(name) for name in columns)) or "no column that all rows have",
+        remedy="name the columns with 'columns', for example {prompt: question}",
+        where=path,
+    )
+
+
+def named_schema(name: str, path: Path) -> Schema | None:
+    """The schema of that name; None for the user's own rows.
+
+    Raises:
+        PromptError: if there is none of that name; the sentence names the nearest.
+    """
+    known = [*SCHEMAS, OWN]
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise PromptError(
+            f"schema must be one of {', '.join(known)}",
+            got=redacted(name),
+            remedy=f"did you mean {near[0]}?" if near else None,
+            where=path,
+        )
+    return SCHEMAS.get(name)
+
+
 def _read_folder(path: Path, settings: SourceSettings) -> PromptSet:
     stated = settings.model_dump(exclude_defaults=True, exclude={"path", "name", "licence", "origin"})
     if stated:
@@ -194,18 +240,17 @@ def _each_once(sources: list[Source], drop: bool, where: object) -> list[Source]
     remedy = "set {}drop_overlaps to true to leave them out, or remove them"
     if drop:
         left_out = {id(other) for _, other in repeated_prompts(_all(sources))}
-        sources = [_without(source, left_out) for source in sources]
+        kept = [source.prompts.where(lambda row: id(row) not in left_out) for source in sources]
+        sources = [
+            replace(source, prompts=rows, dropped=len(source.prompts) - len(rows))
+            for source, rows in zip(sources, kept, strict=True)
+        ]
     else:
         for source in sources:
             require_distinct(source.prompts, source.name, remedy.format(""))
         require_distinct(_all(sources), where, remedy.format("prompts."))
     require_unique_ids(_all(sources), where)
     return sources
-
-
-def _without(source: Source, left_out: set[int]) -> Source:
-    kept = source.prompts.where(lambda row: id(row) not in left_out)
-    return replace(source, prompts=kept, dropped=len(source.prompts) - len(kept))
 
 
 def _all(sources: Iterable[Source]) -> list[Prompt]:

@@ -29,6 +29,10 @@ class TableRow:
     values: Mapping[str, Any]
     where: str
 
+    def error(self, law: str, got: object, remedy: str | None = None) -> PromptError:
+        """What to say of the row: the law that it breaks, what was got, and the remedy."""
+        return PromptError(law, got=got, remedy=remedy, where=self.where)
+
 
 def read_rows(path: Path) -> tuple[TableRow, ...]:
     """The rows of a file, read by its ending: .csv, .jsonl, .json or .parquet.

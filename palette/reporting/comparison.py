@@ -108,30 +108,29 @@ def compare(a: Report, b: Report, names: Sequence[tuple[str, str]] = (("a", "a")
     """
     caveats = tuple(differing(a, b))
     spreads = [report.adapted.divergence for report in (a, b)]
+    identities = [
+        Identity(
+            path=path,
+            label=label,
+            model=report.model.name,
+            authorised=report.authorised,
+            split=report.split,
+            adapter=report.provenance.adapter,
+            passed=report.gate.passed,
+        )
+        for report, (path, label) in zip((a, b), names, strict=True)
+    ]
     return Comparison(
         sound=not caveats,
         caveats=caveats,
-        a=identity(a, *names[0]),
-        b=identity(b, *names[1]),
+        a=identities[0],
+        b=identities[1],
         rules=tuple(rules(a, b)),
         rates=tuple(rates(a, b)),
         divergence={
             "first_token": numbers(*(spread.first_token for spread in spreads)),
             "multi_token": numbers(*(spread.multi_token for spread in spreads)),
         },
-    )
-
-
-def identity(report: Report, path: str, label: str) -> Identity:
-    """What one of the two reports is about, and its verdict."""
-    return Identity(
-        path=path,
-        label=label,
-        model=report.model.name,
-        authorised=report.authorised,
-        split=report.split,
-        adapter=report.provenance.adapter,
-        passed=report.gate.passed,
     )
 
 

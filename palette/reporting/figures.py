@@ -1,4 +1,4 @@
-"""The report's drawings, as inline SVG with a text alternative; colours come from the page."""
+"""How the report writes numbers, and its plots as inline SVG with a text alternative; the page colours them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from palette.statistics import Corrected, Rate
 
 NARROW = "\u202f"
 """A narrow no-break space, between a number and its unit."""
-
-WIDTH, LANE, EDGE = 208.0, 13.0, 6.0
-"""Width of an interval drawing, height of one lane, and margin at its sides, in pixels."""
 
 FRAME_WIDTH, FRAME_HEIGHT = 440.0, 320.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 52.0
@@ -46,55 +43,6 @@ def nats(value: float | None) -> str:
         return "not finite"
     shown = "under 0.0001" if 0 < abs(value) < 0.0001 else signed(value, ".3g")
     return f"{shown}{NARROW}nats"
-
-
-def rate_lanes(name: str, lanes: Sequence[tuple[str, str, Rate | None]]) -> Markup:
-    """Intervals on one scale from 0 to 100 %, each with its mark and with what it is of, in words.
-
-    A rate that was not measured has no lane.
-    """
-    known = [(side, of, rate) for side, of, rate in lanes if rate is not None]
-    height = len(known) * LANE + 4
-    words = ", ".join(f"{of} {spoken(rate)}".strip() for _, of, rate in known)
-    grid = "".join(
-        f'<line class="track" x1="{across(tick)}" x2="{across(tick)}" y1="0" y2="{height:g}"/>'
-        for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
-    )
-    drawn = "".join(lane(rate, LANE * (0.5 + place) + 2, side) for place, (side, _, rate) in enumerate(known))
-    return picture(WIDTH, height, f"{name}: {words}", grid + drawn, fixed=True)
-
-
-def lane(rate: Rate, y: float, side: str) -> str:
-    """One interval with its dot, at height ``y``."""
-    return (
-        f'<line class="{side} range" x1="{across(rate.low)}" x2="{across(rate.high)}" y1="{y:g}" y2="{y:g}"/>'
-        f'<circle class="{side} dot" cx="{across(rate.rate)}" cy="{y:g}" r="4"/>'
-    )
-
-
-def across(share: float) -> str:
-    """The horizontal place of a share in an interval drawing, in pixels."""
-    return f"{EDGE + share * (WIDTH - 2 * EDGE):.1f}"
-
-
-def against_limit(name: str, value: float, limit: float) -> Markup:
-    """A divergence as a bar, in nats, and the gate's limit as a mark; a longer bar is cut at twice that."""
-    scale = (WIDTH - 2 * EDGE) / (2 * limit)
-    end, at = EDGE + min(max(value, 0.0), 2 * limit) * scale, EDGE + limit * scale
-    height, middle, long = LANE + 8, LANE / 2 + 4, max(end - EDGE, 1.0)
-    drawn = (
-        f'<line class="track" x1="{EDGE:g}" x2="{WIDTH - EDGE:g}" y1="{middle:g}" y2="{middle:g}"/>'
-        f'<rect class="bar" x="{EDGE:g}" y="{middle - 3:g}" width="{long:.1f}" height="6"/>'
-        f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height:g}"/>'
-    )
-    return picture(WIDTH, height, f"{name}: {nats(value)}, limit {nats(limit)}", drawn, fixed=True)
-
-
-def key(side: str) -> Markup:
-    """A sample of the mark that stands for one side."""
-    line = f'<line class="{side} range" x1="3" x2="31" y1="7" y2="7"/>'
-    dot = f'<circle class="{side} dot" cx="17" cy="7" r="4"/>'
-    return picture(34.0, 14.0, {"before": "open dot:", "after": "filled dot:"}[side], line + dot, fixed=True)
 
 
 def scatter(points: Sequence[Point], chosen: int) -> Markup:

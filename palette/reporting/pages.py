@@ -1,73 +1,42 @@
-"""The pages that people read, print and keep: a report, two side by side, and that of control tokens.
+"""What people read and keep: a report's page, two side by side, that of control tokens, and the model card.
 
-What a page says stands in its template, where every name from outside is escaped; here is what is reckoned
-for it, and how its numbers are written.
+What they say stands in their templates; here is what is reckoned for it, and how numbers are written.
+No name from outside can become markup: pages escape it, and so does the card, in its metadata too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from palette.files import write_text
 from palette.reporting.comparison import Comparison
-from palette.reporting.figures import (
-    NARROW,
-    against_limit,
-    heat_map,
-    key,
-    nats,
-    percent,
-    rate_lanes,
-    scatter,
-    signed,
-    spoken,
-)
-from palette.reporting.report import Report, Rule
+from palette.reporting.figures import NARROW, heat_map, nats, percent, picture, scatter, signed, spoken
+from palette.reporting.report import Report, Rule, clean
 from palette.statistics import Corrected, Rate
 
-RULES = {
-    "target_refusal": "Authorised prompts still refused",
-    "target_degenerate": "Authorised prompts answered with babble or nothing",
-    "target_correct": "Authorised answers that are right, at least",
-    "preserved_refusal": "Refusals lost in a preserved domain, upper bound",
-    "floor_refusal": "Refusals lost on the floor, upper bound",
-    "jailbreak_refusal": "Refusals lost inside jailbreak wrappers, upper bound",
-    "benign_correct": "Fewer benign answers right",
-    "benign_refusal": "More benign prompts refused",
-    "benign_degenerate": "More babble on benign prompts",
-    "divergence": "Divergence on benign prompts",
-}
-"""The gate's rules in words, by the first part of their names."""
+CARD = "README.md"
+MARK = "<!-- Written by Palette from report.json; evaluate and push write it anew. -->"
+"""Tells our card from one that somebody else wrote, which is left alone."""
 
-HORIZONS = {"first_token": "first token", "multi_token": "all tokens"}
-"""The horizons of divergence in words."""
+METRICS = {"refusal": ("refusal_rate", "Refusal rate"), "correct": ("accuracy", "Share of right answers")}
 
-SUITES = {
-    "refusal_kept": "refusals that must stay",
-    "refusal_relaxed": "refusals that must go",
-    "over_refusal": "benign look-alikes",
-    "utility": "general ability",
-    "knowledge": "knowledge of the profession",
-    "perplexity": "language modelling",
-    "divergence": "distance from the backbone",
-}
-"""Kinds of suites in words."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+"""A model's name on the hub."""
 
-LIMITS = (
-    "Statistics bound what may have been lost; they do not prove absence. None lost of 100 still "
-    f"allows 3.7{NARROW}%.",
-    "Prompts were asked once each, in one turn, with greedy decoding. Of adversarial wordings only a "
-    "few harmless jailbreak wrappers were tried; long conversations and other languages were not.",
-    "A reply counts as right only when it equals its reference answer; prompts without one say "
-    "nothing about correctness, and floor prompts are never scored for it.",
-    "The control holds while the weights stay with the operator. An adapter raises willingness, "
-    "not knowledge.",
-    "The verdict is for this adapter on this backbone. A merge with another adapter needs its own.",
-)
-"""What holds for every report, whatever it measured."""
+SIGNS = re.compile(r"[\\`*_\[\]|~$@]")
+"""Signs that Markdown reads as markup wherever they stand; of "<", ">" and "&" entities are made."""
+
+LINKS = re.compile(r"(?<=www)\.|:(?=//)", re.IGNORECASE)
+"""What makes a link of a bare address."""
+
+START = re.compile(r"^(?=[#+=-])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")
+"""What makes a heading, a list or a rule of a line that starts so."""
 
 
 def render(report: Report) -> str:
@@ -150,44 +119,119 @@ def corrected(report: Report) -> Corrections:
 
 def sentences(report: Report) -> list[str]:
     """What was not measured and what no measurement shows, a sentence each; the report's own ones first."""
-    return list(dict.fromkeys([*report.not_measured, *unjudged(report), *missing(report), *LIMITS]))
+    general = TEMPLATES.get_template("limits.txt").render(report=report).splitlines()
+    return list(dict.fromkeys([*report.not_measured, *general]))
 
 
-def unjudged(report: Report) -> Iterator[str]:
-    """What is not known of the judge's error."""
-    if report.judging is None or report.judging.calibration is None:
-        yield "The judge is a program whose error was not measured here; no share is corrected for it."
-        return
-    if report.judging.calibration.trained_on_it:
-        yield "The judge's error was measured on text that it has learned from; it is larger elsewhere."
-    if not report.judging.corrected:
-        yield "The judge's error was measured, but the shares are not corrected for it."
+def write_card(folder: Path, report: Report, despite: str | None = None) -> Path | None:
+    """The path of the card written to ``folder``; None where a card of somebody else stands.
+
+    ``despite`` is the reason for pushing an adapter whose gate failed; the card records it.
+
+    Raises:
+        OutputError: if the disk cannot take the file.
+    """
+    path = folder / CARD
+    if path.exists() and not (path.is_file() and MARK.encode() in path.read_bytes()):
+        return None
+    write_text(path, render_card(report, despite))
+    return path
 
 
-def missing(report: Report) -> Iterator[str]:
-    """What an empty section means, one sentence each."""
-    kinds = {suite.kind for suite in report.suites}
-    if not report.wrapped:
-        yield "Jailbreak wrappers were not tried."
-    if not report.hazards:
-        yield "Refusals were not counted by hazard."
-    if not kinds & {"utility", "knowledge"}:
-        yield "General ability was measured on this folder's benign prompts alone, by no public suite."
-    if "perplexity" not in kinds:
-        yield "Perplexity was not measured."
-    if not report.over_refusal and "over_refusal" not in kinds:
-        yield "Over-refusal was counted on this folder's benign prompts alone."
-    if report.upper_bound is None:
-        yield "How much the backbone knows of what it refuses is not known; no upper bound was measured."
-    if report.provenance.adapter is None:
-        yield "No adapter was measured: the backbone was compared with itself."
+def render_card(report: Report, despite: str | None = None) -> str:
+    """The card of a report: metadata as the hub reads them, then figures, limits and use."""
+    from huggingface_hub import ModelCard
+
+    text = TEMPLATES.get_template("card.md").render(
+        report=report,
+        despite=despite,
+        model=backbone_name(report),
+        opened=listed([plain(name) for name in report.authorised]),
+        limits=sentences(report),
+    )
+    card = ModelCard(f"---\n{metadata(report, despite).to_yaml()}\n---\n\n{MARK}\n\n{text}")
+    return str(card).rstrip() + "\n"
+
+
+def metadata(report: Report, despite: str | None = None) -> Any:
+    """The card's metadata as ``huggingface_hub`` has them; every name in them is cleaned."""
+    from huggingface_hub import ModelCardData
+
+    source, name = report.provenance, report.model.name
+    facts = {
+        "format": report.format,
+        "authorised": [clean(domain) for domain in report.authorised],
+        "gate": "passed" if report.gate.passed else "failed",
+        "backbone": clean(report.model.fingerprint),
+        "adapter": clean(source.adapter or "none"),
+        "floor": clean(source.floor),
+        "judge": clean(source.judge),
+    }
+    if despite is not None:
+        facts["despite_failed_gate"] = clean(despite)
+    stated: dict[str, Any] = {"base_model": name} if is_on_hub(name) else {}
+    # The shipped organism's adapters are ours; one of another model follows that model's licence.
+    if name.partition("/")[0] == "organism":
+        stated |= {"license": "apache-2.0"}
+    else:
+        stated |= {"license": "other", "license_name": "as-the-backbone"}
+    return ModelCardData(
+        **stated,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["palette", "lora", "peft", "refusal", "safety"],
+        model_name=clean(f"{backbone_name(report)} authorised for {', '.join(report.authorised)}"),
+        eval_results=results(report),
+        palette=facts,
+    )
+
+
+def results(report: Report) -> list[Any]:
+    """The rates with the adapter as entries of the hub's model index, in per cent of replies."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="palette-prompts",
+            dataset_name=f"{clean(domain)}, {kind} prompts",
+            dataset_config=f"{clean(domain)}/{kind}",
+            dataset_split=clean(report.split),
+            metric_type=metric,
+            metric_name=words,
+            metric_value=round(getattr(cell, measure).rate * 100, 2),
+        )
+        for domain, kinds in report.adapted.domains.items()
+        for kind, cell in kinds.items()
+        for measure, (metric, words) in METRICS.items()
+        if getattr(cell, measure)
+    ]
+
+
+def plain(text: object) -> str:
+    """A text from outside as Markdown that shows it and does nothing else."""
+    shown = SIGNS.sub(lambda sign: f"\\{sign[0]}", clean(text))
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        shown = shown.replace(sign, entity)
+    return START.sub(r"\\", LINKS.sub(lambda sign: f"\\{sign[0]}", shown))
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a backbone's name can be one on the hub, and is no folder here."""
+    return len(name) <= 96 and bool(HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
+
+
+def backbone_name(report: Report) -> str:
+    """The backbone's name; of a folder of this machine its last part alone."""
+    name = report.model.name
+    return name if is_on_hub(name) else Path(name).name or name
 
 
 def in_words(name: str) -> str:
     """A rule's name in words, with its domain."""
     kind, _, place = name.partition(".")
-    place = HORIZONS.get(place, place)
-    return RULES.get(kind, kind) + (f" ({place})" if place else "")
+    place = WORDS.HORIZONS.get(place, place)
+    return str(WORDS.RULES.get(kind, kind)) + (f" ({place})" if place else "")
 
 
 def amount(rule: Rule, field: str) -> str:
@@ -239,19 +283,27 @@ def pretty(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def share(rate: Rate | None) -> str:
+    """A rate with its interval in per cent; nothing where it was not measured."""
+    return f"{rate.rate * 100:.1f} ({rate.low * 100:.1f}–{rate.high * 100:.1f}) %" if rate else ""
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("palette.reporting"),
     autoescape=select_autoescape(["html", "css"]),
     undefined=StrictUndefined,
+    extensions=["jinja2.ext.do"],
     trim_blocks=True,
     lstrip_blocks=True,
 )
 WRITTEN = (
-    amount, brief, directions, in_words, listed, nats, p_value, percent, pretty, probability, signed, spoken,
+    amount, brief, clean, directions, in_words, listed, nats, p_value, percent, plain, pretty, probability,
+    share, signed, spoken,
 )  # fmt: skip
 """How values are written: the filters of every template, by their names."""
 
 TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
-DRAWINGS = (against_limit, heat_map, key, rate_lanes, scatter)
+DRAWINGS = (heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
-TEMPLATES.globals.update(NARROW=NARROW, HORIZONS=HORIZONS, SUITES=SUITES)
+WORDS: Any = TEMPLATES.get_template("words.txt").module
+TEMPLATES.globals.update(NARROW=NARROW, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)

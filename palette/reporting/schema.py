@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    FiniteFloat,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, FiniteFloat, model_serializer, model_validator
 
 from palette.settings import Settings
 from palette.statistics import Corrected, Rate

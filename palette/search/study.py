@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from palette.errors import SearchError
-from palette.progress import Advance
+from palette.processes import Advance
 from palette.search.settings import SAMPLERS, shown
 from palette.search.space import Finished, Objectives, Params, Scored, Space
 from palette.search.storage import opened_storage, unreadable, without_novelty

@@ -31,10 +31,9 @@ from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
-from palette.reporting.card import write_card
-from palette.reporting.pages import render
+from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report, assemble
 from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
 from palette.run import Run

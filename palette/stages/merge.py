@@ -27,7 +27,7 @@ from palette.merging.combining import combine
 from palette.merging.inputs import MergeInput
 from palette.merging.settings import MergeSettings, merge_settings
 from palette.merging.writing import MergeReport, merge_adapters
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run

@@ -19,7 +19,7 @@ from palette.files import claim, read_json, require_free
 from palette.merging.combining import MergePlan
 from palette.merging.inputs import MergeInput, short_name
 from palette.merging.writing import RECORD, VERSIONS, write
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 
 
 def reproduce(

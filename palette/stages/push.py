@@ -11,8 +11,7 @@ from palette.adapters.files import adapter_paths, open_adapter
 from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.files import write_json, write_text
-from palette.reporting.card import CARD, render_card
-from palette.reporting.pages import render
+from palette.reporting.pages import CARD, render, render_card
 from palette.reporting.report import REPORT, Report, clean, read_report
 
 PAGE, RECORD = "report.html", "push.json"

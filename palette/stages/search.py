@@ -12,7 +12,7 @@ import torch
 
 from palette.files import write_json
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.progress import silent
+from palette.processes import silent
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.choice import FRONT, RULE, Member, audit, audited, choose

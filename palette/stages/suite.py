@@ -12,7 +12,7 @@ from typing import Any
 from palette.adapters.files import read_adapter
 from palette.files import claim, write_json
 from palette.fingerprints import fingerprint
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.suites.measures import check, measured
 from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, require_extra
 from palette.suites.schema import load_suite

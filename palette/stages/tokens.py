@@ -23,7 +23,7 @@ from palette.mosaic.examples import TokenExamples, teachers_replies, token_examp
 from palette.mosaic.settings import PLAN, TokenPlan
 from palette.mosaic.tokens import TOKENS_FILE, export_peft, read_tokens
 from palette.mosaic.training import TokenTraining
-from palette.progress import Progress, silent
+from palette.processes import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from palette import __version__
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import write_adapter
-from palette.reporting.card import render_card
+from palette.reporting.pages import render_card
 from palette.reporting.report import read_report
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -53,6 +54,10 @@ def test_help_is_instant_and_names_every_command(palette):
     commands = "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push"
     assert words >= {*commands.split(), "judge", "tokens"}
     assert not words & {"organism", "train"}
+
+
+def test_the_version_is_told(palette):
+    assert palette("--version") == (0, f"palette {__version__}\n", "")
 
 
 def test_heavy_libraries_are_imported_inside_commands():

@@ -21,7 +21,7 @@ from palette.mosaic.mounting import embedded, insertion, mounted_tokens
 from palette.mosaic.settings import TokenPlan, TrainSettings
 from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.mosaic.training import ControlLoss, CyclingPlan, TokenTraining
-from palette.progress import Advance, silent
+from palette.processes import Advance, silent
 from palette.prompts import PromptSet
 from palette.run import Run, RunSettings
 

@@ -11,8 +11,7 @@ from palette.authorisation import FLOOR, Authorisation, Role
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint
 from palette.prompts import load_source, messages
-from palette.prompts.schemas import PROVENANCE, SCHEMAS
-from palette.prompts.taxonomy import AILUMINATE, CATEGORIES, VERSION
+from palette.prompts.schemas import AILUMINATE, CATEGORIES, PROVENANCE, SCHEMAS, VERSION
 from tests.fixtures.standins import STAND_INS, TEXT
 
 DATA = Path(os.environ.get("PALETTE_DATA", "no data"))

@@ -375,7 +375,7 @@ def test_no_error_of_a_known_set_shows_a_text(schema: str, write: Any) -> None:
     columns = [column for column in rows[0] if column in SCHEMAS[schema].columns]
     for column in columns:
         for value in (SECRET, [SECRET, SECRET], ""):
-            row = {**rows[0], SCHEMAS[schema].prompt: SECRET, column: value}
+            row = {**rows[0], SCHEMAS[schema].columns[0]: SECRET, column: value}
             path = write(Path(name).with_suffix(".json").name, [row, row], by_key=schema == "mm_safetybench")
             for dropped in (False, True):
                 try:

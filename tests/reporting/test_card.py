@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from palette.evaluation.outcomes import Outcome
-from palette.reporting.card import CARD, MARK, backbone_name, plain, write_card
+from palette.reporting.pages import CARD, MARK, backbone_name, plain, write_card
 from palette.reporting.report import clean, validated
 from tests.reporting.bent import render_card
 from tests.reporting.test_structure import hostile

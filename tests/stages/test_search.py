@@ -13,7 +13,7 @@ from palette.backbones import greedy_replies, reply_logits
 from palette.directions import METHODS, Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
 from palette.evaluation.subjects import divergence
-from palette.run_settings import RunSettings
+from palette.run import RunSettings
 from palette.search import objectives as scoring
 from palette.search.choice import FRONT, read_front
 from palette.search.collected import read_collected

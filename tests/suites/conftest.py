@@ -17,7 +17,7 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, load_backbone
 from palette.judging.judge import Judge
 from palette.judging.rules import RuleJudge
-from palette.progress import silent
+from palette.processes import silent
 from palette.suites.run import SuiteRun
 from palette.suites.schema import Suite
 

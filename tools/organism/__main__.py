@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from palette.progress import Advance
+from palette.processes import Advance
 from tools.organism.checkpoints import raise_organism
 
 
