@@ -15,7 +15,7 @@ from palette.judging.rules import RuleJudge
 from palette.prompts import load_prompts
 from palette.run import Run
 from palette.run_settings import RunSettings
-from palette.search.collected import Collected
+from palette.search.space import Collected
 
 TOKENS = 100
 

@@ -21,8 +21,7 @@ from palette.internalise.preparation import prepare
 from palette.mosaic.outcomes import Subset, group_of, requests_of
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
 from palette.run import Run
-from palette.search.choice import Member
-from palette.search.collected import Collected
+from palette.search.space import Collected, Member
 from palette.seeding import derive_seed, shuffler
 
 Taught = Mapping[tuple[int, ...], tuple[int, ...]]

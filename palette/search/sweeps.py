@@ -19,29 +19,19 @@ from functools import cached_property
 import torch
 
 from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped
-from palette.backbones import Backbone
+from palette.backbones import Backbone, Batch, batches
 from palette.backbones.prefix_cache import shared_prefix, widened
-from palette.backbones.scoring import (
-    BATCH_TOKENS,
-    Batch,
-    Cache,
-    KeysValues,
-    batches,
-    cache_of,
-    forward,
-    held_by,
-)
+from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
 from palette.directions import editing
 from palette.search.settings import Caching
 from palette.shapes import Float, Int, Tensor
 
+Tokens = tuple[int, ...]
+
 PASS_TOKENS = 512
 """Tokens of a pass on a CPU, fewer than of other batches: trials meet the same rows again and again."""
-
 LEAST_PREFIX = 4
 """A shared template prefix shorter than this costs more to run apart than it saves."""
-
-Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,16 +56,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Going:
-    """How a pass goes: under which edits, and from which block on."""
+    """How a pass goes: under which edits, and from which block on; without edits its streams are kept."""
 
     edits: Edits
     first: int = 0
-    keeping: bool = False
-    """Whether the streams are kept."""
-
-
-KEEPING = Going({}, keeping=True)
-"""A run of the backbone itself."""
 
 
 class Sweeper:
@@ -94,25 +78,21 @@ class Sweeper:
         # A reply's last token predicts nothing that is asked for.
         self._said = [tuple(reply[:-1]) for reply in replies]
         self._parts = list(self._divide())
-        self._template = Pass(
-            Batch([0], self._ids([list(self._prefix)]), self._ids([[1] * len(self._prefix)]))
-        )
+        ids = torch.tensor([self._prefix], device=backbone.model.device, dtype=torch.long)
+        self._template = Pass(Batch([0], ids, torch.ones_like(ids)))
         self._sites = self._cached_sites()
         self._alone = positionwise(backbone) if caching.last_block else []
 
     @torch.no_grad()
     def sweep(self, edits: Edits) -> Iterator[dict[int, Float[Tensor, "_token vocabulary"]]]:
-        """The logits of a trial part by part, for each row those with which its reply's tokens are said.
-
-        Without a reply, they are the next token's.
-        """
+        """A trial's logits part by part, for each row those that say its reply, or else the next token's."""
         # The first block to run is that of the last kept site before any edit.
         below = (site for site in self._sites if edits and site <= first_block(edits))
         going = Going(edits, max(below, default=0))
         past = self._past(going)
         for part in self._parts:
             if going.first and not part.prompts.streams:
-                self._run(part, KEEPING, self._base_past if self._prefix else None)
+                self._run(part, Going({}), self._base_past if self._prefix else None)
             yield self._run(part, going, past)
 
     def _divide(self) -> Iterator[Part]:
@@ -168,15 +148,15 @@ class Sweeper:
     def _base_past(self) -> KeysValues:
         """Keys and values of the shared prefix by the backbone itself, which keeps its streams."""
         cache = cache_of([])
-        self._forward(self._template, KEEPING, cache)
+        self._forward(self._template, Going({}), cache)
         return held_by(cache)
 
     def _past(self, going: Going) -> KeysValues | None:
         """Keys and values of the shared prefix under the edits; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        known = self._base_past[: going.first]
-        cache = cache_of([])
+        # First the backbone's: its streams are what the pass under the edits begins with.
+        known, cache = self._base_past[: going.first], cache_of([])
         self._forward(self._template, going, cache)
         return [*known, *held_by(cache)[going.first :]]
 
@@ -190,7 +170,7 @@ class Sweeper:
             if site in self._sites:
                 what.streams[site] = stream
 
-        keeping = captured(blocks, receive) if going.keeping else nullcontext()
+        keeping = nullcontext() if going.edits else captured(blocks, receive)
         # The edits first: to find the writers, the model may have to be run as it is.
         with (
             editing(self._backbone, going.edits),
@@ -211,9 +191,6 @@ class Sweeper:
         fitting = int(self._caching.cache_gib * 2**30 / max(1, size))
         stride = -(-backbone.layers // max(1, fitting))
         return list(range(stride, backbone.layers + 1, stride)) if fitting else []
-
-    def _ids(self, rows: list[list[int]]) -> Int[Tensor, "row position"]:
-        return torch.tensor(rows, device=self._backbone.model.device, dtype=torch.long)
 
 
 def _lines_of(

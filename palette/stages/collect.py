@@ -11,7 +11,7 @@ from palette.evaluation.baseline import Baseline, baseline_replies
 from palette.evaluation.refusal_score import refusal_prefixes
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.collected import MEANS, Collected, write_collected
+from palette.search.space import MEANS, Collected, write_collected
 
 OUTPUTS = (MEANS,)
 FEWEST = 16

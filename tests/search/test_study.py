@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from palette.errors import SearchError
 from palette.search import study as studying
 from palette.search.settings import SAMPLERS
-from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube
+from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube, losses
 from palette.search.study import read_study, run_study, spawned
 from tests.search.conftest import OBJECTIVES, SPACE, score
 
@@ -91,7 +91,7 @@ def test_what_is_not_a_number_is_infeasible_and_no_crash(plan):
     bad = Scored((math.nan, 0.0, 0.1), {"moved": -1.0})
     trials = run_study(replace(plan, trials=2), lambda params: bad)
     assert not any(trial.feasible for trial in trials)
-    assert trials[0].losses(OBJECTIVES) == (WORST,) * 3
+    assert losses(trials[0].values, OBJECTIVES) == (WORST,) * 3
     odd = Scored((1.0, 0.0, 0.1), {"moved": math.nan})
     assert not run_study(at(plan, "odd", trials=1), lambda params: odd)[0].feasible
 
@@ -100,7 +100,7 @@ def test_feasibility_is_the_constraint_and_notes_are_kept(plan):
     for trial in run_study(plan, score):
         assert trial.feasible == (trial.values[2] <= 0.4)
         assert trial.notes == {"rung": 1}
-        assert trial.named(OBJECTIVES)["kept"] == -trial.losses(OBJECTIVES)[1]
+        assert trial.named(OBJECTIVES)["kept"] == -losses(trial.values, OBJECTIVES)[1]
 
 
 def test_the_journal_opens_as_an_optuna_study_and_in_the_dashboard(plan):
