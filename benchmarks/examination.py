@@ -18,17 +18,16 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
 from palette.evaluation.subjects import Replies, Subject, divergence
+from palette.internalise.examples import TrainingTask
 from palette.internalise.loop import Checkpoint
 from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.settings import METHODS
-from palette.internalise.task import TrainingTask
 from palette.judging.rules import RuleJudge, correct
 from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
-from palette.search.choice import read_front
-from palette.search.collected import read_collected
+from palette.search.space import read_collected, read_front
 from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 

@@ -14,7 +14,7 @@ from palette.evaluation.subjects import divergence
 from palette.judging.rules import RuleJudge
 from palette.prompts import load_prompts
 from palette.run import Run, RunSettings
-from palette.search.collected import Collected
+from palette.search.space import Collected
 
 TOKENS = 100
 

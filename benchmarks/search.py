@@ -288,8 +288,7 @@ def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, A
     from peft import PeftModel
 
     from benchmarks.rescoring import Rescoring
-    from palette.search.choice import read_front
-    from palette.search.collected import read_collected
+    from palette.search.space import read_collected, read_front
 
     collected = read_collected(ours["folder"])
     scoring = Rescoring(model, prompts, collected, (OPENED, KEPT))

@@ -20,8 +20,8 @@ from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, intervening
+from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.methods import fitted, trained_blocks
-from palette.internalise.task import Learned, TrainingTask
 from palette.merging.combining import combine
 from palette.merging.inputs import MergeInput
 from palette.prompts import Prompt

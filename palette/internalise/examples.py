@@ -1,20 +1,37 @@
-"""What a student learns from: token sequences with the backbone's own record of them."""
+"""What a student learns from: examples, the backbone's own record of them, and a method's whole task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
 
 import torch
 
-from palette.activations import Stream, block_outputs
-from palette.backbones import Backbone, Batch, batches
+from palette.activations import RankOneEdit, Stream, block_outputs
+from palette.adapters.lora import Adapter
+from palette.backbones import Backbone, Batch, batches, shared
 from palette.backbones.cache import Memo, Prefix, bytes_a_token, continued, read_prefix, shared_prefix, window
+from palette.directions import Directions, Intervention, StrengthKernel
+from palette.internalise.loop import Checkpoint
+from palette.internalise.settings import InternaliseSettings
+from palette.processes import ALONE, ProcessGroup
 from palette.shapes import Float, Tensor
 
 Tokens = tuple[int, ...]
 
+SHARES = {"target": 14, "near_floor": 14, "floor": 8, "preserve": 32, "near_benign": 6, "benign": 8}
+"""How many examples of each pool a step takes.
+
+What is near the target (the floor and the benign prompts of the authorised domains) is drawn more
+often than its number would have it: an adapter confuses it with the target first. Target prompts
+need few: more of them, instead of other domains', were measured to open less and to keep less.
+"""
+AMPLIFICATION = 2.5
+"""Strength of the steering that is taught, beyond 1: a student that has to tell prompts apart reaches a
+part of its target only (arXiv 2605.24154 uses the same, uncentred)."""
 WORTHWHILE = 8
 """Shared tokens from which on a pass of their own was measured to cost less than one for each row."""
 
@@ -46,14 +63,6 @@ class Reference:
     logits: Float[Tensor, "token vocabulary"]
     streams: Float[Tensor, "site position d_model"]
 
-    @property
-    def size(self) -> int:
-        """Its memory in bytes."""
-        return self.logits.nbytes + self.streams.nbytes
-
-
-Bare = Callable[[], AbstractContextManager[None]]
-"""Opens a block inside which the backbone is what it was before training."""
 
 Recall = Callable[[Sequence[int]], list[Reference]]
 """Gives what the bare backbone does on some examples, by their indices."""
@@ -64,10 +73,10 @@ def recalling(
     examples: Sequence[Example],
     sites: Sequence[int],
     most: float,
-    bare: Bare,
+    bare: Callable[[], AbstractContextManager[None]],
     shared: Tokens = (),
 ) -> Recall:
-    """What the bare backbone does on examples, worked out when it is first asked for, inside ``bare()``.
+    """What the backbone before training, as it is inside ``bare()``, does on examples; worked out once.
 
     It is kept up to ``most`` GiB. All examples begin with the ``shared`` tokens.
     """
@@ -76,7 +85,7 @@ def recalling(
         with bare():
             return references(backbone, [examples[row] for row in rows], sites, shared)
 
-    return Memo(work, lambda reference: reference.size, most)
+    return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,70 @@ def outputs(
     return logits, [streams[site] for site in sites]
 
 
+def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
+    """So many prompts that begin as one example's and end as another's, with the latter's reply.
+
+    What all prompts share, the chat template's beginning and end, stays whole.
+    """
+    if len(examples) < 2:
+        return []
+    prompts = [example.prompt for example in examples]
+    before = shared(prompts)
+    after = shared([prompt[before:][::-1] for prompt in prompts])
+    contents = [prompt[before : len(prompt) - after] for prompt in prompts]
+    made = []
+    for _ in range(count):
+        first, second = draw.sample(range(len(examples)), 2)
+        begun, content, whole = contents[first], contents[second], prompts[second]
+        middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
+        prompt = (*whole[:before], *middle, *whole[len(whole) - after :])
+        made.append(replace(examples[second], prompt=prompt, taught=False))
+    return made
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One adapter to be made: of which backbone, from which examples, with which intervention."""
+
+    backbone: Backbone
+    directions: Directions
+    intervention: Intervention
+    """The member of the search's front that was chosen."""
+    examples: Sequence[Example]
+    pools: Mapping[str, Sequence[int]]
+    """The examples of each pool, in the order of ``SHARES``."""
+    settings: InternaliseSettings
+    checkpoint: Checkpoint
+    seed: int = 0
+    advance: Callable[[int], None] = lambda count: None
+    held_out: Sequence[int] = ()
+    """The examples of the validation split, which decide when training ends; never trained on."""
+    processes: ProcessGroup = ALONE
+    co_mounted: Sequence[Adapter] = ()
+    """Adapters of other domains, random subsets of which are mounted while this one is trained."""
+    memory_gib: float = 4.0
+    """For the backbone's own outputs, and for what a pass keeps for its gradient."""
+
+    @property
+    def edit(self) -> RankOneEdit:
+        """What target prompts' streams are to become at the intervention's peak: centred, and flipped.
+
+        The place and the direction are the search's; the strength is ``AMPLIFICATION``.
+        """
+        chosen = self.intervention
+        kernel = StrengthKernel(chosen.kernel.peak, 0, AMPLIFICATION)
+        centred = replace(chosen, method="centred_ablation", kernel=kernel)
+        return centred.edits(self.directions)["stream", kernel.peak]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method gives: an adapter without a card, and what is to be known of it."""
+
+    adapter: Adapter
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
 @torch.no_grad()
 def references(
     backbone: Backbone, examples: Sequence[Example], sites: Sequence[int], shared: Tokens = ()
@@ -126,11 +199,10 @@ def references(
         longest = max(len(examples[row].reply) for row in batch.rows)
         logits, edited = outputs(backbone, batch, longest + 1, sites, start)
         for row, said, *lines in zip(batch.rows, logits, *edited, strict=True):
-            width = len(ends[row])
-            streams = said.new_empty(0, width, backbone.width)
+            streams = said.new_empty(0, len(ends[row]), backbone.width)
             if lines:
                 # Without the row's padding, behind what it goes on from.
-                streams = torch.stack([line[-width:] for line in lines])
+                streams = torch.stack([line[-len(ends[row]) :] for line in lines])
                 streams = torch.cat([start.streams, streams], dim=1) if start else streams
             known[row] = Reference(said[-len(examples[row].reply) - 1 : -1].clone(), streams)
     return [known[row] for row in range(len(examples))]

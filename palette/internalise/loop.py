@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import AdamW, Optimizer
 
 from palette.files import read_tensors, write_tensors
 from palette.processes import ALONE, ProcessGroup
 from palette.seeding import shuffler
 from palette.shapes import Tensor
 
+Parameters = Mapping[str, nn.Parameter]
 Loss = Callable[[list[int], list[int]], Tensor]
 """What some examples, given as indices, add to the loss of the whole step that they are part of."""
 
@@ -42,10 +44,13 @@ class Plan:
         """The examples of one step: a function of the seed and the step alone."""
         chosen: list[int] = []
         for index, (pool, share) in enumerate(zip(self.pools, self.shares, strict=True)):
-            wanted = range(step * share, (step + 1) * share) if pool else range(0)
-            epochs = {k // len(pool) for k in wanted}
-            orders = {epoch: _shuffled(pool, self.seed, index, epoch) for epoch in epochs}
-            chosen += [orders[k // len(pool)][k % len(pool)] for k in wanted]
+            orders: dict[int, list[int]] = {}
+            for k in range(step * share, (step + 1) * share) if pool else ():
+                epoch, place = divmod(k, len(pool))
+                if epoch not in orders:
+                    orders[epoch] = list(pool)
+                    shuffler(self.seed, "pool", index, epoch).shuffle(orders[epoch])
+                chosen.append(orders[epoch][place])
         return chosen
 
     def rate(self, step: int) -> float:
@@ -94,7 +99,7 @@ class State:
 
 
 def train(
-    parameters: Mapping[str, nn.Parameter],
+    parameters: Parameters,
     loss: Loss,
     plan: Plan,
     checkpoint: Checkpoint,
@@ -105,7 +110,7 @@ def train(
 
     A checkpoint with the same identity is taken up where it stands; another one is ignored.
     """
-    optimiser = torch.optim.AdamW(list(parameters.values()), lr=plan.learning_rate, weight_decay=0.0)
+    optimiser = AdamW(list(parameters.values()), lr=plan.learning_rate, weight_decay=0.0)
     state = _restore(parameters, optimiser, checkpoint)
     advance(state.step)
     while state.step < plan.steps and not (stopping and state.stale >= stopping.patience):
@@ -131,17 +136,16 @@ def train(
 def _backward(loss: Loss, plan: Plan, step: int) -> float:
     """Adds up the gradients of this process's parts of a batch; the loss of the whole batch, in nats."""
     rows, total, processes = plan.batch(step), 0.0, plan.processes
-    slices = plan.parts * processes.size
     for part in range(processes.rank * plan.parts, (processes.rank + 1) * plan.parts):
         # Every so many, not in a row: a part then holds the same mixture of pools as the batch.
-        if chosen := rows[part::slices]:
+        if chosen := rows[part :: plan.parts * processes.size]:
             value = loss(chosen, rows)
             value.backward()
             total += float(value.detach())
     return processes.sum(total)
 
 
-def _measure(state: State, stopping: Stopping, parameters: Mapping[str, nn.Parameter]) -> None:
+def _measure(state: State, stopping: Stopping, parameters: Parameters) -> None:
     with torch.no_grad():
         measured = stopping.measure()
     state.stale += 1
@@ -150,18 +154,7 @@ def _measure(state: State, stopping: Stopping, parameters: Mapping[str, nn.Param
         state.weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
-def _shuffled(pool: Sequence[int], seed: int, index: int, epoch: int) -> list[int]:
-    order = list(pool)
-    shuffler(seed, "pool", index, epoch).shuffle(order)
-    return order
-
-
-def _save(
-    parameters: Mapping[str, nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    checkpoint: Checkpoint,
-    state: State,
-) -> None:
+def _save(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoint, state: State) -> None:
     tensors = {f"weight/{name}": parameter.data for name, parameter in parameters.items()}
     tensors |= {f"best/{name}": weight for name, weight in state.weights.items()}
     for name, parameter in parameters.items():
@@ -172,9 +165,7 @@ def _save(
     write_tensors(checkpoint.path, tensors, {**card, "best": best, "stale": state.stale})
 
 
-def _restore(
-    parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer, checkpoint: Checkpoint
-) -> State:
+def _restore(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoint) -> State:
     """Loads a checkpoint of the same identity; where it stands, or the start."""
     if not checkpoint.path.is_file():
         return State()

@@ -24,20 +24,15 @@ from palette.shapes import Float, Tensor
 
 EXAMPLES = 64
 """Of each pool at most; what their inputs span no longer grows with more."""
-
 TOKENS = 8
 """Of each example at most, drawn at random."""
 
 
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
     """The full names of the linear layers inside the given blocks, in the model's order."""
-    chosen = {id(backbone.blocks[block]) for block in blocks}
-    prefixes = [name for name, module in backbone.model.named_modules() if id(module) in chosen]
-    return [
-        name
-        for name, module in backbone.model.named_modules()
-        if isinstance(module, LINEAR) and any(name.startswith(f"{p}.") for p in prefixes)
-    ]
+    inside = {module for block in blocks for module in backbone.blocks[block].modules()}
+    named = backbone.model.named_modules()
+    return [name for name, module in named if module in inside and isinstance(module, LINEAR)]
 
 
 @contextmanager
@@ -54,9 +49,7 @@ def trainable(
     Their alpha is twice their rank, so that the rank changes no step's size. ``projected_out`` are the
     input directions of layers that their modules do not read.
     """
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=list(layers), lora_dropout=0.0, bias="none"
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(layers), lora_dropout=0.0)
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)

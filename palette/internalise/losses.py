@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from palette.adapters import mounting
 from palette.adapters.lora import Adapter
-from palette.backbones import Backbone, batches
-from palette.backbones.scoring import Batch
+from palette.backbones import Backbone, Batch, batches
 from palette.internalise.examples import (
     Example,
     Recall,
@@ -55,14 +55,10 @@ class OutputLoss:
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
     the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites; and the squared nats by which the log-odds of the reply's first word have moved. A
-    divergence of probabilities hardly feels those where the backbone is sure, and they are what a
-    refusal that the backbone barely gives is lost by.
-
-    Moved to either side: what every adapter does alike, a little more refusal everywhere say, is
-    counted once for each adapter in their sum, and moves it far. So kept first words are to become
-    surer by a fraction of a nat and no more. What decides inside the domains, taught openings and the
-    refusals of their floor, has a margin: there other adapters act on it.
+    edited sites; and the squared nats by which the log-odds of the reply's first word have moved to
+    either side. A divergence of probabilities hardly feels those where the backbone is sure, and what
+    every adapter does alike is counted once for each in their sum. What decides inside the domains,
+    taught openings and the refusals of their floor, has a margin: there other adapters act on it.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -85,14 +81,17 @@ class OutputLoss:
         known = self._with_others(chosen, bare, mounted)
         ends = [example.ids[len(self.shared) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
-        weights, tokens = self.weights, {kind: max(1, self._tokens(step, kind)) for kind in (True, False)}
+        weights, tokens = self.weights, Counter({True: 0, False: 0})
+        for example in (self.examples[row] for row in step):
+            tokens[example.taught] += len(example.reply)
         loss = torch.zeros((), device=self.backbone.model.device)
         with mounting.mounted(self.backbone.model, *mounted):
             start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
                 taught, kept, unsure, moved = self._terms(batch, start, chosen, bare, known)
-                loss = loss + taught / tokens[True] + weights.divergence * kept / tokens[False]
+                loss = loss + taught / max(1, tokens[True])
+                loss = loss + weights.divergence * kept / max(1, tokens[False])
                 loss = loss + weights.decision * unsure / len(step)
                 loss = loss + weights.identity * moved / others
         return loss
@@ -117,8 +116,8 @@ class OutputLoss:
         # A reply's tokens are said one place before they stand.
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
-        unsure = self.lacking(examples, alone, together, logits[rows, firsts]).square().sum()
-        terms = [logits.new_zeros(()) for _ in range(3)]
+        terms = [logits.new_zeros(()) for _ in range(4)]
+        terms[2] = self.lacking(examples, alone, together, logits[rows, firsts]).square().sum()
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
             reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
@@ -129,8 +128,8 @@ class OutputLoss:
             terms[1] = kl_each(base, logits[said & ~taught.unsqueeze(1)]).sum()
             inside = batch.mask.bool() & ~taught.unsqueeze(1)
             streams = torch.stack([stream[inside] for stream in edited]).float()
-            terms[2] = movement(streams, [together[row].streams.float() for row in own], start)
-        return [terms[0], terms[1], unsure, terms[2]]
+            terms[3] = movement(streams, [together[row].streams.float() for row in own], start)
+        return terms
 
     def lacking(
         self,
@@ -168,19 +167,12 @@ class OutputLoss:
         self, chosen: Sequence[Example], bare: Sequence[Reference], mounted: Sequence[Adapter]
     ) -> list[Reference]:
         """What the backbone does on examples, on kept ones with what is mounted."""
-        known = list(bare)
         if not mounted:
-            return known
-        kept = [place for place, example in enumerate(chosen) if not example.taught]
+            return list(bare)
+        kept = [example for example in chosen if not example.taught]
         with mounting.mounted(self.backbone.model, *mounted), untrained(self.backbone):
-            changed = references(self.backbone, [chosen[place] for place in kept], self.sites, self.shared)
-        for place, reference in zip(kept, changed, strict=True):
-            known[place] = reference
-        return known
-
-    def _tokens(self, step: Sequence[int], taught: bool) -> int:
-        """The reply tokens of the step's taught, or of its other examples."""
-        return sum(len(self.examples[row].reply) for row in step if self.examples[row].taught == taught)
+            changed = iter(references(self.backbone, kept, self.sites, self.shared))
+        return [own if example.taught else next(changed) for own, example in zip(bare, chosen, strict=True)]
 
 
 def taught_loss(

@@ -22,7 +22,14 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import batches
 from palette.backbones.backbone import linear_shape
 from palette.backbones.scoring import forward
-from palette.internalise.examples import recalling, shared_tokens
+from palette.internalise.examples import (
+    AMPLIFICATION,
+    SHARES,
+    Learned,
+    TrainingTask,
+    recalling,
+    shared_tokens,
+)
 from palette.internalise.loop import Loss, Plan, Stopping, train
 from palette.internalise.lora import (
     lora_layers,
@@ -33,19 +40,15 @@ from palette.internalise.lora import (
     untrained,
 )
 from palette.internalise.losses import OutputLoss, relative_distances
-from palette.internalise.task import AMPLIFICATION, SHARES, Learned, TrainingTask
 from palette.shapes import Float, Tensor
 
 READ_ENERGY = 0.1
 """Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
 unlike those it was trained on, less and it reaches less of its target."""
-
 BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
-
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
-
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""
 
@@ -149,15 +152,8 @@ def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float
         kept = [[task.examples[row] for row in rows] for name, rows in task.pools.items() if name != "target"]
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
     pools, shares = list(task.pools.values()), list(SHARES.values())
-    plan = Plan(
-        settings.steps,
-        settings.learning_rate,
-        pools,
-        shares,
-        task.seed,
-        parts=parts,
-        processes=task.processes,
-    )
+    timing = (settings.steps, settings.learning_rate)
+    plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes)
     size = sum(shares) // parts or 1
 
     def measure() -> float:
@@ -166,9 +162,8 @@ def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float
         return sum(float(loss(rows, held_out)) for rows in several)
 
     stopping = Stopping(measure) if task.held_out else None
-    with trainable(
-        backbone, layers, rank=settings.rank, seed=task.seed, projected_out=projected_out
-    ) as model:
+    modules = trainable(backbone, layers, rank=settings.rank, seed=task.seed, projected_out=projected_out)
+    with modules as model:
         end = train(lora_parameters(model), loss, plan, task.checkpoint, stopping, task.advance)
         record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss}
         if stopping:
@@ -196,10 +191,8 @@ def passes(task: TrainingTask) -> int:
 def trained_blocks(layers: int, count: int | None) -> list[int]:
     """The blocks that are trained, from the first on; by default a third of them.
 
-    There a condition on the input, which domain is asked and for what, can still be told apart;
-    training later blocks was measured to open other domains as well, and fewer to tell domains apart
-    less well, though adapters of one block add up better: what one writes in a block, the others read
-    in the next (benchmarks/LOG.md).
+    There which domain is asked, and for what, can still be told apart; training later blocks was
+    measured to open other domains as well, and fewer to tell domains apart less well (benchmarks/LOG.md).
     """
     return list(range(min(count or ceil(layers / 3), layers)))
 

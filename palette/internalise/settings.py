@@ -10,9 +10,7 @@ from pydantic import AfterValidator, Field
 from palette.registry import Registry, Row
 from palette.settings import Settings
 
-_HERE = "palette.internalise.methods"
-_TOWARD = frozenset({"toward the edit"})
-
+_HERE, _TOWARD = "palette.internalise.methods", frozenset({"toward the edit"})
 METHODS = Registry(
     "a method",
     [
@@ -45,25 +43,20 @@ class InternaliseSettings(Settings):
     """Where other adapters lie changes nothing; what they are is counted by their digests."""
 
 
-_TUNED = (
-    "divergence_weight", "identity_weight", "decision_weight", "log_odds_margin", "sureness",
-    "opening_margin", "floor_margin", "batch", "block_identity_weight", "amplification", "read_energy",
-    "null_energy", "validate_every", "patience", "teachers", "opening", "agreement", "least_believed",
-    "crossed",
-)  # fmt: skip
-
-REMOVED: dict[str, str] = {
-    "internalise.beside": "it is called internalise.co_mounted",
-    "internalise.alpha": "it is twice the rank",
-    "internalise.first_block": "training begins at the first block; internalise.blocks says how many",
-    "internalise.accumulation": "a batch is split to fit into memory_gib",
-    "internalise.recalled_gib": "memory_gib says it for the whole run",
-    "internalise.checkpoint_every": "a checkpoint is written every few steps",
-    "internalise.framed": "no prompt is framed with random words any more",
-    "internalise.floor_tokens": "floor_tokens says it for the whole run",
-    "internalise.reply_tokens": "reply_tokens says it for the whole run",
-    "internalise.prompts": "limit says it for every stage",
-    "internalise.validation_prompts": "limit says it for every stage",
-    **{f"internalise.{key}": "it is a constant, the same for every model" for key in _TUNED},
+_GONE = {
+    "it is a constant, the same for every model": "divergence_weight identity_weight decision_weight "
+    "log_odds_margin sureness opening_margin floor_margin batch block_identity_weight amplification "
+    "read_energy null_energy validate_every patience teachers opening agreement least_believed crossed",
+    "it is called internalise.co_mounted": "beside",
+    "it is twice the rank": "alpha",
+    "training begins at the first block; internalise.blocks says how many": "first_block",
+    "a batch is split to fit into memory_gib": "accumulation",
+    "memory_gib says it for the whole run": "recalled_gib",
+    "a checkpoint is written every few steps": "checkpoint_every",
+    "no prompt is framed with random words any more": "framed",
+    "floor_tokens says it for the whole run": "floor_tokens",
+    "reply_tokens says it for the whole run": "reply_tokens",
+    "limit says it for every stage": "prompts validation_prompts",
 }
+REMOVED = {f"internalise.{key}": sentence for sentence, keys in _GONE.items() for key in keys.split()}
 """Keys that recipes had, and what stands in their place."""

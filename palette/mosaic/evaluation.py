@@ -202,9 +202,12 @@ def grouped(
     """The outcomes under one subset with their groups; ``about`` are the known categories and the sign."""
     known, sign = about
     withheld = ("floor", "preserved", "active" if sign == "restrict" else "inactive")
-    rows = zip(requests.rows, requests.roles, outcomes, same, strict=True)
-    groups = ((group_of(row, role, subset, known, sign), *rest) for row, role, *rest in rows)
-    return [TokenOutcome(outcome, group, group in withheld, kept) for group, outcome, kept in groups]
+    rows = zip(requests.rows, requests.roles, strict=True)
+    groups = (group_of(row, role, subset, known, sign) for row, role in rows)
+    return [
+        TokenOutcome(outcome, group, group in withheld, kept)
+        for outcome, group, kept in zip(outcomes, groups, same, strict=True)
+    ]
 
 
 def figures(outcomes: Sequence[TokenOutcome]) -> dict[str, Any]:

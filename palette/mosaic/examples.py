@@ -21,8 +21,7 @@ from palette.internalise.preparation import prepare
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
-from palette.search.choice import Member
-from palette.search.collected import Collected
+from palette.search.space import Collected, Member
 from palette.seeding import derive_seed, shuffler
 
 Subset = tuple[str, ...]

@@ -8,65 +8,28 @@ judgement over them is reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from scipy.stats import kendalltau
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.directions import Intervention, intervening
+from palette.directions import intervening
 from palette.errors import SearchError
-from palette.files import read_json
 from palette.judging.rules import RuleJudge
 from palette.run import Run
-from palette.search.collected import Collected
-from palette.search.settings import OBJECTIVES, Audit
-from palette.search.space import WORST, Finished, Objectives, dominates, intervention_of, losses
+from palette.search.settings import Audit
+from palette.search.space import WORST, Collected, Finished, Objectives, dominates, intervention_of, losses
 from palette.seeding import shuffler
 from palette.statistics import wilson
 
-FRONT = Path("search") / "front.json"
 RULE = (
     "constraints first: only trials that break none; of their Pareto front, the knee: the member "
     "nearest to the ideal point after each objective is scaled to [0, 1] over the front; ties go to "
     "the lower first objective, then to the earlier trial"
 )
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of the Pareto front: what internalise teaches by, and the report shows."""
-
-    trial: int
-    intervention: Intervention
-    values: Mapping[str, float]
-
-    @classmethod
-    def of(cls, trial: Finished, objectives: Objectives) -> Member:
-        """A trial as a member, with the report's figures whatever it was searched by."""
-        known = {**trial.notes, **trial.named(objectives)}
-        values = {name: known[name] for name in dict.fromkeys([*OBJECTIVES, *objectives])}
-        return cls(trial.number, intervention_of(trial.params), values)
-
-    def to_json(self) -> dict[str, Any]:
-        """The member as plain values."""
-        return {"trial": self.trial, **self.values, "intervention": self.intervention.to_json()}
-
-
-def read_front(folder: Path) -> list[Member]:
-    """The Pareto front in a run's folder, the chosen member first.
-
-    Raises:
-        OutputError: if it is missing or damaged.
-    """
-    found = []
-    for member in read_json(folder / FRONT)["front"]:
-        values = {k: v for k, v in member.items() if k not in ("trial", "intervention")}
-        found.append(Member(member["trial"], intervention_of(member["intervention"]), values))
-    return found
 
 
 def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None = None) -> list[Finished]:
@@ -106,11 +69,10 @@ def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None
 
 def bound(trials: Sequence[Finished]) -> str:
     """Which constraints bound how many trials, and the least excess of each."""
-    broken: dict[str, list[float]] = {}
-    for trial in trials:
-        for name, excess in trial.constraints.items():
-            if excess > 0:
-                broken.setdefault(name, []).append(excess)
+    broken: dict[str, list[float]] = defaultdict(list)
+    for name, excess in (each for trial in trials for each in trial.constraints.items()):
+        if excess > 0:
+            broken[name].append(excess)
     parts = [
         f"{name} bound {len(excesses)} (least excess {min(excesses):.3g})"
         for name, excesses in sorted(broken.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -142,28 +104,26 @@ def audit(
         # Spread evenly over all of them.
         requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
     judge = RuleJudge(prefixes=collected.judge_prefixes)
-    found: list[dict[str, Any]] = []
+    trials: list[dict[str, Any]] = []
     with run.progress("audit", len(chosen)) as advance:
         for trial in chosen:
-            known = {**trial.notes, **trial.named(objectives)}
-            score = known.get("target_refusal_score", WORST)
+            score = {**trial.notes, **trial.named(objectives)}.get("target_refusal_score", WORST)
             row: dict[str, Any] = {"trial": trial.number, "target_refusal_score": score}
             for name, rows in requests.items():
                 with intervening(run.backbone, collected.directions, intervention_of(trial.params)):
                     replies = greedy_replies(run.backbone, run.render(rows), settings.reply_tokens)
-                texts = [run.backbone.decode(reply) for reply in replies]
-                labels = [verdict.label for verdict in judge.verdicts([each.request for each in rows], texts)]
-                row[f"{name}_refusal"] = wilson(sum(each.refused for each in labels), len(labels)).to_json()
+                labels = [judge.verdict(run.backbone.decode(reply)).label for reply in replies]
+                row[f"{name}_refusal"] = wilson(sum(x.refused for x in labels), len(labels)).to_json()
                 if name == "target":
-                    broken = wilson(sum(each.broken for each in labels), len(labels))
+                    broken = wilson(sum(x.broken for x in labels), len(labels))
                     row["target_degenerate"] = broken.to_json()
-            found.append(row)
+            trials.append(row)
             advance(1)
-    scores = [row["target_refusal_score"] for row in found]
+    scores = [row["target_refusal_score"] for row in trials]
     return {
-        "trials": found,
+        "trials": trials,
         "prompts": {name: len(rows) for name, rows in requests.items()},
-        "rank_correlation": kendall_tau(scores, [row["target_refusal"]["rate"] for row in found]),
+        "rank_correlation": kendall_tau(scores, [row["target_refusal"]["rate"] for row in trials]),
     }
 
 

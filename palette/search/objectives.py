@@ -22,9 +22,8 @@ from palette.errors import SearchError
 from palette.evaluation.baseline import Path, paths, prefix_scores
 from palette.evaluation.subjects import kl
 from palette.run import Run
-from palette.search.collected import Collected
 from palette.search.settings import OBJECTIVES, Conditions, Limits, Scoring, objective_named
-from palette.search.space import Finished, Objectives, Scored, dominates, losses
+from palette.search.space import Collected, Finished, Objectives, Scored, dominates, losses
 from palette.search.sweeps import Sweeper
 from palette.shapes import Tensor
 
@@ -93,21 +92,25 @@ class Rung:
         prompts = [objective.prompts[row.role][row.number] for row in self._rows]
         replies = [objective.reply(row) for row in self._rows]
         self._sweeper = Sweeper(objective.backbone, prompts, replies, objective.caching)
-        self._base = self._own_logits() if objective.caching.base_logits else None
+        self._base = {
+            row: logits.clone()
+            for swept in self._sweeper.sweep({})
+            for row, logits in swept.items()
+            if self._rows[row].path == REPLY
+        }
 
     def measure(self, edits: Edits, found: TrialScores) -> None:
         """Adds what this rung's prompts say of a trial."""
-        base = self._own_logits() if self._base is None else self._base
         kept: dict[tuple[Role, Path], dict[int, Tensor]] = defaultdict(dict)
         for logits in self._sweeper.sweep(edits):
-            if replies := [row for row in logits if row in base]:
-                own, changed = (torch.cat([each[row] for row in replies]) for each in (base, logits))
+            if replies := [row for row in logits if row in self._base]:
+                own, changed = (torch.cat([said[row] for row in replies]) for said in (self._base, logits))
                 found.divergences.append(kl(own, changed))
-            for number, each in logits.items():
+            for number, said in logits.items():
                 row, known = self._rows[number], self._objective.paths
                 if row.path != REPLY or known == ((),):
                     path = known[max(0, row.path)]
-                    kept[row.role, path][row.number] = each[: len(path) + 1]
+                    kept[row.role, path][row.number] = said[: len(path) + 1]
         for role in Role:
             stacked = {
                 path: torch.stack([rows[number] for number in sorted(rows)])
@@ -116,15 +119,6 @@ class Rung:
             }
             if stacked:
                 found.scores[role] += prefix_scores(stacked, self._objective.prefixes).tolist()
-
-    def _own_logits(self) -> dict[int, Tensor]:
-        """The backbone's own logits of every benign reply, by row."""
-        return {
-            row: logits.clone()
-            for swept in self._sweeper.sweep({})
-            for row, logits in swept.items()
-            if self._rows[row].path == REPLY
-        }
 
 
 class Objective:
@@ -197,16 +191,13 @@ class Objective:
         return Scored(scored.values, constraints, {**scored.notes, **notes})
 
     def _dominating(self, scored: Scored) -> int:
-        """How many earlier trials dominate this one at the first rung; of a single objective none counts.
-
-        There every trial but the best would be dominated, by what few prompts say.
-        """
+        """How many earlier trials dominate this one at the first rung; none counts of a single objective."""
         mine = losses(scored.values, self.wanted)
         earlier = self._first if len(self.wanted) > 1 else []
         return sum(dominates(losses(other, self.wanted), mine) for other in earlier)
 
-    def _scored(self, found: TrialScores, rung: int) -> Scored:
-        figures = _figures(found)
+    def _scored(self, scores: TrialScores, rung: int) -> Scored:
+        figures = _figures(scores)
         # The report shows our own objectives, whatever others were searched by.
         known = {"floor_refusal_score", *OBJECTIVES} - set(self.wanted)
         notes: dict[str, Any] = {"rung": rung, **{name: figures.summary[name] for name in sorted(known)}}
@@ -228,9 +219,8 @@ class Objective:
 def excesses(limits: Limits, base: Mapping[str, float], summary: Mapping[str, float]) -> dict[str, float]:
     """By how much each limit is exceeded; satisfied where that is not positive.
 
-    ``base`` and ``summary`` are of the backbone without and with the intervention. One that relaxes
-    nothing is no answer, however little it moves. One that takes more from preserved or floor prompts
-    than from the target opens the wrong thing, whatever the nats are worth on this backbone.
+    ``base`` and ``summary`` are of the backbone without and with the intervention. One that takes more
+    from preserved or floor prompts than from the target opens the wrong thing.
     """
     target, preserved, floor = (
         base[name] - summary[name]
@@ -290,8 +280,7 @@ def _validation(run: Run, scoring: Scoring) -> dict[Role, list[list[int]]]:
 def _divided(prompts: Mapping[Role, Sequence[object]], share: float) -> Iterator[dict[Role, list[int]]]:
     """The numbers of the prompts of the first rung, spread over each role, and of the second."""
     stride = max(1, round(1 / share))
-    first = {role: list(range(0, len(found), stride)) for role, found in prompts.items()}
-    yield first
-    rest = {role: [i for i in range(len(found)) if i % stride] for role, found in prompts.items()}
+    yield {role: list(range(0, len(rows), stride)) for role, rows in prompts.items()}
+    rest = {role: [i for i in range(len(rows)) if i % stride] for role, rows in prompts.items()}
     if any(rest.values()):
         yield rest

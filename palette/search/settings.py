@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from palette.fingerprints import fingerprint_file
 from palette.registry import Registry, Row
 from palette.settings import Settings
 
-ENGINE, INTERVENTION = "palette.search", "palette.directions:Intervention"
+SAMPLER, INTERVENTION = "optuna.samplers", "palette.directions:Intervention"
 OBJECTIVES = Registry(
     "an objective",
     [
-        Row(name, f"{ENGINE}.objectives:{name}", source)
+        Row(name, f"palette.search.objectives:{name}", source)
         for name, source in (
             ("target_refusal_score", "mean log-odds of refusing authorised prompts (nats), minimised"),
             ("preserved_refusal_score", "that of preserved and floor prompts (nats), maximised"),
@@ -39,10 +40,10 @@ INTERVENTIONS = Registry(
 SAMPLERS = Registry(
     "a sampler",
     [
-        Row("tpe", f"{ENGINE}.study:tpe", "multivariate Parzen estimators (arXiv 2304.11127)"),
-        Row("nsga2", f"{ENGINE}.study:nsga2", "IEEE TEVC 6, 2002, p. 182"),
-        Row("nsga3", f"{ENGINE}.study:nsga3", "IEEE TEVC 18, 2014, p. 577"),
-        Row("gp", f"{ENGINE}.study:gp", "Gaussian process, expected hypervolume (arXiv 2006.05078)"),
+        Row("tpe", f"{SAMPLER}:TPESampler", "multivariate Parzen estimators (arXiv 2304.11127)"),
+        Row("nsga2", f"{SAMPLER}:NSGAIISampler", "IEEE TEVC 6, 2002, p. 182"),
+        Row("nsga3", f"{SAMPLER}:NSGAIIISampler", "IEEE TEVC 18, 2014, p. 577"),
+        Row("gp", f"{SAMPLER}:GPSampler", "Gaussian process, expected hypervolume (arXiv 2006.05078)"),
     ],
 )
 
@@ -81,7 +82,6 @@ class Caching:
     template_prefix: bool = True  # Run what all prompts begin with once a trial.
     prompts: bool = True  # Run a prompt once for all replies that it is scored on.
     last_block: bool = True  # Run the last feed-forward only where logits are read.
-    base_logits: bool = True  # Keep the backbone's own logits instead of running it.
     cache_gib: float = 2.0  # Memory for kept streams; fewer sites if it is short.
 
 
@@ -160,17 +160,13 @@ class SearchSettings(Settings):
         Half of the memory is for kept streams. As many trials are audited, of the front and of all others
         each, as make an eighth of them: a search of few trials is not worth a longer audit than itself.
         """
-
-        def most(prompts: int) -> int:
-            return prompts if limit is None else min(prompts, limit)
-
-        audited = min(Audit.members, max(1, self.trials // 8))
-        tokens = min(Scoring.reply_tokens, reply_tokens)
+        most, audited = limit or sys.maxsize, min(Audit.members, max(1, self.trials // 8))
+        targets, others = min(Scoring.target_prompts, most), min(Scoring.other_prompts, most)
         return Conditions(
-            Scoring(most(Scoring.target_prompts), most(Scoring.other_prompts), tokens),
+            Scoring(targets, others, min(Scoring.reply_tokens, reply_tokens)),
             Limits(self.divergence, self.relaxation),
             Caching(cache_gib=memory_gib / 2),
-            Audit(audited, audited, most(Audit.prompts), reply_tokens),
+            Audit(audited, audited, min(Audit.prompts, most), reply_tokens),
         )
 
     def own_files(self) -> dict[str, str]:

@@ -1,18 +1,23 @@
-"""What a study searches and what its trials are worth, in plain values."""
+"""What a study searches, what its trials are worth, and what collect and search leave in a run's folder."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
 from palette.backbones import Backbone
-from palette.directions import Intervention, StrengthKernel
+from palette.directions import Directions, Intervention, StrengthKernel
+from palette.evaluation.baseline import RefusalPrefixes
+from palette.files import read_json, read_tensors, write_tensors
+from palette.search.settings import OBJECTIVES
 
+MEANS, FRONT = Path("collect") / "means.safetensors", Path("search") / "front.json"
 Categorical, Integer, Real = CategoricalDistribution, IntDistribution, FloatDistribution
 Space = Mapping[str, CategoricalDistribution | IntDistribution | FloatDistribution]
 Objectives = Mapping[str, Literal["minimize", "maximize"]]
@@ -27,6 +32,55 @@ WIDTHS = (0, 1)
 """Sites edited beside the peak; wider kernels made searches of 64 trials worse."""
 WORST = 1e6
 """How bad an objective is that is not a number; the trial is infeasible as well."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The artefact of collect."""
+
+    directions: Directions
+    refusal_prefixes: RefusalPrefixes
+    """Token prefixes with which the backbone's refusals begin, for the refusal score."""
+    judge_prefixes: tuple[str, ...]
+    """Word prefixes with which the backbone's refusals begin, for the rule judge."""
+    counts: dict[str, dict[str, int]]
+    """For each role: prompts read, and prompts that the backbone met as the role expects."""
+    separations: dict[str, list[list[float]]]
+    """For each candidate direction d-prime at every site and position; none without a covariance."""
+    floor_tokens: int
+    """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
+
+
+def read_collected(folder: Path) -> Collected:
+    """The artefact of collect in a run's folder.
+
+    Raises:
+        OutputError: if it is missing or damaged.
+    """
+    tensors, card = read_tensors(folder / MEANS)
+    return Collected(
+        directions=Directions(tensors.pop("target"), tensors.pop("benign"), tensors),
+        refusal_prefixes=tuple(map(tuple, card["refusal_openings"])),
+        judge_prefixes=tuple(card["judge_openings"]),
+        counts=card["counts"],
+        separations=card["separations"],
+        # An artefact of an earlier version does not say.
+        floor_tokens=card.get("floor_tokens", 0),
+    )
+
+
+def write_collected(path: Path, collected: Collected) -> None:
+    """Writes the artefact, atomically."""
+    card = {
+        "refusal_openings": [list(opening) for opening in collected.refusal_prefixes],
+        "judge_openings": list(collected.judge_prefixes),
+        "counts": collected.counts,
+        "separations": collected.separations,
+        "floor_tokens": collected.floor_tokens,
+    }
+    directions = collected.directions
+    means = {"target": directions.target, "benign": directions.benign}
+    write_tensors(path, {**directions.candidates, **means}, card)
 
 
 @dataclass(frozen=True)
@@ -96,16 +150,46 @@ def intervention_of(params: Params) -> Intervention:
     return Intervention(params["method"], params["position"], kernel, params["direction"])
 
 
+@dataclass(frozen=True)
+class Member:
+    """A member of the Pareto front: what internalise teaches by, and the report shows."""
+
+    trial: int
+    intervention: Intervention
+    values: Mapping[str, float]
+
+    @classmethod
+    def of(cls, trial: Finished, objectives: Objectives) -> Member:
+        """A trial as a member, with the report's figures whatever it was searched by."""
+        known = {**trial.notes, **trial.named(objectives)}
+        values = {name: known[name] for name in dict.fromkeys([*OBJECTIVES, *objectives])}
+        return cls(trial.number, intervention_of(trial.params), values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The member as plain values."""
+        return {"trial": self.trial, **self.values, "intervention": self.intervention.to_json()}
+
+
+def read_front(folder: Path) -> list[Member]:
+    """The Pareto front in a run's folder, the chosen member first.
+
+    Raises:
+        OutputError: if it is missing or damaged.
+    """
+    members = []
+    for values in read_json(folder / FRONT)["front"]:
+        trial, intervention = values.pop("trial"), intervention_of(values.pop("intervention"))
+        members.append(Member(trial, intervention, values))
+    return members
+
+
 def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:
     """Points of which each parameter's values are spread evenly, whichever parameter is looked at.
 
     Drawn at random, a small number of first trials leaves whole categories out.
     """
-    design = qmc.LatinHypercube(len(space), rng=seed).random(count)
-    return [
-        {name: _at(axis, float(share)) for (name, axis), share in zip(space.items(), row, strict=True)}
-        for row in design
-    ]
+    design = qmc.LatinHypercube(len(space), rng=seed).random(count).tolist()
+    return [{name: _at(space[name], share) for name, share in zip(space, row, strict=True)} for row in design]
 
 
 def _at(axis: CategoricalDistribution | IntDistribution | FloatDistribution, share: float) -> Any:

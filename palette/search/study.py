@@ -1,31 +1,43 @@
-"""One study, in one process or several, which goes on exactly where it was stopped."""
+"""One study, in one process or several, which goes on exactly where it was stopped, and where it is kept."""
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from palette.errors import SearchError
 from palette.processes import Advance
 from palette.search.settings import SAMPLERS, shown
 from palette.search.space import Finished, Objectives, Params, Scored, Space
-from palette.search.storage import opened_storage, unreadable, without_novelty
 from palette.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 NAME, IDENTITY = "search", "palette:identity"
 MACHINE, VALUES = "palette:worker", "palette:values"
+EVOLUTIONARY = (NSGAIISampler, NSGAIIISampler)
+GRPC = "grpc://"
+ATTEMPTS = 5
+"""How often a database is opened: of machines that start together, only one can make its tables."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def run_study(
     Raises:
         SearchError: if the study cannot be read, or is about something else.
     """
-    pool, count = workers or (None, 1)
+    pool, together = workers or (None, 1)
     scoring: dict[Future[Scored], Trial] = {}
     with _opened(plan) as study:
         _fail_cut_off(study, plan)
@@ -75,7 +87,7 @@ def run_study(
             told = min(done, plan.trials)
             if done >= plan.trials:
                 return _finished(study, plan)
-            while len(scoring) < min(count, plan.trials - done):
+            while len(scoring) < min(together, plan.trials - done):
                 trial = _ask(study, plan)
                 scoring[pool.submit(score, trial.params) if pool else _at_once(score, trial)] = trial
             for future in wait(scoring, return_when=FIRST_COMPLETED).done:
@@ -93,7 +105,7 @@ def read_study(plan: StudyPlan) -> list[Finished]:
 
 
 @contextmanager
-def spawned(count: int, start: Callable[..., None], *arguments: object) -> Iterator[tuple[Executor, int]]:
+def spawned(processes: int, start: Callable[..., None], *arguments: object) -> Iterator[tuple[Executor, int]]:
     """As many processes of this machine, each of which calls ``start`` first, and their number.
 
     Raises:
@@ -102,8 +114,8 @@ def spawned(count: int, start: Callable[..., None], *arguments: object) -> Itera
     # Forking a process that has used torch may hang; a spawned one starts afresh.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(count, context, initializer=start, initargs=arguments) as pool:
-            yield pool, count
+        with ProcessPoolExecutor(processes, context, initializer=start, initargs=arguments) as pool:
+            yield pool, processes
     except BrokenProcessPool as error:
         raise SearchError(
             "every worker of a search must end well",
@@ -112,29 +124,9 @@ def spawned(count: int, start: Callable[..., None], *arguments: object) -> Itera
         ) from error
 
 
-def tpe(seed: int, startup: int) -> BaseSampler:
-    """Multivariate Parzen estimators; running trials count as bad, so that workers part."""
-    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
-
-
-def nsga2(seed: int, startup: int) -> BaseSampler:
-    """NSGA-II with a population of ``startup``."""
-    return NSGAIISampler(seed=seed, population_size=startup)
-
-
-def nsga3(seed: int, startup: int) -> BaseSampler:
-    """NSGA-III with a population of ``startup``."""
-    return NSGAIIISampler(seed=seed, population_size=startup)
-
-
-def gp(seed: int, startup: int) -> BaseSampler:
-    """A Gaussian process after ``startup`` trials."""
-    return GPSampler(seed=seed, n_startup_trials=startup)
-
-
 @contextmanager
 def _opened(plan: StudyPlan) -> Iterator[optuna.Study]:
-    with opened_storage(plan.storage) as storage:
+    with _opened_storage(plan.storage) as storage:
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -144,11 +136,11 @@ def _opened(plan: StudyPlan) -> Iterator[optuna.Study]:
             )
             if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):
                 study.set_user_attr(IDENTITY, plan.identity)
-                with without_novelty():
+                with _without_novelty():
                     study.set_metric_names(list(plan.objectives))
             identity = study.user_attrs.get(IDENTITY)
         except Exception as error:  # Every driver has errors of its own.
-            raise unreadable(plan.storage, error) from error
+            raise _unreadable(plan.storage, error) from error
         if identity != plan.identity:
             raise SearchError(
                 "a study serves one recipe",
@@ -165,7 +157,7 @@ def _ask(study: optuna.Study, plan: StudyPlan) -> Trial:
     # Machines that ask at the same moment count alike; a journal's trials depend on no machine.
     study.sampler = _sampler(plan, "trial", 0 if isinstance(plan.storage, Path) else plan.machine, number)
     if number < len(plan.enqueue):
-        with without_novelty():
+        with _without_novelty():
             study.sampler = optuna.samplers.PartialFixedSampler(dict(plan.enqueue[number]), study.sampler)
     trial = study.ask(dict(plan.space))
     trial.set_user_attr(MACHINE, plan.machine)
@@ -203,9 +195,12 @@ def _fail_cut_off(study: optuna.Study, plan: StudyPlan) -> None:
 
 
 def _sampler(plan: StudyPlan, *about: str | int) -> BaseSampler:
-    make = SAMPLERS.row(plan.sampler).load()
-    with without_novelty():
-        sampler: BaseSampler = make(derive_seed(plan.seed, *about) % 2**32, plan.startup)
+    """The plan's sampler with a seed of its own; in TPE running trials count as bad, so that workers part."""
+    kind, seed = SAMPLERS.row(plan.sampler).load(), derive_seed(plan.seed, *about) % 2**32
+    startup = {"population_size" if kind in EVOLUTIONARY else "n_startup_trials": plan.startup}
+    options = {"multivariate": True, "constant_liar": True} if kind is TPESampler else {}
+    with _without_novelty():
+        sampler: BaseSampler = kind(seed=seed, **startup, **options)
     return sampler
 
 
@@ -215,14 +210,13 @@ def _settle_parents(study: optuna.Study, plan: StudyPlan) -> None:
     Optuna keeps them with the study when the first child is drawn. NSGA-III draws lots for them: from
     the child's generator, a child that is drawn again would be another one.
     """
-    generation = 1
-    selector = _sampler(plan, "parents", generation)
-    while isinstance(selector, NSGAIISampler | NSGAIIISampler):
+    for generation in count(1):
+        selector = _sampler(plan, "parents", generation)
+        if not isinstance(selector, EVOLUTIONARY):
+            return
         if len(selector.get_population(study, generation - 1)) < plan.startup:
             return
         selector.get_parent_population(study, generation)
-        generation += 1
-        selector = _sampler(plan, "parents", generation)
 
 
 def _trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
@@ -230,10 +224,10 @@ def _trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
 
 
 def _finished(study: optuna.Study, plan: StudyPlan) -> list[Finished]:
-    found = _trials(study, TrialState.COMPLETE)
+    trials = _trials(study, TrialState.COMPLETE)
     if not isinstance(plan.storage, Path):
         # What another machine tells later must move no trial that was already returned.
-        found.sort(key=lambda trial: (str(trial.datetime_complete), trial.number))
+        trials.sort(key=lambda trial: (str(trial.datetime_complete), trial.number))
     return [
         Finished(
             number,
@@ -242,5 +236,86 @@ def _finished(study: optuna.Study, plan: StudyPlan) -> list[Finished]:
             dict(trial.constraints),
             {name: note for name, note in trial.user_attrs.items() if name not in (MACHINE, VALUES)},
         )
-        for number, trial in enumerate(found[: plan.trials])
+        for number, trial in enumerate(trials[: plan.trials])
     ]
+
+
+class _OwnedJournal(BaseJournalFileLock):
+    """Optuna's lock of a journal, with nothing to lock: the process has all of it to itself."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+@contextmanager
+def _opened_storage(place: Path | str) -> Iterator[BaseStorage]:
+    """The storage at a journal's path, a database's URL or a ``grpc://host:port`` proxy.
+
+    A journal is this block's alone. The operating system drops that lock when its holder is killed, so
+    that no run waits for a ghost. Under it nobody writes, so a last line without its end, which a kill
+    or a full disk leaves, is cut off before another would be glued to it.
+    """
+    if isinstance(place, str):
+        yield _storage(place)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SearchError(
+                "one run at a time works on a study",
+                got="another that is running",
+                remedy="wait for it to end",
+                where=place,
+            ) from error
+        yield _storage(place)
+
+
+def _unreadable(place: Path | str, error: Exception) -> SearchError:
+    """The error of a storage that cannot be opened or read."""
+    first = (str(error).splitlines() or [""])[0]
+    return SearchError(
+        "a study's storage must be a readable journal, a database's URL or grpc://host:port",
+        got=f"{type(error).__name__}: {first}",
+        remedy="delete a damaged journal to search again, or mend search.storage",
+        where=shown(place),
+    )
+
+
+@contextmanager
+def _without_novelty() -> Iterator[None]:
+    """A block in which Optuna does not warn that a feature is new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _storage(place: Path | str) -> BaseStorage:
+    try:
+        if isinstance(place, Path):
+            content = place.read_bytes() if place.is_file() else b"\n"
+            if not content.endswith(b"\n"):
+                os.truncate(place, content.rfind(b"\n") + 1)
+            return JournalStorage(JournalFileBackend(str(place), lock_obj=_OwnedJournal()))
+        if place.startswith(GRPC):
+            host, _, port = place.removeprefix(GRPC).partition(":")
+            with _without_novelty():
+                return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+        return _database(place)
+    except Exception as error:  # Every driver has errors of its own.
+        raise _unreadable(place, error) from error
+
+
+def _database(url: str) -> RDBStorage:
+    # A machine waits this long for another's transaction; SQLite's own five seconds are short on a slow disk.
+    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=patient)
+        except SQLAlchemyError:
+            time.sleep(0.2)
+    return RDBStorage(url, engine_kwargs=patient)

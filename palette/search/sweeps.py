@@ -19,29 +19,19 @@ from functools import cached_property
 import torch
 
 from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped
-from palette.backbones import Backbone
+from palette.backbones import Backbone, Batch, batches
 from palette.backbones.cache import shared_prefix, widened
-from palette.backbones.scoring import (
-    BATCH_TOKENS,
-    Batch,
-    Cache,
-    KeysValues,
-    batches,
-    cache_of,
-    forward,
-    held_by,
-)
+from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
 from palette.directions import editing
 from palette.search.settings import Caching
 from palette.shapes import Float, Int, Tensor
 
+Tokens = tuple[int, ...]
+
 PASS_TOKENS = 512
 """Tokens of a pass on a CPU, fewer than of other batches: trials meet the same rows again and again."""
-
 LEAST_PREFIX = 4
 """A shared template prefix shorter than this costs more to run apart than it saves."""
-
-Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -87,10 +77,7 @@ class Sweeper:
 
     @torch.no_grad()
     def sweep(self, edits: Edits) -> Iterator[dict[int, Float[Tensor, "_token vocabulary"]]]:
-        """The logits of a trial part by part, for each row those with which its reply's tokens are said.
-
-        Without a reply, they are the next token's.
-        """
+        """A trial's logits part by part, for each row those that say its reply, or else the next token's."""
         # The first block to run is that of the last kept site before any edit.
         below = (site for site in self._sites if edits and site <= first_block(edits))
         first = max(below, default=0)

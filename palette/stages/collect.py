@@ -10,7 +10,7 @@ from palette.errors import SearchError
 from palette.evaluation.baseline import Baseline, baseline_replies, refusal_prefixes
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.collected import MEANS, Collected, write_collected
+from palette.search.space import MEANS, Collected, write_collected
 
 OUTPUTS = (MEANS,)
 FEWEST = 16

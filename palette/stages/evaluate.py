@@ -37,8 +37,8 @@ from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report, assemble
 from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
 from palette.run import Run
-from palette.search.choice import FRONT, RULE, read_front
-from palette.search.collected import read_collected
+from palette.search.choice import RULE
+from palette.search.space import FRONT, read_collected, read_front
 from palette.suites.run import included
 
 PAGE = Path("report.html")

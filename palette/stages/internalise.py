@@ -10,14 +10,13 @@ from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.files import write_json
 from palette.fingerprints import fingerprint
+from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import Checkpoint
 from palette.internalise.preparation import prepare
 from palette.internalise.settings import METHODS
-from palette.internalise.task import Learned, TrainingTask
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.choice import read_front
-from palette.search.collected import read_collected
+from palette.search.space import read_collected, read_front
 
 CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
 TRAINING = Path("internalise") / "training.json"

@@ -15,18 +15,22 @@ from palette.fingerprints import fingerprint, fingerprint_file
 from palette.processes import silent
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.choice import FRONT, RULE, Member, audit, audited, choose
-from palette.search.collected import MEANS, Collected, read_collected
+from palette.search.choice import RULE, audit, audited, choose
 from palette.search.objectives import Objective
 from palette.search.settings import Conditions, SearchSettings
 from palette.search.space import (
+    FRONT,
+    MEANS,
+    Collected,
     Finished,
+    Member,
     Objectives,
     Params,
     Scored,
     intervention_of,
     intervention_space,
     latin_hypercube,
+    read_collected,
 )
 from palette.search.study import StudyPlan, read_study, run_study, spawned
 from palette.seeding import derive_seed
@@ -54,10 +58,11 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
     known = read_study(plan)
     objective.remember(known)
     with run.progress("search", settings.trials) as advance, ExitStack() as pool:
-        workers, score = None, lambda params: objective(intervention_of(params))
+        workers = None
         if settings.workers > 1 and len(known) < settings.trials:
-            given = (run.sharing(progress=silent), settings, conditions, known)
-            workers, score = pool.enter_context(spawned(settings.workers, _start, *given)), _score
+            started = (_start, run.sharing(progress=silent), settings, conditions, known)
+            workers = pool.enter_context(spawned(settings.workers, *started))
+        score = _score if workers else lambda params: objective(intervention_of(params))
         trials = run_study(plan, score, advance, workers)
     chosen = choose(trials, plan.objectives, settings.choose)
     front = [Member.of(trial, plan.objectives) for trial in chosen]

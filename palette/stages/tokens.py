@@ -27,8 +27,7 @@ from palette.processes import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run
-from palette.search.choice import read_front
-from palette.search.collected import read_collected
+from palette.search.space import read_collected, read_front
 
 Search = Callable[[Run, TokenRecipe, str], Run]
 """Collects and searches one domain of an authorisation; its run."""

@@ -15,11 +15,10 @@ from palette.backbones import batches, greedy_replies
 from palette.backbones.scoring import forward
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise import methods
-from palette.internalise.examples import Example
+from palette.internalise.examples import SHARES, Example, Learned, TrainingTask
 from palette.internalise.loop import Checkpoint
 from palette.internalise.methods import null_space, passes, trained_blocks
 from palette.internalise.settings import METHODS, InternaliseSettings
-from palette.internalise.task import SHARES, Learned, TrainingTask
 
 SETTINGS = InternaliseSettings(steps=30, rank=4, blocks=1, learning_rate=1e-2)
 INTERVENTION = Intervention("centred_ablation", -1, StrengthKernel(2, 0, 1.5))

@@ -18,6 +18,10 @@ def finished(drawn) -> list[Finished]:
     return [Finished(i, {}, row[:3], {"law": -1.0 if row[3] else 1.0}) for i, row in enumerate(drawn)]
 
 
+def lost(trial: Finished) -> tuple[float, ...]:
+    return losses(trial.values, WANTED)
+
+
 @given(rows)
 def test_the_front_holds_every_feasible_trial_that_none_dominates(drawn):
     found = finished(drawn)
@@ -28,13 +32,9 @@ def test_the_front_holds_every_feasible_trial_that_none_dominates(drawn):
         return
     front = choose(found, WANTED)
     assert all(trial.feasible for trial in front)
-    assert not any(
-        dominates(losses(a.values, WANTED), losses(b.values, WANTED)) for a in feasible for b in front
-    )
+    assert not any(dominates(lost(a), lost(b)) for a in feasible for b in front)
     for trial in feasible:
-        beaten = any(
-            dominates(losses(other.values, WANTED), losses(trial.values, WANTED)) for other in feasible
-        )
+        beaten = any(dominates(lost(other), lost(trial)) for other in feasible)
         assert beaten or trial.values in {member.values for member in front}
 
 

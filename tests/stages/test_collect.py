@@ -10,7 +10,7 @@ from palette.errors import OutputError, PromptError, SearchError
 from palette.evaluation.baseline import baseline_replies
 from palette.judging.classifiers import PanelJudge
 from palette.prompts import PromptSet
-from palette.search.collected import MEANS, read_collected
+from palette.search.space import MEANS, read_collected
 from palette.stages.collect import collect
 
 

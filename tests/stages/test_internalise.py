@@ -13,12 +13,11 @@ from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
 from palette.internalise import preparation
+from palette.internalise.examples import SHARES
 from palette.internalise.settings import InternaliseSettings
-from palette.internalise.task import SHARES
 from palette.run import Run
-from palette.search.choice import read_front
-from palette.search.collected import read_collected
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
+from palette.search.space import read_collected, read_front
 from palette.stages.collect import collect
 from palette.stages.internalise import TRAINING, internalise
 from palette.stages.search import search
