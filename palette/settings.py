@@ -96,7 +96,7 @@ def override(content: dict[str, Any], assignment: str) -> None:
     *parents, last = key.split(".")
     place: Any = content
     for parent in parents:
-        slot = _slot(place, parent, assignment)
+        slot: Any = _slot(place, parent, assignment)
         given = place[slot] if isinstance(place, list) else place.get(slot)
         place[slot] = given.copy() if isinstance(given, dict | list) else {}
         place = place[slot]
