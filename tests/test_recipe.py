@@ -62,7 +62,7 @@ def test_a_recipe_states_only_what_differs_from_the_defaults() -> None:
 
 
 def test_a_recipe_reads_back_from_its_own_values() -> None:
-    recipe = create_recipe({**LEAST, "collect": {"fewest": 5}, "reasons": {"medical": "clinicians"}})
+    recipe = create_recipe({**LEAST, "search": {"trials": 5}, "reasons": {"medical": "clinicians"}})
     assert create_recipe(recipe.model_dump(mode="json")) == recipe
 
 
@@ -81,7 +81,7 @@ def test_keys_lists_every_key_once() -> None:
     assert len(names) == len(set(names))
     leaves = []
     stack = [("", create_recipe(LEAST).model_dump())]
-    settings = {"collect", "search", "internalise", "internalise.batch", "evaluate", "evaluate.gate"}
+    settings = {"search", "internalise", "internalise.batch", "evaluate", "evaluate.gate"}
     settings |= {"search.panel", "search.limits", "search.caching", "search.audit"}
     while stack:
         prefix, values = stack.pop()
@@ -265,15 +265,15 @@ def test_every_key_of_a_source_is_described() -> None:
 
 def test_all_problems_are_named_at_once_with_the_nearest_known_key(written: Callable[[str], Path]) -> None:
     path = written(
-        "sed: 1\nseed: -1\nzzzzqq: 1\ncolect: {}\ntrials: 1\nsearch:\n  trails: 1\n  trials: 0\n"
+        "sed: 1\nseed: -1\nzzzzqq: 1\nevalute: {}\ntrials: 1\nsearch:\n  trails: 1\n  trials: 0\n"
         "evaluate:\n  gate:\n    benign_dorp: 1\n"
     )
     found = message(lambda: load_recipe(path))
     assert found.endswith(f" ({path})")
     assert sorted(found.removesuffix(f" ({path})").split("; ")) == [
         "authorise must be given",
-        "colect is not a key of a recipe, did you mean collect?",
         "evaluate.gate.benign_dorp is not a key of a recipe, did you mean evaluate.gate.benign_drop?",
+        "evalute is not a key of a recipe, did you mean evaluate?",
         "search.trails is not a key of a recipe, did you mean search.trials?",
         "search.trials: input should be greater than or equal to 1, got 0",
         "sed is not a key of a recipe, did you mean seed?",

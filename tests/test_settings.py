@@ -11,7 +11,6 @@ from pydantic import Field
 
 from palette import recipe, settings
 from palette.errors import RecipeError
-from palette.merging.settings import merge_settings
 from palette.recipe import create_recipe, load_recipe
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
@@ -73,17 +72,15 @@ def test_a_removed_key_that_came_back_is_a_key() -> None:
     assert settled(Outer, values, "here", KNOWN, removed={"inner.rank": "gone"}).inner.rank == 2
 
 
-def test_a_removed_key_is_told_by_the_recipe_by_set_and_by_merge(
+def test_a_removed_key_is_told_by_the_recipe_and_by_set(
     written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "REMOVED", {"internalise.once": "it is now", "merge.once": "it is then"})
+    monkeypatch.setattr(recipe, "REMOVED", {"internalise.once": "it is now"})
     path = written("authorise: [medical]\ninternalise: {once: 1}\n")
     sentence = "internalise.once is no key of a recipe any more: it is now"
     assert message(lambda: load_recipe(path)) == f"{sentence} ({path})"
     least = {"authorise": ["medical"]}
     assert message(lambda: create_recipe(least, ["internalise.once=2"])) == f"{sentence} (recipe)"
-    found = message(lambda: merge_settings({}, ["merge.once=1"]))
-    assert found == "once is no key of a recipe any more: it is then (merge)"
 
 
 def test_no_removed_key_is_a_key_still() -> None:

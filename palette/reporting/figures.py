@@ -1,4 +1,4 @@
-"""How the report writes numbers, and its plots as inline SVG with a text alternative."""
+"""How the report writes numbers, and its plots as inline SVG with a text alternative; pages colour them."""
 
 from __future__ import annotations
 
