@@ -100,7 +100,7 @@ class ControlLoss:
 
     def _terms(self, batch: Batch, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The sums over a batch: cross-entropy of positives, of negatives, and the KL of these."""
-        replies, tasks = ([values[row] for row in rows] for values in (self.replies, self.tasks))
+        replies, tasks = [self.replies[row] for row in rows], [self.tasks[row] for row in rows]
         longest = max(map(len, replies))
         cache, mask = (
             self.ahead.cache([task.row for task in tasks]) if self.ahead is not None else (None, None)
