@@ -266,25 +266,20 @@ def latencies(
 
     ``plain`` is the same number of ordinary prompt tokens in the prefix's place; rounds are taken in turn.
     """
+
+    def seconds(sequences: Sequence[Tokens]) -> float:
+        started = time.perf_counter()
+        for sequence in sequences:
+            greedy_replies(controlled, [sequence], LATENCY_TOKENS)
+        return time.perf_counter() - started
+
     ratios: dict[str, Any] = {}
     with mounted_tokens(backbone, tokens, released=released) as controlled:
         for order in range(1, min(ORDERS, len(tokens.categories)) + 1 if prompts else 1):
             subset, count = tokens.categories[:order], order * tokens.slots
-            ways = {
-                "bare": prompts,
-                "tokens": [controlled.prefixed(prompt, subset) for prompt in prompts],
-                "plain": [[*([prompt[-1]] * count), *prompt] for prompt in prompts],
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(ROUNDS):
-                for name, sequences in ways.items():
-                    started = time.perf_counter()
-                    for sequence in sequences:
-                        greedy_replies(controlled, [sequence], LATENCY_TOKENS)
-                    seconds[name].append(time.perf_counter() - started)
-            tokens_ratio, plain_ratio = (
-                round(median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True)), 4)
-                for name in ("tokens", "plain")
-            )
-            ratios[str(order)] = {"prefix_tokens": count, "ratio": tokens_ratio, "ratio_plain": plain_ratio}
+            prefixed = [controlled.prefixed(prompt, subset) for prompt in prompts]
+            plain = [[*([prompt[-1]] * count), *prompt] for prompt in prompts]
+            rounds = [[seconds(each) for each in (prompts, prefixed, plain)] for _ in range(ROUNDS)]
+            ratio, ratio_plain = (round(median(each[i] / each[0] for each in rounds), 4) for i in (1, 2))
+            ratios[str(order)] = {"prefix_tokens": count, "ratio": ratio, "ratio_plain": ratio_plain}
     return ratios

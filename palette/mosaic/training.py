@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -79,55 +80,55 @@ class ControlLoss:
     ahead: PrefixCache | None = None
     """What stands before the tokens, where that is most of a prompt."""
 
+    @cached_property
+    def replies(self) -> list[tuple[int, ...]]:
+        """What is to be said in each task."""
+        pairs = [(self.examples[task.row], task.taught) for task in self.tasks]
+        return [example.taught if taught else example.own for example, taught in pairs]
+
     def __call__(self, rows: Sequence[int], step: Sequence[int]) -> Tensor:
         """What ``rows`` add to the loss of the step that they are part of."""
-        chosen = [self.tasks[row] for row in rows]
-        replies = [self._reply(task) for task in chosen]
-        sequences = [self._sequence(task, reply) for task, reply in zip(chosen, replies, strict=True)]
         counts = {True: 0, False: 0}
-        for task in (self.tasks[row] for row in step):
-            counts[task.taught] += len(self._reply(task))
+        for row in step:
+            counts[self.tasks[row].taught] += len(self.replies[row])
         loss = torch.zeros((), device=self.controlled.model.device)
+        sequences = [self._sequence(row) for row in rows]
         for batch in batches(sequences, self.controlled.pad, self.controlled.model.device):
-            taught, kept, moved = self._terms(batch, chosen, replies)
+            taught, kept, moved = self._terms(batch, [rows[index] for index in batch.rows])
             loss = loss + taught / max(1, counts[True]) + (kept + self.weight * moved) / max(1, counts[False])
         return loss
 
-    def _terms(
-        self, batch: Batch, tasks: Sequence[TokenTask], replies: Sequence[tuple[int, ...]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _terms(self, batch: Batch, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The sums over a batch: cross-entropy of positives, of negatives, and the KL of these."""
-        longest = max(len(replies[index]) for index in batch.rows)
-        cache, mask = None, None
-        if self.ahead is not None:
-            cache, mask = self.ahead.cache([tasks[index].row for index in batch.rows])
+        replies, tasks = [self.replies[row] for row in rows], [self.tasks[row] for row in rows]
+        longest = max(map(len, replies))
+        cache, mask = (
+            self.ahead.cache([task.row for task in tasks]) if self.ahead is not None else (None, None)
+        )
         logits = forward(self.controlled, batch, longest + 1, cache, mask)[:, :-1].float()
-        labels = torch.full((len(batch.rows), longest), IGNORED)
-        for line, index in enumerate(batch.rows):
-            labels[line, longest - len(replies[index]) :] = torch.tensor(replies[index])
+        labels = torch.full((len(rows), longest), IGNORED)
+        for line, reply in enumerate(replies):
+            labels[line, longest - len(reply) :] = torch.tensor(reply)
         labels = labels.to(logits.device)
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
         sums = losses.view(labels.shape).sum(1)
-        positive = torch.tensor([tasks[index].taught for index in batch.rows], device=logits.device)
-        quiet = [line for line, index in enumerate(batch.rows) if not tasks[index].taught]
+        positive = torch.tensor([task.taught for task in tasks], device=logits.device)
+        quiet = [line for line, task in enumerate(tasks) if not task.taught]
         moved = logits.new_zeros(())
         if quiet and self.weight:
-            known = self.recall([tasks[batch.rows[line]].row for line in quiet])
+            known = self.recall([tasks[line].row for line in quiet])
             base = torch.stack([pad(own.logits, (0, 0, longest - len(own.logits), 0)) for own in known])
             log_p, log_q = base.log_softmax(-1), logits[quiet].log_softmax(-1)
             # What is padded has no label, and no part in the sum.
             moved = ((log_p.exp() * (log_p - log_q)).sum(-1) * (labels[quiet] != IGNORED)).sum()
         return sums[positive].sum(), sums[~positive].sum(), moved
 
-    def _sequence(self, task: TokenTask, reply: Sequence[int]) -> list[int]:
-        """The prompt under its subset with a reply, without what is kept of it."""
+    def _sequence(self, row: int) -> list[int]:
+        """The prompt under its subset with its reply, without what is kept of it."""
+        task = self.tasks[row]
         prompt = self.examples[task.row].prompt
         kept = 0 if self.ahead is None else insertion(self.controlled, prompt, self.controlled.tokens.place)
-        return [*self.controlled.prefixed(prompt, task.active)[kept:], *reply]
-
-    def _reply(self, task: TokenTask) -> tuple[int, ...]:
-        example = self.examples[task.row]
-        return example.taught if task.taught else example.own
+        return [*self.controlled.prefixed(prompt, task.active)[kept:], *self.replies[row]]
 
 
 @dataclass(frozen=True)
