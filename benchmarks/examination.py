@@ -32,8 +32,8 @@ from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import create_recipe
 from palette.run import Run
+from palette.search.choice import read_front
 from palette.search.collected import read_collected
-from palette.search.front import read_front
 from palette.stages.acceptance import after_opening
 
 BESIDE = "distil beside"

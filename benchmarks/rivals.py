@@ -24,7 +24,7 @@ def adapters_merged(path: Path, home: Path) -> dict[str, Any]:
         run_stages(recipe, "internalise", home / domain)
         adapters[domain] = read_adapter(home / domain)
     spent = round(time.process_time() - worked, 1)
-    judge = baseline_replies(Run(create_recipe(whole.basis), home).assignment(), whole.collect).judge
+    judge = baseline_replies(Run(create_recipe(whole.basis), home).assignment()).judge
     backbone = assignment.backbone
 
     def replies(subset: Subset) -> list[list[int]]:

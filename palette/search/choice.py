@@ -8,7 +8,7 @@ judgement over them is reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None
         raise SearchError(
             "at least one trial must keep every limit",
             got=bound(trials),
-            remedy="raise search.trials or search.divergence, or lower search.relaxation; the study is kept",
+            remedy=_remedy(trials, set(objectives) - set(OBJECTIVES)),
         )
     worth = {trial.number: losses(trial.values, objectives) for trial in feasible}
     distinct = list({worth[trial.number]: trial for trial in reversed(feasible)}.values())
@@ -116,6 +116,15 @@ def bound(trials: Sequence[Finished]) -> str:
         for name, excesses in sorted(broken.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
     return f"{len(trials)} trials, of which {' and '.join(parts) or 'none was scored'}"
+
+
+def _remedy(trials: Sequence[Finished], own: Collection[str]) -> str:
+    broken = {name for trial in trials for name, excess in trial.constraints.items() if excess > 0}
+    remedies = {"benign_divergence": "raise search.divergence", "target_refusals": "lower search.relaxation"}
+    if own:
+        remedies["finite"] = f"mend {', '.join(sorted(own))}"
+    found = [remedy for name, remedy in remedies.items() if name in broken]
+    return f"{' or '.join([*found, 'raise search.trials'])}; the study is kept"
 
 
 def audited(
