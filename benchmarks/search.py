@@ -203,37 +203,22 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     """Palette's CPU seconds a trial: a run of all trials less a run of one, over the rest."""
     recipe = home / f"{case.name}.yaml"
     recipe.write_text(f"model: {model}\nprompts: {prompts}\nauthorise: [{OPENED}]\n")
-    options = {
-        "collect.filter": case.shape is None,
-        "search.panel.target_prompts": case.prompts,
-        "search.panel.other_prompts": case.prompts,
-        "search.audit.members": 0,
-        "search.audit.prompts": case.prompts,
-        "search.audit.sample": case.trials if case.shape is None else 0,
-    }
-    sets = [part for key, value in options.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
-    # A model of random weights refuses nothing: no trial of it may end early for that.
-    lifted = {"divergence": 1e6, "selectivity": 1e6, "relaxation": -1e6, "false_refusals": 1.0}
-    unlimited = [x for key, value in lifted.items() for x in ("--set", f"search.limits.{key}={value}")]
-    if case.shape is not None:
-        sets += unlimited
+    def run(stage: str, folder: Path, **given: object) -> float:
+        options = json.dumps({"prompts": case.prompts, "random": case.shape is not None, **given})
+        command = [sys.executable, "-m", "benchmarks.search", "stage", stage, str(recipe), str(folder)]
+        return cpu_of([*command, options], home, PYTHONPATH=str(Path.cwd()))
 
-    def run(stage: str, folder: Path, *more: str) -> float:
-        command = [sys.executable, "-m", "palette", stage, str(recipe), "-o", str(folder), "--quiet"]
-        return cpu_of([*command, *sets, *more], home, PYTHONPATH=str(Path.cwd()))
-
-    unaudited = ("--set", "search.audit.sample=0")
     run("collect", home / f"one-{case.name}")
     many = home / f"many-{case.name}"
     shutil.copytree(home / f"one-{case.name}", many)
-    one = run("search", home / f"one-{case.name}", "--set", "search.trials=1", *unaudited, *unlimited)
+    one = run("search", home / f"one-{case.name}", trials=1, lifted=True)
     started = time.monotonic()
     rest = case.own
-    whole = run("search", many, "--set", f"search.trials={rest + 1}", *unaudited)
+    whole = run("search", many, trials=rest + 1)
     wall = time.monotonic() - started
     if case.shape is None:
-        run("search", many, "--set", f"search.trials={rest}")
+        run("search", many, trials=rest, audited=case.trials)
     return {
         "cpu_seconds_a_trial": (whole - one) / rest,
         "trials": rest,
@@ -241,6 +226,49 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
         "front": json.loads((many / "search" / "front.json").read_text()),
         "folder": many,
     }
+
+
+def stage(name: str, recipe: str, folder: str, given: str) -> None:
+    """One stage of ours in this process, under conditions that no recipe can give.
+
+    A model of random weights refuses nothing: its directions are read from all prompts, and no trial of
+    it may end early for that.
+    """
+    from palette.recipe import load_recipe
+    from palette.run import Run
+    from palette.search.settings import Audit, Conditions, Limits, Scoring
+    from palette.stages.collect import collect
+    from palette.stages.search import search
+
+    options, run = json.loads(given), Run(load_recipe(Path(recipe)), Path(folder))
+    if name == "collect":
+        (collect_any if options["random"] else collect)(run)
+        return
+    lifted = options["random"] or options.get("lifted")
+    limits = Limits(divergence=1e6, relaxation=-1e6, selectivity=1e6, false_refusals=1.0)
+    conditions = Conditions(
+        Scoring(options["prompts"], options["prompts"]),
+        limits if lifted else Limits(),
+        audit=Audit(0, options.get("audited", 0), options["prompts"]),
+    )
+    settings = run.recipe.search.model_copy(update={"trials": options["trials"]})
+    search(run.sharing(search=settings), conditions)
+
+
+def collect_any(run: Any) -> None:
+    """Writes what collect would, of a backbone that need not refuse anything."""
+    from palette.authorisation import Role
+    from palette.directions import Directions, StreamingMoments, candidates
+    from palette.search.space import MEANS, Collected, write_collected
+
+    backbone = run.backbone
+    shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
+    target, benign = (
+        StreamingMoments(*shape).read(backbone, run.render(run.select("train", role))).means
+        for role in (Role.TARGET, Role.BENIGN)
+    )
+    directions = Directions(target, benign, candidates(target, target, benign, [], None))
+    write_collected(run.folder / MEANS, Collected(directions, ((5, 6), (7,)), ("sorry",), {}, {}, 12))
 
 
 def peak_memory(home: Path) -> dict[str, float]:
@@ -258,7 +286,8 @@ def peak_memory(home: Path) -> dict[str, float]:
 
     # The last argument is ours alone.
     code = (
-        "import resource, sys; from palette.cli import main\npeak = sys.argv.pop()\ntry: main()\n"
+        "import resource, sys; from palette.cli import main; from palette.evaluation import baseline\n"
+        "peak, baseline.PROMPTS = sys.argv.pop(), {count}\ntry: main()\n"
         "finally: open(peak, 'w').write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
     )
     found = {}
@@ -275,10 +304,14 @@ def peak_memory(home: Path) -> dict[str, float]:
             ]
             (folder / f"{domain}.jsonl").write_text("\n".join(written) + "\n")
         recipe = home / f"memory-{count}.yaml"
-        recipe.write_text(f"prompts: {folder}\nauthorise: [{OPENED}]\ncollect: {{prompts: {count}}}\n")
+        recipe.write_text(f"prompts: {folder}\nauthorise: [{OPENED}]\n")
         peak = home / f"peak-{count}"
         arguments = ["collect", str(recipe), "-o", str(home / f"memory-run-{count}"), "--quiet"]
-        cpu_of([sys.executable, "-c", code, *arguments, str(peak)], home, PYTHONPATH=str(Path.cwd()))
+        cpu_of(
+            [sys.executable, "-c", code.replace("{count}", str(count)), *arguments, str(peak)],
+            home,
+            PYTHONPATH=str(Path.cwd()),
+        )
         found[str(count)] = int(peak.read_text()) / 1024
     return found
 
@@ -318,6 +351,9 @@ def rescored(model: Path, prompts: Path, peer: dict[str, Any], ours: dict[str, A
 
 def main() -> None:
     """Measures every case, or those named, and writes ``results/search.json``."""
+    if sys.argv[1:2] == ["stage"]:
+        stage(*sys.argv[2:])
+        return
     named = sys.argv[1:]
     figures: dict[str, Any] = {}
     if named and (RESULTS / "search.json").exists():

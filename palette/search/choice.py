@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from scipy.stats import kendalltau
@@ -20,7 +20,7 @@ from palette.directions import intervening
 from palette.errors import SearchError
 from palette.judging.rules import RuleJudge
 from palette.run import Run
-from palette.search.settings import Audit
+from palette.search.settings import OBJECTIVES, Audit
 from palette.search.space import WORST, Collected, Finished, Objectives, dominates, intervention_of, losses
 from palette.seeding import shuffler
 from palette.statistics import wilson
@@ -44,7 +44,7 @@ def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None
         raise SearchError(
             "at least one trial must keep every limit",
             got=bound(trials),
-            remedy="raise search.trials or search.divergence, or lower search.relaxation; the study is kept",
+            remedy=_remedy(trials, set(objectives) - set(OBJECTIVES)),
         )
     worth = {trial.number: losses(trial.values, objectives) for trial in feasible}
     distinct = list({worth[trial.number]: trial for trial in reversed(feasible)}.values())
@@ -78,6 +78,15 @@ def bound(trials: Sequence[Finished]) -> str:
         for name, excesses in sorted(broken.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
     return f"{len(trials)} trials, of which {' and '.join(parts) or 'none was scored'}"
+
+
+def _remedy(trials: Sequence[Finished], own: Collection[str]) -> str:
+    broken = {name for trial in trials for name, excess in trial.constraints.items() if excess > 0}
+    remedies = {"benign_divergence": "raise search.divergence", "target_refusals": "lower search.relaxation"}
+    if own:
+        remedies["finite"] = f"mend {', '.join(sorted(own))}"
+    found = [remedy for name, remedy in remedies.items() if name in broken]
+    return f"{' or '.join([*found, 'raise search.trials'])}; the study is kept"
 
 
 def audited(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_serializer
+from pydantic import AfterValidator, Field, field_serializer, field_validator
 
 from palette.errors import RecipeError
 from palette.fingerprints import fingerprint_file
@@ -127,12 +127,10 @@ class SearchSettings(Settings):
     )
     objectives: tuple[Annotated[str, AfterValidator(OBJECTIVES.checked)], ...] = Field(
         tuple(OBJECTIVES),
-        min_length=1,
         description="what a trial is worth, the first leads ties; file.py:name is a function of your own",
     )
     methods: tuple[Annotated[str, AfterValidator(_of(INTERVENTIONS))], ...] = Field(
         ("directional_ablation", "centred_ablation", "activation_addition"),
-        min_length=1,
         description=f"interventions tried, of {', '.join(INTERVENTIONS)}",
     )
     choose: int | None = Field(
@@ -148,6 +146,14 @@ class SearchSettings(Settings):
     relaxation: float = Field(
         Limits.relaxation, description="nats by which the target's refusal score must fall at least"
     )
+
+    @field_validator("objectives", "methods")
+    @classmethod
+    def _some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        # A least length would be missed beside every mistyped name as well.
+        if not names:
+            raise ValueError("one must be named at least")
+        return names
 
     @field_serializer("storage")
     def _without_password(self, storage: str | None) -> str | None:

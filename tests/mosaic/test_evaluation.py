@@ -21,9 +21,10 @@ from palette.mosaic.settings import REMOVED, TokenPlan, TrainSettings
 from palette.mosaic.tokens import ControlTokens, read_tokens
 from palette.mosaic.training import TOKEN_RECORD, TokenTraining
 from palette.prompts import load_prompts
-from palette.recipe import TokenRecipe, keys
+from palette.recipe import TokenRecipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run, RunSettings
+from palette.settings import dotted
 
 FEW = TrainSettings(slots=2, epochs=1, orders=2)
 PLAN = TokenPlan(positives=4, prompts=6, validation_prompts=3, batch=8)
@@ -54,7 +55,7 @@ def trained(run, examples) -> ControlTokens:
 
 
 def test_no_removed_key_is_a_key():
-    known = {name for name, _ in keys(TokenRecipe)}
+    known = {name for name, _ in dotted(TokenRecipe)}
     assert not known & set(REMOVED)
     assert all(key.startswith(("train.", "evaluate.")) and sentence for key, sentence in REMOVED.items())
 
