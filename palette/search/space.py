@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.stats import qmc
 
 from palette.backbones import Backbone
-from palette.directions import Directions, Intervention, StrengthKernel
+from palette.directions import CONTRASTS, Directions, Intervention, StrengthKernel
 from palette.evaluation.baseline import RefusalPrefixes
 from palette.files import read_json, read_tensors, write_tensors
 from palette.search.settings import OBJECTIVES
@@ -24,8 +24,6 @@ Objectives = Mapping[str, Literal["minimize", "maximize"]]
 """Each objective's name and Optuna's direction, in order."""
 Params = Mapping[str, Any]
 
-DIRECTIONS = ("difference", "projected", "cleaned", "whitened")
-"""Candidate directions tried: the target's own, since the mean of all refusals opens them all."""
 STRENGTH = (0.5, 2.5)
 """Least and greatest strength: below, refusals stay; a flip (2) matches ablation and may go beyond."""
 WIDTHS = (0, 1)
@@ -135,7 +133,8 @@ def intervention_space(backbone: Backbone, methods: Sequence[str], collected: Se
     """What a trial chooses from; a direction that the covariance was too large for is no choice."""
     return {
         "method": Categorical(methods),
-        "direction": Categorical([name for name in DIRECTIONS if name in collected]),
+        # The target's own directions: the mean of all refusals opens them all.
+        "direction": Categorical([name for name in CONTRASTS if name in collected]),
         "site": Integer(1, backbone.layers),
         "position": Categorical(range(-backbone.post_instruction, 0)),
         "width": Categorical(WIDTHS),
