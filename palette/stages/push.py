@@ -162,4 +162,5 @@ def created(api: Any, repo_id: str, public: bool) -> bool:
 
 def status_of(error: Exception) -> int | None:
     """The HTTP status of an error of the hub's library, where it has one."""
-    return getattr(getattr(error, "response", None), "status_code", None)
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status

@@ -77,7 +77,7 @@ def test_a_recipe_of_another_version_leaves_the_gate_out(tmp_path: Path) -> None
     path = reported(tmp_path / "a", "medical")
     content, _ = shared_recipe([path])
     assert content is not None
-    assert "hops is not a key of a recipe" in unmeasurable([path], {**content, "collect": {"hops": 1}})
+    assert "hops is not a key of a recipe" in unmeasurable([path], {**content, "evaluate": {"hops": 1}})
 
 
 def test_prompts_that_have_moved_leave_the_gate_out(tmp_path: Path) -> None:
