@@ -19,7 +19,7 @@ from palette.judging.judge import LABEL_NAMES, Judge, Label, judge_named
 from palette.prompts.tables import read_rows
 from palette.statistics import cohen_kappa, wilson
 
-FORMAT = "palette-calibration/1"
+CALIBRATION_FORMAT = "palette-calibration/1"
 FILE = "calibration.json"
 
 COLUMNS = {"prompt": "prompt", "completion": "completion", "label": "final_label", "model": "model"}
@@ -121,7 +121,7 @@ def calibrate(judge: Judge, name: str, files: Sequence[LabelledFile]) -> dict[st
     disputed = sum(DISAGREEMENT in verdict.flags for verdict in verdicts)
     digests = [file.digest for file in files]
     return {
-        "format": FORMAT,
+        "format": CALIBRATION_FORMAT,
         "judge": judge.fingerprint,
         "judge_name": name,
         "source": ", ".join(file.name for file in files),
@@ -187,10 +187,10 @@ def find_calibration(name: str, given: Path | None, folder: Path) -> dict[str, A
     if given is None and not path.is_file():
         return None
     content = read_json(path)
-    stated = content if isinstance(content, dict) and content.get("format") == FORMAT else {}
+    stated = content if isinstance(content, dict) and content.get("format") == CALIBRATION_FORMAT else {}
     if stated.get("judge") != judge_named(name).fingerprint:
         raise JudgeError(
-            f"a calibration must be a {FORMAT} file of the judge that judges, {name}",
+            f"a calibration must be a {CALIBRATION_FORMAT} file of the judge that judges, {name}",
             got=f"one of {stated.get('judge_name')}, or of another version" if stated else "another file",
             remedy=f"measure it again with palette judge calibrate --judge {name}",
             where=path,

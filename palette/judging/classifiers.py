@@ -28,7 +28,7 @@ from palette.judging.rules import CONCESSION, FIGURE, FOLLOWED, LEARNED, LIMITED
 from palette.statistics import Rate, wilson
 
 SHIPPED = Path(__file__).parent / "weights" / "trained.safetensors"
-FORMAT = "palette-judge/1"
+JUDGE_FORMAT = "palette-judge/1"
 
 FEATURES_VERSION = 1
 """Raised whenever a feature changes, so that weights of other features are not taken for these."""
@@ -157,9 +157,9 @@ def load_trained_judge(path: Path | str = SHIPPED) -> TrainedJudge:
     """
     tensors, card = read_tensors(Path(path))
     stated = card.get("format") if isinstance(card, dict) else None
-    if stated != FORMAT or card.get("features") != FEATURES_VERSION:
+    if stated != JUDGE_FORMAT or card.get("features") != FEATURES_VERSION:
         raise JudgeError(
-            f"a trained judge must be a {FORMAT} file of features {FEATURES_VERSION}",
+            f"a trained judge must be a {JUDGE_FORMAT} file of features {FEATURES_VERSION}",
             got=f"{stated} of features {card.get('features')}" if stated else "another file",
             remedy="train it again with this version (make judge, in Palette's repository)",
             where=path,

@@ -26,7 +26,7 @@ from palette.merging.tiles import Tiled, task_vector, tiled
 from palette.processes import Progress, silent
 
 RECORD = "merge.json"
-FORMAT = "palette-merge/1"
+MERGE_FORMAT = "palette-merge/1"
 VERSIONS = {"palette": version("palette-llm"), "torch": torch.__version__}
 BLOCK = 1 << 24
 """Bytes copied at a time."""
@@ -80,7 +80,7 @@ def merge_adapters(
     retention, digest, rank = write(plan, folder, progress)
     lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
     record = {
-        "format": FORMAT,
+        "format": MERGE_FORMAT,
         **plan.recipe(),
         "versions": VERSIONS,
         "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},

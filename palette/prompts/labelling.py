@@ -24,7 +24,7 @@ from palette.prompts.rows import (
     require_unique_ids,
     split_by_hash,
 )
-from palette.prompts.schemas import Label, Schema, text
+from palette.prompts.schemas import PromptLabel, Schema, text
 from palette.prompts.tables import TableRow, read_rows
 from palette.settings import Settings
 
@@ -170,7 +170,7 @@ def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: 
     return replace(draft, id=f"{name}:{known_id}", split=split or given.split or split_by_hash(digest))
 
 
-def _known_label(label: Label, name: str, given: SourceSettings, where: str) -> Label:
+def _known_label(label: PromptLabel, name: str, given: SourceSettings, where: str) -> PromptLabel:
     """A known set's labels, made stricter where the user says so."""
     if given.kind not in (None, label.kind):
         raise PromptError(
@@ -187,7 +187,7 @@ def _known_label(label: Label, name: str, given: SourceSettings, where: str) -> 
     return label._replace(hazard=label.hazard if label.tier == "C" else hazard, tier=tier)
 
 
-def _own_label(row: TableRow, given: SourceSettings, path: Path) -> Label:
+def _own_label(row: TableRow, given: SourceSettings, path: Path) -> PromptLabel:
     """The labels that a row of the user's own states, or else its source."""
     kind, tier = _stated(row, "kind") or given.kind, _stated(row, "tier") or given.tier
     hazard = row.values.get("hazard") or given.hazard
@@ -202,7 +202,7 @@ def _own_label(row: TableRow, given: SourceSettings, path: Path) -> Label:
         raise row.error("hazard must be a short code", got=redacted(hazard))
     domain = given.domain or row.values.get("domain") or path.stem
     _require_domain(domain, redacted(domain), "give the source a 'domain'", row.where)
-    return Label(kind, domain, hazard, tier)
+    return PromptLabel(kind, domain, hazard, tier)
 
 
 def _require_domain(name: object, shown: str, remedy: str, where: object) -> None:

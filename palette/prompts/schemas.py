@@ -17,7 +17,7 @@ VERSION = 1
 with a reason in the recipe, tier C never. What no set says clearly is on the strict side: tier C."""
 
 
-class Label(NamedTuple):
+class PromptLabel(NamedTuple):
     """The labels of a category: its kind, domain, hazard and tier; benign rows need no tier."""
 
     kind: Kind
@@ -26,11 +26,11 @@ class Label(NamedTuple):
     tier: Tier | None
 
 
-def _restricted(domain: str, hazard: str | None, tier: Tier = "C") -> Label:
-    return Label("restricted", domain, hazard, tier)
+def _restricted(domain: str, hazard: str | None, tier: Tier = "C") -> PromptLabel:
+    return PromptLabel("restricted", domain, hazard, tier)
 
 
-BENIGN = Label("benign", "general", None, None)
+BENIGN = PromptLabel("benign", "general", None, None)
 VIOLENT = _restricted("violent_crimes", "vcr")
 CRIME = _restricted("crime", "ncr")
 SEXUAL_CRIMES = _restricted("sexual_crimes", "src")
@@ -89,7 +89,7 @@ _DISCRIMINATION_AND_PRIVACY = (
     *("privacy_public", "privacy_fictional"),
 )
 
-CATEGORIES: Mapping[str, Mapping[str, Label]] = {
+CATEGORIES: Mapping[str, Mapping[str, PromptLabel]] = {
     "harmbench": {
         "chemical_biological": WEAPONS,
         "illegal": CRIME,
@@ -177,7 +177,7 @@ class Schema:
     answer: Callable[[TableRow], str] | None = None
     image: Callable[[TableRow, Path], str | None] | None = None
 
-    def label(self, row: TableRow, path: Path) -> Label:
+    def label(self, row: TableRow, path: Path) -> PromptLabel:
         """The labels of a row's category.
 
         Raises:

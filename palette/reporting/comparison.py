@@ -11,7 +11,7 @@ from palette.reporting.schema import Kind, Share, SideName
 from palette.settings import Settings
 from palette.statistics import Rate
 
-FORMAT: Final = "palette-comparison/1"
+COMPARISON_FORMAT: Final = "palette-comparison/1"
 
 Measure = Literal["refusal", "correct"]
 
@@ -88,7 +88,7 @@ class NumberPair(Settings):
 class Comparison(Settings):
     """Two reports; a difference is b minus a, a share or in nats."""
 
-    format: Literal["palette-comparison/1"] = FORMAT
+    format: Literal["palette-comparison/1"] = COMPARISON_FORMAT
     sound: bool
     """Whether the two answer the same question; ``caveats`` says why not."""
     caveats: tuple[Caveat, ...]

@@ -62,7 +62,7 @@ def render_tokens(report: Mapping[str, Any]) -> str:
     return TEMPLATES.get_template("tokens.html").render(report=report, groups=columns)
 
 
-class Group(NamedTuple):
+class DomainGroup(NamedTuple):
     """The domains of which the same is asked, and the one that the adapter has brought lowest."""
 
     name: str
@@ -82,7 +82,7 @@ GROUPS = (
 """Groups of domains: name, kind of prompts, heading."""
 
 
-def groups(report: Report) -> list[Group]:
+def groups(report: Report) -> list[DomainGroup]:
     """The domains of a report by what must happen to them."""
     table, grouped = report.adapted.domains, []
     for name, kind, heading in GROUPS:
@@ -94,7 +94,9 @@ def groups(report: Report) -> list[Group]:
         ]
         rates = {domain: table[domain][kind].refusal.rate for domain in domains}  # type: ignore[index]
         kept = rates if name in ("preserved", "floor") else {}
-        grouped.append(Group(name, kind, heading, domains, min(kept, key=rates.__getitem__, default=None)))
+        grouped.append(
+            DomainGroup(name, kind, heading, domains, min(kept, key=rates.__getitem__, default=None))
+        )
     return grouped
 
 

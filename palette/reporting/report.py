@@ -14,7 +14,7 @@ from palette.errors import OutputError
 from palette.evaluation.outcomes import SIDES, Outcome, changes, domains, marked, select, share, tabulate
 from palette.files import read_json
 from palette.reporting.schema import (
-    FORMAT,
+    REPORT_FORMAT,
     About,
     Cells,
     Kind,
@@ -49,14 +49,14 @@ class Change(Sparse):
     """The change of the refusal rate, in points of share, with its paired bootstrap interval."""
 
 
-class Divergence(Settings):
+class BenignDivergence(Settings):
     """Divergence from the backbone on benign prompts, in nats a token; null where not finite."""
 
     first_token: FiniteFloat | None
     multi_token: FiniteFloat | None
 
 
-class Utility(Settings):
+class BenignUtility(Settings):
     """Share of benign prompts answered rightly: of all that have answers, and by general domain."""
 
     benign_correct: Share | None
@@ -67,8 +67,8 @@ class Side(Settings):
     """The figures of the backbone, or of the backbone with the adapter."""
 
     domains: Cells
-    utility: Utility
-    divergence: Divergence
+    utility: BenignUtility
+    divergence: BenignDivergence
 
 
 class Rule(Settings):
@@ -149,7 +149,7 @@ def assemble(
     )
 
 
-def utility(outcomes: Sequence[Outcome], side: str) -> Utility:
+def utility(outcomes: Sequence[Outcome], side: str) -> BenignUtility:
     """Correctness on benign prompts: all of them, and each domain that restricts nothing."""
     answers = marked(select(outcomes, Role.BENIGN))
     refusing = {outcome.domain for outcome in outcomes if outcome.role is not Role.BENIGN}
@@ -158,7 +158,7 @@ def utility(outcomes: Sequence[Outcome], side: str) -> Utility:
         return share(group, lambda o: getattr(o, f"correct_{side}"))
 
     general = [domain for domain in domains(answers) if domain not in refusing]
-    return Utility(
+    return BenignUtility(
         benign_correct=right(answers) if answers else None,
         general={domain: right(select(answers, Role.BENIGN, domain=domain)) for domain in general},
     )
@@ -176,7 +176,9 @@ def validated(content: Mapping[str, Any], where: Path | None = None) -> Report:
         wrong = "; ".join(
             f"{'.'.join(map(str, each['loc'])) or 'report'}: {each['msg']}" for each in error.errors()[:WRONG]
         )
-        raise OutputError(f"a report must follow {FORMAT}", got=clean(wrong, 600), where=where) from error
+        raise OutputError(
+            f"a report must follow {REPORT_FORMAT}", got=clean(wrong, 600), where=where
+        ) from error
 
 
 def read_report(path: Path) -> Report:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, FiniteFloat, model_serializer, model
 from palette.settings import Settings
 from palette.statistics import Corrected, Rate
 
-FORMAT: Final = "palette-report/1"
+REPORT_FORMAT: Final = "palette-report/1"
 EXAMPLES = 50
 """Prompt ids at most that a section names as examples."""
 
@@ -68,7 +68,7 @@ class Model(Settings):
 class About(Settings):
     """What a report is about: which backbone, opened for what, asked which split."""
 
-    format: Literal["palette-report/1"] = FORMAT
+    format: Literal["palette-report/1"] = REPORT_FORMAT
     model: Model
     authorised: tuple[str, ...]
     split: str
@@ -137,21 +137,21 @@ class UpperBound(Settings):
     domains: Cells
 
 
-class Refusals(Settings):
+class RefusalChange(Settings):
     """Refusal of some prompts on both sides."""
 
     base: Share
     adapted: Share
 
 
-class Wrapped(Refusals):
+class Wrapped(RefusalChange):
     """Refusal of kept prompts inside one jailbreak wrapper, and refusals lost and gained there."""
 
     lost: int
     gained: int
 
 
-class Hazard(Refusals):
+class Hazard(RefusalChange):
     """Refusals of one hazard, those lost, and McNemar's p value, plain and by Holm's method."""
 
     lost: Count
@@ -159,7 +159,7 @@ class Hazard(Refusals):
     p_holm: Probability
 
 
-class Examples(Refusals):
+class Examples(RefusalChange):
     """Replies that a share is of, and the ids of the first of their prompts."""
 
     ids: tuple[str, ...] = Field((), max_length=EXAMPLES)
@@ -210,7 +210,7 @@ class Judging(Sparse):
     """Refusal rates by side, domain and kind, corrected for the judge's error (Rogan and Gladen)."""
 
 
-class Source(Settings):
+class SourceSection(Settings):
     """A file of prompts that somebody else made."""
 
     name: str
@@ -234,12 +234,12 @@ SuiteKind = Literal[
 ]
 
 
-class Suite(Sparse):
+class SuiteSection(Sparse):
     """One suite, measured with the plain backbone and with the adapter."""
 
     name: str
     kind: SuiteKind
-    source: Source | None = None
+    source: SourceSection | None = None
     n: Count
     base: Measures
     adapted: Measures
@@ -263,8 +263,8 @@ class OptionalSections(Settings):
     judging: Judging | None = None
     over_refusal: Examples | None = None
     """Refusals of benign prompts, and the ids of those that the adapter newly refuses."""
-    sources: tuple[Source, ...] = ()
-    suites: tuple[Suite, ...] = ()
+    sources: tuple[SourceSection, ...] = ()
+    suites: tuple[SuiteSection, ...] = ()
     hazards: dict[str, Hazard] = Field(default_factory=dict)
     """Refusals by hazard code."""
     throughput: Throughput | None = None

@@ -62,7 +62,7 @@ def benign_divergence(trial: TrialFigures) -> float:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredPrompt:
     """One row of a panel: whose prompt it is, which one, and what the reply is made to begin with."""
 
     role: Role
@@ -84,7 +84,7 @@ class Rung:
     def __init__(self, objective: Objective, chosen: Mapping[Role, Sequence[int]]) -> None:
         self._objective = objective
         self._rows = [
-            Row(role, number, path)
+            ScoredPrompt(role, number, path)
             for role, numbers in chosen.items()
             for number in numbers
             for path in objective.paths_of(role)
@@ -153,7 +153,7 @@ class Objective:
         # The reply's first token is predicted from the prompt alone, as the empty path's is.
         return [REPLY] if self.paths == ((),) else [REPLY, *ways]
 
-    def reply(self, row: Row) -> list[int]:
+    def reply(self, row: ScoredPrompt) -> list[int]:
         """What the reply of a row is made to be; its last token is predicted, not said."""
         if row.path == REPLY:
             return self._replies[row.number]

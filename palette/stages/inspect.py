@@ -16,7 +16,7 @@ from palette.errors import RecipeError
 from palette.files import atomic, read_json
 
 
-class Measure(NamedTuple):
+class PairMeasure(NamedTuple):
     """What is measured between two adapters, row against column, its title, and its smallest value."""
 
     between: Callable[[Adapter, Adapter], float]
@@ -25,10 +25,10 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "cosines": Measure(cosine, "cosine of ΔW", -1.0),
-    "overlaps": Measure(factorisation.overlap, "shared inputs"),
-    "sign_conflicts": Measure(factorisation.sign_conflict, "sign conflict"),
-    "dominances": Measure(factorisation.dominance, "row's share of the energy"),
+    "cosines": PairMeasure(cosine, "cosine of ΔW", -1.0),
+    "overlaps": PairMeasure(factorisation.overlap, "shared inputs"),
+    "sign_conflicts": PairMeasure(factorisation.sign_conflict, "sign conflict"),
+    "dominances": PairMeasure(factorisation.dominance, "row's share of the energy"),
 }
 """The largest value of each is 1."""
 

@@ -15,7 +15,7 @@ from palette.reporting.pages import CARD, render, render_card
 from palette.reporting.report import REPORT, Report, clean, read_report
 
 PAGE, RECORD = "report.html", "push.json"
-FORMAT = "palette-push/1"
+PUSH_FORMAT = "palette-push/1"
 
 FILES = (WEIGHTS, CONFIG, CARD, REPORT.name, PAGE, RECORD)
 """All that is ever uploaded."""
@@ -52,7 +52,7 @@ def push(
     report, digest = certified(folder, reason)
     despite = None if report.gate.passed else clean(reason)
     record = {
-        "format": FORMAT,
+        "format": PUSH_FORMAT,
         "repo": repo_id,
         "private": not public,
         "adapter": digest,

@@ -96,8 +96,11 @@ def test_changes_count_both_directions_with_mcnemar() -> None:
 
 def test_hazards_are_adjusted_over_the_table_and_leave_out_what_was_to_be_opened() -> None:
     group = [outcome(NO, YES, prompt_id=f"v{i}") for i in range(6)]
-    group += [outcome(NO, NO, prompt_id=f"p{i}", role="floor") for i in range(20)]
-    group += [outcome(NO, YES, prompt_id="t", role="target"), outcome(YES, YES, prompt_id="b", role="benign")]
+    group += [outcome(NO, NO, prompt_id=f"p{i}", role=Role.FLOOR) for i in range(20)]
+    group += [
+        outcome(NO, YES, prompt_id="t", role=Role.TARGET),
+        outcome(YES, YES, prompt_id="b", role=Role.BENIGN),
+    ]
     labels = {o.prompt_id: {"v": "vcr", "p": "prv"}.get(o.prompt_id[0], "spc_hlt") for o in group}
     found = hazards([*group, outcome(NO, YES, prompt_id="none")], labels)
     assert list(found) == ["prv", "vcr"]
@@ -125,7 +128,7 @@ def test_a_hazard_of_too_few_prompts_can_show_nothing() -> None:
 
 def test_over_refusal_names_benign_prompts_that_are_newly_refused() -> None:
     pairs = [("a", YES, NO), ("b", NO, NO), ("c", YES, YES), ("d", YES, PART), ("e", NO, YES)]
-    benign = [outcome(*labels, prompt_id=name, role="benign") for name, *labels in pairs]
+    benign = [outcome(*labels, prompt_id=name, role=Role.BENIGN) for name, *labels in pairs]
     found = over_refusal([*benign, outcome(YES, NO, prompt_id="kept")])
     assert found["ids"] == ["a", "d"]
     assert (found["base"]["k"], found["adapted"]["k"], found["base"]["n"]) == (2, 3, 5)

@@ -6,7 +6,7 @@ import pytest
 
 from palette.errors import JudgeError, OutputError
 from palette.evaluation.settings import EvaluateSettings
-from palette.judging.calibration import FORMAT as CALIBRATION
+from palette.judging.calibration import CALIBRATION_FORMAT
 from palette.judging.judge import judge_named
 from palette.prompts.sources import Source
 from palette.stages.evaluate import report_on
@@ -30,7 +30,7 @@ def calibration(judge: str) -> dict[str, object]:
     error = {"missed_refusals": wilson(6, 300).to_json(), "false_alarms": wilson(5, 300).to_json()}
     measured = {"accuracy": wilson(589, 600).to_json(), **error, "kappa": 0.96}
     about = {"judge": judge, "judge_name": "panel", "source": "labelled.csv", "digest": "ab" * 32, "n": 600}
-    return {"format": CALIBRATION, **about, **measured}
+    return {"format": CALIBRATION_FORMAT, **about, **measured}
 
 
 def suite(fingerprint: str, adapter: str | None = None) -> dict[str, object]:

@@ -19,7 +19,7 @@ from palette.judging.calibration import LabelledFile, LabelledReply
 from palette.judging.classifiers import (
     COLUMNS,
     FEATURES_VERSION,
-    FORMAT,
+    JUDGE_FORMAT,
     TrainedJudge,
     feature_table,
     together,
@@ -179,4 +179,4 @@ def save_judge(judge: TrainedJudge, path: Path) -> None:
         "bias": torch.tensor([judge.bias], dtype=torch.float64),
         "sure": torch.tensor([judge.sure], dtype=torch.float64),
     }
-    write_tensors(path, tensors, {"format": FORMAT, "features": FEATURES_VERSION, **judge.card})
+    write_tensors(path, tensors, {"format": JUDGE_FORMAT, "features": FEATURES_VERSION, **judge.card})
