@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +159,8 @@ def _json_rows(content: bytes, path: Path) -> Iterator[TableRow]:
 
 
 def _json(text: str, where: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _distinct([name for name, _ in pairs], where)
-        return dict(pairs)
-
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=partial(_unique, where))
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         raise PromptError(
@@ -172,6 +169,11 @@ def _json(text: str, where: str) -> Any:
             remedy="mend it",
             where=where,
         ) from None
+
+
+def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _distinct([name for name, _ in pairs], where)
+    return dict(pairs)
 
 
 def _object(value: Any, where: str) -> TableRow:
