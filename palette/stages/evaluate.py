@@ -33,8 +33,9 @@ from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
+from palette.reporting.assembly import assemble
 from palette.reporting.pages import render, write_card
-from palette.reporting.report import REPORT, Report, assemble
+from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
 from palette.run import Run
 from palette.search.choice import RULE

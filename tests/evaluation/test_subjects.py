@@ -163,8 +163,9 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     strict = Strict()
     lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.9)))
     judged = report_on(lenient, adapter(shared.backbone), strict)
-    assert judged["provenance"]["judge"] == "strict"
-    rates = [k["refusal"]["rate"] for kinds in judged["adapted"]["domains"].values() for k in kinds.values()]
+    dumped = judged.model_dump(mode="json")
+    assert dumped["provenance"]["judge"] == "strict"
+    rates = [k["refusal"]["rate"] for kinds in dumped["adapted"]["domains"].values() for k in kinds.values()]
     assert set(rates) == {1.0}
     assert all(strict.asked), "a judge is told what each reply answers"
     assert json.loads((tmp_path / "run" / evaluating.TIMING).read_text())["generated"] == 0

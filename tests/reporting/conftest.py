@@ -8,7 +8,7 @@ import pytest
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.reporting.report import assemble
+from palette.reporting.assembly import assemble
 from palette.reporting.schema import (
     About,
     Cell,

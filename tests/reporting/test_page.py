@@ -10,9 +10,9 @@ from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.judging.judge import Label
 from palette.reporting import pages
+from palette.reporting.assembly import assemble
 from palette.reporting.figures import percent, scatter, ticks
 from palette.reporting.pages import in_words, listed
-from palette.reporting.report import assemble
 from palette.reporting.schema import Point
 from tests.reporting.bent import render
 from tests.reporting.tree import parsed

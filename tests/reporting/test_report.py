@@ -11,7 +11,8 @@ import pytest
 from palette.errors import OutputError
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.reporting.report import assemble, validated
+from palette.reporting.assembly import assemble
+from palette.reporting.report import validated
 from palette.reporting.schema import OptionalSections
 from tests.reporting.bent import as_json
 

@@ -23,7 +23,7 @@ def run(shared, tmp_path):
 
 def reported(run, **settings):
     chosen = run.sharing(evaluate=EvaluateSettings(**settings))
-    return report_on(chosen, None, judge_named(chosen.recipe.evaluate.judge))
+    return report_on(chosen, None, judge_named(chosen.recipe.evaluate.judge)).model_dump(mode="json")
 
 
 def calibration(judge: str) -> dict[str, object]:
@@ -78,7 +78,7 @@ def test_a_calibration_beside_the_report_corrects_its_rates(run):
 
 def test_a_calibration_of_another_judge_is_refused_before_anything_is_asked(run, tmp_path):
     path = written(tmp_path / "other.json", calibration("another"))
-    with pytest.raises(JudgeError, match="must be of the judge that judges, panel"):
+    with pytest.raises(JudgeError, match="file of the judge that judges, panel"):
         reported(run, calibration=path)
     assert not (run.folder / "evaluate").exists()
 
