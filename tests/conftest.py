@@ -9,7 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Replies that tests generate are kept in a folder of their own, or not at all.
 os.environ["PALETTE_CACHE"] = tempfile.mkdtemp(prefix="palette-tests-")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,3 +45,15 @@ def shared(tmp_path_factory):
 def elsewhere(shared, tmp_path):
     """The same run in an empty folder."""
     return shared.sharing(folder=tmp_path)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a YAML file and gives its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

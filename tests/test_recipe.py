@@ -17,27 +17,12 @@ from palette.recipe import (
     load_token_recipe,
 )
 from palette.settings import Settings, dotted
+from tests.fixtures.recipes import message
 
 LEAST = {"authorise": ["medical"]}
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 TOKENS = [path for path in SHIPPED if path.stem.startswith("mosaic")]
 RECIPES = [path for path in SHIPPED if path not in TOKENS]
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Callable[[str], Path]:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
-def message(action: Callable[[], object]) -> str:
-    with pytest.raises(RecipeError) as caught:
-        action()
-    return str(caught.value)
 
 
 def groups(model: type[BaseModel] = Recipe) -> list[type[BaseModel]]:

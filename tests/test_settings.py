@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field
 
 from palette import recipe, settings
-from palette.errors import RecipeError
 from palette.recipe import create_recipe, load_recipe
 from palette.settings import Settings, dotted, override, read_yaml, settled
+from tests.fixtures.recipes import message
 
 
 class Inner(Settings):
@@ -26,22 +26,6 @@ class Outer(Settings):
 
 KNOWN = ["seed", "inner", "inner.rank"]
 REMOVED = {"inner.alpha": "it is twice the rank", "outer": "it is derived from the model"}
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Callable[[str], Path]:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
-def message(action: Callable[[], object]) -> str:
-    with pytest.raises(RecipeError) as caught:
-        action()
-    return str(caught.value)
 
 
 def test_a_removed_key_says_what_replaced_it_beside_all_other_errors() -> None:

@@ -9,27 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from palette.errors import RecipeError
 from palette.merging.methods import METHODS
 from palette.merging.settings import REMOVED, MergeSettings, MergeSource, merge_settings
+from tests.fixtures.recipes import message
 
 PAIR = [Path("law"), Path("health")]
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Callable[[str], Path]:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
-def message(action: Callable[[], object]) -> str:
-    with pytest.raises(RecipeError) as caught:
-        action()
-    return str(caught.value)
 
 
 def test_settings_are_the_options_with_overrides_over_them() -> None:
