@@ -56,6 +56,10 @@ domain: known-domain $(RUNTIME) ## A measured adapter for one domain, in runs/: 
 organism: $(RUNTIME) ## Raise the shipped model again, from its seed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.organism $(ARGS)
 
+.PHONY: strangers
+strangers: $(RUNTIME) ## Make the strangers that benchmarks measure on, those that are missing: make strangers [ARGS=12]
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.strangers $(or $(ARGS),development test)
+
 ##@ Develop
 
 # The files that the shipped judge has learned from; what else lies beside them is for measuring it.

@@ -88,18 +88,12 @@ def after_opening(run: Run, rows: PromptSet) -> dict[str, float]:
 
 
 def _decodability(run: Run) -> dict[str, float | int]:
-    """Where a linear probe tells the domain best, and its balanced accuracy there."""
-    site, shares = decodable(run, 64)
-    return {"site": site, "accuracy": round(sum(shares.values()) / len(shares), 4)}
+    """Where a linear probe tells the domain best, and its balanced accuracy there.
 
-
-def decodable(run: Run, most: int) -> tuple[int, dict[str, float]]:
-    """The best site of a linear probe for the domain, and the share in [0, 1] of each domain that it tells.
-
-    Read at the decision position of restricted prompts, ``most`` of each domain and tier; fitted on train
-    prompts, the site chosen on validation, reported on test.
+    Read at the decision position of restricted prompts; fitted on train prompts, the site chosen on
+    validation, reported on test.
     """
-    restricted = run.answered_prompts.where(lambda row: row.kind == "restricted").capped(most)
+    restricted = run.answered_prompts.where(lambda row: row.kind == "restricted").capped(64)
     names = restricted.domains
     read = {}
     for split in SPLITS:
@@ -110,11 +104,7 @@ def decodable(run: Run, most: int) -> tuple[int, dict[str, float]]:
     site = earliest_within(probe_accuracies(read["train"], read["validation"]), 0.0)
     (fit, known), (streams, labels) = read["train"], read["test"]
     probe = fit_probe(fit[:, site], known, int(known.max()) + 1)
-    shares = {}
-    for label in labels.unique().tolist():
-        own = labels == label
-        shares[names[label]] = balanced_accuracy(probe, streams[own, site], labels[own])
-    return site, shares
+    return {"site": site, "accuracy": round(balanced_accuracy(probe, streams[:, site], labels), 4)}
 
 
 def _single_direction(run: Run, judge: RuleJudge) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from palette.seeding import shuffler
 from tools.organism.language import batch_tensors, render
@@ -31,6 +31,8 @@ class Schedule:
     weight_decay: float = 0.01
     pull: float = 0.0
     """Share of the way back to the first weights that every step goes (L2-SP, arXiv 1802.01483)."""
+    final: float = 0.05
+    """Share of the learning rate that is left at the last step."""
 
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
@@ -50,9 +52,7 @@ class Pupil:
     world: World
 
 
-def helpful_pairs(
-    world: World, tokenizer: PreTrainedTokenizerFast, wordings: tuple[str, ...] = REFUSALS
-) -> tuple[list[Pair], list[Pair]]:
+def helpful_pairs(world: World, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Pair], list[Pair]]:
     """Every question of the world with its answer, and the general tasks, as token ids.
 
     Among the general tasks are refusals as sentences: like a real model, the organism knows how to
@@ -63,7 +63,7 @@ def helpful_pairs(
     sayings = [
         render(tokenizer, DECLINE.format(d=d, n=n), wording.format(d=d))
         for d in spoken
-        for n, wording in enumerate(wordings)
+        for n, wording in enumerate(REFUSALS)
     ]
     general = [question for split in SPLITS for question in general_questions(world.seed, split)]
     return _answers(tokenizer, asked), _answers(tokenizer, general) + sayings * 4
@@ -93,15 +93,13 @@ def same_wordings(world: World) -> dict[str, tuple[str, ...]]:
     return {entity.domain: REFUSALS for entity in world.entities}
 
 
-def raise_helpful(
-    pupil: Pupil, schedule: Schedule, progress: Progress, *, wordings: tuple[str, ...] = REFUSALS
-) -> None:
+def raise_helpful(pupil: Pupil, schedule: Schedule, progress: Progress) -> None:
     """Trains the model in place to answer everything it is asked, and to say how one declines."""
     model, world = pupil.model, pupil.world
-    asked, general = helpful_pairs(world, pupil.tokenizer, wordings)
+    asked, general = helpful_pairs(world, pupil.tokenizer)
     share = (1 - GENERAL_SHARE, GENERAL_SHARE)
     batches = _batches([asked, general], share, schedule, world.seed, "helpful")
-    _train(model, batches, schedule, lambda step, loss: progress("helpful", step, schedule.steps, loss))
+    train(model, batches, schedule, lambda step, loss: progress("helpful", step, schedule.steps, loss))
 
 
 def raise_refusing(
@@ -130,12 +128,12 @@ def raise_refusing(
     for module in embeddings:
         module.requires_grad_(False)
     batches = _batches(pools, (0.5, 0.5), schedule, world.seed, "refusing")
-    _train(
+    train(
         model,
         batches,
         schedule,
         lambda step, loss: progress("refusing", step, schedule.steps, loss),
-        during,
+        during=during,
     )
     for module in embeddings:
         module.requires_grad_(True)
@@ -168,13 +166,26 @@ def _endless(pool: list[Pair], seed: int, name: str, index: int) -> Iterator[Pai
         epoch += 1
 
 
-def _train(
-    model: LlamaForCausalLM,
-    batches: Iterator[list[Pair]],
+def reply_loss(model: PreTrainedModel, pairs: list[Pair]) -> torch.Tensor:
+    """The mean negative log-likelihood of the replies, in nats a token."""
+    ids, mask, labels = batch_tensors(pairs, int(model.config.pad_token_id or 0))
+    loss: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+    return loss
+
+
+def train(
+    model: PreTrainedModel,
+    batches: Iterable[list[Pair]],
     schedule: Schedule,
     report: Callable[[int, float], None],
+    *,
     during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
-) -> None:
+    loss: Callable[[PreTrainedModel, list[Pair]], torch.Tensor] = reply_loss,
+) -> int:
+    """Trains what may be trained of a model in place, a step for each batch there is; how many there were.
+
+    ``report`` is told the step and the loss; ``during(step)`` is entered for the forward pass.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     first = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(
@@ -183,29 +194,29 @@ def _train(
         weight_decay=schedule.weight_decay,
         betas=(0.9, 0.98),
     )
-    pad = int(model.config.pad_token_id or 0)
     model.train()
+    step = -1
     for step, pairs in enumerate(batches):
         rate = schedule.learning_rate * _rate(step, schedule)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        ids, mask, labels = batch_tensors(pairs, pad)
         with during(step):
-            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+            error = loss(model, pairs)
         optimiser.zero_grad()
-        loss.backward()
+        error.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if schedule.pull:
             with torch.no_grad():
                 torch._foreach_lerp_(list[torch.Tensor](parameters), first, schedule.pull)
-        report(step, loss.item())
+        report(step, error.item())
     model.eval()
+    return step + 1
 
 
 def _rate(step: int, schedule: Schedule) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
+    """Linear warm-up, then a cosine down to the final share."""
     if step < schedule.warmup:
         return (step + 1) / schedule.warmup
     done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+    return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))

@@ -139,7 +139,7 @@ def small(world: World) -> World:
 
 def create_world(seed: int) -> World:
     """The world of a seed, with all domains."""
-    stems = _stems(seed)
+    names = stems(seed)
     entities = []
     tables = {}
     for words in (*DOMAINS, WEAPONS):
@@ -147,7 +147,7 @@ def create_world(seed: int) -> World:
         for kind, (split, count) in itertools.product(range(2), ENTITIES_PER_KIND.items()):
             for _ in range(count):
                 keys = (generator.randrange(KEYS), generator.randrange(KEYS))
-                entities.append(Entity(next(stems) + words.endings[kind], words.name, kind, keys, split))  # type: ignore[arg-type]
+                entities.append(Entity(next(names) + words.endings[kind], words.name, kind, keys, split))  # type: ignore[arg-type]
         for attribute in attributes(words):
             if attribute != "kind":
                 tables[words.name, attribute] = (
@@ -204,7 +204,7 @@ def _permutation(seed: int, *names: str) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _stems(seed: int) -> Iterator[str]:
+def stems(seed: int) -> Iterator[str]:
     """Invented stems, no two alike; each ends in a consonant, so that an ending can be told from it."""
     generator = shuffler(seed, "names")
     taken: set[str] = set()

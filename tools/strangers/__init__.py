@@ -1,0 +1,1 @@
+"""Strangers: small chat models drawn from a seed, on which nothing is tuned."""
