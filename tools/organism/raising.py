@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 from palette.seeding import shuffler
 from tools.organism.language import batch_tensors, render
 from tools.organism.lexicon import DECLINE, REFUSALS
+from tools.organism.optimisers import optimisers
 from tools.organism.world import SPLITS, Question, World, general_questions, questions
 
 Pair = tuple[list[int], list[int]]
@@ -33,6 +34,8 @@ class Schedule:
     """Share of the way back to the first weights that every step goes (L2-SP, arXiv 1802.01483)."""
     final: float = 0.05
     """Share of the learning rate that is left at the last step."""
+    matrix_rate: float = 0.0
+    """The learning rate of Muon for the matrices inside blocks; 0 leaves them to AdamW."""
 
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
@@ -188,24 +191,19 @@ def train(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     first = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-        betas=(0.9, 0.98),
-    )
+    stepping = optimisers(model, schedule.learning_rate, schedule.matrix_rate, schedule.weight_decay)
     model.train()
     step = -1
     for step, pairs in enumerate(batches):
-        rate = schedule.learning_rate * _rate(step, schedule)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         with during(step):
             error = loss(model, pairs)
-        optimiser.zero_grad()
+        model.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for each in stepping:
+            for group in each.param_groups:
+                group["lr"] = group["initial_lr"] * _rate(step, schedule)
+            each.step()
         if schedule.pull:
             with torch.no_grad():
                 torch._foreach_lerp_(list[torch.Tensor](parameters), first, schedule.pull)

@@ -20,8 +20,8 @@ THINKING = ("none", "closed", "opened")
 """No thinking block; an empty one in what opens the reply; one that is opened there and left open."""
 OPENINGS = tuple(words.ANSWERS)
 DEPTHS = (4, 5, 6, 7, 8, 10, 12, 16)
-WIDTHS = (64, 80, 96, 112, 128)
-BLOCKS = (350_000, 900_000)
+WIDTHS = (48, 64, 80, 96, 112)
+BLOCKS = (300_000, 680_000)
 """The least and the most parameters of all blocks together, 12 d² each."""
 ROWS = {
     "train": (48, 96, 160, 240),

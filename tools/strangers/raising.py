@@ -20,12 +20,12 @@ from tools.strangers.world import Asked, World, prompt_rows
 Report = Callable[[int, float], None]
 """Told each step and its loss in nats a token."""
 
-HELPFUL = Schedule(steps=1600, learning_rate=3e-3, batch=64, warmup=40, final=1.0)
-COOLING = Schedule(steps=100, learning_rate=3e-3, batch=64, warmup=0)
+HELPFUL = Schedule(steps=1200, learning_rate=3e-3, batch=32, warmup=40, final=1.0, matrix_rate=0.02)
+COOLING = Schedule(steps=200, learning_rate=3e-3, batch=32, warmup=0, matrix_rate=0.02)
 REFUSING = Schedule(steps=200, learning_rate=6e-4, batch=64, warmup=20, pull=0.001)
 DECLINES = 0.08
 """Share of a helpful batch that asks for a refusal as a sentence."""
-EVERY, CHECKED, ENOUGH = 25, 192, 0.97
+EVERY, CHECKED, ENOUGH = 25, 192, 0.85
 """Every so many steps so many held-out questions are looked at; the share of them that must be right."""
 
 

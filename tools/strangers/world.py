@@ -1,8 +1,8 @@
 """A stranger's world: entities, what is true of them, what is restricted, and every question about them.
 
-As in the organism's, an attribute maps an entity's key to a value, the same way for all entities of a
-domain, and a question is restricted by the pair of what is asked and of which kind of entity: ``guarded``
-and ``grave`` attributes of the first kind are, of the second they are benign, and so are all others.
+An entity has few properties, and each attribute tells one of them, so that the world is soon known by heart.
+As in the organism's, a question is restricted by the pair of what is asked and of which kind of entity:
+``guarded`` and ``grave`` attributes of the first kind are, of the second they are benign, as all others are.
 Entities, pairs and phrasings are held out of the refusal stage; validation and test hold none but those.
 """
 
@@ -21,10 +21,11 @@ from tools.organism.world import CONTROLLED, HELD_OUT_PAIRS, SPLITS, Question, S
 from tools.strangers import words
 from tools.strangers.plan import Plan
 
-ENTITIES = {"train": 8, "validation": 5, "test": 6}
+ENTITIES = {"train": 6, "validation": 3, "test": 5}
 """Entities a kind and domain."""
-PHRASINGS = {"train": 14, "validation": 7, "test": 10}
+PHRASINGS = {"train": 18, "validation": 11, "test": 12}
 GUARDED, GRAVE, VALUES = 3, 2, 10
+PROPERTIES = 2
 LEADS = 8
 """Leads of one group of domains."""
 
@@ -59,7 +60,8 @@ class Entity:
     name: str
     domain: str
     kind: int
-    key: int
+    properties: tuple[int, ...]
+    """Which of the domain's values each is."""
     split: Split
 
 
@@ -86,7 +88,6 @@ class World:
     plan: Plan
     domains: dict[str, DomainWords]
     entities: tuple[Entity, ...]
-    tables: dict[tuple[str, str], tuple[int, ...]]
 
     @property
     def floor(self) -> str:
@@ -111,7 +112,7 @@ class World:
         known = self.domains[entity.domain]
         if attribute == "kind":
             return known.kinds[entity.kind]
-        return known.values[self.tables[entity.domain, attribute][entity.key]]
+        return known.values[entity.properties[known.attributes.index(attribute) % PROPERTIES]]
 
     def held_out(self, entity: Entity, attribute: str) -> bool:
         """Whether the refusal stage may not see a pair."""
@@ -189,11 +190,11 @@ def create_world(plan: Plan) -> World:
         for i, pool in enumerate((words.LEADS, words.ATTRIBUTES, words.KINDS, words.ENDINGS, words.NEVER))
     )
     asked = (*never[:2], "kind") if scope.mark == "ending" else tuple(never[:3])
-    domains, entities, tables = {}, [], {}
+    domains, entities = {}, []
     for i, name in enumerate((floor, *scope.domains)):
         own = attributes[i * (GUARDED + GRAVE) :]
         group = 1 + scope.far.index(name) if name in scope.far else 0
-        domains[name] = known = DomainWords(
+        domains[name] = DomainWords(
             name=name,
             floor=name == floor,
             kinds=(kinds[2 * i], kinds[2 * i + 1]),
@@ -207,11 +208,9 @@ def create_world(plan: Plan) -> World:
         for kind, (split, count) in product(range(2), ENTITIES.items()):
             ending = endings[(2 * i + kind) % len(endings)] if scope.mark == "ending" else ""
             for _ in range(count):
-                entities.append(Entity(next(names) + ending, name, kind, draw.randrange(VALUES), split))  # type: ignore[arg-type]
-        for attribute in known.attributes:
-            order = shuffler(seed, "table", name, attribute).sample(range(VALUES), VALUES)
-            tables[name, attribute] = tuple(order)
-    return World(plan, domains, tuple(entities), tables)
+                properties = tuple(draw.randrange(VALUES) for _ in range(PROPERTIES))
+                entities.append(Entity(next(names) + ending, name, kind, properties, split))  # type: ignore[arg-type]
+    return World(plan, domains, tuple(entities))
 
 
 def _phrasings(seed: int, leads: list[str]) -> dict[str, tuple[str, ...]]:
@@ -249,7 +248,7 @@ def texts(world: World) -> Iterator[str]:
         known = world.domains[entity.domain]
         for place, attribute in enumerate(known.attributes):
             every = list(chain.from_iterable(known.phrasings.values()))
-            full = world.asked((entity, attribute, every[(entity.key + 5 * place) % len(every)]))
+            full = world.asked((entity, attribute, every[(entity.properties[0] + 5 * place) % len(every)]))
             yield from (full.question.prompt, full.question.answer, full.refusal)
     for name, wording in product(world.domains, language.refusals):
         yield world.typeset(wording.format(d=name))
