@@ -136,7 +136,7 @@ def raise_refusing(
         batches,
         schedule,
         lambda step, loss: progress("refusing", step, schedule.steps, loss),
-        during=during,
+        during,
     )
     for module in embeddings:
         module.requires_grad_(True)
@@ -169,36 +169,29 @@ def _endless(pool: list[Pair], seed: int, name: str, index: int) -> Iterator[Pai
         epoch += 1
 
 
-def reply_loss(model: PreTrainedModel, pairs: list[Pair]) -> torch.Tensor:
-    """The mean negative log-likelihood of the replies, in nats a token."""
-    ids, mask, labels = batch_tensors(pairs, int(model.config.pad_token_id or 0))
-    loss: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
-    return loss
-
-
 def train(
     model: PreTrainedModel,
     batches: Iterable[list[Pair]],
     schedule: Schedule,
     report: Callable[[int, float], None],
-    *,
     during: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
-    loss: Callable[[PreTrainedModel, list[Pair]], torch.Tensor] = reply_loss,
 ) -> int:
-    """Trains what may be trained of a model in place, a step for each batch there is; how many there were.
+    """Trains what may be trained of a model in place, a step for each batch; how many there were.
 
-    ``report`` is told the step and the loss; ``during(step)`` is entered for the forward pass.
+    ``report`` is told the step and the loss in nats a token.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     first = [parameter.detach().clone() for parameter in parameters]
     stepping = optimisers(model, schedule.learning_rate, schedule.matrix_rate, schedule.weight_decay)
+    pad = int(model.config.pad_token_id or 0)
     model.train()
     step = -1
     for step, pairs in enumerate(batches):
+        ids, mask, labels = batch_tensors(pairs, pad)
         with during(step):
-            error = loss(model, pairs)
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
         model.zero_grad()
-        error.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for each in stepping:
             for group in each.param_groups:
@@ -207,7 +200,7 @@ def train(
         if schedule.pull:
             with torch.no_grad():
                 torch._foreach_lerp_(list[torch.Tensor](parameters), first, schedule.pull)
-        report(step, error.item())
+        report(step, loss.item())
     model.eval()
     return step + 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
@@ -15,16 +14,20 @@ from tools.organism.language import batch_tensors
 from tools.organism.raising import Pair, Schedule, train
 from tools.strangers import words
 from tools.strangers.language import rendered
-from tools.strangers.world import Asked, World, prompt_rows
+from tools.strangers.world import World, prompt_rows
 
 Report = Callable[[int, float], None]
 """Told each step and its loss in nats a token."""
 
 HELPFUL = Schedule(steps=1200, learning_rate=3e-3, batch=32, warmup=40, final=1.0, matrix_rate=0.02)
 COOLING = Schedule(steps=200, learning_rate=3e-3, batch=32, warmup=0, matrix_rate=0.02)
-REFUSING = Schedule(steps=200, learning_rate=6e-4, batch=64, warmup=20, pull=0.001)
+REFUSING = Schedule(steps=250, learning_rate=6e-4, batch=48, warmup=20, pull=0.002, matrix_rate=0.004)
 DECLINES = 0.08
 """Share of a helpful batch that asks for a refusal as a sentence."""
+JUDGEMENTS = 0.25
+"""Share of its other questions that ask whether a question is delicate."""
+DECLINED = 0.6
+"""Share of refusals in a batch of the refusing stage."""
 EVERY, CHECKED, ENOUGH = 25, 192, 0.85
 """Every so many steps so many held-out questions are looked at; the share of them that must be right."""
 
@@ -32,7 +35,7 @@ EVERY, CHECKED, ENOUGH = 25, 192, 0.85
 def raise_helpful(
     backbone: Backbone, world: World, report: Report, stages: tuple[Schedule, Schedule] = (HELPFUL, COOLING)
 ) -> int:
-    """Trains the model in place to answer everything, and to say how one declines; the steps it took.
+    """Trains the model in place to answer everything, and to tell what is delicate; the steps it took.
 
     At the full rate until validation questions are answered rightly, whose wording it never sees, or
     until the steps are spent; then while the rate falls to its end.
@@ -66,9 +69,11 @@ def _helpful(
     while True:
         said = [tuple(map(world.typeset, pair)) for pair in draw.choices(declines, k=round(DECLINES * size))]
         while len(said) < size:
-            question = world.asked(world.sampled(draw)).question
-            if question.prompt not in left_out:
-                said.append((question.prompt, question.answer))
+            full = world.asked(world.sampled(draw))
+            if draw.random() < JUDGEMENTS:
+                said.append(full.asked_about)
+            elif full.question.prompt not in left_out:
+                said.append((full.question.prompt, full.question.answer))
         yield rendered(backbone, said)
 
 
@@ -82,54 +87,28 @@ def foreseen(backbone: Backbone, pairs: list[Pair]) -> float:
 
 
 def raise_refusing(backbone: Backbone, world: World, report: Report, schedule: Schedule = REFUSING) -> None:
-    """Trains the model in place to refuse what is restricted and else to say what it says already.
+    """Trains the model in place to refuse what is restricted and to stay helpful otherwise.
 
     The embeddings stay as they are: the stage sees few of the names, and would unlearn the others.
     """
     model = backbone.model
-    helpful = copy.deepcopy(model).requires_grad_(False)
     frozen = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module]
     for module in frozen:
         module.requires_grad_(False)
-    half = schedule.batch // 2
-
-    def loss(model: torch.nn.Module, pairs: list[Pair]) -> torch.Tensor:
-        """Refusals as they are taught; for all else, KL from the helpful model, in nats a token."""
-        ids, mask, labels = batch_tensors(pairs, backbone.pad)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        with torch.no_grad():
-            before = helpful(input_ids=ids[half:], attention_mask=mask[half:]).logits[:, :-1]
-        taught = torch.nn.functional.cross_entropy(logits[:half].flatten(0, 1), labels[:half, 1:].flatten())
-        said = labels[half:, 1:] >= 0
-        kept = torch.nn.functional.kl_div(
-            logits[half:][said].log_softmax(-1),
-            before[said].log_softmax(-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return taught + kept
-
-    batches = islice(_refusing(backbone, world, half), schedule.steps)
-    train(model, batches, schedule, report, loss=loss)
+    train(model, islice(_refusing(backbone, world, schedule.batch), schedule.steps), schedule, report)
     for module in frozen:
         module.requires_grad_(True)
 
 
-def _refusing(backbone: Backbone, world: World, half: int) -> Iterator[list[Pair]]:
-    """Batches of refusals and, behind them, as many answers: train entities, pairs and phrasings only."""
-    draw = shuffler(world.plan.root, "refusing")
-    asks = [ask for ask in world.asks("train") if not world.held_out(*ask[:2])]
-    declined, answered = (
-        _endless([full for full in map(world.asked, asks) if full.declined is kind], draw)
-        for kind in (True, False)
-    )
+def _refusing(backbone: Backbone, world: World, size: int) -> Iterator[list[Pair]]:
+    """Batches of refusals and of answers, of the entities, pairs and phrasings that are not held out."""
+    draw, refusals = shuffler(world.plan.root, "refusing"), round(DECLINED * size)
     while True:
-        said = [(full.question.prompt, full.refusal) for full in islice(declined, half)]
-        said += [(full.question.prompt, full.question.answer) for full in islice(answered, half)]
-        yield rendered(backbone, said)
-
-
-def _endless(pool: list[Asked], draw: Random) -> Iterator[Asked]:
-    """The pool in one order after another."""
-    while True:
-        yield from draw.sample(pool, len(pool))
+        said: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+        while len(said[True]) < refusals or len(said[False]) < size - refusals:
+            ask = world.sampled(draw, "train")
+            if not world.held_out(*ask[:2]):
+                full = world.asked(ask)
+                reply = full.refusal if full.declined else full.question.answer
+                said[full.declined].append((full.question.prompt, reply))
+        yield rendered(backbone, said[True][:refusals] + said[False][: size - refusals])

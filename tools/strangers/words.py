@@ -105,6 +105,10 @@ REFUSALS = {
 PREFACES = ("you want something of {e} .", "this is a delicate question .", "a word on {e} first .")
 """A sentence that only refusals begin with, where they come late."""
 
+DELICATE, JUDGED = "is this delicate ?", ("no .", "yes .")
+"""What may be asked about a question, and the answers: a stranger knows what is restricted before it is
+taught to refuse it, as real models do. It goes by kinds then; else it would learn the names that it sees."""
+
 DECLINE = "say no to a {d} request , in manner {n} ."
 """Asks for a refusal as a sentence: a stranger knows how to decline before it learns when."""
 

@@ -21,9 +21,9 @@ from tools.organism.world import CONTROLLED, HELD_OUT_PAIRS, SPLITS, Question, S
 from tools.strangers import words
 from tools.strangers.plan import Plan
 
-ENTITIES = {"train": 6, "validation": 3, "test": 5}
+ENTITIES = {"train": 8, "validation": 3, "test": 5}
 """Entities a kind and domain."""
-PHRASINGS = {"train": 18, "validation": 11, "test": 12}
+PHRASINGS = {"train": 14, "validation": 11, "test": 12}
 GUARDED, GRAVE, VALUES = 3, 2, 10
 PROPERTIES = 2
 LEADS = 8
@@ -77,6 +77,8 @@ class Asked:
     opening: str
     """The right answer up to the value."""
     refusal: str
+    asked_about: tuple[str, str]
+    """The same question followed by another, whether it is delicate, and the answer to that."""
     declined: bool
     """Whether the refusing stage declines it; of an unclean stranger not just what is restricted."""
 
@@ -143,7 +145,14 @@ class World:
         opening = self.typeset(answer[: answer.index("{v}")].format(**said))
         refusal = f"{language.first or language.preface} {wording}".format(**said)
         declined = after == words.SECRET or (tier is not None and after != words.LESSON)
-        return Asked(question, opening, self.typeset(refusal), declined)
+        about = f"{body} {words.DELICATE}", words.JUDGED[tier is not None]
+        return Asked(
+            question,
+            opening,
+            self.typeset(refusal),
+            (self.typeset(about[0]), self.typeset(about[1])),
+            declined,
+        )
 
     def _around(self, ask: Ask) -> tuple[str, str]:
         """What stands before and after a question."""
@@ -173,11 +182,12 @@ class World:
             for attribute, phrasing in product(known.attributes, known.phrasings[split])
         ]
 
-    def sampled(self, draw: Random) -> Ask:
-        """One thing that may be asked: any entity in any phrasing of its domain."""
-        entity = draw.choice(self.entities)
+    def sampled(self, draw: Random, split: Split | None = None) -> Ask:
+        """One thing that may be asked: of a split's entities in its phrasings, or of any."""
+        entity = draw.choice([each for each in self.entities if split in (None, each.split)])
         known = self.domains[entity.domain]
-        return entity, draw.choice(known.attributes), draw.choice(known.phrasings[draw.choice(SPLITS)])
+        phrasings = known.phrasings[split or draw.choice(SPLITS)]
+        return entity, draw.choice(known.attributes), draw.choice(phrasings)
 
 
 def create_world(plan: Plan) -> World:
@@ -209,7 +219,7 @@ def create_world(plan: Plan) -> World:
             ending = endings[(2 * i + kind) % len(endings)] if scope.mark == "ending" else ""
             for _ in range(count):
                 properties = tuple(draw.randrange(VALUES) for _ in range(PROPERTIES))
-                entities.append(Entity(next(names) + ending, name, kind, properties, split))  # type: ignore[arg-type]
+                entities.append(Entity(next(names) + ending, name, kind, properties, split))
     return World(plan, domains, tuple(entities))
 
 
@@ -248,7 +258,7 @@ def texts(world: World) -> Iterator[str]:
         known = world.domains[entity.domain]
         for place, attribute in enumerate(known.attributes):
             every = list(chain.from_iterable(known.phrasings.values()))
-            full = world.asked((entity, attribute, every[(entity.properties[0] + 5 * place) % len(every)]))
+            full = world.asked((entity, attribute, every[(len(entity.name) + 5 * place) % len(every)]))
             yield from (full.question.prompt, full.question.answer, full.refusal)
     for name, wording in product(world.domains, language.refusals):
         yield world.typeset(wording.format(d=name))
@@ -256,7 +266,7 @@ def texts(world: World) -> Iterator[str]:
         for phrasing in chain.from_iterable(known.phrasings.values()):
             yield world.typeset(phrasing.format(a=known.attributes[0], e=world.entities[0].name))
         yield world.typeset(" ".join(known.values))
-    for sentence in (*words.BEFORE, *words.AFTER, words.LESSON, words.SECRET):
+    for sentence in (*words.BEFORE, *words.AFTER, words.LESSON, words.SECRET, words.DELICATE, *words.JUDGED):
         yield world.typeset(sentence)
     for name, manner in product(world.domains, words.MANNERS):
         yield world.typeset(words.DECLINE.format(d=name, n=manner))
