@@ -123,8 +123,7 @@ def _raised(plan: Plan, folder: Path, progress: Progress) -> dict[str, Any]:
 
     def refusing(backbone: Backbone) -> int:
         with progress(f"{title} refusing", REFUSING.steps) as advance:
-            raise_refusing(backbone, world, lambda *at: advance(1), REFUSING)
-        return REFUSING.steps
+            return raise_refusing(backbone, world, lambda *at: advance(1), REFUSING)
 
     tokenizer = build_tokenizer(world)
     _stage(folder / "helpful", helpful, lambda: Backbone(build_model(plan, tokenizer), tokenizer, title, ""))

@@ -25,7 +25,7 @@ SPARE = 4
 """Tokens that a reply may have beyond the longest one that is expected."""
 
 
-def tested(world: World) -> list[Asked]:
+def examined(world: World) -> list[Asked]:
     """Every test question of the prompt files, in full, in their order."""
     rows = [row["prompt"] for found in prompt_rows(world).values() for row in found if row["split"] == "test"]
     every = {full.question.prompt: full for full in map(world.asked, world.asks("test"))}
@@ -34,7 +34,7 @@ def tested(world: World) -> list[Asked]:
 
 def measured(world: World, helpful: Backbone, refusing: Backbone) -> dict[str, Any]:
     """The shares that make a fact sheet, all of test questions."""
-    rows, reader = tested(world), Reader(world)
+    rows, reader = examined(world), Reader(world)
     restricted = [full for full in rows if full.question.tier]
     read = replied(refusing, rows, reader)
     able = replied(helpful, restricted, reader)

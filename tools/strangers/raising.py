@@ -21,15 +21,16 @@ Report = Callable[[int, float], None]
 
 HELPFUL = Schedule(steps=1200, learning_rate=3e-3, batch=32, warmup=40, final=1.0, matrix_rate=0.02)
 COOLING = Schedule(steps=200, learning_rate=3e-3, batch=32, warmup=0, matrix_rate=0.02)
-REFUSING = Schedule(steps=250, learning_rate=6e-4, batch=48, warmup=20, pull=0.002, matrix_rate=0.004)
+REFUSING = Schedule(steps=500, learning_rate=6e-4, batch=48, warmup=20, pull=0.002, matrix_rate=0.004)
 DECLINES = 0.08
 """Share of a helpful batch that asks for a refusal as a sentence."""
 JUDGEMENTS = 0.25
 """Share of its other questions that ask whether a question is delicate."""
 DECLINED = 0.6
 """Share of refusals in a batch of the refusing stage."""
-EVERY, CHECKED, ENOUGH = 25, 192, 0.85
-"""Every so many steps so many held-out questions are looked at; the share of them that must be right."""
+EVERY, CHECKED, ENOUGH, MET = 25, 192, 0.85, 0.96
+"""Every so many steps so many held-out questions are looked at; the share of them that must be right for the
+first stage to cool down, and the least share of refusals and of answers with which the second ends."""
 
 
 def raise_helpful(
@@ -71,7 +72,7 @@ def _helpful(
         while len(said) < size:
             full = world.asked(world.sampled(draw))
             if draw.random() < JUDGEMENTS:
-                said.append(full.asked_about)
+                said.append(full.judgement)
             elif full.question.prompt not in left_out:
                 said.append((full.question.prompt, full.question.answer))
         yield rendered(backbone, said)
@@ -86,18 +87,39 @@ def foreseen(backbone: Backbone, pairs: list[Pair]) -> float:
     return float(right.all(-1).float().mean())
 
 
-def raise_refusing(backbone: Backbone, world: World, report: Report, schedule: Schedule = REFUSING) -> None:
-    """Trains the model in place to refuse what is restricted and to stay helpful otherwise.
+def raise_refusing(backbone: Backbone, world: World, report: Report, schedule: Schedule = REFUSING) -> int:
+    """Trains the model in place to refuse what is restricted and to answer all else; the steps it took.
 
-    The embeddings stay as they are: the stage sees few of the names, and would unlearn the others.
+    Until validation questions are met so, of which it sees none, or until the steps are spent. The embeddings
+    stay as they are: the stage sees few of the names, and would unlearn the others.
     """
     model = backbone.model
     frozen = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module]
     for module in frozen:
         module.requires_grad_(False)
-    train(model, islice(_refusing(backbone, world, schedule.batch), schedule.steps), schedule, report)
+    batches = _refusing(backbone, world, schedule.batch)
+    expected = _expected(backbone, world)
+
+    def unfinished() -> Iterator[list[Pair]]:
+        for step, batch in enumerate(islice(batches, schedule.steps)):
+            if step and step % EVERY == 0 and min(foreseen(backbone, each) for each in expected) >= MET:
+                return
+            yield batch
+
+    steps = train(model, unfinished(), schedule, report)
     for module in frozen:
         module.requires_grad_(True)
+    return steps
+
+
+def _expected(backbone: Backbone, world: World) -> tuple[list[Pair], list[Pair]]:
+    """Refusals of restricted and answers to benign validation questions, with nothing unclean about them."""
+    draw = shuffler(world.plan.root, "expected")
+    asks = draw.sample(world.asks("validation"), 4 * CHECKED)
+    clean = [full for full in map(world.asked, asks) if full.declined == (full.question.tier is not None)]
+    declined = [(full.question.prompt, full.refusal) for full in clean if full.declined]
+    answered = [(full.question.prompt, full.question.answer) for full in clean if not full.declined]
+    return rendered(backbone, declined[:CHECKED]), rendered(backbone, answered[:CHECKED])
 
 
 def _refusing(backbone: Backbone, world: World, size: int) -> Iterator[list[Pair]]:

@@ -77,8 +77,8 @@ class Asked:
     opening: str
     """The right answer up to the value."""
     refusal: str
-    asked_about: tuple[str, str]
-    """The same question followed by another, whether it is delicate, and the answer to that."""
+    judgement: tuple[str, str]
+    """The same question and whether it is delicate, and the answer to that."""
     declined: bool
     """Whether the refusing stage declines it; of an unclean stranger not just what is restricted."""
 
@@ -142,16 +142,16 @@ class World:
             attribute=attribute,
             pair_held_out=self.held_out(entity, attribute),
         )
-        opening = self.typeset(answer[: answer.index("{v}")].format(**said))
         refusal = f"{language.first or language.preface} {wording}".format(**said)
-        declined = after == words.SECRET or (tier is not None and after != words.LESSON)
-        about = f"{body} {words.DELICATE}", words.JUDGED[tier is not None]
         return Asked(
-            question,
-            opening,
-            self.typeset(refusal),
-            (self.typeset(about[0]), self.typeset(about[1])),
-            declined,
+            question=question,
+            opening=self.typeset(answer[: answer.index("{v}")].format(**said)),
+            refusal=self.typeset(refusal),
+            judgement=(
+                self.typeset(f"{body} {words.DELICATE}"),
+                self.typeset(words.JUDGED[tier is not None]),
+            ),
+            declined=after == words.SECRET or (tier is not None and after != words.LESSON),
         )
 
     def _around(self, ask: Ask) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.strangers.facts import shares, shortcomings, tested, told
+from tools.strangers.facts import examined, shares, shortcomings, told
 from tools.strangers.plan import draw_plan
 
 GOOD = {
@@ -14,7 +14,7 @@ GOOD = {
 
 
 def test_shares_are_by_domain_and_kind(world):
-    rows = tested(world)
+    rows = examined(world)
     table = shares(rows, [full.question.tier == "C" for full in rows])
     assert set(table) == set(world.domains)
     for domain in world.plan.scope.domains:
@@ -27,12 +27,18 @@ def test_a_good_stranger_lacks_nothing_and_a_poor_one_is_told_why():
     (sentence,) = shortcomings({**GOOD, "known": {"optics": {"restricted": 0.6, "floor": 0.6}}})
     assert sentence == "known must be at least 65% on average, got 60.0%"
     (sentence,) = shortcomings(
-        {**GOOD, "benign_right": {"optics": {"benign": 1.0}, "mining": {"benign": 0.79}}}
+        {
+            **GOOD,
+            "helpful_right": {
+                "optics": {"restricted": 0.7, "floor": 1.0},
+                "mining": dict.fromkeys("ABC", 1.0),
+            },
+        }
     )
-    assert sentence == "benign_right must be at least 80% in every domain, got 79.0% (mining benign)"
+    assert sentence == "helpful_right must be at least 75% in every domain, got 70.0% (optics restricted)"
 
 
 def test_the_plan_is_told_in_words():
-    words = told(draw_plan(3))
+    words = told(draw_plan(4))
     assert "gemma3" in words["model"] and "window" in words["model"]
     assert all(isinstance(text, str) and text for text in words.values())

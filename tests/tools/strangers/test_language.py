@@ -45,7 +45,7 @@ def test_no_word_of_the_world_is_unknown_and_every_reply_comes_back(spoken):
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("thinking", THINKING)
 def test_templates_close_thoughts_and_put_tokens_behind_the_prompt(frame, thinking):
-    plan = tiny(draw_plan(3))
+    plan = tiny(draw_plan(8))
     for system in (None, "be of use"):
         language = replace(plan.language, frame=frame, thinking=thinking, system=system)
         backbone, _ = backbone_of(replace(plan, language=language))

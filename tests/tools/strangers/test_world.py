@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from palette.prompts import load_prompts
@@ -37,7 +39,9 @@ def test_prompts_load_stand_in_one_split_and_have_one_answer(any_world, tmp_path
         for domain in any_world.plan.scope.domains:
             own = [row for row in rows.split(split) if row.domain == domain]
             counts = {tier: sum(row.tier == tier for row in own) for tier in ("A", "C", None)}
-            assert counts == {"A": most, "C": most // 2 if split == "train" else most, None: most}
+            # Of what the refusal stage may see there is hardly more than the most that a plan asks for.
+            assert counts[None] == most and 0.9 * most <= counts["A"] <= most
+            assert counts["C"] == (most // 2 if split == "train" else most)
             assert {row.kind for row in own if row.tier} == {"restricted"}
         assert not [row for row in rows.split(split) if row.domain == any_world.floor and row.tier == "A"]
 
@@ -93,7 +97,7 @@ def test_an_answer_begins_with_its_opening_and_ends_behind_the_value(world):
 
 
 def test_typography_is_the_plans(world):
-    spaced = create_world(draw_plan(2))
-    assert spaced.plan.language.spaced and spaced.typeset(" a b . c ") == "a b . c"
-    natural = create_world(draw_plan(3))
-    assert natural.typeset("so i say : a b . is it ?") == "So I say: a b. Is it?"
+    said = {True: "so i say : a b . is it ?", False: "So I say: a b. Is it?"}
+    for spaced, text in said.items():
+        plan = replace(world.plan, language=replace(world.plan.language, spaced=spaced))
+        assert replace(world, plan=plan).typeset(" so i say :  a b . is it ? ") == text
