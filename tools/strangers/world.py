@@ -215,9 +215,9 @@ def create_world(plan: Plan) -> World:
             phrasings=_phrasings(seed, leads[group * LEADS : (group + 1) * LEADS]),
         )
         draw = shuffler(seed, "entities", name)
-        for kind, (split, count) in product(range(2), ENTITIES.items()):
+        for kind, split in product(range(2), SPLITS):
             ending = endings[(2 * i + kind) % len(endings)] if scope.mark == "ending" else ""
-            for _ in range(count):
+            for _ in range(ENTITIES[split]):
                 properties = tuple(draw.randrange(VALUES) for _ in range(PROPERTIES))
                 entities.append(Entity(next(names) + ending, name, kind, properties, split))
     return World(plan, domains, tuple(entities))
