@@ -27,7 +27,7 @@ from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
-from palette.search.space import read_collected, read_front
+from palette.search.space import read_collected, read_feasible, read_front
 from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 
@@ -54,7 +54,7 @@ class Domain:
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
-        examples = prepare(self.run, read_collected(folder), read_front(folder))
+        examples = prepare(self.run, read_collected(folder), read_feasible(folder))
         return examples, time.monotonic() - started
 
     @cached_property

@@ -243,11 +243,11 @@ def _pools(requests: Requests, groups: Sequence[str], categories: Sequence[str],
     return Pools(inside, alike, neutral, floor)
 
 
-def teachers_replies(run: Run, collected: Collected, front: Sequence[Member]) -> Taught:
+def teachers_replies(run: Run, collected: Collected, members: Sequence[Member]) -> Taught:
     """What one domain's teachers, made from the backbone alone, say to its target prompts."""
     (domain,) = run.authorisation.domains
     needed = {Role.TARGET, Role.BENIGN}
     rows = run.prompts.where(lambda row: row.domain == domain and run.authorisation.role(row) in needed)
     # What is said to the prompts as they are is asked for, not to variations of them.
-    prepared = prepare(run.sharing(prompts=rows), collected, front, augmented=False)
+    prepared = prepare(run.sharing(prompts=rows), collected, members, augmented=False)
     return {example.prompt: example.reply for example in prepared.examples if example.taught}

@@ -199,3 +199,13 @@ def test_where_replies_are_kept(monkeypatch, tmp_path):
 
 def test_a_tally_without_replies_has_no_speed():
     assert Tally().to_json()["tokens_per_second"] == 0.0
+
+
+def test_divergence_is_nought_for_the_same_and_positive_otherwise():
+    base = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    assert float(kl(base, base).abs().max()) == 0
+    changed = torch.tensor([[math.log(3.0), 0.0], [1.0, 0.0]])
+    found = divergence([base], [changed])
+    by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert found["first_token"] == pytest.approx(by_hand)
+    assert found["multi_token"] == pytest.approx(by_hand / 2)
