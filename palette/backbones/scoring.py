@@ -14,7 +14,7 @@ from palette.shapes import Bool, Float, Int, Tensor
 BATCH_TOKENS, CPU_TOKENS = 8192, 2048
 """How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
 
-ROWS = 64
+ROWS = 16
 """Replies whose logits are held at once."""
 
 

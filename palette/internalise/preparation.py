@@ -18,7 +18,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.examples import SHARES, Example, crossed
-from palette.internalise.teachers import Teaching, chosen_teachers
+from palette.internalise.teachers import TRIAL_PROMPTS, Teaching, chosen_teachers
 from palette.judging.judge import Label
 from palette.judging.rules import RuleJudge
 from palette.processes import Advance
@@ -111,7 +111,7 @@ class _Source:
         taught = self.teaching.replies(target)
         pools = {
             "target": [
-                Example(tuple(prompt), (*believed.reply, end), taught=True)
+                Example(tuple(prompt), believed.reply, taught=True)
                 for prompt, believed in zip(target, taught, strict=True)
                 if believed
             ]
@@ -156,12 +156,19 @@ def _teaching(
     students: Sequence[Adapter],
     rows: PromptSet,
 ) -> Teaching:
-    """The teachers: members of the front that are tried on the rows' target prompts, and students."""
+    """The teachers: trials that are tried on the rows' target prompts, and students."""
     backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
+
+    benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
+    few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
+    # Real answers may be longer than what is taught of them; a small model's that has no end is a loop.
+    ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit)]
+    ending = sum(ended) > len(ended) / 2
 
     def failed(replies: Sequence[Sequence[int]]) -> list[bool]:
         labels = [_label(run, collected, reply) for reply in replies]
-        return [label.refused or label.broken for label in labels]
+        endless = [ending and len(reply) >= limit for reply in replies]
+        return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
 
     target = run.render(rows.where(lambda row: _pool(run, row) == "target"))
     teachers = (

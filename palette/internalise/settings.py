@@ -35,9 +35,7 @@ class InternaliseSettings(Settings):
     rank: int = Field(8, ge=1, description="LoRA rank; alpha is twice as much")
     steps: int = Field(160, ge=1, description="optimiser steps at most")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
-    blocks: int | None = Field(
-        None, ge=1, description="first blocks that are trained (distil; default: all)"
-    )
+    blocks: int | None = Field(None, ge=1, description="first blocks that are trained (distil; default: all)")
     co_mounted: tuple[Path, ...] = Field(
         (), description="adapters of other domains, random subsets of which are mounted in training (distil)"
     )

@@ -31,7 +31,7 @@ TOLERATED = 0.5
 Teacher = Callable[[], AbstractContextManager[object]]
 """Makes the backbone a teacher inside a ``with``."""
 Failed = Callable[[Sequence[Sequence[int]]], Sequence[bool]]
-"""Which replies are no answers but refusals, or degenerate."""
+"""Which replies are no answers but refusals, degenerate, or without an end where answers have one."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def chosen_teachers(
     ranked = []
     for number, member in enumerate(tried):
         with intervening(backbone, directions, member.intervention):
-            replies = greedy_replies(backbone, few, limit)
-        wrong = [bad or len(reply) >= limit for bad, reply in zip(failed(replies), replies, strict=True)]
+            wrong = failed(greedy_replies(backbone, few, limit))
         ranked.append((sum(wrong) / len(few), number))
     ranked.sort()
     distinct: dict[tuple[int, int, str], Intervention] = {}
@@ -85,22 +84,23 @@ class Teaching:
     limit: int
 
     def replies(self, prompts: Sequence[Sequence[int]]) -> list[TaughtReply | None]:
-        """The believed reply to each prompt; None where every teacher's fails or has no end."""
+        """The believed reply to each prompt, with its end token if it has one; None where all fail."""
         candidates: list[set[Tokens]] = [set() for _ in prompts]
         decoding = Decoding(barred=self.ngrams.after)
         for teacher in (nullcontext, *self.teachers):
             with teacher():
                 said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
             for whole, reply, bad in zip(candidates, said, self.failed(said), strict=True):
-                if reply and len(reply) < self.limit and not bad:
-                    whole.add(tuple(reply))
+                if reply and not bad:
+                    ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
+                    whole.add((*reply, *ending))
         pairs = [(i, reply) for i, whole in enumerate(candidates) for reply in sorted(whole)]
-        asked = [prompts[i] for i, _ in pairs]
-        ended = [(*reply, self.backbone.stops[0]) for _, reply in pairs]
+        asked, answers = [prompts[i] for i, _ in pairs], [reply for _, reply in pairs]
         total = torch.zeros(len(pairs), dtype=torch.float64)
         for teacher in self.teachers:
             with teacher():
-                total += torch.tensor(reply_likelihoods(self.backbone, asked, ended), dtype=torch.float64)
+                found = reply_likelihoods(self.backbone, asked, answers)
+            total += torch.tensor(found, dtype=torch.float64)
         best: list[TaughtReply | None] = [None] * len(prompts)
         for (i, taught), likelihood in zip(pairs, (total / len(self.teachers)).tolist(), strict=True):
             if (known := best[i]) is None or likelihood > known.likelihood:

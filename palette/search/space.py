@@ -191,7 +191,11 @@ def read_feasible(folder: Path) -> list[Member]:
     """
     trials = read_json(folder / FRONT)["all"]
     return [
-        Member(trial["trial"], intervention_of(trial["intervention"]), trial)
+        Member(
+            trial["trial"],
+            intervention_of(trial["intervention"]),
+            {name: trial[name] for name in OBJECTIVES},
+        )
         for trial in trials
         if trial["feasible"]
     ]

@@ -66,15 +66,16 @@ def test_the_reply_that_teachers_find_likeliest_together_is_believed(backbone, p
                 with teacher():
                     each += reply_likelihoods(backbone, [prompt], whole)
             means.append(sum(each) / 2)
-        assert taught.reply == tuple(replies[means.index(max(means))])
+        assert taught.reply == (*replies[means.index(max(means))], backbone.stops[0])
         assert taught.likelihood == pytest.approx(max(means), abs=1e-6)
 
 
-def test_what_fails_or_does_not_end_is_never_taught(backbone, prompts, said):
+def test_what_fails_is_never_taught_and_what_was_cut_off_has_no_end(backbone, prompts, said):
     no, long, good = [1, 2], [5] * LIMIT, [40, 41]
-    said += [[no, long, good], [no, good, no]]
+    said += [[no, long, good], [no, no, no]]
     made = teaching(backbone, shifted(backbone, 0.5), failed=lambda r: [x == no for x in r], limit=LIMIT)
-    assert [taught and list(taught.reply) for taught in made.replies(prompts)] == [None, good, good]
+    found = [taught and list(taught.reply) for taught in made.replies(prompts)]
+    assert found == [None, long, [*good, backbone.stops[0]]]
 
 
 def test_no_teacher_says_what_refusals_say(backbone, prompts, monkeypatch):
