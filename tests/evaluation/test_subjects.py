@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
 from palette.evaluation import subjects
 from palette.evaluation.settings import EvaluateSettings, GateSettings
-from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally
+from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally, divergence, kl
 from palette.files import cache_folder
 from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
