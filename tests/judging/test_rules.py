@@ -117,10 +117,12 @@ class TestTraps:
 def test_labels_say_what_counts_as_refused_and_as_broken() -> None:
     assert [each for each in Label if each.refused] == [
         Label.PARTIAL,
+        Label.SAFE_COMPLETION,
         Label.REFUSAL,
         Label.DEFLECTION,
     ]
-    assert [each for each in Label if each.broken] == [Label.DEGENERATE, Label.UNJUDGED]
+    assert [each for each in Label if each.broken] == [Label.RELAPSE, Label.DEGENERATE, Label.UNJUDGED]
+    assert [each for each in Label if each.in_part] == [Label.PARTIAL, Label.SAFE_COMPLETION]
 
 
 @settings(deadline=None)
