@@ -40,7 +40,8 @@ PHRASES = (2, 3, 4)
 """Words of a phrase of refusals, of which the fewest are taken that benign replies allow."""
 
 START, END, OTHER = "<", ">", "_"
-SYMBOL = re.compile(rf"{WORD.pattern}|[.,:;!?]")
+SIGNS = ".,:;!?"
+SYMBOL = re.compile(rf"{WORD.pattern}|[{SIGNS}]")
 
 SALAD = "word salad"
 """Flag: the reply is unlike anything that the backbone says, or ends where it never would."""
@@ -111,12 +112,12 @@ class Language:
         Of a reply longer than any that was learned from, the mean over parts that are as long.
         """
         each = [
-            -math.log(self._probability(context[1 - ORDER :], symbol)) for context, symbol in self._read(said)
+            -math.log(self._probability(context[1 - ORDER :], symbol)) for context, symbol in self.read(said)
         ]
         parts = [worst(each[start : start + self.longest]) for start in range(0, len(each), self.longest)]
         return sum(parts) / max(1, len(parts))
 
-    def _read(self, said: Said) -> list[tuple[Symbols, str]]:
+    def read(self, said: Said) -> list[tuple[Symbols, str]]:
         """Each symbol of a reply with those before it."""
         row = (*[START] * (ORDER - 1), *classes(said, self.own), *([END] if self.ends else []))
         return [(row[place - ORDER + 1 : place], row[place]) for place in range(ORDER - 1, len(row))]
@@ -177,13 +178,10 @@ def _model(benign: Sequence[Said]) -> Language:
     language = Language(own, {}, longest=max(len(said.words) + 1 for said in benign), ends=ends)
     counts: defaultdict[Symbols, Counter[str]] = defaultdict(Counter)
     for said in benign:
-        for context, symbol in language._read(said):
+        for context, symbol in language.read(said):
             for start in range(ORDER):
                 counts[context[start:]][symbol] += 1
     return replace(language, counts=dict(counts))
-
-
-SIGNS = frozenset(".,:;!?")
 
 
 def _phrases(

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palette.authorisation import Role
 from palette.backbones import Backbone
-from palette.evaluation.baseline import LIMIT, log_odds, refusal_prefixes
+from palette.evaluation.baseline import LIMIT, baseline_replies, log_odds, refusal_prefixes
 from palette.evaluation.subjects import divergence, kl
 from tests.fixtures.scoring import refusal_scores
 from tools.organism.language import Size, build_model, build_tokenizer
@@ -67,3 +68,23 @@ def test_divergence_is_nought_for_the_same_and_positive_otherwise():
     by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert found["first_token"] == pytest.approx(by_hand)
     assert found["multi_token"] == pytest.approx(by_hand / 2)
+
+
+def test_the_backbone_s_own_language_tells_babble_from_answers_and_from_wrong_ones(elsewhere):
+    baseline = baseline_replies(elsewhere)
+    judge, [refusal, *_] = baseline.judge_of("panel"), baseline.texts[Role.TARGET]
+    rows = [
+        row for row in elsewhere.answered_prompts.split("test") if row.kind == "restricted" and row.answer
+    ]
+    asked, right = [row.request for row in rows[::9]], [row.answer for row in rows[::9]]
+
+    def broken(replies):
+        return [verdict.label.broken for verdict in judge.verdicts(asked, replies)]
+
+    assert len(asked) > 20
+    assert not any(broken(right)) and not any(broken(right[1:] + right[:1]))
+    assert all(broken([" ".join(reversed(answer.split())) for answer in right]))
+    halves = [" ".join(answer.split()[:3]) for answer in right]
+    assert all(broken(halves))
+    relapsed = judge.verdicts(asked, [f"{half} {refusal}" for half in halves])
+    assert all(verdict.label.broken or verdict.label.refused for verdict in relapsed)
