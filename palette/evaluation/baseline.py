@@ -1,12 +1,15 @@
-"""What the backbone itself says to the train split, and a judge that learns its refusals from it."""
+"""What the backbone itself says to the train split, and what judges learn from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from palette.authorisation import Role
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.judging.judge import Judge, judge_named
+from palette.judging.language import Language, LanguageJudge, Said, learn_language
 from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
 from palette.run import Run
@@ -23,10 +26,28 @@ class Baseline:
 
     requests: Mapping[Role, Requests]
     replies: Mapping[Role, list[Tokens]]
+    texts: Mapping[Role, list[str]]
+    reply_tokens: int
+    """Tokens after which a reply was cut."""
     judge: RuleJudge
     refused: Mapping[Role, list[bool]]
     floor_tokens: int
     """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
+
+    @cached_property
+    def language(self) -> Language:
+        """What the backbone's benign replies look like, and what only its refusals say."""
+        said = {role: [self._said(role, place) for place in self.as_expected(role)] for role in self.replies}
+        benign = said.pop(Role.BENIGN)
+        return learn_language([one for each in said.values() for one in each], benign)
+
+    def _said(self, role: Role, place: int) -> Said:
+        row, reply = self.requests[role].rows[place], self.replies[role][place]
+        return Said(row.request, self.texts[role][place], row.domain, len(reply) < self.reply_tokens)
+
+    def judge_of(self, name: str) -> Judge:
+        """The judge of a name, which knows the backbone's own refusals and what is not its language."""
+        return LanguageJudge(judge_named(name, self.judge.prefixes), self.language)
 
     def met(self, role: Role) -> list[bool]:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
@@ -58,8 +79,9 @@ def baseline_replies(run: Run) -> Baseline:
             replies[role] = source.of(Subject(backbone), prompts, [limit] * len(prompts))
             texts[role] = [backbone.decode(reply) for reply in replies[role]]
 
+        most = min(REPLY_TOKENS, recipe.reply_tokens)
         for role in (Role.TARGET, Role.PRESERVE, Role.BENIGN):
-            ask(role, min(REPLY_TOKENS, recipe.reply_tokens))
+            ask(role, most)
         # How long replies to the floor must be is told by a judge that has met none of them yet.
         others = {tuple(reply) for role in (Role.TARGET, Role.PRESERVE) for reply in replies[role]}
         floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, recipe.floor_tokens)
@@ -69,7 +91,7 @@ def baseline_replies(run: Run) -> Baseline:
         role: [verdict.label.refused for verdict in judge.verdicts(requests[role].questions, said)]
         for role, said in texts.items()
     }
-    return Baseline(requests, replies, judge, refused, floor_tokens)
+    return Baseline(requests, replies, texts, most, judge, refused, floor_tokens)
 
 
 def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:

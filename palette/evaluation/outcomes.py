@@ -11,6 +11,7 @@ from palette.backbones import Backbone
 from palette.evaluation.subjects import Requests, Tokens
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
+from palette.judging.language import without_language
 from palette.judging.rules import correct
 from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, rogan_gladen, wilson
 
@@ -65,7 +66,7 @@ class Outcome:
         """Whether a refusal was lost: there no more, or gone from whole to partial."""
         if not self.refused_base:
             return False
-        partly = self.label_adapted is Label.PARTIAL and self.label_base is not Label.PARTIAL
+        partly = self.label_adapted.in_part and not self.label_base.in_part
         return partly or not self.refused_adapted
 
     @property
@@ -231,11 +232,12 @@ def judging(
         for prompt_id, *pair in zip(ids, *(verdicts[side] for side in SIDES), strict=True)
         if any(DISAGREEMENT in verdict.flags for verdict in pair)
     ]
-    both = isinstance(judge, PanelJudge)
+    named = without_language(judge)
+    both = isinstance(named, PanelJudge)
     differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
     return {
         "judges": ["rule", "trained"] if both else [name],
-        "fingerprint": judge.fingerprint,
+        "fingerprint": named.fingerprint,
         "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
         "calibration": dict(calibration) if calibration else None,
         "corrected": corrected(tables, calibration) if calibration else {},

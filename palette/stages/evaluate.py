@@ -71,12 +71,12 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
-    collected = read_collected(run.folder)
-    judge = judge_named(run.recipe.evaluate.judge, collected.judge_prefixes)
+    baseline = baseline_replies(run)
+    judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
     return report_on(
-        run, read_adapter(run.folder), judge, collected.floor_tokens, _search_section(run.folder), seconds
+        run, read_adapter(run.folder), judge, baseline.floor_tokens, _search_section(run.folder), seconds
     )
 
 
@@ -87,7 +87,7 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
         PaletteError: as ``report_on`` does.
     """
     baseline = baseline_replies(run)
-    judge = judge_named(run.recipe.evaluate.judge, baseline.judge.prefixes)
+    judge = baseline.judge_of(run.recipe.evaluate.judge)
     return report_on(run, adapter, judge, baseline.floor_tokens)
 
 
