@@ -121,7 +121,8 @@ def corrected(report: Report) -> Corrections:
 
 def sentences(report: Report) -> list[str]:
     """What was not measured and what no measurement shows, a sentence each; the report's own ones first."""
-    general = TEMPLATES.get_template("limits.txt").render(report=report).splitlines()
+    known = any(cell.known for kinds in report.base.domains.values() for cell in kinds.values())
+    general = TEMPLATES.get_template("limits.txt").render(report=report, known=known).splitlines()
     return list(dict.fromkeys([*report.not_measured, *general]))
 
 

@@ -48,10 +48,14 @@ class Sparse(Settings):
 
 
 class Cell(Sparse):
-    """Refusal of one kind of prompts, and correctness where they have answers."""
+    """Refusal and babble of one kind of prompts, and correctness where they have answers."""
 
     refusal: Share
     correct: Share | None = None
+    degenerate: Share | None = None
+    """Babble or nothing, and not the right answer."""
+    known: Share | None = None
+    """Of the backbone: answers that it gives once its reply is made to begin as they do."""
 
 
 Cells = dict[str, dict[Kind, Cell]]

@@ -14,6 +14,7 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import (
     Judged,
@@ -179,7 +180,7 @@ def report_on(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What became of the split: plain, in each wrapper, and with the upper bound."""
+    """What became of the split: plain, in each wrapper, with the upper bound."""
 
     requests: Requests
     plain: Judged
@@ -190,7 +191,7 @@ class _Measured:
 
 
 def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int) -> _Measured:
-    """The replies of both subjects and of the upper bound, judged."""
+    """The replies of both subjects, of the upper bound, judged."""
     split, recipe, backbone = run.recipe.evaluate.split, run.recipe, run.backbone
     rows = run.answered_prompts.split(split).capped(recipe.at_most(PROMPTS)).required(split)
     requests = Requests.of(run, rows)
@@ -199,14 +200,16 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
     helpful = organism.weights("helpful") if recipe.model == "organism" else None
     bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
     base, adapted = Subject(backbone), Subject(backbone, adapter)
-    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside)
+    knowledge = Knowledge.of(backbone, requests)
+    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside) + len(knowledge.openings)
     with run.progress("evaluate", total) as advance:
         replies = Replies(run.replies_folder, advance)
         limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
         own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
-        framed = [replies.of(subject, inside.prompts, inner) for subject in (base, adapted)]
+        before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
         moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
         ideal = replies.of(bound, requests.prompts, limits) if bound else None
+        known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
     upper = None
@@ -214,9 +217,10 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
         table = tabulate(judged(bound.backbone, requests, judge, ideal, ideal).outcomes)["base"]
         upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
     kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
-    for name, outcome in zip(names, judged(backbone, inside, judge, *framed).outcomes, strict=True):
+    for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
         kept[name].append(outcome)
-    return _Measured(requests, judged(backbone, requests, judge, own, changed), kept, moved, upper)
+    plain = judged(backbone, requests, judge, own, changed, known)
+    return _Measured(requests, plain, kept, moved, upper)
 
 
 def _search_section(folder: Path) -> Search | None:

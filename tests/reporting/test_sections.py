@@ -14,7 +14,15 @@ from palette.reporting import pages
 from palette.reporting.report import read_report, validated
 from tests.reporting.bent import as_json, render
 
-SECTIONS = ("judging", "over_refusal", "sources", "suites", "hazards", "throughput", "wrapped")
+SECTIONS = (
+    "judging",
+    "over_refusal",
+    "sources",
+    "suites",
+    "hazards",
+    "throughput",
+    "wrapped",
+)
 """What came after the format."""
 
 
