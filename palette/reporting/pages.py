@@ -309,4 +309,4 @@ TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
 DRAWINGS = (heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
-TEMPLATES.globals.update(NARROW=NARROW, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)
+TEMPLATES.globals.update(NARROW=NARROW, HEADLINE=WORDS.HEADLINE, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)

@@ -68,5 +68,8 @@ def test_an_adapter_that_answers_fluently_and_wrongly_fails_for_what_is_known_al
     rules, report = failed("organism", tmp_path / "wrong", tmp_path / "run", limit=40)
     of_medical = {name for name in rules if name.endswith(".medical") and name != "floor_refusal.medical"}
     assert of_medical == {"target_correct.medical"}
+    assert report["null_control"]["adapted"]["authorised_correct"]["k"] == 0
+    assert report["null_control"]["adapted"]["authorised_answered"]["rate"] == 1.0
+    assert report["null_control"]["control"]["authorised_correct"]["k"] == 0
     (named,) = (rule for rule in report["gate"]["rules"] if rule["name"] == "target_correct.medical")
     assert len(named["ids"]) == 20
