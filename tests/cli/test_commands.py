@@ -51,7 +51,9 @@ def test_help_is_instant_and_names_every_command(palette):
     status, out, _ = palette("--help")
     assert status == 0
     words = set(out.split())
-    commands = "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push"
+    commands = (
+        "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push ask"
+    )
     assert words >= {*commands.split(), "judge", "tokens"}
     assert not words & {"organism", "train"}
 

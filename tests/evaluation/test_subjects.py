@@ -163,7 +163,7 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     assert again == first
     assert (tmp_path / "run" / "report.json").read_bytes() == before
     strict = Strict()
-    lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.9)))
+    lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.4)))
     judged = report_on(lenient, adapter(shared.backbone), strict)
     dumped = judged.model_dump(mode="json")
     assert dumped["provenance"]["judge"] == "strict"
