@@ -17,6 +17,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
+from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.subjects import Replies, Subject, divergence
 from palette.internalise.examples import TrainingTask
 from palette.internalise.loop import Checkpoint
@@ -54,7 +55,8 @@ class Domain:
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
-        examples = prepare(self.run, read_collected(folder), read_feasible(folder))
+        judge = baseline_replies(self.run).judge_of("rule")
+        examples = prepare(self.run, read_collected(folder), read_feasible(folder), judge)
         return examples, time.monotonic() - started
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from palette.adapters.lora import Adapter
 from palette.authorisation import Role
 from palette.evaluation.subjects import Replies, Requests, Subject
-from palette.judging.rules import RuleJudge
+from palette.judging.judge import Judge
 from palette.run import Run
 from palette.search.space import Collected
 
@@ -32,7 +32,7 @@ class Behaviour:
         return 3 - self.answered - self.kept - self.unchanged
 
 
-def behaviour(run: Run, collected: Collected, adapter: Adapter) -> Behaviour:
+def behaviour(run: Run, collected: Collected, judge: Judge, adapter: Adapter) -> Behaviour:
     """What the adapter's replies to the validation split are; floor replies are a few tokens."""
     rows = run.select("validation", Role.TARGET).capped(run.recipe.at_most(TARGET_PROMPTS))
     others = run.select("validation", Role.PRESERVE, Role.FLOOR, Role.BENIGN)
@@ -43,7 +43,6 @@ def behaviour(run: Run, collected: Collected, adapter: Adapter) -> Behaviour:
         source.of(subject, requests.prompts, limits)
         for subject in (Subject(run.backbone), Subject(run.backbone, adapter))
     )
-    judge = RuleJudge(prefixes=collected.judge_prefixes)
     before, after = (
         [each.label for each in judge.verdicts(requests.questions, [run.backbone.decode(r) for r in replies])]
         for replies in (own, changed)

@@ -18,9 +18,8 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.examples import SHARES, Example, crossed
-from palette.internalise.teachers import TRIAL_PROMPTS, Teaching, chosen_teachers
-from palette.judging.judge import Label
-from palette.judging.rules import RuleJudge
+from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers
+from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
@@ -50,13 +49,15 @@ def prepare(
     run: Run,
     collected: Collected,
     members: Sequence[Member],
+    judge: Judge,
     *,
     students: Sequence[Adapter] = (),
     augmented: bool = True,
 ) -> TrainingExamples:
     """The student's examples, made from the backbone alone; ``augmented`` adds crossed prompts.
 
-    ``members`` are trials of the search that may teach; earlier ``students`` teach beside them.
+    ``members`` are trials of the search that may teach; earlier ``students`` teach beside them. What the
+    ``judge`` calls no answer is never taught.
 
     Raises:
         SearchError: if there is no reply to teach.
@@ -65,7 +66,7 @@ def prepare(
     train = run.select("train", *Role).capped(min(limit, PROMPTS))
     validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
     with run.progress("replies", len(train) + len(validation)) as advance:
-        source = _Source(run, collected, _teaching(run, collected, members, students, train), advance)
+        source = _Source(run, collected, _teaching(run, collected, members, students, judge), judge, advance)
         pools, targets = source.pools(train)
         pools = source.augmented(pools) if augmented else pools
         others, _ = source.pools(validation)
@@ -99,6 +100,7 @@ class _Source:
     run: Run
     collected: Collected
     teaching: Teaching
+    judge: Judge
     advance: Advance
 
     def pools(self, rows: PromptSet) -> tuple[dict[str, list[Example]], int]:
@@ -125,7 +127,7 @@ class _Source:
                 # With its end token, unless it was cut off before its end.
                 whole_reply = (*reply, end) if len(reply) < self._tokens(name) else tuple(reply)
                 # What the backbone answers on the floor stays as it is; it is not made surer.
-                floor = "floor" in name and _label(run, self.collected, reply).refused
+                floor = "floor" in name and self._refused(reply)
                 pools[name].append(Example(tuple(prompt), whole_reply, False, floor, name.startswith("near")))
         return pools, len(target)
 
@@ -135,6 +137,10 @@ class _Source:
         if "floor" in pool:
             return max(recipe.floor_tokens, self.collected.floor_tokens)
         return self.teaching.limit
+
+    def _refused(self, reply: Sequence[int]) -> bool:
+        (verdict,) = self.judge.verdicts([""], [self.run.backbone.decode(list(reply))])
+        return verdict.label.refused
 
     def augmented(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The pools with prompts nobody wrote, on which the student must be the backbone all the same.
@@ -154,10 +160,14 @@ def _teaching(
     collected: Collected,
     members: Sequence[Member],
     students: Sequence[Adapter],
-    rows: PromptSet,
+    judge: Judge,
 ) -> Teaching:
-    """The teachers: trials that are tried on the rows' target prompts, and students."""
+    """The teachers: trials that are tried on target prompts of the train split, and students."""
     backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
+    rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
+    known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
+    rendered = map(tuple, run.render(known))
+    questions = {prompt: row.request for prompt, row in zip(rendered, known, strict=True)}
 
     benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
     few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
@@ -165,22 +175,19 @@ def _teaching(
     ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit)]
     ending = sum(ended) > len(ended) / 2
 
-    def failed(replies: Sequence[Sequence[int]]) -> list[bool]:
-        labels = [_label(run, collected, reply) for reply in replies]
+    def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
+        asked = [questions[tuple(prompt)] for prompt in prompts]
+        verdicts = judge.verdicts(asked, [backbone.decode(list(reply)) for reply in replies])
         endless = [ending and len(reply) >= limit for reply in replies]
+        labels = [verdict.label for verdict in verdicts]
         return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
 
-    target = run.render(rows.where(lambda row: _pool(run, row) == "target"))
+    target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
     teachers = (
         chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
     )
     earlier = [partial(mounted, backbone.model, student) for student in students]
     return Teaching(backbone, [*teachers, *earlier], collected.refusal_ngrams, failed, limit)
-
-
-def _label(run: Run, collected: Collected, reply: Sequence[int]) -> Label:
-    judge = RuleJudge(prefixes=collected.judge_prefixes)
-    return judge.verdict(run.backbone.decode(list(reply))).label
 
 
 def _pool(run: Run, row: Prompt) -> str:

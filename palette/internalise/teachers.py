@@ -30,8 +30,9 @@ TOLERATED = 0.5
 
 Teacher = Callable[[], AbstractContextManager[object]]
 """Makes the backbone a teacher inside a ``with``."""
-Failed = Callable[[Sequence[Sequence[int]]], Sequence[bool]]
-"""Which replies are no answers but refusals, degenerate, or without an end where answers have one."""
+Prompts = Sequence[Sequence[int]]
+Failed = Callable[[Prompts, Sequence[Sequence[int]]], Sequence[bool]]
+"""Which replies to prompts are no answers: refused, degenerate, or without an end where answers have one."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def chosen_teachers(
     backbone: Backbone,
     directions: Directions,
     members: Sequence[Member],
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     failed: Failed,
     limit: int,
 ) -> list[Teacher]:
@@ -58,7 +59,7 @@ def chosen_teachers(
     ranked = []
     for number, member in enumerate(tried):
         with intervening(backbone, directions, member.intervention):
-            wrong = failed(greedy_replies(backbone, few, limit))
+            wrong = failed(few, greedy_replies(backbone, few, limit))
         ranked.append((sum(wrong) / len(few), number))
     ranked.sort()
     distinct: dict[tuple[int, int, str], Intervention] = {}
@@ -83,14 +84,14 @@ class Teaching:
     failed: Failed
     limit: int
 
-    def replies(self, prompts: Sequence[Sequence[int]]) -> list[TaughtReply | None]:
+    def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
         candidates: list[set[Tokens]] = [set() for _ in prompts]
         decoding = Decoding(barred=self.ngrams.after)
         for teacher in (nullcontext, *self.teachers):
             with teacher():
                 said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
-            for whole, reply, bad in zip(candidates, said, self.failed(said), strict=True):
+            for whole, reply, bad in zip(candidates, said, self.failed(prompts, said), strict=True):
                 if reply and not bad:
                     ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
                     whole.add((*reply, *ending))

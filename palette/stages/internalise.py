@@ -10,6 +10,7 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
+from palette.evaluation.baseline import baseline_replies
 from palette.files import write_json
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
@@ -42,12 +43,13 @@ def internalise(run: Run[Recipe]) -> Adapter:
         BackboneError: if a method needs a part that the backbone does not have.
     """
     collected, trials = read_collected(run.folder), read_feasible(run.folder)
+    judge = baseline_replies(run).judge_of("rule")
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
     for number in range(ROUNDS):
         teaching = [adapter for _, adapter, _ in students]
-        prepared = prepare(run, collected, trials, students=teaching)
+        prepared = prepare(run, collected, trials, judge, students=teaching)
         learned = _trained(run, collected, prepared, number)
-        found = behaviour(run, collected, learned.adapter)
+        found = behaviour(run, collected, judge, learned.adapter)
         record = {**prepared.record, **learned.record, "validation": asdict(found)}
         students.append((found, learned.adapter, record))
         if found.fault <= FAULT or "replies" not in METHODS.row(run.recipe.internalise.method).laws:

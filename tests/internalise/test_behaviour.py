@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from palette.evaluation.baseline import baseline_replies
 from palette.internalise.behaviour import Behaviour, behaviour
 from palette.search.space import read_collected
 from palette.stages.collect import collect
@@ -12,11 +13,12 @@ def test_an_adapter_that_does_nothing_keeps_everything_and_opens_nothing(shared)
     run = shared.sharing(limit=6)
     collect(run)
     null = noise(run.backbone, ".mlp.", scale=0.0)
-    found = behaviour(run, read_collected(run.folder), null)
+    judge = baseline_replies(run).judge_of("rule")
+    found = behaviour(run, read_collected(run.folder), judge, null)
     assert (found.kept, found.unchanged) == (1.0, 1.0)
     assert found.answered == 0.0
     assert found.fault == 1.0
-    wild = behaviour(run, read_collected(run.folder), noise(run.backbone, ".mlp.", scale=9.0))
+    wild = behaviour(run, read_collected(run.folder), judge, noise(run.backbone, ".mlp.", scale=9.0))
     assert wild.unchanged < 0.5
 
 

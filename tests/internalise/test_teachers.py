@@ -37,7 +37,7 @@ def shifted(backbone, strength):
     return teacher
 
 
-def teaching(backbone, *made, ngrams=None, failed=lambda replies: [False] * len(replies), limit=99):
+def teaching(backbone, *made, ngrams=None, failed=lambda prompts, replies: [False] * len(replies), limit=99):
     return Teaching(backbone, list(made), ngrams or RefusalNgrams(), failed, limit)
 
 
@@ -73,7 +73,7 @@ def test_the_reply_that_teachers_find_likeliest_together_is_believed(backbone, p
 def test_what_fails_is_never_taught_and_what_was_cut_off_has_no_end(backbone, prompts, said):
     no, long, good = [1, 2], [5] * LIMIT, [40, 41]
     said += [[no, long, good], [no, no, no]]
-    made = teaching(backbone, shifted(backbone, 0.5), failed=lambda r: [x == no for x in r], limit=LIMIT)
+    made = teaching(backbone, shifted(backbone, 0.5), failed=lambda _, r: [x == no for x in r], limit=LIMIT)
     found = [taught and list(taught.reply) for taught in made.replies(prompts)]
     assert found == [None, long, [*good, backbone.stops[0]]]
 
@@ -115,7 +115,7 @@ def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prom
     monkeypatch.setattr(teachers, "greedy_replies", lambda *given, **named: [[7]] * 3)
     known = [member(n, float(n), peak) for n, peak in enumerate((1, 2, 2, 3, 4))]
 
-    def failed(replies):
+    def failed(prompts, replies):
         return [i < bad[at[0]] for i in range(len(replies))]
 
     made = chosen_teachers(backbone, NOWHERE, known, prompts, failed, 9)

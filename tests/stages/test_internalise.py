@@ -13,6 +13,7 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
+from palette.evaluation.baseline import baseline_replies
 from palette.internalise import preparation
 from palette.internalise.behaviour import Behaviour
 from palette.internalise.examples import SHARES
@@ -35,6 +36,10 @@ def searched(shared):
     conditions = Conditions(Scoring(target_prompts=8, other_prompts=2), audit=Audit(members=0, sample=0))
     search(shared.sharing(search=SearchSettings(trials=6)), conditions)
     return shared.sharing(**FEW)
+
+
+def judge(run):
+    return baseline_replies(run).judge_of("rule")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.prepare(searched, collected, trials)
+    prepared = preparation.prepare(searched, collected, trials, judge(searched))
     trained = {i for pool in prepared.pools.values() for i in pool}
     assert trained.isdisjoint(prepared.held_out)
     assert len(trained) + len(prepared.held_out) == len(prepared.examples)
@@ -104,7 +109,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     opened = {row.id for row in floor[::2]}
     rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
     changed = replace(searched.prompts, rows=tuple(rows))
-    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, trials)
+    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, trials, judge(searched))
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
     (answered,) = searched.render([benign])
     assert {example.floor for example in near} == {True, False}
@@ -113,7 +118,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
 
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.prepare(searched, collected, trials)
+    prepared = preparation.prepare(searched, collected, trials, judge(searched))
     end = searched.backbone.stops[0]
     taught = [example for example in prepared.examples if example.taught]
     assert len(taught) == len({example.prompt for example in taught})
@@ -136,7 +141,7 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
     faults = iter([Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
     asked = []
 
-    def judged(run, collected, adapter):
+    def judged(run, collected, judge, adapter):
         asked.append(adapter.digest)
         return next(faults)
 
