@@ -3,9 +3,10 @@
 No list of words knows a model's language, so it is learned from what the backbone itself replies to train
 prompts. Of a reply only the model's own words are read, those that it says whatever it is asked; any other
 word, a name or a topic, is one class, and a phrase that prompts have counts once. So a fluent reply with a
-wrong name in it, or about something else, is fluent, and a topic is no refusal. What benign replies look like is a trigram model of
-these symbols; how unlikely a reply may be is read from benign replies that the model has not learned from
-(conformal prediction; Vovk et al., Algorithmic Learning in a Random World, 2005).
+wrong name in it, or about something else, is fluent, and a topic is no refusal. What benign replies look
+like is a trigram model of these symbols; how unlikely a reply may be is read from benign replies that the
+model has not learned from (conformal prediction; Vovk et al., Algorithmic Learning in a Random World,
+2005).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeVar
 
 from palette.fingerprints import fingerprint
@@ -149,7 +151,7 @@ def classes(said: Said, own: Collection[str], terms: Collection[Symbols] = ()) -
 
 def pairs(spoken: Sequence[str]) -> set[Symbols]:
     """The symbols that follow one another."""
-    return set(zip(spoken, spoken[1:], strict=False))
+    return set(pairwise(spoken))
 
 
 def worst(surprises: Sequence[float]) -> float:
