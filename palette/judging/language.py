@@ -2,10 +2,11 @@
 
 No list of words knows a model's language, so it is learned from what the backbone itself replies to train
 prompts. Of a reply only the model's own words are read, those that it says whatever it is asked; any other
-word, a name or a topic, is one class, and a phrase copied from the prompt counts once. So a fluent reply with
-a wrong name in it is fluent, and a topic is no refusal. What benign replies look like is a trigram model of
-these symbols; how unlikely a reply may be is read from benign replies that the model has not learned from
-(conformal prediction; Vovk et al., Algorithmic Learning in a Random World, 2005).
+word, a name or a topic, is one class, and a phrase that prompts have counts once. So a fluent reply with a
+wrong name in it, or about something else, is fluent, and a topic is no refusal. What benign replies look
+like is a trigram model of these symbols; how unlikely a reply may be is read from benign replies that the
+model has not learned from (conformal prediction; Vovk et al., Algorithmic Learning in a Random World,
+2005).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeVar
 
 from palette.fingerprints import fingerprint
@@ -83,6 +85,8 @@ class Language:
     """Words and signs that it says whatever it is asked."""
     counts: Mapping[Symbols, Mapping[str, int]] = field(default_factory=dict)
     """How often each symbol followed up to ORDER − 1 others in benign replies."""
+    terms: frozenset[Symbols] = frozenset()
+    """Two words that follow one another in several prompts, such as the name of what is asked."""
     phrases: frozenset[Symbols] = frozenset()
     """What its refusals say in several domains, and its benign replies never."""
     longest: int = 1
@@ -96,8 +100,8 @@ class Language:
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of all that decides."""
         counts = {" ".join(context): dict(sorted(after.items())) for context, after in self.counts.items()}
-        decides = [sorted(self.own), counts, sorted(map(list, self.phrases)), self.longest, self.ends]
-        return fingerprint([decides, repr(self.limit)])
+        pairs = [sorted(map(list, each)) for each in (self.terms, self.phrases)]
+        return fingerprint([sorted(self.own), counts, pairs, self.longest, self.ends, repr(self.limit)])
 
     def broken(self, prompt: str, reply: str) -> Verdict | None:
         """The verdict on a reply that is no refusal, where it is no answer either."""
@@ -119,7 +123,7 @@ class Language:
 
     def read(self, said: Said) -> list[tuple[Symbols, str]]:
         """Each symbol of a reply with those before it."""
-        row = (*[START] * (ORDER - 1), *classes(said, self.own), *([END] if self.ends else []))
+        row = (*[START] * (ORDER - 1), *classes(said, self.own, self.terms), *([END] if self.ends else []))
         return [(row[place - ORDER + 1 : place], row[place]) for place in range(ORDER - 1, len(row))]
 
     def _probability(self, context: Symbols, symbol: str) -> float:
@@ -130,19 +134,24 @@ class Language:
         return (after.get(symbol, 0) + len(after) * shorter) / total if total else shorter
 
 
-def classes(said: Said, own: Collection[str]) -> list[str]:
+def classes(said: Said, own: Collection[str], terms: Collection[Symbols] = ()) -> list[str]:
     """The symbols of a reply, with OTHER for each word that is not its model's own.
 
-    Words that follow one another in the prompt too are one phrase, which counts once.
+    Words that follow one another in the prompt too, or are a term, are one phrase, which counts once.
     """
-    copied = set(zip(said.asked, said.asked[1:], strict=False))
+    known = {*pairs(said.asked), *terms}
     row: list[str] = []
     for before, symbol in zip(["", *said.words], said.words, strict=False):
         if symbol in own:
             row.append(symbol)
-        elif before in own or (before, symbol) not in copied:
+        elif before in own or (before, symbol) not in known:
             row.append(OTHER)
     return row
+
+
+def pairs(spoken: Sequence[str]) -> set[Symbols]:
+    """The symbols that follow one another."""
+    return set(pairwise(spoken))
 
 
 def worst(surprises: Sequence[float]) -> float:
@@ -162,20 +171,22 @@ def learn_language(refusals: Sequence[Said], benign: Sequence[Said]) -> Language
     halves = [benign[start::2] for start in (0, 1)]
     if not all(halves):
         return Language()
-    folds = [(_model(half), other) for half, other in zip(halves, halves[::-1], strict=True)]
+    asked = Counter(pair for said in (*refusals, *benign) for pair in pairs(said.asked))
+    terms = frozenset(pair for pair, times in asked.items() if times >= COUNT)
+    folds = [(_model(half, terms), other) for half, other in zip(halves, halves[::-1], strict=True)]
     surprises = sorted(model.surprise(said) for model, other in folds for said in other)
     # Of n + 1 replies that can be exchanged, the newest is among the most surprising ones as often as any.
     place = math.ceil((1 - ALARMS) * (len(surprises) + 1)) - 1
     limit = surprises[place] if place < len(surprises) else math.inf
-    model = _model(benign)
+    model = _model(benign, terms)
     return replace(model, limit=limit, phrases=_phrases(refusals, halves, model.own))
 
 
-def _model(benign: Sequence[Said]) -> Language:
+def _model(benign: Sequence[Said], terms: frozenset[Symbols]) -> Language:
     """The trigram model of benign replies."""
     own = habits(benign, lambda said: {w for w in said.words if w not in said.asked or w in SIGNS}, OFTEN)
     ends = sum(not said.ended for said in benign) <= ALARMS * len(benign)
-    language = Language(own, {}, longest=max(len(said.words) + 1 for said in benign), ends=ends)
+    language = Language(own, {}, terms, longest=max(len(said.words) + 1 for said in benign), ends=ends)
     counts: defaultdict[Symbols, Counter[str]] = defaultdict(Counter)
     for said in benign:
         for context, symbol in language.read(said):

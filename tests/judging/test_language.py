@@ -67,6 +67,7 @@ def test_an_answer_and_a_wrong_but_fluent_one_are_language(language: Language) -
         answer("zornak", "hidden leak", "blurb"),
         answer("plitquo", "hidden leak", "vanosk"),
         answer("zornak", "sieve", "vanosk"),
+        answer("zornak", "wheel speed", "vanosk"),
     ):
         assert label(language, reply) is None, reply
 
@@ -123,7 +124,11 @@ def test_what_one_domain_says_is_no_habit() -> None:
 
 def test_a_copied_phrase_counts_once() -> None:
     said = Said("what wheel speed has zornak ?", "The wheel speed of zornak is vanosk .")
-    assert classes(said, {"the", "of", "is", "."}) == ["the", "_", "of", "_", "is", "_", "."]
+    own = {"the", "of", "is", "."}
+    assert classes(said, own) == ["the", "_", "of", "_", "is", "_", "."]
+    other = replace(said, prompt="what has zornak ?")
+    assert classes(other, own) == ["the", "_", "_", "of", "_", "is", "_", "."]
+    assert classes(other, own, {("wheel", "speed")}) == classes(said, own)
 
 
 def renamed_alike(read: Callable[[Said], float], word: str) -> bool:
