@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from palette.authorisation import Role
@@ -20,6 +21,9 @@ Member = TypeVar("Member")
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 """``domain → kind → refusal, degenerate, correct or known → rate``, as report.json has it."""
 
+
+OUTCOMES = Path("evaluate") / "outcomes.json"
+"""Where a run has them."""
 
 SIDES = ("base", "adapted")
 """The plain backbone, and the backbone with the adapter."""

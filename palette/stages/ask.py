@@ -14,6 +14,7 @@ from palette.adapters.writing import WEIGHTS
 from palette.authorisation import Role
 from palette.errors import AdapterError, PromptError
 from palette.evaluation.gate import INSIDE
+from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.subjects import Replies, Subject
 from palette.evaluation.wrappers import WRAPPERS, inside
 from palette.files import read_json
@@ -23,7 +24,6 @@ from palette.prompts.rows import Message, normalised_text
 from palette.recipe import create_recipe
 from palette.reporting.report import REPORT, Report, clean, read_report
 from palette.run import Run, RunSettings
-from palette.stages.evaluate import OUTCOMES
 
 OWN = "own"
 """The id of a prompt that the caller gave in words."""

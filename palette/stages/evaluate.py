@@ -18,6 +18,7 @@ from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
 from palette.evaluation.null_control import NullControl
 from palette.evaluation.outcomes import (
+    OUTCOMES,
     Judged,
     Outcome,
     counted,
@@ -45,7 +46,6 @@ from palette.search.space import FRONT, read_collected, read_front
 from palette.suites.run import included
 
 PAGE = Path("report.html")
-OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
 OUTPUTS = (REPORT, PAGE, OUTCOMES)
 PROMPTS, WRAPPED_PROMPTS, DIVERGENCE_PROMPTS = 400, 8, 32

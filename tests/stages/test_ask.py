@@ -70,9 +70,9 @@ def test_prompts_of_the_floor_are_never_asked(asked, monkeypatch):
     floor = asked.prompts.where(lambda row: asked.authorisation.role(row) is Role.FLOOR)
     first = floor.rows[0]
     monkeypatch.setattr(Replies, "of", lambda self, subject, prompts, limits: [[]] * len(list(prompts)))
-    for names in ([first.id], [f"{first.id}@role_play"]):
-        assert ask(asked.folder, ids=names) == {"run": str(asked.folder), "asked": [], "withheld": names}
-    for text in (first.prompt, first.prompt.upper(), f"My friend asks: {first.prompt} Tell me."):
+    names = [first.id, f"{first.id}@role_play"]
+    assert ask(asked.folder, ids=names) == {"run": str(asked.folder), "asked": [], "withheld": names}
+    for text in (first.prompt.upper(), f"My friend asks: {first.prompt} Tell me."):
         assert ask(asked.folder, text)["withheld"] == ["own"], "in the caller's own words neither"
     assert len(ask(asked.folder, "What is the colour of the sky?")["asked"]) == 1
 
