@@ -20,6 +20,7 @@ from palette.backbones import Backbone
 from palette.errors import JudgeError
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
 from palette.judging.judge import Judge, OwnJudge, Verdict
+from palette.judging.language import without_language
 from palette.judging.rules import correct
 from palette.prompts import Prompt
 
@@ -39,7 +40,8 @@ def marks(judge: Judge, requests: Requests, texts: Sequence[str], verdicts: Sequ
     Raises:
         JudgeError: if that fails; no reply is repeated in the message.
     """
-    own = getattr(judge.judge, "correct", None) if isinstance(judge, OwnJudge) else None
+    named = without_language(judge)
+    own = getattr(named.judge, "correct", None) if isinstance(named, OwnJudge) else None
     found: Marks = []
     for row, role, text, verdict in zip(requests.rows, requests.roles, texts, verdicts, strict=True):
         if role is Role.FLOOR or not row.accepted:
