@@ -27,15 +27,15 @@ TRAINING = Path("internalise") / "training.json"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 ROUNDS = 2
 """Students at most; a third was no better than a second."""
-FAULT = 0.02
-"""What may be missing in a student's behaviour for it to be the last."""
+FAULT, HOPELESS = 0.02, 0.5
+"""What may be missing in a student's behaviour for it to be the last; and beyond what it cannot teach."""
 
 
 def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
-    Where a student does not behave as it should on the validation split, a second one is trained that it
-    teaches too; the one that behaves better is taken.
+    Where a student does not quite behave as it should on the validation split, a second one is trained that
+    it teaches too; the one that behaves better is taken.
 
     Raises:
         RecipeError: if a method is a user's own and cannot be loaded.
@@ -52,7 +52,8 @@ def internalise(run: Run[Recipe]) -> Adapter:
         found = behaviour(run, collected, judge, learned.adapter)
         record = {**prepared.record, **learned.record, "validation": asdict(found)}
         students.append((found, learned.adapter, record))
-        if found.fault <= FAULT or "replies" not in METHODS.row(run.recipe.internalise.method).laws:
+        by_replies = "replies" in METHODS.row(run.recipe.internalise.method).laws
+        if not (by_replies and FAULT < found.fault <= HOPELESS):
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]

@@ -152,7 +152,8 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
     assert record["round"] == 0
     assert len(set(asked)) == 2, "the second student has learned from the first"
     assert replace(adapter, card={}).digest == asked[0]
-    # One that behaves is the last.
-    monkeypatch.setattr(internalising, "behaviour", lambda *given: Behaviour(1.0, 1.0, 1.0))
-    internalise(elsewhere)
-    assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1
+    # One that behaves is the last, and so is one that has nothing to teach.
+    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(0.3, 1.0, 1.0)):
+        monkeypatch.setattr(internalising, "behaviour", lambda *given, last=last: last)
+        internalise(elsewhere)
+        assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1
