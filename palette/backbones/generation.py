@@ -15,6 +15,7 @@ from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefill
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.processes import Advance
+from palette.seeding import derive_seed
 from palette.shapes import Bool, Float, Int, Tensor
 
 IDLE = frozenset(
@@ -48,9 +49,9 @@ class Decoding:
         """Whether nothing else is said."""
         return self.barred is None and self.seed is None
 
-    def generator(self, device: torch.device) -> torch.Generator:
-        """What tokens are drawn by."""
-        return torch.Generator(device).manual_seed(self.seed or 0)
+    def generator(self, device: torch.device, rows: Sequence[int]) -> torch.Generator:
+        """What the tokens of replies to these rows are drawn by."""
+        return torch.Generator(device).manual_seed(derive_seed(self.seed or 0, "decoding", *rows))
 
     def scores(
         self,
@@ -155,8 +156,8 @@ def _fitted(
 class _AsDecoded(LogitsProcessor):
     """A decoding, as the library's own loop asks for it."""
 
-    def __init__(self, decoding: Decoding, width: int, device: torch.device) -> None:
-        self._decoding, self._width, self._generator = decoding, width, decoding.generator(device)
+    def __init__(self, decoding: Decoding, width: int, generator: torch.Generator) -> None:
+        self._decoding, self._width, self._generator = decoding, width, generator
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return self._decoding.scores(scores.float(), input_ids[:, self._width :].tolist(), self._generator)
@@ -182,8 +183,8 @@ def _by_library(
     )
     replies = {}
     for batch in batches([prompts[row] for row in rows], backbone.pad, backbone.model.device):
-        width, device = batch.ids.shape[1], batch.ids.device
-        chosen = [] if decoding.plain else [_AsDecoded(decoding, width, device)]
+        generator = decoding.generator(batch.ids.device, [rows[row] for row in batch.rows])
+        chosen = [] if decoding.plain else [_AsDecoded(decoding, batch.ids.shape[1], generator)]
         out = backbone.model.generate(  # type: ignore[operator]
             input_ids=batch.ids,
             attention_mask=batch.mask,
@@ -202,7 +203,7 @@ class ContinuousBatch:
 
     def __init__(self, backbone: Backbone, prompts: Prompts, limit: int, decoding: Decoding = GREEDY) -> None:
         self._backbone, self._prompts, self._limit = backbone, prompts, limit
-        self._decoding, self._generator = decoding, decoding.generator(backbone.model.device)
+        self._decoding, self._generator = decoding, torch.Generator(backbone.model.device)
         self._penalty = float(backbone.model.generation_config.repetition_penalty or 1.0)
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
         self._said: dict[int, list[int]] = {}
@@ -211,6 +212,7 @@ class ContinuousBatch:
 
     def finished(self, work: WorkBatch) -> dict[int, list[int]]:
         """The replies of a work batch, by row."""
+        self._generator = self._decoding.generator(self._backbone.model.device, work.rows)
         waiting = deque(work.prefills)
         slots = GrowingCache(work.capacity)
         lines: list[int] = []

@@ -169,7 +169,12 @@ class SearchSettings(Settings):
         most, audited = limit or sys.maxsize, min(Audit.members, max(1, self.trials // 8))
         targets, others = min(Scoring.target_prompts, most), min(Scoring.other_prompts, most)
         return Conditions(
-            Scoring(targets, others, min(Scoring.reply_tokens, reply_tokens)),
+            Scoring(
+                targets,
+                others,
+                min(Scoring.answer_tokens, reply_tokens),
+                min(Scoring.reply_tokens, reply_tokens),
+            ),
             Limits(self.divergence, self.relaxation),
             Caching(cache_gib=memory_gib / 2),
             Audit(audited, audited, min(Audit.prompts, most), reply_tokens),

@@ -239,7 +239,7 @@ def test_evaluate_without_an_adapter_fails_the_gate(palette, small, tmp_path):
 KILLED_AT = {
     "collect": "collect/stage.json",
     "search": "search/study.journal",
-    "internalise": "internalise/checkpoint.safetensors",
+    "internalise": "internalise/checkpoints/0.safetensors",
     "evaluate": "evaluate/stage.json",
 }
 

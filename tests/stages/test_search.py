@@ -189,8 +189,9 @@ def test_what_must_be_kept_is_scored_on_its_own_refusal_and_nothing_else_is_said
 
 def test_refusals_that_begin_as_answers_do_are_scored_where_they_part(collected):
     known = read_collected(collected.folder)
-    words = collected.backbone.tokenizer("the dose of", add_special_tokens=False)["input_ids"]
-    later = RefusalNgrams({(words[1],): frozenset({words[2]})})
+    target = collected.render(collected.select("validation", Role.TARGET).capped(8))
+    refusals = greedy_replies(collected.backbone, target, 3)
+    later = RefusalNgrams({(reply[1],): frozenset({reply[2]}) for reply in refusals})
     made = Objective(collected, replace(known, refusal_ngrams=later), tuple(OBJECTIVES), Conditions(WHOLE))
     assert made.base["target_refusal_score"] > -LIMIT
     nothing = replace(known, refusal_ngrams=RefusalNgrams())
@@ -244,7 +245,7 @@ def test_the_organism_s_search_is_scored_and_audited_as_it_always_was():
 
 def test_a_run_s_own_keys_bound_what_a_trial_costs():
     small = SearchSettings(trials=10, divergence=0.25, relaxation=2.0).conditions(4, 6, 1.0)
-    assert small.scoring == Scoring(4, 4, reply_tokens=6)
+    assert small.scoring == Scoring(4, 4, 6, 6)
     assert small.limits == Limits(0.25, 2.0)
     assert small.caching.cache_gib == 0.5
     assert small.audit == Audit(1, 1, 4, 6)
