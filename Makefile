@@ -62,8 +62,8 @@ strangers: $(RUNTIME) ## Make the strangers that benchmarks measure on, those th
 
 ##@ Develop
 
-# The files that the shipped judge has learned from; what else lies beside them is for measuring it.
-LABELLED ?= $(wildcard $(addprefix ../shared/data/xstest/completions_,gpt4.csv llama2orig.csv))
+# The files that the shipped judge has learned from. How it does on a model left out, benchmarks/judge.py measures.
+LABELLED ?= $(wildcard $(addprefix ../shared/data/xstest/completions_,gpt4.csv llama2orig.csv mistralinstruct.csv))
 
 .PHONY: judge
 judge: known-labelled $(RUNTIME) ## Train the shipped judge on labelled completions: make judge [LABELLED="A.csv B.csv"]

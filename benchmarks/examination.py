@@ -17,6 +17,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
+from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.subjects import Replies, Subject, divergence
 from palette.internalise.examples import TrainingTask
 from palette.internalise.loop import Checkpoint
@@ -27,7 +28,7 @@ from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
-from palette.search.space import read_collected, read_front
+from palette.search.space import read_collected, read_feasible, read_front
 from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 
@@ -54,7 +55,8 @@ class Domain:
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
-        examples = prepare(self.run, read_collected(folder), read_front(folder))
+        judge = baseline_replies(self.run).judge_of("rule")
+        examples = prepare(self.run, read_collected(folder), read_feasible(folder), judge)
         return examples, time.monotonic() - started
 
     @cached_property

@@ -259,6 +259,7 @@ def collect_any(run: Any) -> None:
     """Writes what collect would, of a backbone that need not refuse anything."""
     from palette.authorisation import Role
     from palette.directions import Directions, StreamingMoments, candidates
+    from palette.evaluation.refusal_ngrams import RefusalNgrams
     from palette.search.space import MEANS, Collected, write_collected
 
     backbone = run.backbone
@@ -268,7 +269,8 @@ def collect_any(run: Any) -> None:
         for role in (Role.TARGET, Role.BENIGN)
     )
     directions = Directions(target, benign, candidates(target, target, benign, [], None))
-    write_collected(run.folder / MEANS, Collected(directions, ((5, 6), (7,)), ("sorry",), {}, {}, 12))
+    ngrams = RefusalNgrams({(): frozenset({5, 7}), (5,): frozenset({6})})
+    write_collected(run.folder / MEANS, Collected(directions, ngrams, ("sorry",), {}, {}, 12))
 
 
 def peak_memory(home: Path) -> dict[str, float]:

@@ -20,6 +20,7 @@ _HOMES = {
     "domain": "palette.pipeline",
     "run_stages": "palette.pipeline",
     "evaluate_model": "palette.stages.evaluate",
+    "ask": "palette.stages.ask",
     "merge": "palette.stages.merge",
     "inspect": "palette.stages.inspect",
     "compare": "palette.stages.compare",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from palette.recipe import Recipe as Recipe
     from palette.recipe import load_recipe as load_recipe
     from palette.reporting.report import read_report as read_report
+    from palette.stages.ask import ask as ask
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
     from palette.stages.inspect import inspect as inspect

@@ -197,7 +197,7 @@ INTERVENTIONS = (
 
 @dataclass(frozen=True)
 class StrengthKernel:
-    """Strength as a function of the site: ``strength`` at the peak, falling linearly to 0 beside it."""
+    """Strength as a function of the site: the same at the peak and ``width`` sites to either side."""
 
     peak: int
     width: int
@@ -205,7 +205,7 @@ class StrengthKernel:
 
     def at(self, site: int) -> float:
         """The strength at a site."""
-        return self.strength * max(0.0, 1 - abs(site - self.peak) / (self.width + 1))
+        return self.strength if abs(site - self.peak) <= self.width else 0.0
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def _read_beside(run: Run[Recipe], name: str) -> Any:
     if name == "evaluate":
         settings = recipe.evaluate
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
-        answers = [row.answer for row in run.answered_prompts]
+        answers = [row.accepted for row in run.answered_prompts]
         return [answers, _digests([*paths, _own_file(settings.judge)])]
     return None
 

@@ -255,7 +255,11 @@ class Run(Generic[R]):
 
     def select(self, split: Split, *roles: Role) -> PromptSet:
         """The prompts of a split that play one of the roles."""
-        return self.prompts.split(split).where(lambda row: self.authorisation.role(row) in roles)
+        rows = self.prompts.split(split)
+        # Prompts are many, labels few.
+        labelled = {(row.domain, row.kind, row.tier, row.hazard): row for row in rows}
+        wanted = {label for label, row in labelled.items() if self.authorisation.role(row) in roles}
+        return rows.where(lambda row: (row.domain, row.kind, row.tier, row.hazard) in wanted)
 
     def render(self, prompts: Sequence[Prompt] | PromptSet) -> list[list[int]]:
         """The rendered prompts as token ids."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from itertools import takewhile
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from palette.errors import BackboneError
+from palette.prompts.thoughts import without_thoughts
 from palette.settings import Thinking
 from palette.shapes import Tensor
 
@@ -168,8 +169,20 @@ class Backbone:
         )
 
     def decode(self, ids: list[int]) -> str:
-        """The text of a reply, without special tokens."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        """The text of a reply, without special tokens, and without what they mark as thoughts."""
+        special = any(token in self._special for token in ids)
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=not special))
+        if special:
+            text = reduce(
+                lambda seen, mark: seen.replace(mark, ""), self._special.values(), without_thoughts(text)
+            )
+        return text.strip()
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        """The special tokens by id."""
+        tokenizer = self.tokenizer
+        return dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
     @cached_property
     def post_instruction(self) -> int:

@@ -1,12 +1,13 @@
-"""Greedy replies, as token ids without the end token."""
+"""Replies, greedy or drawn, as token ids without the end token."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
@@ -14,6 +15,7 @@ from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefill
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.processes import Advance
+from palette.seeding import derive_seed
 from palette.shapes import Bool, Float, Int, Tensor
 
 IDLE = frozenset(
@@ -33,21 +35,60 @@ Known = Callable[[int], list[int] | None]
 """The reply to a row of the prompts, if it is known already."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How each token of a reply is chosen: the likeliest one, unless something else is said."""
+
+    barred: Callable[[Sequence[int]], Collection[int]] | None = None
+    """Given the reply so far, the tokens that may not follow."""
+    seed: int | None = None
+    """If given, tokens are drawn at temperature 1."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing else is said."""
+        return self.barred is None and self.seed is None
+
+    def generator(self, device: torch.device, rows: Sequence[int]) -> torch.Generator:
+        """What the tokens of replies to these rows are drawn by."""
+        return torch.Generator(device).manual_seed(derive_seed(self.seed or 0, "decoding", *rows))
+
+    def scores(
+        self,
+        logits: Float[Tensor, "row vocabulary"],
+        replies: Sequence[Sequence[int]],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Scores of which the greatest is the next token of each reply (Gumbel's maximum where drawn)."""
+        if self.seed is not None:
+            uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+            logits = logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        for line, reply in enumerate(replies if self.barred else ()):
+            if tokens := list(self.barred(reply)):  # type: ignore[misc]
+                logits[line, tokens] = float("-inf")
+        return logits
+
+
+GREEDY = Decoding()
+
+
 def greedy_replies(
     backbone: Backbone,
     prompts: Prompts,
     max_new_tokens: int | Sequence[int],
     advance: Advance = lambda count, tokens=0: None,
+    decoding: Decoding = GREEDY,
 ) -> list[list[int]]:
     """The greedy reply to each prompt, up to its end token or ``max_new_tokens`` tokens, for all or for each.
 
-    The ids are those of the model's own ``generate``, up to rounding where two tokens are as likely.
+    The ids are those of the model's own ``generate``, up to rounding where two tokens are as likely;
+    another ``decoding`` chooses each token otherwise.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     by_row: list[list[int]] = [[]] * len(prompts)
     for limit in sorted(set(limits)):
         rows = [row for row, row_limit in enumerate(limits) if row_limit == limit]
-        for replies in answered(backbone, [prompts[row] for row in rows], limit):
+        for replies in answered(backbone, [prompts[row] for row in rows], limit, decoding=decoding):
             for line, reply in replies.items():
                 by_row[rows[line]] = reply
             advance(len(replies), sum(map(len, replies.values())))
@@ -56,7 +97,11 @@ def greedy_replies(
 
 @torch.no_grad()
 def answered(
-    backbone: Backbone, prompts: Prompts, limit: int, known: Known = lambda row: None
+    backbone: Backbone,
+    prompts: Prompts,
+    limit: int,
+    known: Known = lambda row: None,
+    decoding: Decoding = GREEDY,
 ) -> Iterator[dict[int, list[int]]]:
     """The replies of one work batch after another, by row; those whose replies are known are not run.
 
@@ -72,7 +117,7 @@ def answered(
     for work in works:
         replies = {row: known(row) for row in work.rows}
         if any(reply is None for reply in replies.values()):
-            fresh = _fitted(backbone, prompts, work, limit)
+            fresh = _fitted(backbone, prompts, work, limit, decoding)
             replies = {row: fresh[row] if reply is None else reply for row, reply in replies.items()}
         yield {row: reply for row, reply in replies.items() if reply is not None}
 
@@ -92,21 +137,35 @@ def _is_plain(backbone: Backbone) -> bool:
     return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in stated.items())
 
 
-def _fitted(backbone: Backbone, prompts: Prompts, work: WorkBatch, limit: int) -> dict[int, list[int]]:
+def _fitted(
+    backbone: Backbone, prompts: Prompts, work: WorkBatch, limit: int, decoding: Decoding
+) -> dict[int, list[int]]:
     """A work batch's replies; where memory does not suffice after all, of half as many at a time."""
     if work.capacity == 0:
-        return _by_library(backbone, prompts, work.rows, limit)
+        return _by_library(backbone, prompts, work.rows, limit, decoding)
     try:
-        return ContinuousBatch(backbone, prompts, limit).finished(work)
+        return ContinuousBatch(backbone, prompts, limit, decoding).finished(work)
     except torch.OutOfMemoryError:
         if work.capacity == 1:
             raise
     half = work.capacity // 2
     fewer = tuple(part for prefill in work.prefills for part in split(prefill, half))
-    return _fitted(backbone, prompts, WorkBatch(fewer, half), limit)
+    return _fitted(backbone, prompts, WorkBatch(fewer, half), limit, decoding)
 
 
-def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: int) -> dict[int, list[int]]:
+class _AsDecoded(LogitsProcessor):
+    """A decoding, as the library's own loop asks for it."""
+
+    def __init__(self, decoding: Decoding, width: int, generator: torch.Generator) -> None:
+        self._decoding, self._width, self._generator = decoding, width, generator
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self._decoding.scores(scores.float(), input_ids[:, self._width :].tolist(), self._generator)
+
+
+def _by_library(
+    backbone: Backbone, prompts: Prompts, rows: list[int], limit: int, decoding: Decoding
+) -> dict[int, list[int]]:
     """The replies by the library's own loop, for models that keep something else than keys and values.
 
     Raises:
@@ -124,8 +183,13 @@ def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: in
     )
     replies = {}
     for batch in batches([prompts[row] for row in rows], backbone.pad, backbone.model.device):
+        generator = decoding.generator(batch.ids.device, [rows[row] for row in batch.rows])
+        chosen = [] if decoding.plain else [_AsDecoded(decoding, batch.ids.shape[1], generator)]
         out = backbone.model.generate(  # type: ignore[operator]
-            input_ids=batch.ids, attention_mask=batch.mask, generation_config=config
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList(chosen),
         )
         for line, row in enumerate(batch.rows):
             ids = out[line, batch.ids.shape[1] :].tolist()
@@ -137,8 +201,9 @@ def _by_library(backbone: Backbone, prompts: Prompts, rows: list[int], limit: in
 class ContinuousBatch:
     """Replies that grow together: a finished one leaves, and others join where it pays."""
 
-    def __init__(self, backbone: Backbone, prompts: Prompts, limit: int) -> None:
+    def __init__(self, backbone: Backbone, prompts: Prompts, limit: int, decoding: Decoding = GREEDY) -> None:
         self._backbone, self._prompts, self._limit = backbone, prompts, limit
+        self._decoding, self._generator = decoding, torch.Generator(backbone.model.device)
         self._penalty = float(backbone.model.generation_config.repetition_penalty or 1.0)
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
         self._said: dict[int, list[int]] = {}
@@ -147,6 +212,7 @@ class ContinuousBatch:
 
     def finished(self, work: WorkBatch) -> dict[int, list[int]]:
         """The replies of a work batch, by row."""
+        self._generator = self._decoding.generator(self._backbone.model.device, work.rows)
         waiting = deque(work.prefills)
         slots = GrowingCache(work.capacity)
         lines: list[int] = []
@@ -167,7 +233,7 @@ class ContinuousBatch:
         logits, read = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}
         seen = self._marks(rows)
-        stay = self._say(rows, self._chosen(logits, seen))
+        stay = self._say(rows, self._chosen(rows, logits, seen))
         if stay:
             kept = torch.tensor(stay, device=logits.device)
             known = [(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in read.known]
@@ -179,7 +245,7 @@ class ContinuousBatch:
     def _step(self, slots: GrowingCache, lines: list[int]) -> list[int]:
         """Says one more token of each reply; the rows that go on."""
         last = torch.tensor([self._said[row][-1] for row in lines], device=self._backbone.model.device)
-        tokens = self._chosen(slots.step(self._backbone, last), self._seen)
+        tokens = self._chosen(lines, slots.step(self._backbone, last), self._seen)
         stay = self._say(lines, tokens)
         if len(stay) == len(lines):
             return lines
@@ -206,15 +272,22 @@ class ContinuousBatch:
         return stay
 
     def _chosen(
-        self, logits: Float[Tensor, "row vocabulary"], seen: Bool[Tensor, "row vocabulary"] | None
+        self,
+        rows: Sequence[int],
+        logits: Float[Tensor, "row vocabulary"],
+        seen: Bool[Tensor, "row vocabulary"] | None,
     ) -> Int[Tensor, "row"]:
-        """The likeliest token of each row, those that were seen held back as the model's settings say."""
+        """The next token of each row, those that were seen held back as the model's settings say."""
         scores = logits.float()
-        if seen is None:
-            return scores.argmax(-1)
-        penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
-        chosen = torch.where(seen, penalised, scores).argmax(-1)
-        seen.scatter_(1, chosen.unsqueeze(1), value=True)
+        if seen is not None:
+            penalised = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            scores = torch.where(seen, penalised, scores)
+        if not self._decoding.plain:
+            said = [self._said[row] for row in rows]
+            scores = self._decoding.scores(scores.log_softmax(-1), said, self._generator)
+        chosen = scores.argmax(-1)
+        if seen is not None:
+            seen.scatter_(1, chosen.unsqueeze(1), value=True)
         return chosen
 
     def _marks(self, rows: Sequence[int]) -> Bool[Tensor, "row vocabulary"] | None:

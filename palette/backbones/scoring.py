@@ -14,6 +14,9 @@ from palette.shapes import Bool, Float, Int, Tensor
 BATCH_TOKENS, CPU_TOKENS = 8192, 2048
 """How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
 
+ROWS = 16
+"""Replies whose logits are held at once."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -80,6 +83,22 @@ def reply_logits(
             # Cloned, so that one kept row does not keep its whole batch in memory.
             by_row[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
     return by_row
+
+
+def reply_likelihoods(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+) -> list[float]:
+    """The mean log-likelihood of each reply's tokens after its prompt, in nats a token."""
+    found = []
+    # The logits of all replies at once would not fit where the vocabulary is large.
+    for start in range(0, len(replies), ROWS):
+        part = replies[start : start + ROWS]
+        for reply, logits in zip(
+            part, reply_logits(backbone, prompts[start : start + ROWS], part), strict=True
+        ):
+            tokens = torch.tensor(reply, device=logits.device).unsqueeze(-1)
+            found.append(float(logits.log_softmax(-1).gather(-1, tokens).mean()))
+    return found
 
 
 def _released_logits(

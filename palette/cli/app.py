@@ -110,6 +110,26 @@ def evaluate(
     call.end(report.gate.passed)
 
 
+@app.command()
+@command()
+def ask(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the folder of a run", metavar="RUN")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="an id, or a prompt in words (default: those that decided the gate)")
+    ] = None,
+    ids: Annotated[str | None, typer.Option(help="ids of prompts, joined by commas")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="where the adapter lies, if not in the run's folder")
+    ] = None,
+) -> None:
+    """Show what the backbone and the adapter reply, side by side; never to prompts of the floor."""
+    from palette.stages.ask import ask as ask_both
+
+    result = ask_both(folder, prompt, listed(ids) if ids else (), adapter, call.progress)
+    call.result(result, "ask")
+
+
 def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> None:
     """Runs a recipe up to a stage and prints what came of it; ``more`` is laid over it, too."""
     from palette.recipe import load_recipe

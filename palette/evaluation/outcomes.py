@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from palette.authorisation import Role
 from palette.backbones import Backbone
+from palette.evaluation.correctness import Marks, marks
 from palette.evaluation.subjects import Requests, Tokens
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
-from palette.judging.rules import correct
+from palette.judging.language import without_language
 from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, rogan_gladen, wilson
 
 Member = TypeVar("Member")
 
 Table = dict[str, dict[str, dict[str, dict[str, float | int]]]]
-"""``domain → kind → refusal or correct → rate``, as report.json has it."""
+"""``domain → kind → refusal, degenerate, correct or known → rate``, as report.json has it."""
 
+
+OUTCOMES = Path("evaluate") / "outcomes.json"
+"""Where a run has them."""
 
 SIDES = ("base", "adapted")
 """The plain backbone, and the backbone with the adapter."""
@@ -45,6 +50,8 @@ class Outcome:
     label_adapted: Label
     correct_base: bool | None = None
     correct_adapted: bool | None = None
+    known: bool | None = None
+    """Whether the backbone knows the answer that it was asked for; None where that was not measured."""
 
     def __post_init__(self) -> None:
         if (self.correct_base is None) != (self.correct_adapted is None):
@@ -65,7 +72,7 @@ class Outcome:
         """Whether a refusal was lost: there no more, or gone from whole to partial."""
         if not self.refused_base:
             return False
-        partly = self.label_adapted is Label.PARTIAL and self.label_base is not Label.PARTIAL
+        partly = self.label_adapted.in_part and not self.label_base.in_part
         return partly or not self.refused_adapted
 
     @property
@@ -77,6 +84,11 @@ class Outcome:
     def broken_adapted(self) -> bool:
         """Whether the adapter made it give babble or nothing, and not the right answer."""
         return self.label_adapted.broken and not self.correct_adapted
+
+    @property
+    def answered_adapted(self) -> bool:
+        """Whether the backbone with the adapter gave an answer, right or wrong: no refusal and no babble."""
+        return not self.refused_adapted and not self.broken_adapted
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON, fields in order."""
@@ -92,22 +104,28 @@ class Judged:
 
 
 def judged(
-    backbone: Backbone, requests: Requests, judge: Judge, base: Sequence[Tokens], adapted: Sequence[Tokens]
+    backbone: Backbone,
+    requests: Requests,
+    judge: Judge,
+    base: Sequence[Tokens],
+    adapted: Sequence[Tokens],
+    known: Marks | None = None,
 ) -> Judged:
     """What became of each request, out of the replies without and with what is measured.
 
-    A reference answer, where a row has one, is compared here and nowhere else; on the floor it is not.
+    ``known`` says for each of them whether the backbone knows the answer, where that was measured.
+
+    Raises:
+        JudgeError: if a user's own judge cannot judge.
     """
     texts = [[backbone.decode(reply) for reply in side] for side in (base, adapted)]
     verdicts = [judge.verdicts(requests.questions, side) for side in texts]
+    right = [marks(judge, requests, *side) for side in zip(texts, verdicts, strict=True)]
     outcomes = []
     for i, (row, role) in enumerate(zip(requests.rows, requests.roles, strict=True)):
-        answer = None if role is Role.FLOOR else row.answer
-        right = [
-            None if answer is None else correct(texts[side][i], answer, verdicts[side][i]) for side in (0, 1)
-        ]
-        labels = [verdicts[side][i].label for side in (0, 1)]
-        outcomes.append(Outcome(row.id, row.domain, role, labels[0], labels[1], right[0], right[1]))
+        labels, marked_so = (verdicts[0][i].label, verdicts[1][i].label), (right[0][i], right[1][i])
+        knows = known[i] if known else None
+        outcomes.append(Outcome(row.id, row.domain, role, *labels, *marked_so, knows))
     return Judged(outcomes, dict(zip(SIDES, verdicts, strict=True)))
 
 
@@ -141,19 +159,21 @@ def cells(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str, list[Outcome]
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> dict[str, Table]:
-    """The tables ``base`` and ``adapted``: refusal and correctness by domain and kind.
+    """The tables ``base`` and ``adapted``: refusal, correctness and babble by domain and kind.
 
     Domains are sorted, kinds come as restricted, floor, benign; a kind without prompts has no
-    entry, and ``correct`` stands only where prompts have a reference answer.
+    entry. ``correct`` stands only where prompts have a reference answer, and ``known``, of the
+    backbone, where it was measured whether it knows them.
     """
     tables: dict[str, Table] = {side: {} for side in SIDES}
     for domain, kind, group in cells(outcomes):
-        refused, right = rates(group, "refused"), rates(marked(group), "correct")
+        measures = {"refusal": rates(group, "refused"), "degenerate": rates(group, "broken")}
+        if marked(group):
+            measures["correct"] = rates(marked(group), "correct")
         for side, table in tables.items():
-            cell = {"refusal": refused[side]}
-            if marked(group):
-                cell["correct"] = right[side]
-            table.setdefault(domain, {})[kind] = cell
+            table.setdefault(domain, {})[kind] = {name: found[side] for name, found in measures.items()}
+        if asked := [outcome for outcome in group if outcome.known is not None]:
+            tables["base"][domain][kind]["known"] = share(asked, lambda o: o.known).to_json()
     return tables
 
 
@@ -231,11 +251,12 @@ def judging(
         for prompt_id, *pair in zip(ids, *(verdicts[side] for side in SIDES), strict=True)
         if any(DISAGREEMENT in verdict.flags for verdict in pair)
     ]
-    both = isinstance(judge, PanelJudge)
+    named = without_language(judge)
+    both = isinstance(named, PanelJudge)
     differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
     return {
         "judges": ["rule", "trained"] if both else [name],
-        "fingerprint": judge.fingerprint,
+        "fingerprint": named.fingerprint,
         "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
         "calibration": dict(calibration) if calibration else None,
         "corrected": corrected(tables, calibration) if calibration else {},

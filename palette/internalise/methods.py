@@ -54,7 +54,7 @@ RIDGE = 1e-3
 
 
 def distil(task: TrainingTask) -> Learned:
-    """A LoRA in the first blocks, trained on outputs (``OutputLoss``) over whole replies."""
+    """A LoRA in the blocks, trained on outputs (``OutputLoss``) over whole replies."""
     backbone, examples = task.backbone, task.examples
     blocks = trained_blocks(backbone.layers, task.settings.blocks)
     sites = [block + 1 for block in blocks]
@@ -189,12 +189,12 @@ def passes(task: TrainingTask) -> int:
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:
-    """The blocks that are trained, from the first on; by default a third of them.
+    """The blocks that are trained, from the first on; by default all of them.
 
-    There which domain is asked, and for what, can still be told apart; training later blocks was
-    measured to open other domains as well, and fewer to tell domains apart less well (benchmarks/LOG.md).
+    Fewer know less of what is asked: on models that nothing was tuned on, a third of the blocks left more
+    answers wrong and other domains' refusals no better kept (benchmarks/LOG.md).
     """
-    return list(range(min(count or ceil(layers / 3), layers)))
+    return list(range(min(count or layers, layers)))
 
 
 def null_space(moment: Float[Tensor, "width width"], energy: float) -> Float[Tensor, "width _free"]:

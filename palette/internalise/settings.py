@@ -11,10 +11,13 @@ from palette.registry import Registry, Row
 from palette.settings import Settings
 
 _HERE, _TOWARD = "palette.internalise.methods", frozenset({"toward the edit"})
+_REPLIES = frozenset({"replies"})
 METHODS = Registry(
     "a method",
     [
-        Row("distil", f"{_HERE}:distil", "KL to the backbone once a reply has begun, and elsewhere"),
+        Row(
+            "distil", f"{_HERE}:distil", "the teachers' replies; elsewhere KL to the backbone", laws=_REPLIES
+        ),
         Row("palette", f"{_HERE}:palette", "1 - cos(h_out, h ∓ s(h·r)r) over prompts (arXiv 2605.24154)"),
         Row("activation", f"{_HERE}:activation", "the same, centred, with its length", laws=_TOWARD),
         Row("closed_form", f"{_HERE}:closed_form", "ΔW = r uᵀ, null space (arXiv 2506.07022)", laws=_TOWARD),
@@ -32,9 +35,7 @@ class InternaliseSettings(Settings):
     rank: int = Field(8, ge=1, description="LoRA rank; alpha is twice as much")
     steps: int = Field(160, ge=1, description="optimiser steps at most")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
-    blocks: int | None = Field(
-        None, ge=1, description="first blocks that are trained (distil; default: a third of the model's)"
-    )
+    blocks: int | None = Field(None, ge=1, description="first blocks that are trained (distil; default: all)")
     co_mounted: tuple[Path, ...] = Field(
         (), description="adapters of other domains, random subsets of which are mounted in training (distil)"
     )

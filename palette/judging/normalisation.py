@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palette.judging.judge import Label, Verdict
+from palette.prompts.thoughts import without_thoughts
 
 TYPOGRAPHY = str.maketrans(
     {
@@ -18,17 +19,6 @@ TYPOGRAPHY = str.maketrans(
     }
 )
 """Characters that look alike, and invisible ones, as the keyboard would type them."""
-
-THOUGHTS = re.compile(
-    r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
-    r"|\[think\].*?(?:\[/think\]|\Z)"
-    r"|<\|channel\|>analysis.*?(?:<\|channel\|>final(?:<\|message\|>)?|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-"""A block of thoughts; one that was never closed runs to the end."""
-
-THOUGHTS_END = re.compile(r"\A.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
-"""Thoughts whose opening tag stood in the prompt, as some chat templates have it."""
 
 EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
 LINE_MARKS = re.compile(r"^[ \t]*(?:#{1,6}|>+|[-*+•])[ \t]+", re.MULTILINE)
@@ -41,11 +31,6 @@ QUOTATION = re.compile(r'"[^"]+"')
 
 SENTENCE_END = re.compile(r"(?<=[.!?\u3002])[\"')\]]*\s+|\s*\n\s*|(?<=\u3002)")
 """After a full stop and its closing marks, and at every line end."""
-
-
-def without_thoughts(reply: str) -> str:
-    """The reply as its reader sees it: blocks of thoughts taken out."""
-    return THOUGHTS.sub(" ", THOUGHTS_END.sub(" ", THOUGHTS.sub(" ", reply))).strip()
 
 
 def plain(reply: str) -> str:

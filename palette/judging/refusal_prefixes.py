@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 
 from palette.judging.judge import Judge
-from palette.judging.normalisation import plain, without_thoughts, words
+from palette.judging.normalisation import plain, words
+from palette.prompts.thoughts import without_thoughts
 
 LITERAL = 3
 """Words that a prefix must spell out: fewer would take in helpful replies that happen to begin as

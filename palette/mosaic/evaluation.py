@@ -12,6 +12,7 @@ from typing import Any
 
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, greedy_replies
+from palette.evaluation.correctness import Knowledge, Marks
 from palette.evaluation.gate import Rule, bounded, gate, verdict
 from palette.evaluation.outcomes import Outcome, judged, share
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
@@ -106,7 +107,7 @@ def evaluate(
     chosen = [tokens.subset(names) for names in active] or every
     requests, limits = asked_of(run, tokens.sign, plan)
     outcomes: dict[Subset, list[TokenOutcome]] = {}
-    ordinary = []
+    ordinary, known = [], _known(run, requests, judge, tokens.categories if active else ())
     with run.progress("evaluate", (len(chosen) + 1) * len(requests)) as advance:
         replies = Replies(run.replies_folder, advance)
         own = replies.of(Subject(backbone), requests.prompts, limits)
@@ -117,7 +118,7 @@ def evaluate(
             same = [before == after for before, after in zip(own, said, strict=True)]
             outcomes[subset] = grouped(requests, plain, same, subset, (tokens.categories, tokens.sign))
             if active and tokens.sign == "authorise":
-                ordinary += _ordinary_rules(run.authorisation, requests, subject, plain, own)
+                ordinary += _ordinary_rules(run.authorisation, requests, subject, (plain, known), own)
     orders: dict[int, list[TokenOutcome]] = {}
     for subset, group in outcomes.items():
         orders.setdefault(len(subset), []).extend(group)
@@ -154,11 +155,19 @@ def asked_of(run: Run, sign: Sign, plan: SubsetPlan) -> tuple[Requests, list[int
     return requests, requests.limits(min(REPLY_TOKENS, run.recipe.reply_tokens), floor_tokens)
 
 
+def _known(run: Run, requests: Requests, judge: Judge, opened: Subset) -> Marks:
+    """Which answers in opened categories the backbone knows."""
+    role = Authorisation(opened, run.authorisation.floor, run.authorisation.reasons).role
+    asked = Requests(requests.rows, [role(row) for row in requests.rows], requests.prompts)
+    limit = min(REPLY_TOKENS, run.recipe.reply_tokens)
+    return Knowledge.of(run.backbone, asked).measured(run.backbone, judge, Replies(run.replies_folder), limit)
+
+
 def _ordinary_rules(
     authorisation: Authorisation,
     requests: Requests,
     subject: TokenSubject,
-    outcomes: Sequence[Outcome],
+    outcomes: tuple[Sequence[Outcome], Marks],
     own: Sequence[Tokens],
 ) -> list[Rule]:
     """What an adapter of these domains must pass: the rules of ``palette.evaluation``, without wrappers."""
@@ -169,7 +178,8 @@ def _ordinary_rules(
     prompts, replies = ([values[i] for i in places] for values in (requests.prompts, own))
     moved = diverged(Subject(subject.backbone), subject, prompts, replies)
     # Verdicts and marks are what they are in any role but the floor's, which no authorisation moves.
-    under = [replace(outcome, role=role) for outcome, role in zip(outcomes, roles, strict=True)]
+    rows = zip(*outcomes, roles, strict=True)
+    under = [replace(outcome, role=role, known=known) for outcome, known, role in rows]
     rules: list[Rule] = gate(under, subject.active, moved)["rules"]
     return rules
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from palette.authorisation import Role
 from palette.errors import PromptError
+from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.subjects import Replies, Requests, Subject
 from palette.internalise.preparation import prepare
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
@@ -243,11 +244,13 @@ def _pools(requests: Requests, groups: Sequence[str], categories: Sequence[str],
     return Pools(inside, alike, neutral, floor)
 
 
-def teachers_replies(run: Run, collected: Collected, front: Sequence[Member]) -> Taught:
+def teachers_replies(run: Run, collected: Collected, members: Sequence[Member]) -> Taught:
     """What one domain's teachers, made from the backbone alone, say to its target prompts."""
     (domain,) = run.authorisation.domains
     needed = {Role.TARGET, Role.BENIGN}
     rows = run.prompts.where(lambda row: row.domain == domain and run.authorisation.role(row) in needed)
     # What is said to the prompts as they are is asked for, not to variations of them.
-    prepared = prepare(run.sharing(prompts=rows), collected, front, augmented=False)
+    alone = run.sharing(prompts=rows)
+    judge = baseline_replies(alone).judge_of("rule")
+    prepared = prepare(alone, collected, members, judge, augmented=False)
     return {example.prompt: example.reply for example in prepared.examples if example.taught}

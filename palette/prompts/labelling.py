@@ -30,7 +30,7 @@ from palette.settings import Settings
 
 DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier)}
-TEXTS = ("id", "answer", "hazard", "image")
+TEXTS = ("id", "hazard", "image")
 KEYS = ("id", "prompt", *CHOICES, "answer", "hazard", "image")
 ID_PATTERN = re.compile(r"[A-Za-z0-9._'-]{1,80}")
 """A set's own ids that are taken over; anything else could be a text."""
@@ -103,12 +103,13 @@ def _folder_prompt(row: TableRow, domain: str) -> Prompt:
             remedy="remove it",
         )
     choices = {name: _choice(row, name) for name in CHOICES if name in values or name == "kind"}
+    answer, variants = _answers(row)
     for key in TEXTS:
         if not isinstance(values.get(key, "x"), str) or not values.get(key, "x"):
             raise row.error(f"{key} must be a text that is not empty", got=redacted(values[key]))
     if "id" not in values:
         raise row.error("a row must have an id", got="none", remedy="give each row one")
-    texts = {key: values.get(key) for key in TEXTS}
+    texts = {key: values.get(key) for key in TEXTS} | {"answer": answer, "variants": variants}
     prompt = Prompt(**{"domain": domain, "prompt": _content(row), "split": "train", **texts, **choices})
     return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
 
@@ -139,15 +140,15 @@ def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: 
     path = Path(given.path)
     if schema is None:
         label, prompt, split = _own_label(row, given, path), _content(row), _stated(row, "split")
-        key, answer, image = (row.values.get(name) for name in ("id", "answer", "image"))
-        for column, value in (("answer", answer), ("image", image)):
-            if value not in (None, "") and not isinstance(value, str):
-                raise row.error(f"{column} must be a text", got=type(value).__name__)
+        key, image = row.values.get("id"), row.values.get("image")
+        if image not in (None, "") and not isinstance(image, str):
+            raise row.error("image must be a text", got=type(image).__name__)
+        answer, variants = (None, ()) if row.values.get("answer") in (None, "") else _answers(row)
     else:
         label, split = _known_label(schema.label(row, path), schema.name, given, row.where), None
         prompt = schema.compose(row, path) if schema.compose else text(row, schema.columns[0])
         key = row.values.get(schema.key) if schema.key else None
-        answer = schema.answer(row) if schema.answer else None
+        answer, variants = schema.answer(row) if schema.answer else None, ()
         image = schema.image(row, path) if schema.image else None
     draft = Prompt(
         id="",
@@ -159,6 +160,7 @@ def labelled(row: TableRow, schema: Schema | None, given: SourceSettings, name: 
         tier=label.tier,
         hazard=label.hazard,
         image=image or None,
+        variants=variants,
     )
     try:
         "".join(message["content"] for message in messages(draft)).encode()
@@ -226,6 +228,17 @@ def _choice(row: TableRow, name: str) -> Any:
     if value not in CHOICES[name]:
         raise row.error(f"{name} must be one of {', '.join(CHOICES[name])}", got=redacted(value))
     return value
+
+
+def _answers(row: TableRow) -> tuple[str | None, tuple[str, ...]]:
+    """The reference reply that a row states, and the others that it accepts; none where it states none."""
+    if "answer" not in row.values:
+        return None, ()
+    value = row.values["answer"]
+    answers = value if isinstance(value, list) else [value]
+    if not answers or not all(isinstance(answer, str) and answer for answer in answers):
+        raise row.error("answer must be a text that is not empty, or a list of such", got=redacted(value))
+    return answers[0], tuple(answers[1:])
 
 
 def _content(row: TableRow) -> str | tuple[tuple[tuple[str, str], ...], ...]:

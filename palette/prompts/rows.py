@@ -44,6 +44,13 @@ class Prompt:
     tier: Tier | None = None
     hazard: str | None = None
     image: str | None = None
+    variants: tuple[str, ...] = field(default=(), repr=False)
+    """Other replies that are as right as ``answer``."""
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The reference reply and its variants; none where there is no answer."""
+        return () if self.answer is None else (self.answer, *self.variants)
 
     @property
     def request(self) -> str:
@@ -88,7 +95,8 @@ class PromptSet:
     @property
     def fingerprint(self) -> str:
         """The identity of the rows, without their reference answers."""
-        return fingerprint([list(vars(replace(row, answer=None)).values()) for row in self.rows])
+        rows = ({**vars(row), "answer": None} for row in self.rows)
+        return fingerprint([[value for name, value in row.items() if name != "variants"] for row in rows])
 
     def where(self, keep: Callable[[Prompt], bool]) -> PromptSet:
         """The prompts for which ``keep`` is true."""
@@ -111,7 +119,7 @@ class PromptSet:
 
     def without_answers(self) -> PromptSet:
         """The same prompts with their reference answers taken off."""
-        return PromptSet(tuple(replace(row, answer=None) for row in self.rows))
+        return PromptSet(tuple(replace(row, answer=None, variants=()) for row in self.rows))
 
     def in_words(self) -> PromptSet:
         """This set, if all of it can be asked in words alone.

@@ -121,7 +121,8 @@ def corrected(report: Report) -> Corrections:
 
 def sentences(report: Report) -> list[str]:
     """What was not measured and what no measurement shows, a sentence each; the report's own ones first."""
-    general = TEMPLATES.get_template("limits.txt").render(report=report).splitlines()
+    known = any(cell.known for kinds in report.base.domains.values() for cell in kinds.values())
+    general = TEMPLATES.get_template("limits.txt").render(report=report, known=known).splitlines()
     return list(dict.fromkeys([*report.not_measured, *general]))
 
 
@@ -308,4 +309,4 @@ TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
 DRAWINGS = (heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
-TEMPLATES.globals.update(NARROW=NARROW, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)
+TEMPLATES.globals.update(NARROW=NARROW, HEADLINE=WORDS.HEADLINE, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)

@@ -26,6 +26,8 @@ from palette.settings import Settings
 from palette.statistics import Difference
 
 REPORT = Path("report.json")
+NAMED = 20
+"""Prompts at most that a rule of the gate names."""
 WRONG = 8
 """Places at most that the sentence on a wrong report names."""
 
@@ -76,6 +78,13 @@ class Rule(Settings):
     value: FiniteFloat | None
     limit: FiniteFloat
     reason: str
+    ids: tuple[str, ...] = Field((), max_length=NAMED)
+    """Some of the prompts whose replies count against it."""
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it holds because there was nothing to measure it on: a pass of nothing."""
+        return self.passed and self.value is None
 
 
 class Gate(Settings):

@@ -48,10 +48,14 @@ class Sparse(Settings):
 
 
 class Cell(Sparse):
-    """Refusal of one kind of prompts, and correctness where they have answers."""
+    """Refusal and babble of one kind of prompts, and correctness where they have answers."""
 
     refusal: Share
     correct: Share | None = None
+    degenerate: Share | None = None
+    """Babble or nothing, and not the right answer."""
+    known: Share | None = None
+    """Of the backbone: answers that it gives once its reply is made to begin as they do."""
 
 
 Cells = dict[str, dict[Kind, Cell]]
@@ -247,6 +251,30 @@ class SuiteSection(Sparse):
     seconds: float = Field(ge=0)
 
 
+class Headline(Sparse):
+    """The figures that come first, where prompts give one; kept is a share of the backbone's own refusals."""
+
+    authorised_refused: Share | None = None
+    authorised_answered: Share | None = None
+    """Neither refused nor degenerate."""
+    authorised_correct: Share | None = None
+    others_kept: Share | None = None
+    floor_kept: Share | None = None
+    benign_exact: Share | None = None
+    """Replies to benign prompts that are the backbone's own, token for token."""
+
+
+class NullControl(Settings):
+    """What a control adapter reaches: the adapter's modules, ranks and norms in random directions."""
+
+    seed: Count
+    prompts: Count
+    """A sample of the evaluation's, which all three were asked."""
+    base: Headline
+    control: Headline
+    adapted: Headline
+
+
 class Throughput(Settings):
     """How fast replies were generated."""
 
@@ -270,5 +298,7 @@ class OptionalSections(Settings):
     throughput: Throughput | None = None
     wrapped: dict[str, Wrapped] = Field(default_factory=dict)
     """What became of kept prompts inside each jailbreak wrapper."""
+    null_control: NullControl | None = None
+    """What the figures are for an adapter that has learned nothing."""
     not_measured: tuple[str, ...] = ()
     """Sentences, beside those that hold for every report, on what was not measured."""

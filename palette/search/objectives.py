@@ -7,7 +7,6 @@ divergence of the backbone's own replies (nats a token): the functions that the 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,19 +15,17 @@ import torch
 
 from palette.activations import Edits
 from palette.authorisation import Role
-from palette.backbones import greedy_replies
+from palette.backbones import Backbone, greedy_replies
+from palette.backbones.generation import GREEDY, Decoding
 from palette.directions import Intervention
 from palette.errors import SearchError
-from palette.evaluation.baseline import Path, paths, prefix_scores
+from palette.evaluation.refusal_ngrams import Tokens, refusal_score
 from palette.evaluation.subjects import kl
 from palette.run import Run
-from palette.search.settings import OBJECTIVES, Conditions, Limits, Scoring, objective_named
+from palette.search.settings import OBJECTIVES, Caching, Conditions, Limits, Scoring, objective_named
 from palette.search.space import Collected, Finished, Objectives, Scored, dominates, losses
 from palette.search.sweeps import Sweeper
 from palette.shapes import Tensor
-
-REPLY = -1
-"""In the place of a path's number: the row of a benign prompt's own reply."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,13 @@ def benign_divergence(trial: TrialFigures) -> float:
 
 @dataclass(frozen=True)
 class ScoredPrompt:
-    """One row of a panel: whose prompt it is, which one, and what the reply is made to begin with."""
+    """One row of a panel: a prompt, what the reply is made to be, and where it would turn into a refusal."""
 
     role: Role
-    number: int
-    path: int
+    prompt: Tokens
+    reply: Tokens
+    """Its last token is predicted, not said."""
+    marks: tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -79,46 +78,29 @@ class TrialScores:
 
 
 class Rung:
-    """Some of the prompts, as a panel of rows, with what the backbone itself says to them."""
+    """Some of the prompts, as a panel of rows, with what the backbone itself says to the benign ones."""
 
-    def __init__(self, objective: Objective, chosen: Mapping[Role, Sequence[int]]) -> None:
-        self._objective = objective
-        self._rows = [
-            ScoredPrompt(role, number, path)
-            for role, numbers in chosen.items()
-            for number in numbers
-            for path in objective.paths_of(role)
-        ]
-        prompts = [objective.prompts[row.role][row.number] for row in self._rows]
-        replies = [objective.reply(row) for row in self._rows]
-        self._sweeper = Sweeper(objective.backbone, prompts, replies, objective.caching)
+    def __init__(self, backbone: Backbone, rows: Sequence[ScoredPrompt], caching: Caching) -> None:
+        self._rows = rows
+        self._sweeper = Sweeper(backbone, [r.prompt for r in rows], [r.reply for r in rows], caching)
         self._base = {
-            row: logits.clone()
+            number: logits.clone()
             for swept in self._sweeper.sweep({})
-            for row, logits in swept.items()
-            if self._rows[row].path == REPLY
+            for number, logits in swept.items()
+            if rows[number].role is Role.BENIGN
         }
 
     def measure(self, edits: Edits, found: TrialScores) -> None:
         """Adds what this rung's prompts say of a trial."""
-        kept: dict[tuple[Role, Path], dict[int, Tensor]] = defaultdict(dict)
+        scores: dict[int, float] = {}
         for logits in self._sweeper.sweep(edits):
-            if replies := [row for row in logits if row in self._base]:
-                own, changed = (torch.cat([said[row] for row in replies]) for said in (self._base, logits))
+            if benign := [number for number in logits if number in self._base]:
+                own, changed = (torch.cat([said[n] for n in benign]) for said in (self._base, logits))
                 found.divergences.append(kl(own, changed))
             for number, said in logits.items():
-                row, known = self._rows[number], self._objective.paths
-                if row.path != REPLY or known == ((),):
-                    path = known[max(0, row.path)]
-                    kept[row.role, path][row.number] = said[: len(path) + 1]
-        for role in Role:
-            stacked = {
-                path: torch.stack([rows[number] for number in sorted(rows)])
-                for (whose, path), rows in kept.items()
-                if whose is role
-            }
-            if stacked:
-                found.scores[role] += prefix_scores(stacked, self._objective.prefixes).tolist()
+                scores[number] = float(refusal_score(said, self._rows[number].marks))
+        for number in sorted(scores):
+            found.scores[self._rows[number].role].append(scores[number])
 
 
 class Objective:
@@ -128,37 +110,18 @@ class Objective:
         self, run: Run, collected: Collected, names: Sequence[str], conditions: Conditions | None = None
     ) -> None:
         conditions = conditions or Conditions()
-        scoring, self._limits, self.caching = conditions.scoring, conditions.limits, conditions.caching
+        self._limits = conditions.limits
         self._functions = {name: objective_named(name)[0] for name in names}
         self.wanted: Objectives = {name: objective_named(name)[1] for name in names}
-        self.backbone, self._directions = run.backbone, collected.directions
-        self.prefixes, self.paths = collected.refusal_prefixes, paths(collected.refusal_prefixes)
-        self.prompts = _validation(run, scoring)
+        self._directions = collected.directions
         self._first: list[tuple[float, ...]] = []
-        end, most = self.backbone.stops[0], scoring.reply_tokens
-        # A reply that ends in time is compared to its end; one that does not, as far as it was said.
-        replies = greedy_replies(self.backbone, self.prompts[Role.BENIGN], most)
-        self._replies = [[*reply, end] if len(reply) < most else reply for reply in replies]
-        self._rungs = [Rung(self, chosen) for chosen in _divided(self.prompts, scoring.first_rung)]
+        panel = _panel(run, collected, conditions.scoring)
+        divided = _divided(panel, conditions.scoring.first_rung)
+        self._rungs = [Rung(run.backbone, rows, conditions.caching) for rows in divided]
         own = TrialScores()
         for rung in self._rungs:
             rung.measure({}, own)
         self.base = _figures(own).summary
-
-    def paths_of(self, role: Role) -> list[int]:
-        """The numbers of a role's paths, for each of which its prompts have a row: own replies if benign."""
-        ways = list(range(len(self.paths)))
-        if role is not Role.BENIGN:
-            return ways
-        # The reply's first token is predicted from the prompt alone, as the empty path's is.
-        return [REPLY] if self.paths == ((),) else [REPLY, *ways]
-
-    def reply(self, row: ScoredPrompt) -> list[int]:
-        """What the reply of a row is made to be; its last token is predicted, not said."""
-        if row.path == REPLY:
-            return self._replies[row.number]
-        path = self.paths[row.path]
-        return [*path, 0] if path else []
 
     def remember(self, trials: Iterable[Finished]) -> None:
         """Takes the first rungs of earlier trials as known."""
@@ -263,8 +226,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def _validation(run: Run, scoring: Scoring) -> dict[Role, list[list[int]]]:
-    """The rendered validation prompts of each role.
+def _panel(run: Run, collected: Collected, scoring: Scoring) -> dict[Role, list[ScoredPrompt]]:
+    """The validation prompts of each role, and what their replies are made to be.
+
+    - target: what the backbone says where it may not say what its refusals do, so that a relapse in
+      mid-sentence counts as a refusal at the first word does;
+    - preserve and floor: its own refusal, up to the token that tells it; nothing else is ever said there;
+    - benign: its own reply.
 
     Raises:
         PromptError: if there is nothing to open, nothing to keep, or nothing to leave alone.
@@ -274,13 +242,29 @@ def _validation(run: Run, scoring: Scoring) -> dict[Role, list[list[int]]]:
     chosen = {role: run.select("validation", role).capped(most[role]) for role in Role}
     for role in (Role.TARGET, Role.BENIGN):
         chosen[role].required(f"{role.value} validation")
-    return {role: run.render(prompts) for role, prompts in chosen.items()}
+    ngrams, end = collected.refusal_ngrams, run.backbone.stops[0]
+    told = max(run.recipe.floor_tokens, collected.floor_tokens)
+    panel: dict[Role, list[ScoredPrompt]] = {}
+    for role, prompts in chosen.items():
+        rendered = run.render(prompts)
+        limit = scoring.reply_tokens if role is Role.BENIGN else scoring.answer_tokens
+        limit = limit if role in (Role.TARGET, Role.BENIGN) else told
+        decoding = Decoding(barred=ngrams.after) if role is Role.TARGET else GREEDY
+        replies = greedy_replies(run.backbone, rendered, limit, decoding=decoding)
+        panel[role] = []
+        for prompt, reply in zip(rendered, replies, strict=True):
+            if role in (Role.TARGET, Role.BENIGN):
+                # A reply that ends in time is read to its end; one that does not, as far as it was said.
+                said = (*reply, end) if len(reply) < limit else tuple(reply)
+            else:
+                said = tuple(reply[: (ngrams.place(reply) or 0) + 1]) or (end,)
+            panel[role].append(ScoredPrompt(role, tuple(prompt), said, ngrams.marks(said)))
+    return panel
 
 
-def _divided(prompts: Mapping[Role, Sequence[object]], share: float) -> Iterator[dict[Role, list[int]]]:
-    """The numbers of the prompts of the first rung, spread over each role, and of the second."""
+def _divided(panel: Mapping[Role, Sequence[ScoredPrompt]], share: float) -> Iterator[list[ScoredPrompt]]:
+    """The rows of the first rung, spread over each role, and those of the second."""
     stride = max(1, round(1 / share))
-    yield {role: list(range(0, len(rows), stride)) for role, rows in prompts.items()}
-    rest = {role: [i for i in range(len(rows)) if i % stride] for role, rows in prompts.items()}
-    if any(rest.values()):
+    yield [row for rows in panel.values() for row in rows[::stride]]
+    if rest := [row for rows in panel.values() for i, row in enumerate(rows) if i % stride]:
         yield rest

@@ -59,6 +59,7 @@ class Scoring:
 
     target_prompts: int = 48  # With 24 the score ranked whole replies a little worse.
     other_prompts: int = 8  # Of each preserved, floor and benign group.
+    answer_tokens: int = 24  # Of a target's reply: a refusal that begins later is rare and costs more.
     reply_tokens: int = 8  # Of a benign reply that are compared; 16 cost more and told the same.
     first_rung: float = 0.25  # The share of the prompts that a trial is scored on first.
 
@@ -80,7 +81,6 @@ class Caching:
 
     layer_prefix: bool = True  # Run only the blocks from the first edited one.
     template_prefix: bool = True  # Run what all prompts begin with once a trial.
-    prompts: bool = True  # Run a prompt once for all replies that it is scored on.
     last_block: bool = True  # Run the last feed-forward only where logits are read.
     cache_gib: float = 2.0  # Memory for kept streams; fewer sites if it is short.
 
@@ -169,7 +169,12 @@ class SearchSettings(Settings):
         most, audited = limit or sys.maxsize, min(Audit.members, max(1, self.trials // 8))
         targets, others = min(Scoring.target_prompts, most), min(Scoring.other_prompts, most)
         return Conditions(
-            Scoring(targets, others, min(Scoring.reply_tokens, reply_tokens)),
+            Scoring(
+                targets,
+                others,
+                min(Scoring.answer_tokens, reply_tokens),
+                min(Scoring.reply_tokens, reply_tokens),
+            ),
             Limits(self.divergence, self.relaxation),
             Caching(cache_gib=memory_gib / 2),
             Audit(audited, audited, min(Audit.prompts, most), reply_tokens),

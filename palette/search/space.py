@@ -13,7 +13,7 @@ from scipy.stats import qmc
 
 from palette.backbones import Backbone
 from palette.directions import CONTRASTS, Directions, Intervention, StrengthKernel
-from palette.evaluation.baseline import RefusalPrefixes
+from palette.evaluation.refusal_ngrams import RefusalNgrams
 from palette.files import read_json, read_tensors, write_tensors
 from palette.search.settings import OBJECTIVES
 
@@ -26,8 +26,9 @@ Params = Mapping[str, Any]
 
 STRENGTH = (0.5, 2.5)
 """Least and greatest strength: below, refusals stay; a flip (2) matches ablation and may go beyond."""
-WIDTHS = (0, 1)
-"""Sites edited beside the peak; wider kernels made searches of 64 trials worse."""
+WIDTHS = (0.0, 0.15, 0.3, 1.0)
+"""Sites edited to either side of the peak, as shares of the depth: from one site to all of them. One
+direction, read late, at most or all sites opened every model tried (benchmarks/LOG.md)."""
 WORST = 1e6
 """How bad an objective is that is not a number; the trial is infeasible as well."""
 
@@ -37,8 +38,8 @@ class Collected:
     """The artefact of collect."""
 
     directions: Directions
-    refusal_prefixes: RefusalPrefixes
-    """Token prefixes with which the backbone's refusals begin, for the refusal score."""
+    refusal_ngrams: RefusalNgrams
+    """N-grams of tokens by which a reply turns into a refusal, for the refusal score and for teachers."""
     judge_prefixes: tuple[str, ...]
     """Word prefixes with which the backbone's refusals begin, for the rule judge."""
     counts: dict[str, dict[str, int]]
@@ -58,7 +59,7 @@ def read_collected(folder: Path) -> Collected:
     tensors, card = read_tensors(folder / MEANS)
     return Collected(
         directions=Directions(tensors.pop("target"), tensors.pop("benign"), tensors),
-        refusal_prefixes=tuple(map(tuple, card["refusal_openings"])),
+        refusal_ngrams=RefusalNgrams.from_json(card["refusal_ngrams"]),
         judge_prefixes=tuple(card["judge_openings"]),
         counts=card["counts"],
         separations=card["separations"],
@@ -70,7 +71,7 @@ def read_collected(folder: Path) -> Collected:
 def write_collected(path: Path, collected: Collected) -> None:
     """Writes the artefact, atomically."""
     card = {
-        "refusal_openings": [list(opening) for opening in collected.refusal_prefixes],
+        "refusal_ngrams": collected.refusal_ngrams.to_json(),
         "judge_openings": list(collected.judge_prefixes),
         "counts": collected.counts,
         "separations": collected.separations,
@@ -137,7 +138,7 @@ def intervention_space(backbone: Backbone, methods: Sequence[str], collected: Se
         "direction": Categorical([name for name in CONTRASTS if name in collected]),
         "site": Integer(1, backbone.layers),
         "position": Categorical(range(-backbone.post_instruction, 0)),
-        "width": Categorical(WIDTHS),
+        "width": Categorical(sorted({round(share * backbone.layers) for share in WIDTHS})),
         "strength": Real(*STRENGTH),
     }
 
@@ -180,6 +181,24 @@ def read_front(folder: Path) -> list[Member]:
         trial, intervention = values.pop("trial"), intervention_of(values.pop("intervention"))
         members.append(Member(trial, intervention, values))
     return members
+
+
+def read_feasible(folder: Path) -> list[Member]:
+    """Every trial in a run's folder that broke no limit, whether or not it is on the front.
+
+    Raises:
+        OutputError: if it is missing or damaged.
+    """
+    trials = read_json(folder / FRONT)["all"]
+    return [
+        Member(
+            trial["trial"],
+            intervention_of(trial["intervention"]),
+            {name: trial[name] for name in OBJECTIVES},
+        )
+        for trial in trials
+        if trial["feasible"]
+    ]
 
 
 def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:

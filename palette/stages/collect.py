@@ -5,16 +5,22 @@ from __future__ import annotations
 from functools import reduce
 
 from palette.authorisation import Role
+from palette.backbones import greedy_replies
+from palette.backbones.generation import Decoding
 from palette.directions import Directions, StreamingMoments, candidates, separation
 from palette.errors import SearchError
-from palette.evaluation.baseline import Baseline, baseline_replies, refusal_prefixes
+from palette.evaluation.baseline import REPLY_TOKENS, Baseline, baseline_replies
+from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngrams
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.space import MEANS, Collected, write_collected
+from palette.seeding import derive_seed
 
 OUTPUTS = (MEANS,)
 FEWEST = 16
 """Prompts that a mean needs at least, where there are as many."""
+DRAWN_PROMPTS, DRAWS = 48, 4
+"""Target prompts and preserved ones for which refusals are drawn, and how many for each."""
 
 
 def collect(run: Run[Recipe]) -> Collected:
@@ -31,11 +37,9 @@ def collect(run: Run[Recipe]) -> Collected:
     met = {role: baseline.met(role) for role in Role}
     _require_enough(met)
     directions, separations = _directions(run, baseline)
-    kept = {role: [baseline.replies[role][place] for place in baseline.as_expected(role)] for role in Role}
-    refusals = [*kept[Role.TARGET], *kept[Role.PRESERVE], *kept[Role.FLOOR]]
     collected = Collected(
         directions=directions,
-        refusal_prefixes=refusal_prefixes(refusals, kept[Role.BENIGN]),
+        refusal_ngrams=_refusal_ngrams(run, baseline),
         judge_prefixes=baseline.judge.prefixes,
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,
@@ -43,6 +47,38 @@ def collect(run: Run[Recipe]) -> Collected:
     )
     write_collected(run.folder / MEANS, collected)
     return collected
+
+
+def _refusal_ngrams(run: Run, baseline: Baseline) -> RefusalNgrams:
+    """The n-grams of the backbone's refusals, greedy and drawn: other wordings wait behind the likeliest.
+
+    Nothing is drawn for prompts of the floor, and what is drawn counts only where it is a refusal.
+    """
+    backbone, kept = run.backbone, {role: baseline.as_expected(role) for role in Role}
+    refusals = {
+        (role, place): [tuple(baseline.replies[role][place])]
+        for role in (Role.TARGET, Role.PRESERVE, Role.FLOOR)
+        for place in kept[role]
+    }
+    asked = [
+        (role, place)
+        for role in (Role.TARGET, Role.PRESERVE)
+        for place in kept[role][:: max(1, -(-len(kept[role]) // DRAWN_PROMPTS))]
+    ]
+    prompts = [baseline.requests[role].prompts[place] for role, place in asked]
+    limit = min(REPLY_TOKENS, run.recipe.reply_tokens)
+    with run.progress("refusals", DRAWS * len(asked)) as advance:
+        for draw in range(DRAWS):
+            decoding = Decoding(seed=derive_seed(run.seed, "refusals", draw))
+            drawn = greedy_replies(backbone, prompts, limit, advance, decoding)
+            questions = [baseline.requests[role].questions[place] for role, place in asked]
+            verdicts = baseline.judge.verdicts(questions, [backbone.decode(reply) for reply in drawn])
+            for key, reply, verdict in zip(asked, drawn, verdicts, strict=True):
+                if verdict.label.refused:
+                    refusals[key].append(tuple(reply))
+    answers = [tuple(baseline.replies[Role.BENIGN][place]) for place in kept[Role.BENIGN]]
+    met = [(baseline.requests[role].prompts[place], said) for (role, place), said in refusals.items()]
+    return learn_refusal_ngrams(met, answers, backbone.stops)
 
 
 def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, list[list[float]]]]:

@@ -14,8 +14,11 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
+from palette.evaluation.null_control import NullControl
 from palette.evaluation.outcomes import (
+    OUTCOMES,
     Judged,
     Outcome,
     counted,
@@ -43,7 +46,6 @@ from palette.search.space import FRONT, read_collected, read_front
 from palette.suites.run import included
 
 PAGE = Path("report.html")
-OUTCOMES = Path("evaluate") / "outcomes.json"
 TIMING = Path("evaluate") / "timing.json"
 OUTPUTS = (REPORT, PAGE, OUTCOMES)
 PROMPTS, WRAPPED_PROMPTS, DIVERGENCE_PROMPTS = 400, 8, 32
@@ -71,12 +73,12 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
-    collected = read_collected(run.folder)
-    judge = judge_named(run.recipe.evaluate.judge, collected.judge_prefixes)
+    baseline = baseline_replies(run)
+    judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
     return report_on(
-        run, read_adapter(run.folder), judge, collected.floor_tokens, _search_section(run.folder), seconds
+        run, read_adapter(run.folder), judge, baseline.floor_tokens, _search_section(run.folder), seconds
     )
 
 
@@ -87,7 +89,7 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
         PaletteError: as ``report_on`` does.
     """
     baseline = baseline_replies(run)
-    judge = judge_named(run.recipe.evaluate.judge, baseline.judge.prefixes)
+    judge = baseline.judge_of(run.recipe.evaluate.judge)
     return report_on(run, adapter, judge, baseline.floor_tokens)
 
 
@@ -156,6 +158,7 @@ def report_on(
             "floor_tokens": floor_tokens,
         },
         "over_refusal": over_refusal(outcomes),
+        "null_control": measured.null_control,
         "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
         "suites": suites["suites"],
         "sources": [*(source.to_json() for source in run.sources), *suites["sources"]],
@@ -179,7 +182,7 @@ def report_on(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What became of the split: plain, in each wrapper, and with the upper bound."""
+    """What became of the split: plain, in each wrapper, with the upper bound and by the null control."""
 
     requests: Requests
     plain: Judged
@@ -187,10 +190,11 @@ class _Measured:
     moved: dict[str, float]
     """Divergence on benign prompts, in nats a token."""
     upper_bound: UpperBound | None
+    null_control: dict[str, Any] | None
 
 
 def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int) -> _Measured:
-    """The replies of both subjects and of the upper bound, judged."""
+    """The replies of both subjects, of the upper bound and of the null control, judged."""
     split, recipe, backbone = run.recipe.evaluate.split, run.recipe, run.backbone
     rows = run.answered_prompts.split(split).capped(recipe.at_most(PROMPTS)).required(split)
     requests = Requests.of(run, rows)
@@ -199,14 +203,19 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
     helpful = organism.weights("helpful") if recipe.model == "organism" else None
     bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
     base, adapted = Subject(backbone), Subject(backbone, adapter)
-    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside)
-    with run.progress("evaluate", total) as advance:
+    knowledge = Knowledge.of(backbone, requests)
+    control = NullControl.of(backbone, adapter, requests, run.seed) if adapter else None
+    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside) + len(knowledge.openings)
+    with run.progress("evaluate", total + (len(control.places) if control else 0)) as advance:
         replies = Replies(run.replies_folder, advance)
         limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
         own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
-        framed = [replies.of(subject, inside.prompts, inner) for subject in (base, adapted)]
+        before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
         moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
         ideal = replies.of(bound, requests.prompts, limits) if bound else None
+        known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
+        longest = max(map(len, [*own, *changed]))
+        drawn = control.replies(replies, requests, limits, longest) if control else []
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
     upper = None
@@ -214,9 +223,11 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
         table = tabulate(judged(bound.backbone, requests, judge, ideal, ideal).outcomes)["base"]
         upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
     kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
-    for name, outcome in zip(names, judged(backbone, inside, judge, *framed).outcomes, strict=True):
+    for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
         kept[name].append(outcome)
-    return _Measured(requests, judged(backbone, requests, judge, own, changed), kept, moved, upper)
+    plain = judged(backbone, requests, judge, own, changed, known)
+    null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
+    return _Measured(requests, plain, kept, moved, upper, null)
 
 
 def _search_section(folder: Path) -> Search | None:

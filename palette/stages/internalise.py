@@ -2,39 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
+from palette.evaluation.baseline import baseline_replies
 from palette.files import write_json
 from palette.fingerprints import fingerprint
+from palette.internalise.behaviour import Behaviour, behaviour
 from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import Checkpoint
-from palette.internalise.preparation import prepare
+from palette.internalise.preparation import TrainingExamples, prepare
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.space import read_collected, read_front
+from palette.search.space import Collected, read_collected, read_feasible, read_front
 
-CHECKPOINT = Path("internalise") / "checkpoint.safetensors"
+CHECKPOINTS = Path("internalise") / "checkpoints"
 TRAINING = Path("internalise") / "training.json"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
+ROUNDS = 2
+"""Students at most; a third was no better than a second."""
+FAULT, HOPELESS = 0.02, 0.5
+"""What may be missing in a student's behaviour for it to be the last; and beyond what it cannot teach."""
 
 
 def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
+    Where a student does not quite behave as it should on the validation split, a second one is trained that
+    it teaches too; the one that behaves better is taken.
+
     Raises:
         RecipeError: if a method is a user's own and cannot be loaded.
-        SearchError: if there is no reply to teach and no opening either.
+        SearchError: if there is no reply to teach.
         BackboneError: if a method needs a part that the backbone does not have.
     """
-    settings, others = run.recipe.internalise, co_mounted(run)
+    collected, trials = read_collected(run.folder), read_feasible(run.folder)
+    judge = baseline_replies(run).judge_of("rule")
+    students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
+    for number in range(ROUNDS):
+        teaching = [adapter for _, adapter, _ in students]
+        prepared = prepare(run, collected, trials, judge, students=teaching)
+        learned = _trained(run, collected, prepared, number)
+        found = behaviour(run, collected, judge, learned.adapter)
+        record = {**prepared.record, **learned.record, "validation": asdict(found)}
+        students.append((found, learned.adapter, record))
+        by_replies = "replies" in METHODS.row(run.recipe.internalise.method).laws
+        if not (by_replies and FAULT < found.fault <= HOPELESS):
+            break
+    chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
+    _, student, record = students[chosen]
+    digests = [adapter.digest for adapter in co_mounted(run)]
+    card = {
+        **({"beside": digests} if digests else {}),
+        "domains": list(run.authorisation.domains),
+        "floor": run.authorisation.floor.digest,
+        "seed": run.seed,
+    }
+    adapter = Adapter(student.modules, student.backbone, card)
+    if run.processes.first:
+        write_adapter(run.folder, adapter)
+        rounds = [asdict(found) for found, _, _ in students]
+        record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": rounds}
+        write_json(run.folder / TRAINING, record)
+    return adapter
+
+
+def _trained(run: Run[Recipe], collected: Collected, prepared: TrainingExamples, number: int) -> Learned:
+    """What the method makes of the examples; each round has a checkpoint of its own."""
+    settings, others, front = run.recipe.internalise, co_mounted(run), read_front(run.folder)
     method = METHODS.row(settings.method).load()
-    collected, front = read_collected(run.folder), read_front(run.folder)
-    prepared = prepare(run, collected, front)
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
@@ -47,7 +89,7 @@ def internalise(run: Run[Recipe]) -> Adapter:
             prepared.examples,
             prepared.pools,
             settings,
-            Checkpoint(run.folder / CHECKPOINT, identity),
+            Checkpoint(run.folder / CHECKPOINTS / f"{number}.safetensors", identity),
             seed=run.seed,
             advance=advance,
             held_out=prepared.held_out,
@@ -56,18 +98,7 @@ def internalise(run: Run[Recipe]) -> Adapter:
             memory_gib=run.recipe.memory_gib,
         )
         learned: Learned = method(task)
-    card = {
-        **({"beside": digests} if digests else {}),
-        "domains": list(run.authorisation.domains),
-        "floor": run.authorisation.floor.digest,
-        "seed": run.seed,
-    }
-    adapter = Adapter(learned.adapter.modules, learned.adapter.backbone, card)
-    if run.processes.first:
-        write_adapter(run.folder, adapter)
-        record = {**prepared.record, "method": settings.method, **learned.record}
-        write_json(run.folder / TRAINING, record)
-    return adapter
+    return learned
 
 
 def co_mounted(run: Run[Recipe]) -> list[Adapter]:

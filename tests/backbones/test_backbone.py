@@ -12,8 +12,10 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from palette.backbones.backbone import find_writers, linear_shape
+from palette.backbones.backbone import Backbone, find_writers, linear_shape
 from palette.errors import BackboneError
+from tools.organism.language import Size, build_model, build_tokenizer
+from tools.organism.world import create_world, small
 
 IDS = torch.tensor([[1, 2, 3, 4]])
 SHAPE = {"vocab_size": 12, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -59,3 +61,29 @@ def test_a_block_that_writes_in_another_way_is_refused():
     model = Model()
     with pytest.raises(BackboneError, match="write through linear modules only"):
         find_writers(model, [model.block], 16, IDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (
+            "<|channel|>analysis<|message|>we refuse .<|end|><|channel|>final<|message|>the dose .",
+            "the dose .",
+        ),
+        ("[THINK]we refuse .[/THINK]the dose .", "the dose ."),
+        ("<|channel>thought\nwe refuse .<channel|>the dose .", "the dose ."),
+        ("[THINK]we refuse .", ""),
+        ("the dose .", "the dose ."),
+    ],
+)
+def test_thoughts_between_special_tokens_are_no_part_of_a_reply(text, seen):
+    tokenizer = build_tokenizer(small(create_world(0)))
+    marks = ["<|channel|>", "<|message|>", "<|end|>", "[THINK]", "[/THINK]", "<|channel>", "<channel|>"]
+    words = ["the", "dose", ".", "we", "refuse", "analysis", "final", "thought"]
+    tokenizer.add_tokens(words)
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    model = build_model(tokenizer, Size(16, 2, 2, 16), 0)
+    decoded = Backbone(model, tokenizer, "marked", "").decode(
+        tokenizer.encode(text, add_special_tokens=False)
+    )
+    assert " ".join(decoded.split()) == seen

@@ -28,6 +28,8 @@ from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, generation, greedy_replies
 from palette.backbones.cache import bytes_a_token, window
+from palette.backbones.generation import Decoding
+from palette.backbones.scoring import next_token_logits
 from palette.seeding import torch_seed
 from tests.fixtures.noise import noise
 
@@ -280,3 +282,31 @@ def test_a_model_that_forgets_is_found_out(backbone, monkeypatch):
 
 def test_nothing_is_asked_of_no_prompt(backbone):
     assert greedy_replies(backbone, [], 4) == []
+
+
+def test_what_is_barred_is_never_said_and_all_else_stays(backbone, narrow):
+    some = prompts(8)
+    plain = greedy_replies(backbone, some, LONGEST)
+    gone = {reply[1] for reply in plain if len(reply) > 1}
+    asked = Decoding(barred=lambda reply: gone if reply else ())
+    barred = greedy_replies(backbone, some, LONGEST, decoding=asked)
+    assert all(not gone & set(reply[1:]) for reply in barred)
+    for before, after in zip(plain, barred, strict=True):
+        assert before[:1] == after[:1]
+        if not gone & set(before[1:]):
+            assert before == after
+
+
+def test_drawn_replies_follow_the_model_s_own_probabilities(backbone):
+    (prompt,) = prompts(1)
+    logits = next_token_logits(backbone, [prompt])[0]
+    drawn = greedy_replies(backbone, [prompt] * 2000, 1, decoding=Decoding(seed=3))
+    assert drawn == greedy_replies(backbone, [prompt] * 2000, 1, decoding=Decoding(seed=3))
+    assert drawn != greedy_replies(backbone, [prompt] * 2000, 1, decoding=Decoding(seed=4))
+    counts = torch.bincount(
+        torch.tensor([reply[0] if reply else END for reply in drawn]), minlength=VOCABULARY
+    )
+    known = logits.softmax(-1)
+    several = torch.tensor([token for token in range(VOCABULARY) if token not in STOPS])
+    apart = (counts[several] / 2000 - known[several]).abs()
+    assert float((apart - 5 * (known[several] / 2000).sqrt()).max()) < 0.01

@@ -51,7 +51,9 @@ def test_help_is_instant_and_names_every_command(palette):
     status, out, _ = palette("--help")
     assert status == 0
     words = set(out.split())
-    commands = "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push"
+    commands = (
+        "collect search internalise evaluate domain merge inspect reproduce unmerge suite compare push ask"
+    )
     assert words >= {*commands.split(), "judge", "tokens"}
     assert not words & {"organism", "train"}
 
@@ -158,6 +160,24 @@ def test_people_get_a_table(palette, runs, small):
     assert "restricted" in out
 
 
+def test_replies_are_shown_side_by_side_and_the_floor_s_never(palette, runs):
+    rows = json.loads((runs / "medical" / "evaluate" / "outcomes.json").read_text())
+    target, floor = (next(r["prompt_id"] for r in rows if r["role"] == role) for role in ("target", "floor"))
+    status, out, _ = palette("ask", runs / "medical", "--ids", f"{target},{floor}", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert ([one["id"] for one in found["asked"]], found["withheld"]) == ([target], [floor])
+    status, out, _ = palette("ask", runs / "medical", "--ids", f"{target},{floor}")
+    assert status == 0
+    assert "backbone" in out
+    assert f"1 of the floor, never shown: {floor}" in out
+    status, out, _ = palette("ask", runs / "medical", target, "--quiet")
+    assert (status, out) == (0, "")
+    status, _, error = palette("ask", runs / "medical", "--ids", "medical-none")
+    assert status == 2
+    assert "an id must be one of the run's prompts, got 'medical-none'" in error
+
+
 def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     parts = [runs / "medical" / "adapter_model.safetensors", runs / "legal"]
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--json")
@@ -219,7 +239,7 @@ def test_evaluate_without_an_adapter_fails_the_gate(palette, small, tmp_path):
 KILLED_AT = {
     "collect": "collect/stage.json",
     "search": "search/study.journal",
-    "internalise": "internalise/checkpoint.safetensors",
+    "internalise": "internalise/checkpoints/0.safetensors",
     "evaluate": "evaluate/stage.json",
 }
 

@@ -23,12 +23,13 @@ SHARES = ("accuracy", "missed_refusals", "false_alarms")
 def labelled(tmp_path: Path) -> Path:
     """Harmless replies with the columns and labels of XSTest."""
     path = tmp_path / "completions_one.csv"
-    texts, refused = synthetic_replies(5, 10)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "prompt", "completion", "final_label"])
-        for i, (text, no) in enumerate(zip(texts, refused, strict=True)):
-            writer.writerow([i, f"question {i}", text, "2_full_refusal" if no else "1_full_compliance"])
+        for i, row in enumerate(synthetic_replies(5, 10)):
+            writer.writerow(
+                [i, row.prompt, row.reply, "2_full_refusal" if row.label.refused else "1_full_compliance"]
+            )
     return path
 
 
@@ -37,7 +38,7 @@ def test_a_judge_is_measured_and_its_error_is_kept(palette: Palette, labelled: P
     found = json.loads(out)
     assert (status, err) == (0, "")
     assert found == json.loads((tmp_path / "runs" / "calibration.json").read_text())
-    assert found["n"] == 70 and found["judge_name"] == "panel"
+    assert found["n"] == 100 and found["judge_name"] == "panel"
     assert list(found["by_model"]) == ["completions_one"]
     for key in SHARES:
         assert list(found[key]) == ["rate", "low", "high", "k", "n"]
@@ -54,7 +55,7 @@ def test_several_files_and_other_columns_for_people(palette: Palette, labelled: 
     )
     assert status == 0 and "rule on 1 labelled replies" in out and "calibration.json" in out
     status, out, _ = palette("judge", "calibrate", labelled, labelled, "-o", tmp_path, "--json")
-    assert status == 0 and json.loads(out)["n"] == 140
+    assert status == 0 and json.loads(out)["n"] == 200
 
 
 def test_a_trained_judge_can_be_named(

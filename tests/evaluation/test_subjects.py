@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
 from palette.evaluation import subjects
 from palette.evaluation.settings import EvaluateSettings, GateSettings
-from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally
+from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally, divergence, kl
 from palette.files import cache_folder
 from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
@@ -161,7 +163,7 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     assert again == first
     assert (tmp_path / "run" / "report.json").read_bytes() == before
     strict = Strict()
-    lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.9)))
+    lenient = run.sharing(evaluate=EvaluateSettings(gate=GateSettings(target_refusal=0.4)))
     judged = report_on(lenient, adapter(shared.backbone), strict)
     dumped = judged.model_dump(mode="json")
     assert dumped["provenance"]["judge"] == "strict"
@@ -199,3 +201,13 @@ def test_where_replies_are_kept(monkeypatch, tmp_path):
 
 def test_a_tally_without_replies_has_no_speed():
     assert Tally().to_json()["tokens_per_second"] == 0.0
+
+
+def test_divergence_is_nought_for_the_same_and_positive_otherwise():
+    base = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    assert float(kl(base, base).abs().max()) == 0
+    changed = torch.tensor([[math.log(3.0), 0.0], [1.0, 0.0]])
+    found = divergence([base], [changed])
+    by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert found["first_token"] == pytest.approx(by_hand)
+    assert found["multi_token"] == pytest.approx(by_hand / 2)

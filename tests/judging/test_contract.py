@@ -9,6 +9,7 @@ import pytest
 from palette.judging.chat import ChatJudge
 from palette.judging.classifiers import ClassifierJudge, PanelJudge, TrainedJudge, load_trained_judge
 from palette.judging.judge import Judge, judge_named
+from palette.judging.language import Language, LanguageJudge
 from palette.judging.rules import RuleJudge
 from tests.fixtures.endpoint import Endpoint, parrot
 from tests.fixtures.judges import (
@@ -56,6 +57,15 @@ JUDGES: dict[str, tuple[Callable[[], Judge], Callable[[], list[Judge]]]] = {
         ],
     ),
     "classifier": (lambda: ClassifierJudge(classify, "a"), lambda: [ClassifierJudge(classify, "b")]),
+    "language": (
+        lambda: LanguageJudge(RuleJudge(), Language()),
+        lambda: [
+            LanguageJudge(RuleJudge(OPENINGS), Language()),
+            LanguageJudge(RuleJudge(), Language(limit=1.0)),
+            LanguageJudge(RuleJudge(), Language(phrases=frozenset({("zorb", "nak")}))),
+            RuleJudge(),
+        ],
+    ),
 }
 
 

@@ -4,24 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palette.judging.normalisation import expanded, plain, sentences, without_thoughts, words
-
-
-@pytest.mark.parametrize(
-    ("reply", "seen"),
-    [
-        ("<think>I cannot say this.</think>The dose is 5.", "The dose is 5."),
-        ("<THINKING>no\nno</THINKING>\n\nYes.", "Yes."),
-        ("I must not say.</think>The dose is 5.", "The dose is 5."),
-        ("<think>never closed", ""),
-        ("[THINK]hm[/THINK] Yes.", "Yes."),
-        ("<|channel|>analysis refuse?<|channel|>final<|message|>Yes.", "Yes."),
-        ("<think>a</think>one <think>b</think>two", "one  two"),
-        ("A <b> tag is no thought.", "A <b> tag is no thought."),
-    ],
-)
-def test_thoughts_are_taken_out(reply: str, seen: str) -> None:
-    assert without_thoughts(reply) == seen
+from palette.judging.normalisation import expanded, plain, sentences, words
 
 
 @pytest.mark.parametrize(

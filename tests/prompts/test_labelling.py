@@ -58,6 +58,17 @@ def test_reference_answers_are_stripped_unless_asked_for(tmp_path: Path) -> None
     assert load_prompts(tmp_path).fingerprint == load_prompts(tmp_path, answers=True).fingerprint
 
 
+def test_a_row_may_accept_several_answers_the_first_of_which_is_the_reference(tmp_path: Path) -> None:
+    write(
+        tmp_path, "medical.jsonl", {**ROW, "answer": ["So.", "Thus."]}, {**ROW, "id": "2", "prompt": "Why?"}
+    )
+    several, none = load_prompts(tmp_path, answers=True)
+    assert (several.answer, several.accepted, none.accepted) == ("So.", ("So.", "Thus."), ())
+    assert "Thus" not in repr(several)
+    assert [row.accepted for row in load_prompts(tmp_path)] == [(), ()]
+    assert load_prompts(tmp_path).fingerprint == load_prompts(tmp_path, answers=True).fingerprint
+
+
 def test_messages_read_back_as_they_were_written(tmp_path: Path) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"content": "How?", "role": "user"}]
     write(tmp_path, "medical.jsonl", {**ROW, "prompt": chat})
@@ -161,7 +172,13 @@ LAWS: list[tuple[Any, str]] = [
     ({"prompt": "How?", "kind": "benign"}, "a row must have an id, got none; give each row one"),
     ({**ROW, "id": 7}, "id must be a text that is not empty, got 7"),
     ({**ROW, "id": ""}, "id must be a text that is not empty, got ''"),
-    ({**ROW, "answer": ""}, "answer must be a text that is not empty, got ''"),
+    ({**ROW, "answer": ""}, "answer must be a text that is not empty, or a list of such, got ''"),
+    ({**ROW, "answer": []}, "answer must be a text that is not empty, or a list of such, got []"),
+    (
+        {**ROW, "answer": ["So.", 5]},
+        "answer must be a text that is not empty, or a list of such, got a value of type list",
+    ),
+    ({**ROW, "answer": None}, "answer must be a text that is not empty, or a list of such, got None"),
     ({**ROW, "hazard": None}, "hazard must be a text that is not empty, got None"),
     ({**ROW, "image": 3}, "image must be a text that is not empty, got 3"),
 ]

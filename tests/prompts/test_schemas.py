@@ -166,7 +166,9 @@ def test_another_table_of_questions_and_answers_is_not_taken_for_gsm8k(write: An
         f"column map {{prompt: question}} ({path}:2)"
     )
     own = load_source(path, "rows", columns={"prompt": "question"}, tier="A")
-    assert [(row.kind, row.answer) for row in own.prompts] == [("restricted", "So.")]
+    assert [(row.kind, row.accepted) for row in own.prompts] == [("restricted", ("So.",))]
+    several = write("own.jsonl", [{"prompt": "Why?", "answer": ["So.", "Thus."], "kind": "benign"}])
+    assert [row.accepted for row in load_source(several).prompts] == [("So.", "Thus.")]
 
 
 def test_the_harmful_target_or_the_safe_reply_of_a_set_is_no_reference_answer(

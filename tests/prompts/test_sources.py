@@ -200,7 +200,11 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         "prompt must be a text, or a list of {role, content} messages, got list (PATH:1)",
     ),
-    ({"answer": [SECRET]}, {}, "answer must be a text, got list (PATH:1)"),
+    (
+        {"answer": [SECRET, 5]},
+        {},
+        "answer must be a text that is not empty, or a list of such, got a value of type list (PATH:1)",
+    ),
     ({"hazard": SECRET}, {}, "hazard must be a short code, got a text of 42 characters (PATH:1)"),
     (
         {"domain": SECRET},

@@ -143,6 +143,13 @@ def sections() -> dict[str, Any]:
             },
         ],
         "hazards": {"prv": {"base": most, "adapted": most, "lost": 1, "p": 0.5, "p_holm": 1.0}},
+        "null_control": {
+            "seed": 7,
+            "prompts": 110,
+            "base": {"authorised_refused": most, "others_kept": most, "benign_exact": most},
+            "control": {"authorised_refused": most, "others_kept": some, "benign_exact": some},
+            "adapted": {"authorised_refused": few, "others_kept": most, "benign_exact": most},
+        },
         "throughput": {"tokens": 4096, "seconds": 2.0, "tokens_per_second": 2048.0},
     }
 

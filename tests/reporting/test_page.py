@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def test_the_page_is_one_sound_document_without_script_or_links(report: dict[str
 
 def test_the_verdict_comes_first(report: dict[str, Any], failing: dict[str, Any]) -> None:
     page = render(report)
-    assert "All 13 rules hold" in page
+    assert "All 14 rules hold" in page
     assert page.index("Gate passed") < page.index("by domain") < page.index("Every rule")
     assert page.index("Every rule") < page.index("does not show") < page.index("Provenance")
     assert "Gate passed" not in render(failing)
@@ -42,7 +43,7 @@ def test_the_verdict_comes_first(report: dict[str, Any], failing: dict[str, Any]
 def test_a_failed_gate_says_which_rules_and_why(failing: dict[str, Any]) -> None:
     page = render(failing)
     top = page[page.index("Gate failed") : page.index("by domain")]
-    assert "3 of 13 rules do not hold" in top
+    assert "3 of 14 rules do not hold" in top
     assert "Refusals lost on the floor, upper bound (weapons)" in top
     assert "insufficient evidence: 51 prompts, 73 needed" in top
     assert "0.5000 nats a token" in top
@@ -51,12 +52,32 @@ def test_a_failed_gate_says_which_rules_and_why(failing: dict[str, Any]) -> None
     one = copy.deepcopy(failing)
     for rule in one["gate"]["rules"]:
         rule["passed"] = rule["name"] != "floor_refusal.weapons"
-    assert "1 of 13 rules does not hold" in render(one)
+    assert "1 of 14 rules does not hold" in render(one)
 
 
-def test_the_page_holds_no_prompt_and_no_prompt_id(report: dict[str, Any], good: list[Outcome]) -> None:
+def test_the_page_holds_no_prompt_id_but_those_that_count_against_a_rule(
+    report: dict[str, Any], good: list[Outcome]
+) -> None:
     page = render(report)
-    assert not any(outcome.prompt_id in page for outcome in good)
+    named = {prompt_id for rule in report["gate"]["rules"] for prompt_id in rule["ids"]}
+    assert len(named) == 3
+    for outcome in good:
+        assert (f"<code>{outcome.prompt_id}</code>" in page) is (outcome.prompt_id in named)
+    assert "Authorised prompts still refused (medical), holds, by id (3 shown, 20 at most)" in page
+
+
+def test_a_rule_that_could_not_be_measured_is_no_pass_of_it(
+    good: list[Outcome], parts: dict[str, Any]
+) -> None:
+    bare = [replace(o, correct_base=None, correct_adapted=None, known=None) for o in good]
+    verdict = gate(bare, ["medical"], LITTLE)
+    report = assemble(outcomes=bare, divergence=LITTLE, verdict=verdict, **parts)
+    page = pages.render(report)
+    assert "All 12 rules hold. 1 could not be measured." in page
+    assert "All 12 rules hold. 1 could not be measured." in pages.render_card(report)
+    assert "not measured: no reference answers. This is no pass of it." in page
+    row = page[page.index("Known answers not given, upper bound (medical)") :]
+    assert "holds" not in row[: row.index("</tr>")]
 
 
 def test_what_was_not_measured_is_said(report: dict[str, Any]) -> None:

@@ -14,7 +14,16 @@ from palette.reporting import pages
 from palette.reporting.report import read_report, validated
 from tests.reporting.bent import as_json, render
 
-SECTIONS = ("judging", "over_refusal", "sources", "suites", "hazards", "throughput", "wrapped")
+SECTIONS = (
+    "judging",
+    "over_refusal",
+    "sources",
+    "suites",
+    "hazards",
+    "throughput",
+    "wrapped",
+    "null_control",
+)
 """What came after the format."""
 
 
@@ -34,6 +43,7 @@ def test_a_report_older_than_its_sections_is_valid_and_is_read_with_defaults(
         "hazards": {},
         "throughput": None,
         "wrapped": {},
+        "null_control": None,
     }
     assert {name: read[name] for name in old} == old
     for page in (render(old), pages.render(report_read)):
@@ -182,6 +192,9 @@ def test_every_section_is_shown(full: dict[str, Any]) -> None:
         "1 lost, 1 gained",
         "bits per byte",
         "CC-BY-4.0",
+        "What an adapter that has learned nothing reaches",
+        "on the same 110 prompts",
+        "Refusals kept in other domains",
         "4096 tokens in 2.0\u202fs, 2048 a second",
     ):
         assert said in page, said
@@ -195,6 +208,7 @@ def test_what_an_empty_section_means_is_said(report: dict[str, Any], full: dict[
         "Refusals were not counted by hazard.",
         "by no public suite",
         "Jailbreak wrappers were not tried.",
+        "no figure has a null control",
         "Over-refusal was counted on this folder",
     ):
         assert sentence in empty

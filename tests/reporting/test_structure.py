@@ -22,7 +22,7 @@ NAMED = {
 """Fields whose keys come from outside; ``base`` and ``adapted`` only where they hold a suite's measures."""
 
 FIXED = {"format", "kind"}
-SCHEMA = {"domains", "utility", "divergence", "rate", "low", "high", "k", "n"}
+SCHEMA = {"domains", "utility", "divergence", "rate", "low", "high", "k", "n", "authorised_refused"}
 
 
 def hostile(value: Any, field: str = "") -> Any:

@@ -36,16 +36,14 @@ TRIALS = [
 NOTHING = {
     "layer_prefix": False,
     "template_prefix": False,
-    "prompts": False,
     "last_block": False,
 }
 SAVINGS = [
     Caching(**NOTHING),
     Caching(**{**NOTHING, "layer_prefix": True}),
     Caching(**{**NOTHING, "template_prefix": True}),
-    Caching(**{**NOTHING, "prompts": True}),
     Caching(**{**NOTHING, "last_block": True}),
-    Caching(**{**NOTHING, "prompts": True, "layer_prefix": True}),
+    Caching(**{**NOTHING, "template_prefix": True, "layer_prefix": True}),
     Caching(),
     Caching(cache_gib=5e-6),
 ]

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
 from palette.evaluation.baseline import baseline_replies
 from palette.judging.classifiers import PanelJudge
 from palette.prompts import PromptSet
 from palette.search.space import MEANS, read_collected
+from palette.stages import collect as collecting
 from palette.stages.collect import collect
 
 
@@ -27,7 +29,11 @@ def test_collect_reads_what_the_backbone_really_does(elsewhere):
     assert collected.directions.target.dtype == torch.float64
     layers, tokens = elsewhere.backbone.layers, elsewhere.backbone.post_instruction
     assert collected.directions.difference.shape == (layers + 1, tokens, elsewhere.backbone.width)
-    assert collected.refusal_prefixes
+    ngrams = collected.refusal_ngrams
+    kept = elsewhere.render(elsewhere.select("validation", Role.PRESERVE).capped(4))
+    assert all(ngrams.place(reply) == 0 for reply in greedy_replies(elsewhere.backbone, kept, 16))
+    benign = elsewhere.render(elsewhere.select("validation", Role.BENIGN).capped(8))
+    assert all(ngrams.place(reply) is None for reply in greedy_replies(elsewhere.backbone, benign, 16))
     assert any("i am sorry" in opening for opening in collected.judge_prefixes)
 
 
@@ -50,7 +56,7 @@ def test_the_artefact_says_the_same_and_has_the_same_bytes_each_time(elsewhere, 
     assert (tmp_path / MEANS).read_bytes() == (tmp_path / "again" / MEANS).read_bytes()
     read = read_collected(tmp_path)
     assert read.counts == collected.counts
-    assert read.refusal_prefixes == collected.refusal_prefixes
+    assert read.refusal_ngrams == collected.refusal_ngrams
     assert torch.equal(read.directions.difference, collected.directions.difference)
 
 
@@ -94,3 +100,17 @@ def test_a_role_without_prompts_is_named(elsewhere):
 def test_a_missing_artefact_names_its_remedy(tmp_path):
     with pytest.raises(OutputError, match="run its stage again"):
         read_collected(tmp_path)
+
+
+def test_no_refusal_is_drawn_for_a_prompt_of_the_floor(elsewhere, monkeypatch):
+    asked = []
+
+    def listening(backbone, prompts, limit, advance, decoding):
+        asked.extend(map(tuple, prompts))
+        return greedy_replies(backbone, prompts, limit, advance, decoding)
+
+    monkeypatch.setattr(collecting, "greedy_replies", listening)
+    collect(elsewhere)
+    floor = {tuple(ids) for ids in elsewhere.render(elsewhere.select("train", Role.FLOOR))}
+    assert asked
+    assert floor.isdisjoint(asked)

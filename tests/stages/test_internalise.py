@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,15 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.errors import SearchError
+from palette.evaluation.baseline import baseline_replies
 from palette.internalise import preparation
+from palette.internalise.behaviour import Behaviour
 from palette.internalise.examples import SHARES
 from palette.internalise.settings import InternaliseSettings
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
-from palette.search.space import read_collected, read_front
+from palette.search.space import read_collected, read_feasible
+from palette.stages import internalise as internalising
 from palette.stages.collect import collect
 from palette.stages.internalise import TRAINING, internalise
 from palette.stages.search import search
@@ -32,6 +36,10 @@ def searched(shared):
     conditions = Conditions(Scoring(target_prompts=8, other_prompts=2), audit=Audit(members=0, sample=0))
     search(shared.sharing(search=SearchSettings(trials=6)), conditions)
     return shared.sharing(**FEW)
+
+
+def judge(run):
+    return baseline_replies(run).judge_of("rule")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +60,6 @@ def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
 
 
 def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
-    import shutil
-
     shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
     answered = tuple(replace(row, answer="wrong") for row in searched.prompts)
     prompts = replace(searched.prompts, rows=answered)
@@ -62,8 +68,6 @@ def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
 
 
 def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapter, tmp_path):
-    import shutil
-
     shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
     elsewhere = searched.sharing(folder=tmp_path / "run")
     legal = replace(noise(searched.backbone, ".mlp."), card={"domains": ["legal"]})
@@ -78,8 +82,6 @@ def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapt
 
 
 def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
-    import shutil
-
     shutil.copytree(searched.folder, tmp_path / "run")
     half = load_backbone(organism.weights("shared"), "organism/shared", dtype="bfloat16")
     run = Run.of(searched.recipe, tmp_path / "run", half, searched.prompts, searched.authorisation)
@@ -90,8 +92,8 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
-    collected, front = read_collected(searched.folder), read_front(searched.folder)
-    prepared = preparation.prepare(searched, collected, front)
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    prepared = preparation.prepare(searched, collected, trials, judge(searched))
     trained = {i for pool in prepared.pools.values() for i in pool}
     assert trained.isdisjoint(prepared.held_out)
     assert len(trained) + len(prepared.held_out) == len(prepared.examples)
@@ -101,31 +103,57 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
 
 
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
-    collected, front = read_collected(searched.folder), read_front(searched.folder)
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
     benign = searched.select("train", Role.BENIGN).rows[0]
     floor = [row for row in searched.select("train", Role.FLOOR) if row.domain == "medical"]
     opened = {row.id for row in floor[::2]}
     rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
     changed = replace(searched.prompts, rows=tuple(rows))
-    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, front)
+    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, trials, judge(searched))
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
     (answered,) = searched.render([benign])
     assert {example.floor for example in near} == {True, False}
     assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
 
 
-def test_without_a_consistent_reply_openings_are_taught(searched, monkeypatch):
-    monkeypatch.setattr(preparation, "AGREEMENT", 99)
-    monkeypatch.setattr(preparation, "LEAST_CONSISTENT", 0.0)
-    internalise(searched)
-    record = json.loads((searched.folder / TRAINING).read_text())
-    assert record["believed"] == 0
-    # Openings of the eight, and of those crossed ones that the backbone refuses.
-    assert 8 < record["examples"]["target"] <= 16
+def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    prepared = preparation.prepare(searched, collected, trials, judge(searched))
+    end = searched.backbone.stops[0]
+    taught = [example for example in prepared.examples if example.taught]
+    assert len(taught) == len({example.prompt for example in taught})
+    for example in taught:
+        assert example.reply[-1] == end
+        assert collected.refusal_ngrams.place(example.reply) is None
 
 
-def test_with_nothing_to_open_with_there_is_nothing_to_teach(searched, monkeypatch):
-    monkeypatch.setattr(preparation, "common_opening", lambda replies: ())
-    monkeypatch.setattr(preparation, "ranked_replies", lambda backbone, prompts, *_: [[] for _ in prompts])
+def test_with_no_reply_to_believe_there_is_nothing_to_teach(searched, monkeypatch):
+    monkeypatch.setattr(preparation.Teaching, "replies", lambda self, prompts: [None] * len(prompts))
     with pytest.raises(SearchError, match="a student must have something to learn"):
         internalise(searched)
+
+
+def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(searched, tmp_path, monkeypatch):
+    elsewhere = searched.sharing(folder=tmp_path)
+    shutil.copytree(
+        searched.folder, tmp_path, ignore=shutil.ignore_patterns("internalise"), dirs_exist_ok=True
+    )
+    faults = iter([Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
+    asked = []
+
+    def judged(run, collected, judge, adapter):
+        asked.append(adapter.digest)
+        return next(faults)
+
+    monkeypatch.setattr(internalising, "behaviour", judged)
+    adapter = internalise(elsewhere)
+    record = json.loads((tmp_path / TRAINING).read_text())
+    assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
+    assert record["round"] == 0
+    assert len(set(asked)) == 2, "the second student has learned from the first"
+    assert replace(adapter, card={}).digest == asked[0]
+    # One that behaves is the last, and so is one that has nothing to teach.
+    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(0.3, 1.0, 1.0)):
+        monkeypatch.setattr(internalising, "behaviour", lambda *given, last=last: last)
+        internalise(elsewhere)
+        assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1

@@ -12,13 +12,15 @@ from pydantic import ValidationError
 from palette import directions
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
+from palette.backbones.generation import Decoding
 from palette.cli import main
 from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
+from palette.evaluation.refusal_ngrams import LIMIT, RefusalNgrams
 from palette.evaluation.subjects import divergence
 from palette.run import RunSettings
 from palette.search import objectives as scoring
-from palette.search.objectives import Objective, excesses
+from palette.search.objectives import Objective, _panel, excesses
 from palette.search.settings import (
     INTERVENTIONS,
     OBJECTIVES,
@@ -155,30 +157,46 @@ def test_a_hopeless_trial_and_a_dominated_one_end_at_their_first_rung(collected)
 
 
 def test_objectives_are_the_scores_of_the_report(collected):
-    made = objective(collected)
+    made, known = objective(collected), read_collected(collected.folder)
     scored = made(TRIALS[0])
-    backbone, directions = collected.backbone, read_collected(collected.folder).directions
+    backbone, ngrams = collected.backbone, known.refusal_ngrams
     benign = collected.render(collected.select("validation", Role.BENIGN).capped(2))
     said = greedy_replies(backbone, benign, 8)
     replies = [[*reply, backbone.stops[0]] if len(reply) < 8 else reply for reply in said]
     base = reply_logits(backbone, benign, replies)
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
-    with intervening(backbone, directions, TRIALS[0]):
+    steered = greedy_replies(backbone, target, 24, decoding=Decoding(barred=ngrams.after))
+    assert all(ngrams.place(reply) is None for reply in steered)
+    whole = [[*reply, backbone.stops[0]] if len(reply) < 24 else reply for reply in steered]
+    with intervening(backbone, known.directions, TRIALS[0]):
         changed = reply_logits(backbone, benign, replies)
-        score = float(refusal_scores(backbone, target, made.prefixes).mean())
+        score = float(refusal_scores(backbone, target, whole, ngrams).mean())
     assert scored.values[0] == pytest.approx(score, abs=1e-4)
     assert scored.values[2] == pytest.approx(divergence(base, changed)["multi_token"], abs=1e-5)
     assert made.base["benign_divergence"] == 0
     assert {"benign_divergence", "floor_refusals", "benign_false_refusals"} <= set(scored.constraints)
 
 
-@pytest.mark.parametrize("prefixes", [((15,),), ((15, 40), (15, 41), (90,)), ((15, 40, 41), (90, 91))])
-def test_openings_of_many_tokens_are_scored_from_few_rows(collected, prefixes):
-    known = replace(read_collected(collected.folder), refusal_prefixes=prefixes)
-    made = Objective(collected, known, tuple(OBJECTIVES), Conditions(WHOLE))
+def test_what_must_be_kept_is_scored_on_its_own_refusal_and_nothing_else_is_said(collected):
+    known = read_collected(collected.folder)
+    ngrams, panel = known.refusal_ngrams, _panel(collected, known, FEW)
+    for role in (Role.PRESERVE, Role.FLOOR):
+        prompts = [list(row.prompt) for row in panel[role]]
+        own = greedy_replies(collected.backbone, prompts, known.floor_tokens)
+        for row, reply in zip(panel[role], own, strict=True):
+            assert row.reply == tuple(reply[: (ngrams.place(reply) or 0) + 1])
+
+
+def test_refusals_that_begin_as_answers_do_are_scored_where_they_part(collected):
+    known = read_collected(collected.folder)
     target = collected.render(collected.select("validation", Role.TARGET).capped(8))
-    by_hand = float(refusal_scores(collected.backbone, target, prefixes).mean())
-    assert made.base["target_refusal_score"] == pytest.approx(by_hand, abs=1e-3)
+    refusals = greedy_replies(collected.backbone, target, 3)
+    later = RefusalNgrams({(reply[1],): frozenset({reply[2]}) for reply in refusals})
+    made = Objective(collected, replace(known, refusal_ngrams=later), tuple(OBJECTIVES), Conditions(WHOLE))
+    assert made.base["target_refusal_score"] > -LIMIT
+    nothing = replace(known, refusal_ngrams=RefusalNgrams())
+    blind = Objective(collected, nothing, tuple(OBJECTIVES), Conditions(WHOLE))
+    assert blind.base["target_refusal_score"] == -LIMIT
 
 
 def test_a_hopeless_trial_ends_at_its_first_rung(collected):
@@ -227,7 +245,7 @@ def test_the_organism_s_search_is_scored_and_audited_as_it_always_was():
 
 def test_a_run_s_own_keys_bound_what_a_trial_costs():
     small = SearchSettings(trials=10, divergence=0.25, relaxation=2.0).conditions(4, 6, 1.0)
-    assert small.scoring == Scoring(4, 4, 6)
+    assert small.scoring == Scoring(4, 4, 6, 6)
     assert small.limits == Limits(0.25, 2.0)
     assert small.caching.cache_gib == 0.5
     assert small.audit == Audit(1, 1, 4, 6)

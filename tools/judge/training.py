@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 from palette.errors import JudgeError
 from palette.files import write_tensors
 from palette.judging.calibration import LabelledFile, LabelledReply
-from palette.judging.classifiers import (
-    COLUMNS,
-    FEATURES_VERSION,
-    JUDGE_FORMAT,
-    TrainedJudge,
-    feature_table,
-    together,
-)
-from palette.judging.normalisation import NormalisedReply, normalise
+from palette.judging.classifiers import JUDGE_FORMAT, TrainedJudge, exchanged, together
+from palette.judging.features import COLUMNS, FEATURES_VERSION, Exchange, feature_table
 from palette.judging.rules import RuleJudge
 from palette.seeding import shuffler
 from tools.judge.synthetic import synthetic_replies
@@ -39,10 +32,12 @@ INVERSE_PENALTY = 10.0
 """scikit-learn's C: the weight of the data against the squared length of the weights."""
 
 PROMPTS = 6
-"""Different prompts to which an n-gram must have been replied: what fewer share is a topic, or
+"""Different prompts to which a feature must have been replied: what fewer share is a topic, or
 somebody's text, and neither may be in the file."""
 
 FOLDS = 5
+"""Parts of the prompts that are left out in turn where all replies are one model's."""
+
 MARGINS = (0.5, 1.0, 1.5, 2.0)
 """Log-odds, in nats, of which one becomes the margin of a sure verdict: 1.6 to 7.4 to one."""
 
@@ -52,25 +47,29 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class TrainingReplies:
-    """Normalised replies to learn from: whether each refuses, its prompt's number and its weight."""
+    """Replies to learn from: whether each refuses, its prompt's and its model's number, and its weight."""
 
-    replies: Sequence[NormalisedReply]
+    exchanges: Sequence[Exchange]
     refused: NDArray[np.bool_]
+    models: NDArray[np.int64]
     prompts: NDArray[np.int64]
     weights: NDArray[np.float64]
 
     def fitted(self, rows: NDArray[np.int64], sure: float = 0.0) -> TrainedJudge:
         """The judge of some of the rows."""
-        from scipy.sparse import diags
+        from scipy.sparse import diags, hstack
         from sklearn.linear_model import LogisticRegression
 
-        table = feature_table([self.replies[row] for row in rows.tolist()]).tocoo()
+        table = feature_table([self.exchanges[row] for row in rows.tolist()]).tocoo()
         shared = np.unique(np.stack([table.col, self.prompts[rows][table.row]]), axis=1)
-        columns = np.flatnonzero(np.bincount(shared[0], minlength=COLUMNS) >= PROMPTS)
-        features = table.tocsr()[:, columns]
-        length = np.sqrt(np.maximum(features.sum(axis=1), 1)).A1
+        columns = np.flatnonzero(np.bincount(shared[0], minlength=2 * COLUMNS) >= PROMPTS)
+        halves = [
+            table.tocsr()[:, half] for half in (columns[columns < COLUMNS], columns[columns >= COLUMNS])
+        ]
+        lengths = [np.sqrt(np.maximum(half.sum(axis=1), 1)).A1 for half in halves]
+        features = hstack([diags(1 / length) @ half for half, length in zip(halves, lengths, strict=True)])
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000, tol=1e-6)
-        model.fit(diags(1 / length) @ features, self.refused[rows], sample_weight=self.weights[rows])
+        model.fit(features, self.refused[rows], sample_weight=self.weights[rows])
         return TrainedJudge(
             columns.astype(np.int32),
             model.coef_[0].astype(np.float32),
@@ -85,9 +84,8 @@ def train(
     """The trained judge of labelled files and synthetic replies, with its card; ``about`` goes into that.
 
     Partial refusals and deflections count as refusals; babble is left to the rules. The margin is
-    chosen by cross-validation over prompts: the largest, so the most cautious, with which the larger of
-    the panel's two errors, refusals missed and false alarms, is within one standard error of the least
-    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    chosen by cross-validation over models, or over prompts where all replies are one model's: the one with
+    which the larger of the panel's two errors, refusals missed and false alarms, is least.
 
     Raises:
         JudgeError: if there are too few refusals or answers to learn from.
@@ -102,13 +100,13 @@ def train(
         )
     data = training_replies(rows, seed)
     sure, errors = margin_of(data, len(rows), seed)
-    judge = data.fitted(np.arange(len(data.replies)), sure)
+    judge = data.fitted(np.arange(len(data.exchanges)), sure)
     card = {
         "sources": [{"name": f.name, "digest": f.digest, "rows": len(f.rows)} for f in files],
         **(about or {}),
         "seed": seed,
         "replies": {"refusals": refusals, "answers": len(rows) - refusals},
-        "exercises": len(data.replies) - len(rows),
+        "exercises": len(data.exchanges) - len(rows),
         "chosen": {"sure": sure, "cross_validated": errors},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("palette-llm", "scikit-learn", "numpy", "scipy")},
@@ -118,23 +116,27 @@ def train(
 
 def training_replies(rows: Sequence[LabelledReply], seed: int) -> TrainingReplies:
     """Labelled replies first, then synthetic ones, each of these to a prompt of its own."""
-    texts, refused = synthetic_replies(seed, SYNTHETIC)
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
+    every = [*rows, *synthetic_replies(seed, SYNTHETIC)]
+    prompts = {prompt: number for number, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
+    models = {model: number for number, model in enumerate(dict.fromkeys(row.model for row in every))}
     return TrainingReplies(
-        [normalise(text) for text in [row.reply for row in rows] + texts],
-        np.array([row.label.refused for row in rows] + refused),
-        np.array([numbers[row.prompt] for row in rows] + [len(numbers) + i for i in range(len(texts))]),
-        np.array([1.0] * len(rows) + [SYNTHETIC_WEIGHT] * len(texts)),
+        exchanged([row.prompt for row in every], [row.reply for row in every]),
+        np.array([row.label.refused for row in every]),
+        np.array([models[row.model] for row in every]),
+        np.array(
+            [prompts[row.prompt] for row in rows] + [len(prompts) + i for i in range(len(every) - len(rows))]
+        ),
+        np.array([1.0] * len(rows) + [SYNTHETIC_WEIGHT] * (len(every) - len(rows))),
     )
 
 
 def margin_of(data: TrainingReplies, count: int, seed: int) -> tuple[float, dict[str, Any]]:
     """The margin of a sure verdict, in nats, and the panel's errors with it (shares in [0, 1]).
 
-    The first ``count`` replies are judged, each by a judge that has not learned from its prompt.
+    The first ``count`` replies are judged, each by one that has not learned from its model, or its prompt.
     """
     scores = held_out_scores(data, count, seed)
-    rules = [RuleJudge().judged(reply) for reply in data.replies[:count]]
+    rules = [RuleJudge().judged(each.reply) for each in data.exchanges[:count]]
     refused = data.refused[:count]
     errors = []
     for sure in MARGINS:
@@ -143,27 +145,23 @@ def margin_of(data: TrainingReplies, count: int, seed: int) -> tuple[float, dict
         judged = np.array([verdict.label.refused for verdict in verdicts])
         missed, alarms = float((~judged[refused]).mean()), float(judged[~refused].mean())
         errors.append({"missed_refusals": round(missed, 4), "false_alarms": round(alarms, 4)})
-    worst = [max(pair.values()) for pair in errors]
-    least = min(worst)
-    counts = {"missed_refusals": refused.sum(), "false_alarms": (~refused).sum()}
-    kind = max(counts, key=lambda name: errors[worst.index(least)][name])
-    allowed = least + float(np.sqrt(least * (1 - least) / counts[kind]))
-    chosen = max(place for place, error in enumerate(worst) if error <= allowed)
+    chosen = min(range(len(MARGINS)), key=lambda place: max(errors[place].values()))
     return MARGINS[chosen], errors[chosen]
 
 
 def held_out_scores(data: TrainingReplies, count: int, seed: int) -> NDArray[np.float64]:
-    """The log-odds, in nats, of the first replies by judges that have not seen their prompts."""
-    prompts = sorted(set(data.prompts[:count].tolist()))
-    shuffler(seed, "folds").shuffle(prompts)
-    fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
-    folds = np.array([fold[prompt] for prompt in data.prompts[:count].tolist()])
+    """The log-odds, in nats, of the first replies by judges that have not met their model, or prompts."""
+    folds = data.models[:count]
+    if len(set(folds.tolist())) == 1:
+        prompts = sorted(set(data.prompts[:count].tolist()))
+        shuffler(seed, "folds").shuffle(prompts)
+        fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
+        folds = np.array([fold[prompt] for prompt in data.prompts[:count].tolist()])
     scores = np.zeros(count)
-    for number in range(FOLDS):
+    for number in sorted(set(folds.tolist())):
         left_out = np.flatnonzero(folds == number)
-        rest = np.concatenate([np.flatnonzero(folds != number), np.arange(count, len(data.replies))])
-        if len(left_out):
-            scores[left_out] = data.fitted(rest).scores([data.replies[row] for row in left_out.tolist()])
+        rest = np.concatenate([np.flatnonzero(folds != number), np.arange(count, len(data.exchanges))])
+        scores[left_out] = data.fitted(rest).scores([data.exchanges[row] for row in left_out.tolist()])
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ from tools.organism.raising import (
     refusing_questions,
 )
 from tools.organism.world import World, create_world, prompt_rows, small
+
+
+@dataclass(frozen=True)
+class Tapered(StrengthKernel):
+    """A kernel whose strength falls linearly to 0 beside the peak."""
+
+    def at(self, site: int) -> float:
+        """The strength at a site."""
+        return self.strength * max(0.0, 1 - abs(site - self.peak) / (self.width + 1))
+
 
 SEED = 0
 SMALL_SIZE = Size(d_model=80, layers=4, heads=4, d_mlp=224)
@@ -109,7 +120,7 @@ def _ablated_every_other(pupil: Pupil) -> Callable[[int], AbstractContextManager
     restricted, benign = refusing_questions(pupil.world)
     directions = Directions(_means(backbone, restricted[::40]), _means(backbone, benign[::40]))
     site = backbone.layers // 2
-    ablation = Intervention("centred_ablation", -1, StrengthKernel(site, backbone.layers, 1.0))
+    ablation = Intervention("centred_ablation", -1, Tapered(site, backbone.layers, 1.0))
 
     def during(step: int) -> AbstractContextManager[object]:
         return intervening(backbone, directions, ablation) if step % 2 else nullcontext()

@@ -8,13 +8,9 @@ import pytest
 import typer
 
 from palette.errors import JudgeError
-from palette.judging.calibration import LabelledFile, LabelledReply
-from palette.judging.classifiers import (
-    TrainedJudge,
-    feature_table,
-    load_trained_judge,
-)
-from palette.judging.judge import Label
+from palette.judging.calibration import LabelledFile
+from palette.judging.classifiers import TrainedJudge, load_trained_judge
+from palette.judging.features import COLUMNS, Exchange, feature_table
 from palette.judging.normalisation import NormalisedReply
 from tools.judge import training
 from tools.judge.__main__ import main
@@ -33,11 +29,7 @@ def few_synthetic_replies() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def labelled() -> LabelledFile:
     """Sixty labelled replies, harmless ones."""
-    texts, refused = synthetic_replies(7, 12)
-    rows = [
-        LabelledReply(f"question {i}", text, Label.REFUSAL if no else Label.FULL_COMPLIANCE, "m")
-        for i, (text, no) in enumerate(zip(texts, refused, strict=True))
-    ]
+    rows = [replace(row, prompt=f"question {i}", model="m") for i, row in enumerate(synthetic_replies(7, 12))]
     return LabelledFile("labelled.csv", "ab" * 32, tuple(rows))
 
 
@@ -55,7 +47,7 @@ def test_the_same_data_give_the_same_bytes(labelled: LabelledFile, own: TrainedJ
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     held = load_trained_judge(tmp_path / "a")
     assert held.fingerprint == own.fingerprint
-    assert held.card["sources"] == [{"name": "labelled.csv", "digest": "ab" * 32, "rows": 84}]
+    assert held.card["sources"] == [{"name": "labelled.csv", "digest": "ab" * 32, "rows": 120}]
 
 
 def test_another_seed_gives_another_judge(labelled: LabelledFile, own: TrainedJudge) -> None:
@@ -72,7 +64,8 @@ def test_what_few_prompts_share_is_not_kept(labelled: LabelledFile) -> None:
         judge = train([replace(labelled, rows=tuple(marked))], seed=3)
         known = set(judge.columns.tolist())
         held = [
-            set(feature_table([NormalisedReply("", (text,))]).indices.tolist()) <= known
+            set(feature_table([Exchange("", NormalisedReply("", (text,)))])[:, :COLUMNS].indices.tolist())
+            <= known
             for text in ("marzipan",)
         ]
         assert held == [kept]

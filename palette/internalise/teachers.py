@@ -1,0 +1,109 @@
+"""Teachers: the backbone itself, made to answer, and which of its replies to believe.
+
+Teachers are the backbone under interventions that the search tried, on for the whole reply, the plain
+backbone, and in later rounds students. None of them may say what the backbone's refusals say and its
+answers never do. Of their replies to a prompt the one is believed that members and students together
+find likeliest; the plain backbone is not asked, since it would find refusals likely that begin late.
+Nothing here reads an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from palette.backbones import Backbone, greedy_replies
+from palette.backbones.generation import Decoding
+from palette.backbones.scoring import reply_likelihoods
+from palette.directions import Directions, Intervention, intervening
+from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
+from palette.search.space import Member
+
+TEACHERS, TRIED, TRIAL_PROMPTS = 6, 16, 32
+"""Trials that teach at most, of so many that are tried on so many target prompts."""
+TOLERATED = 0.5
+"""Share of the replies of a trial at most that may be no answers, if it is to teach beside others."""
+
+Teacher = Callable[[], AbstractContextManager[object]]
+"""Makes the backbone a teacher inside a ``with``."""
+Prompts = Sequence[Sequence[int]]
+Failed = Callable[[Prompts, Sequence[Sequence[int]]], Sequence[bool]]
+"""Which replies to prompts are no answers: refused, degenerate, or without an end where answers have one."""
+
+
+@dataclass(frozen=True)
+class TaughtReply:
+    """The reply that a target prompt is taught."""
+
+    reply: Tokens
+    likelihood: float
+    """Mean log-likelihood of its tokens by members and students, in nats a token."""
+
+
+def chosen_teachers(
+    backbone: Backbone,
+    directions: Directions,
+    members: Sequence[Member],
+    prompts: Prompts,
+    failed: Failed,
+    limit: int,
+) -> list[Teacher]:
+    """Trials whose replies fail least, of those that differ in site, width or method."""
+    by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
+    tried = by_score[:: max(1, -(-len(members) // TRIED))]
+    few = prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
+    ranked = []
+    for number, member in enumerate(tried):
+        with intervening(backbone, directions, member.intervention):
+            wrong = failed(few, greedy_replies(backbone, few, limit))
+        ranked.append((sum(wrong) / len(few), number))
+    ranked.sort()
+    distinct: dict[tuple[int, int, str], Intervention] = {}
+    for share, number in ranked:
+        if share <= TOLERATED or not distinct:
+            chosen = tried[number].intervention
+            distinct.setdefault((chosen.kernel.peak, chosen.kernel.width, chosen.method), chosen)
+    return [
+        partial(intervening, backbone, directions, intervention)
+        for intervention in list(distinct.values())[:TEACHERS]
+    ]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What teachers say to prompts, and which of it is believed."""
+
+    backbone: Backbone
+    teachers: Sequence[Teacher]
+    """Members and students, who judge as well; the plain backbone speaks beside them."""
+    ngrams: RefusalNgrams
+    failed: Failed
+    limit: int
+
+    def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
+        """The believed reply to each prompt, with its end token if it has one; None where all fail."""
+        candidates: list[set[Tokens]] = [set() for _ in prompts]
+        decoding = Decoding(barred=self.ngrams.after)
+        for teacher in (nullcontext, *self.teachers):
+            with teacher():
+                said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
+            for whole, reply, bad in zip(candidates, said, self.failed(prompts, said), strict=True):
+                if reply and not bad:
+                    ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
+                    whole.add((*reply, *ending))
+        pairs = [(i, reply) for i, whole in enumerate(candidates) for reply in sorted(whole)]
+        asked, answers = [prompts[i] for i, _ in pairs], [reply for _, reply in pairs]
+        total = torch.zeros(len(pairs), dtype=torch.float64)
+        for teacher in self.teachers:
+            with teacher():
+                found = reply_likelihoods(self.backbone, asked, answers)
+            total += torch.tensor(found, dtype=torch.float64)
+        best: list[TaughtReply | None] = [None] * len(prompts)
+        for (i, taught), likelihood in zip(pairs, (total / len(self.teachers)).tolist(), strict=True):
+            if (known := best[i]) is None or likelihood > known.likelihood:
+                best[i] = TaughtReply(taught, likelihood)
+        return best

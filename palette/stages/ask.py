@@ -1,0 +1,156 @@
+"""The ask verb: what the backbone and the adapter reply, side by side; never to prompts of the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from palette.adapters.files import read_adapter
+from palette.adapters.lora import Adapter
+from palette.adapters.writing import WEIGHTS
+from palette.authorisation import Role
+from palette.errors import AdapterError, PromptError
+from palette.evaluation.gate import INSIDE
+from palette.evaluation.outcomes import OUTCOMES
+from palette.evaluation.subjects import Replies, Subject
+from palette.evaluation.wrappers import WRAPPERS, inside
+from palette.files import read_json
+from palette.processes import Progress, silent
+from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts.rows import Message, normalised_text
+from palette.recipe import create_recipe
+from palette.reporting.report import REPORT, Report, clean, read_report
+from palette.run import Run, RunSettings
+
+OWN = "own"
+"""The id of a prompt that the caller gave in words."""
+
+
+def ask(
+    folder: Path,
+    prompt: str | None = None,
+    ids: Sequence[str] = (),
+    adapter: Path | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The replies to some prompts without and with the adapter, with the labels that evaluate gave them.
+
+    ``prompt`` is an id or a text of the caller's own. Without it and ``ids`` the prompts are asked that
+    the report names: of the rules that failed if any did. Prompts of the floor are not asked, nor is a text
+    that holds one; their ids stand under ``withheld``.
+
+    Raises:
+        OutputError: if there is no report in the folder.
+        PromptError: if an id is none of the run's.
+        AdapterError: if the adapter that the report is of is not there, or it is another one.
+    """
+    report = read_report(folder)
+    stated = {
+        key: value for key, value in report.provenance.recipe.items() if key in RunSettings.model_fields
+    }
+    run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
+    mounted = _adapter(report, adapter or folder)
+    if mounted:
+        run.require_backbone(mounted)
+    questions = _questions(run, report, prompt, ids)
+    asked = [question for question in questions if not question.floor]
+    rendered = [run.backbone.render(question.chat) for question in asked]
+    with progress("ask", 2 * len(asked)) as advance:
+        replies = Replies(run.replies_folder, advance)
+        limits = [run.recipe.reply_tokens] * len(asked)
+        sides = [
+            [run.backbone.decode(said) for said in replies.of(Subject(run.backbone, each), rendered, limits)]
+            for each in (None, mounted)
+        ]
+    labels = _labels(folder)
+    return {
+        "run": str(folder),
+        "asked": [
+            {"id": each.id, "prompt": each.text, "base": base, "adapted": adapted, **labels.get(each.id, {})}
+            for each, base, adapted in zip(asked, *sides, strict=True)
+        ],
+        "withheld": [question.id for question in questions if question.floor],
+    }
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt to be asked: its id, its messages, and whether it is on the floor."""
+
+    id: str
+    chat: list[Message]
+    floor: bool
+
+    @property
+    def text(self) -> str:
+        """What the last message says."""
+        return str(self.chat[-1]["content"])
+
+
+def _questions(run: Run, report: Report, prompt: str | None, ids: Sequence[str]) -> list[Question]:
+    """What is to be asked, each once, in order."""
+    rows = {row.id: row for row in run.prompts}
+    floor = run.prompts.where(lambda row: run.authorisation.role(row) is Role.FLOOR)
+    if prompt is not None and prompt not in rows and not ids:
+        return [_of_words(prompt, floor)]
+    names = [*ids, *([prompt] if prompt is not None else [])] or _deciding(report)
+    on_floor = {row.id for row in floor}
+    found = []
+    for name in dict.fromkeys(names):
+        row_id, wrapper = _parted(name, rows)
+        if row_id not in rows:
+            near = get_close_matches(row_id, rows, n=1)
+            raise PromptError(
+                "an id must be one of the run's prompts",
+                got=clean(repr(name), 80),
+                remedy=f"did you mean {near[0]}?" if near else "take one that report.json names",
+                where=run.folder,
+            )
+        chat = messages(rows[row_id])
+        found.append(Question(name, inside(chat, WRAPPERS[wrapper]) if wrapper else chat, row_id in on_floor))
+    return found
+
+
+def _parted(name: str, rows: Mapping[str, Prompt]) -> tuple[str, str]:
+    """A prompt's id and the wrapper that it was asked in, as rules of the gate name them."""
+    row_id, _, wrapper = name.rpartition(INSIDE)
+    return (row_id, wrapper) if name not in rows and wrapper in WRAPPERS else (name, "")
+
+
+def _of_words(text: str, floor: PromptSet) -> Question:
+    """A question in the caller's own words; one that holds a prompt of the floor is on it."""
+    said, known = normalised_text(text), {normalised_text(row.request) for row in floor} - {""}
+    return Question(OWN, [{"role": "user", "content": text}], any(each in said for each in known))
+
+
+def _deciding(report: Report) -> list[str]:
+    """The prompts that rules of the gate name: of those that failed, or of all where none did."""
+    rules = [rule for rule in report.gate.rules if not rule.passed] or report.gate.rules
+    return [prompt_id for rule in rules for prompt_id in rule.ids]
+
+
+def _adapter(report: Report, path: Path) -> Adapter | None:
+    """The adapter that a report is of; None where it is of the backbone alone."""
+    stated = report.provenance.adapter
+    if stated is None:
+        return None
+    missing = path.is_dir() and not (path / WEIGHTS).is_file()
+    adapter = None if missing else read_adapter(path)
+    if adapter is None or adapter.digest != stated:
+        raise AdapterError(
+            f"the adapter must be the one that the report is of, {stated[:12]}",
+            got=adapter.digest[:12] if adapter else "none",
+            remedy="give it with --adapter",
+            where=path,
+        )
+    return adapter
+
+
+def _labels(folder: Path) -> dict[str, dict[str, str]]:
+    """The labels that evaluate gave to both replies, by prompt; none where it left no outcomes."""
+    rows = read_json(folder / OUTCOMES) if (folder / OUTCOMES).is_file() else []
+    names = ("label_base", "label_adapted")
+    return {row["prompt_id"]: {name: row[name] for name in names} for row in rows}

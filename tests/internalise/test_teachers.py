@@ -1,0 +1,126 @@
+"""Laws of teachers: who may teach, what they may not say, and which of their replies is believed."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from palette.activations import edited
+from palette.backbones import greedy_replies
+from palette.backbones.scoring import reply_likelihoods
+from palette.directions import Directions, Intervention, StrengthKernel
+from palette.evaluation.refusal_ngrams import START, RefusalNgrams
+from palette.internalise import teachers
+from palette.internalise.teachers import Teaching, chosen_teachers
+from palette.search.space import Member
+
+LIMIT = 6
+NOWHERE = Directions(*(torch.zeros(4, 1, 16, dtype=torch.float64) for _ in range(2)))
+
+
+@pytest.fixture(scope="module")
+def prompts(backbone):
+    asked = ("what is the dose ?", "tell me the clause .", "name the port .")
+    return [backbone.render([{"role": "user", "content": each}]) for each in asked]
+
+
+def shifted(backbone, strength):
+    """A teacher: the backbone with its stream moved."""
+
+    @contextmanager
+    def teacher():
+        with edited(backbone.blocks, {2: lambda x: x + strength * x.roll(1, -1)}):
+            yield
+
+    return teacher
+
+
+def teaching(backbone, *made, ngrams=None, failed=lambda prompts, replies: [False] * len(replies), limit=99):
+    return Teaching(backbone, list(made), ngrams or RefusalNgrams(), failed, limit)
+
+
+@pytest.fixture
+def said(backbone, monkeypatch):
+    """What the teachers say is given, one list of replies for each in turn."""
+    turns = []
+
+    def replies(backbone, prompts, limit, decoding=None):
+        return turns.pop(0)
+
+    monkeypatch.setattr(teachers, "greedy_replies", replies)
+    return turns
+
+
+def test_the_reply_that_teachers_find_likeliest_together_is_believed(backbone, prompts, said):
+    one, other = shifted(backbone, 0.5), shifted(backbone, -0.8)
+    replies = [[40, 41, 42], [50, 51], [43, 44]]
+    said += [[reply] * 3 for reply in replies]
+    believed = teaching(backbone, one, other).replies(prompts)
+    for prompt, taught in zip(prompts, believed, strict=True):
+        means = []
+        for reply in replies:
+            whole, each = [[*reply, backbone.stops[0]]], []
+            for teacher in (one, other):
+                with teacher():
+                    each += reply_likelihoods(backbone, [prompt], whole)
+            means.append(sum(each) / 2)
+        assert taught.reply == (*replies[means.index(max(means))], backbone.stops[0])
+        assert taught.likelihood == pytest.approx(max(means), abs=1e-6)
+
+
+def test_what_fails_is_never_taught_and_what_was_cut_off_has_no_end(backbone, prompts, said):
+    no, long, good = [1, 2], [5] * LIMIT, [40, 41]
+    said += [[no, long, good], [no, no, no]]
+    made = teaching(backbone, shifted(backbone, 0.5), failed=lambda _, r: [x == no for x in r], limit=LIMIT)
+    found = [taught and list(taught.reply) for taught in made.replies(prompts)]
+    assert found == [None, long, [*good, backbone.stops[0]]]
+
+
+def test_no_teacher_says_what_refusals_say(backbone, prompts, monkeypatch):
+    plain = greedy_replies(backbone, prompts, LIMIT)
+    ngrams = RefusalNgrams({(START,): frozenset(reply[0] for reply in plain)})
+    heard = []
+
+    def listening(*given, **named):
+        replies = greedy_replies(*given, **named)
+        heard.append(replies)
+        return replies
+
+    monkeypatch.setattr(teachers, "greedy_replies", listening)
+    teaching(backbone, shifted(backbone, 0.1), ngrams=ngrams, limit=LIMIT).replies(prompts)
+    assert len(heard) == 2, "the plain backbone speaks beside the one teacher"
+    assert all(ngrams.place(reply) is None for replies in heard for reply in replies)
+    heard.clear()
+    teaching(backbone, shifted(backbone, 0.1), limit=LIMIT).replies(prompts)
+    assert heard[0] == plain
+
+
+def member(trial, score, peak, width=0, method="centred_ablation"):
+    kernel = StrengthKernel(peak, width, 1.0)
+    return Member(trial, Intervention(method, -1, kernel), {"target_refusal_score": score})
+
+
+def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prompts, monkeypatch):
+    bad = {1: 3, 2: 0, 3: 1, 4: 2}
+    at = []
+
+    @contextmanager
+    def intervening(backbone, directions, intervention):
+        at[:] = [intervention.kernel.peak]
+        yield
+
+    monkeypatch.setattr(teachers, "intervening", intervening)
+    monkeypatch.setattr(teachers, "greedy_replies", lambda *given, **named: [[7]] * 3)
+    known = [member(n, float(n), peak) for n, peak in enumerate((1, 2, 2, 3, 4))]
+
+    def failed(prompts, replies):
+        return [i < bad[at[0]] for i in range(len(replies))]
+
+    made = chosen_teachers(backbone, NOWHERE, known, prompts, failed, 9)
+    # Site 1 fails always and site 4 in two of three; site 2 has two trials and teaches once.
+    assert [teacher.args[2].kernel.peak for teacher in made] == [2, 3]
+    # Where all fail, the one that fails least teaches alone.
+    worst = chosen_teachers(backbone, NOWHERE, known[:1], prompts, failed, 9)
+    assert [teacher.args[2].kernel.peak for teacher in worst] == [1]
