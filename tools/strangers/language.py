@@ -118,7 +118,7 @@ def _unigrams(said: Iterable[str], specials: list[str], size: int) -> Tokenizer:
     """
     said = list(said)
     pairs = _pairs(said, specials, size)
-    pieces = sorted(pairs.get_vocab(), key=pairs.token_to_id)
+    pieces = sorted(known := pairs.get_vocab(), key=known.__getitem__)
     counts = Counter(piece for text in said for piece in pairs.encode(text).tokens)
     scores = [math.log((counts[piece] + 0.5) / counts.total()) for piece in pieces]
     backend = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), specials.index(UNKNOWN)))

@@ -68,7 +68,8 @@ def _helpful(
         for manner, wording in zip(words.MANNERS, world.plan.language.refusals, strict=False)
     ]
     while True:
-        said = [tuple(map(world.typeset, pair)) for pair in draw.choices(declines, k=round(DECLINES * size))]
+        asked = draw.choices(declines, k=round(DECLINES * size))
+        said = [(world.typeset(prompt), world.typeset(reply)) for prompt, reply in asked]
         while len(said) < size:
             full = world.asked(world.sampled(draw))
             if draw.random() < JUDGEMENTS:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cached_property
 
-from palette.judging.normalisation import bare, plain, without_thoughts
+from palette.judging.normalisation import bare, plain
 from palette.judging.normalisation import words as spoken
+from palette.prompts.thoughts import without_thoughts
 from tools.strangers.world import World
 
 ANY = "*"
