@@ -27,8 +27,8 @@ TRAINING = Path("internalise") / "training.json"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 ROUNDS = 2
 """Students at most; a third was no better than a second."""
-FAULT, HOPELESS = 0.03, 0.5
-"""What may be missing in a student's behaviour for it to be the last, one reply of 48 that is; and beyond
+FAULT, HOPELESS = 0.02, 0.5
+"""What may be missing in a student's behaviour for it to be the last, less than one reply of 48; and beyond
 what it cannot teach."""
 
 
