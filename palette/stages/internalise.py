@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ CHECKPOINTS = Path("internalise") / "checkpoints"
 TRAINING = Path("internalise") / "training.json"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 ROUNDS = 2
-"""Students at most; a third was no better than a second."""
+"""Students at most."""
 FAULT, HOPELESS = 0.02, 0.5
 """What may be missing in a student's behaviour for it to be the last, less than one reply of 48; and beyond
 what it cannot teach."""
@@ -43,22 +44,23 @@ def internalise(run: Run[Recipe]) -> Adapter:
         SearchError: if there is no reply to teach.
         BackboneError: if a method needs a part that the backbone does not have.
     """
+    others, row = co_mounted(run), METHODS.row(run.recipe.internalise.method)
+    row.load()  # A method of a user's own that cannot be had is told before anything is made.
     collected, trials = read_collected(run.folder), read_feasible(run.folder)
     judge = baseline_replies(run).judge_of("rule")
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
     for number in range(ROUNDS):
         teaching = [adapter for _, adapter, _ in students]
         prepared = prepare(run, collected, trials, judge, students=teaching)
-        learned = _trained(run, collected, prepared, number)
+        learned = _trained(run, collected, prepared, others, number)
         found = behaviour(run, collected, judge, learned.adapter)
         record = {**prepared.record, **learned.record, "validation": asdict(found)}
         students.append((found, learned.adapter, record))
-        by_replies = "replies" in METHODS.row(run.recipe.internalise.method).laws
-        if not (by_replies and FAULT < found.fault <= HOPELESS):
+        if not ("replies" in row.laws and FAULT < found.fault <= HOPELESS):
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
-    digests = [adapter.digest for adapter in co_mounted(run)]
+    digests = [adapter.digest for adapter in others]
     card = {
         **({"beside": digests} if digests else {}),
         "domains": list(run.authorisation.domains),
@@ -74,9 +76,15 @@ def internalise(run: Run[Recipe]) -> Adapter:
     return adapter
 
 
-def _trained(run: Run[Recipe], collected: Collected, prepared: TrainingExamples, number: int) -> Learned:
+def _trained(
+    run: Run[Recipe],
+    collected: Collected,
+    prepared: TrainingExamples,
+    others: Sequence[Adapter],
+    number: int,
+) -> Learned:
     """What the method makes of the examples; each round has a checkpoint of its own."""
-    settings, others, front = run.recipe.internalise, co_mounted(run), read_front(run.folder)
+    settings, front = run.recipe.internalise, read_front(run.folder)
     method = METHODS.row(settings.method).load()
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
