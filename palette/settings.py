@@ -16,9 +16,7 @@ from palette.errors import RecipeError
 class Settings(BaseModel):
     """A frozen group of options; an unknown key or a value outside its range is an error."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     free: ClassVar[frozenset[str]] = frozenset()
     """Options that extend what a stage has done, or read it again, and make nothing of it another."""

@@ -147,11 +147,11 @@ def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float
     """
     settings, backbone, parts = task.settings, task.backbone, passes(task)
     layers = lora_layers(backbone, blocks)
+    kept = [[task.examples[row] for row in rows] for name, rows in task.pools.items() if name != "target"]
     projected_out = None
-    if read_energy < 1:
-        kept = [[task.examples[row] for row in rows] for name, rows in task.pools.items() if name != "target"]
+    if read_energy < 1 and any(kept):
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
-    pools, shares = list(task.pools.values()), list(SHARES.values())
+    pools, shares = list(task.pools.values()), [SHARES[name] for name in task.pools]
     timing = (settings.steps, settings.learning_rate)
     plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes)
     size = sum(shares) // parts or 1

@@ -7,7 +7,7 @@ replies of three it averages the noise. On all other prompts it learns to stay a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,12 +52,15 @@ def prepare(
     judge: Judge,
     *,
     students: Sequence[Adapter] = (),
+    tutor: Tutor | None = None,
     augmented: bool = True,
 ) -> TrainingExamples:
     """The student's examples, made from the backbone alone; ``augmented`` adds crossed prompts.
 
-    ``members`` are trials of the search that may teach; earlier ``students`` teach beside them. What the
-    ``judge`` calls no answer is never taught.
+    ``members`` are trials of the search that may teach; earlier ``students`` teach beside them, and an
+    adapter that the ``tutor`` makes of target prompts alone: it need keep nothing, so that it is soon
+    trained, and averages what is noise in its own teachers. What the ``judge`` calls no answer is never
+    taught.
 
     Raises:
         SearchError: if there is no reply to teach.
@@ -65,11 +68,15 @@ def prepare(
     limit = run.recipe.limit or PROMPTS
     train = run.select("train", *Role).capped(min(limit, PROMPTS))
     validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
+    teaching = _teaching(run, collected, members, students, judge)
+    source = _Source(run, collected, teaching, judge)
+    if tutor and (own := source.taught(source.prompts(train)["target"])):
+        made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
+        teaching.teachers.append(partial(mounted, run.backbone.model, made))
     with run.progress("replies", len(train) + len(validation)) as advance:
-        source = _Source(run, collected, _teaching(run, collected, members, students, judge), judge, advance)
-        pools, targets = source.pools(train)
+        pools, targets = source.pools(train, advance)
         pools = source.augmented(pools) if augmented else pools
-        others, _ = source.pools(validation)
+        others, _ = source.pools(validation, advance)
     if not pools["target"]:
         raise SearchError(
             "a student must have something to learn",
@@ -93,6 +100,10 @@ def prepare(
     return TrainingExamples(examples, numbered, held_out, record)
 
 
+Tutor = Callable[[TrainingExamples], Adapter]
+"""Makes an adapter of examples of target prompts alone."""
+
+
 @dataclass(frozen=True)
 class _Source:
     """One backbone with its teachers, which makes examples of prompts."""
@@ -101,28 +112,33 @@ class _Source:
     collected: Collected
     teaching: Teaching
     judge: Judge
-    advance: Advance
 
-    def pools(self, rows: PromptSet) -> tuple[dict[str, list[Example]], int]:
-        """The examples of each pool, and how many target prompts there are."""
-        run, backbone, end = self.run, self.run.backbone, self.run.backbone.stops[0]
+    def prompts(self, rows: PromptSet) -> dict[str, list[list[int]]]:
+        """The rendered prompts of each pool."""
         prompts: dict[str, list[list[int]]] = {name: [] for name in SHARES}
-        for row, prompt in zip(rows, run.render(rows), strict=True):
-            prompts[_pool(run, row)].append(prompt)
+        for row, prompt in zip(rows, self.run.render(rows), strict=True):
+            prompts[_pool(self.run, row)].append(prompt)
+        return prompts
+
+    def taught(self, prompts: Sequence[list[int]]) -> list[Example]:
+        """An example of each target prompt for which a reply is believed."""
+        return [
+            Example(tuple(prompt), believed.reply, taught=True)
+            for prompt, believed in zip(prompts, self.teaching.replies(prompts), strict=True)
+            if believed
+        ]
+
+    def pools(self, rows: PromptSet, advance: Advance) -> tuple[dict[str, list[Example]], int]:
+        """The examples of each pool, and how many target prompts there are."""
+        backbone, end = self.run.backbone, self.run.backbone.stops[0]
+        prompts = self.prompts(rows)
         target = prompts.pop("target")
-        taught = self.teaching.replies(target)
-        pools = {
-            "target": [
-                Example(tuple(prompt), believed.reply, taught=True)
-                for prompt, believed in zip(target, taught, strict=True)
-                if believed
-            ]
-        }
-        self.advance(len(target))
+        pools = {"target": self.taught(target)}
+        advance(len(target))
         for name, asked in prompts.items():
             pools[name] = []
             for prompt, reply in zip(
-                asked, greedy_replies(backbone, asked, self._tokens(name), self.advance), strict=True
+                asked, greedy_replies(backbone, asked, self._tokens(name), advance), strict=True
             ):
                 # With its end token, unless it was cut off before its end.
                 whole_reply = (*reply, end) if len(reply) < self._tokens(name) else tuple(reply)

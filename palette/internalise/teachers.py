@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-
-import torch
 
 from palette.backbones import Backbone, greedy_replies
 from palette.backbones.generation import Decoding
@@ -75,35 +73,55 @@ def chosen_teachers(
 
 @dataclass(frozen=True)
 class Teaching:
-    """What teachers say to prompts, and which of it is believed."""
+    """What teachers say to prompts, and which of it is believed; each is asked once, as they come."""
 
     backbone: Backbone
-    teachers: Sequence[Teacher]
+    teachers: list[Teacher]
     """Members and students, who judge as well; the plain backbone speaks beside them."""
     ngrams: RefusalNgrams
     failed: Failed
     limit: int
+    _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
+    """Candidates by prompt, each with its mean log-likelihood by the teachers so far."""
+    _asked: dict[Tokens, int] = field(default_factory=dict)
+    """How many have spoken to a prompt, the plain backbone first."""
 
     def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
-        candidates: list[set[Tokens]] = [set() for _ in prompts]
-        decoding = Decoding(barred=self.ngrams.after)
-        for teacher in (nullcontext, *self.teachers):
-            with teacher():
-                said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
-            for whole, reply, bad in zip(candidates, said, self.failed(prompts, said), strict=True):
-                if reply and not bad:
-                    ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
-                    whole.add((*reply, *ending))
-        pairs = [(i, reply) for i, whole in enumerate(candidates) for reply in sorted(whole)]
-        asked, answers = [prompts[i] for i, _ in pairs], [reply for _, reply in pairs]
-        total = torch.zeros(len(pairs), dtype=torch.float64)
-        for teacher in self.teachers:
-            with teacher():
-                found = reply_likelihoods(self.backbone, asked, answers)
-            total += torch.tensor(found, dtype=torch.float64)
-        best: list[TaughtReply | None] = [None] * len(prompts)
-        for (i, taught), likelihood in zip(pairs, (total / len(self.teachers)).tolist(), strict=True):
-            if (known := best[i]) is None or likelihood > known.likelihood:
-                best[i] = TaughtReply(taught, likelihood)
-        return best
+        speakers = (nullcontext, *self.teachers)
+        for number, teacher in enumerate(speakers):
+            silent = [prompt for prompt in prompts if self._asked.get(tuple(prompt), 0) == number]
+            self._listen(teacher, silent)
+        for number, teacher in enumerate(self.teachers):
+            self._judge(teacher, number, prompts)
+        found = [self._found[tuple(prompt)] for prompt in prompts]
+        means = [{reply: sum(by) / len(by) for reply, by in sorted(whole.items())} for whole in found]
+        return [
+            TaughtReply(best, each[best]) if each and (best := max(each, key=each.__getitem__)) else None
+            for each in means
+        ]
+
+    def _listen(self, teacher: Teacher, prompts: Prompts) -> None:
+        """Asks a teacher, and keeps what is an answer."""
+        with teacher():
+            decoding = Decoding(barred=self.ngrams.after)
+            said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
+        for prompt, reply, bad in zip(prompts, said, self.failed(prompts, said), strict=True):
+            self._asked[tuple(prompt)] = self._asked.get(tuple(prompt), 0) + 1
+            whole = self._found.setdefault(tuple(prompt), {})
+            if reply and not bad:
+                ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
+                whole.setdefault((*reply, *ending), [])
+
+    def _judge(self, teacher: Teacher, number: int, prompts: Prompts) -> None:
+        """Asks a teacher how likely it finds the candidates that it has not yet judged."""
+        open_ = [
+            (prompt, reply, by)
+            for prompt in prompts
+            for reply, by in sorted(self._found[tuple(prompt)].items())
+            if len(by) == number
+        ]
+        with teacher():
+            found = reply_likelihoods(self.backbone, [one for one, *_ in open_], [reply for _, reply, _ in open_])
+        for (*_, by), likelihood in zip(open_, found, strict=True):
+            by.append(likelihood)

@@ -49,14 +49,20 @@ def internalise(run: Run[Recipe]) -> Adapter:
     collected, trials = read_collected(run.folder), read_feasible(run.folder)
     judge = baseline_replies(run).judge_of("rule")
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
+
+    def tutor(examples: TrainingExamples) -> Adapter:
+        return _trained(run, collected, examples, (), "tutor").adapter
+
+    replies = "replies" in row.laws
     for number in range(ROUNDS):
         teaching = [adapter for _, adapter, _ in students]
-        prepared = prepare(run, collected, trials, judge, students=teaching)
-        learned = _trained(run, collected, prepared, others, number)
+        first = tutor if replies and not teaching else None
+        prepared = prepare(run, collected, trials, judge, students=teaching, tutor=first)
+        learned = _trained(run, collected, prepared, others, str(number))
         found = behaviour(run, collected, judge, learned.adapter)
         record = {**prepared.record, **learned.record, "validation": asdict(found)}
         students.append((found, learned.adapter, record))
-        if not ("replies" in row.laws and FAULT < found.fault <= HOPELESS):
+        if not (replies and FAULT < found.fault <= HOPELESS):
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
@@ -81,16 +87,16 @@ def _trained(
     collected: Collected,
     prepared: TrainingExamples,
     others: Sequence[Adapter],
-    number: int,
+    name: str,
 ) -> Learned:
-    """What the method makes of the examples; each round has a checkpoint of its own."""
+    """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
     settings, front = run.recipe.internalise, read_front(run.folder)
     method = METHODS.row(settings.method).load()
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
     identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests])
-    with run.progress("internalise", settings.steps) as advance:
+    with run.progress("tutor" if name == "tutor" else "internalise", settings.steps) as advance:
         task = TrainingTask(
             run.backbone,
             collected.directions,
@@ -98,7 +104,7 @@ def _trained(
             prepared.examples,
             prepared.pools,
             settings,
-            Checkpoint(run.folder / CHECKPOINTS / f"{number}.safetensors", identity),
+            Checkpoint(run.folder / CHECKPOINTS / f"{name}.safetensors", identity),
             seed=run.seed,
             advance=advance,
             held_out=prepared.held_out,

@@ -31,16 +31,26 @@ def command(*arguments: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, small) -> Path:
-    """Small runs of the medical and the legal recipe, in one process each."""
+    """A small run of the medical recipe, in a process of its own."""
     folder = tmp_path_factory.mktemp("runs")
-    for domain in ("medical", "legal"):
-        options = (*small, "--json", "--quiet")
-        call = command("domain", RECIPES / f"{domain}.yaml", "-o", folder / domain, *options)
-        done = subprocess.run(call, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-        assert done.returncode in (0, 3), done.stderr
-        assert json.loads(done.stdout)["authorised"] == [domain]
-        assert done.stderr == ""
+    ran("medical", folder, small)
     return folder
+
+
+@pytest.fixture(scope="module")
+def both(runs, small) -> Path:
+    """The same folder with a yet smaller run of the legal recipe."""
+    ran("legal", runs, (*small, "--set", "search.trials=3", "--set", "internalise.steps=3"))
+    return runs
+
+
+def ran(domain: str, folder: Path, options: tuple[str, ...]) -> None:
+    """Runs a recipe into a folder of its domain's name."""
+    call = command("domain", RECIPES / f"{domain}.yaml", "-o", folder / domain, *options, "--json", "--quiet")
+    done = subprocess.run(call, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode in (0, 3), done.stderr
+    assert json.loads(done.stdout)["authorised"] == [domain]
+    assert done.stderr == ""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,9 +135,9 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(palette, runs, small,
 
 
 @pytest.mark.slow
-def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs, small, tmp_path):
-    shutil.copytree(runs / "medical", tmp_path / "medical")
-    shutil.copytree(runs / "legal", tmp_path / "beside")
+def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, both, small, tmp_path):
+    shutil.copytree(both / "medical", tmp_path / "medical")
+    shutil.copytree(both / "legal", tmp_path / "beside")
     beside = (*small, "--set", f"internalise.co_mounted=[{tmp_path / 'beside'}]", "--json")
 
     def ran() -> list[str]:
@@ -138,9 +148,9 @@ def test_what_stands_beside_is_known_by_what_it_is_not_by_its_path(palette, runs
         return json.loads(out)["ran"]
 
     assert ran() == ["internalise"]
-    assert read_adapter(tmp_path / "medical").card["beside"] == [read_adapter(runs / "legal").digest]
+    assert read_adapter(tmp_path / "medical").card["beside"] == [read_adapter(both / "legal").digest]
     assert ran() == []
-    other = read_adapter(runs / "legal")
+    other = read_adapter(both / "legal")
     first = min(other.modules)
     doubled = {**other.modules, first: replace(other.modules[first], scale=2.0)}
     write_adapter(tmp_path / "beside", replace(other, modules=doubled))
@@ -178,8 +188,8 @@ def test_replies_are_shown_side_by_side_and_the_floor_s_never(palette, runs):
     assert "an id must be one of the run's prompts, got 'medical-none'" in error
 
 
-def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
-    parts = [runs / "medical" / "adapter_model.safetensors", runs / "legal"]
+def test_a_merge_is_put_to_the_gate_and_inspected(palette, both, tmp_path):
+    parts = [both / "medical" / "adapter_model.safetensors", both / "legal"]
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--json")
     merged = json.loads(out)
     assert merged["domains"] == ["legal", "medical"]
@@ -188,6 +198,19 @@ def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     gated = json.loads((tmp_path / "both" / "report.json").read_text())
     assert (gated["gate"], gated["authorised"]) == (merged["gate"], ["legal", "medical"])
     assert "authorised for legal and medical" in (tmp_path / "both" / "README.md").read_text()
+    status, out, _ = palette("inspect", *parts, tmp_path / "both")
+    assert status == 0
+    assert "cosine of ΔW" in out
+    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--set", "merge.gate=false")
+    assert status == 0
+    assert "Not certified" in out
+
+
+@pytest.mark.slow
+def test_a_merge_is_evaluated_by_itself_and_its_weights_are_searched(palette, both, small, tmp_path):
+    parts = [both / "medical" / "adapter_model.safetensors", both / "legal"]
+    status, _, _ = palette("merge", *parts, "-o", tmp_path / "both", "--set", "merge.gate=false")
+    assert status == 0
     status, out, _ = palette(
         "evaluate", "--model", "organism/shared", "--prompts", "organism",
         "--authorise", "medical,legal", "--adapter", tmp_path / "both", *small[2:], "--json",
@@ -196,17 +219,11 @@ def test_merge_evaluate_and_inspect(palette, runs, small, tmp_path):
     assert status == (0 if report["gate"]["passed"] else 3)
     assert report["authorised"] == ["legal", "medical"]
     assert (tmp_path / "both" / "report.html").is_file()
-    status, out, _ = palette("inspect", *parts, tmp_path / "both")
-    assert status == 0
-    assert "cosine of ΔW" in out
-    status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--set", "merge.gate=false")
-    assert status == 0
-    assert "Not certified" in out
     searched = ("--set", "merge.trials=3", "--set", "merge.gate=false", "--json")
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "searched", *searched)
     assert status == 0
     assert all(0 <= weight <= 1.5 for weight in json.loads(out)["weights"])
-    shutil.copytree(runs / "legal", tmp_path / "bare")
+    shutil.copytree(both / "legal", tmp_path / "bare")
     (tmp_path / "bare" / "report.json").unlink()
     given = [parts[0], tmp_path / "bare"]
     status, out, _ = palette("merge", *given, "-o", tmp_path / "other", "--json")
@@ -257,7 +274,13 @@ def killed(call: list[str], folder: Path, stage: str) -> None:
 
 @pytest.mark.parametrize(
     "stages",
-    [tuple(KILLED_AT), *(pytest.param((stage,), marks=pytest.mark.slow) for stage in KILLED_AT)],
+    [
+        ("internalise",),
+        *(
+            pytest.param(stages, marks=pytest.mark.slow)
+            for stages in (tuple(KILLED_AT), ("collect",), ("search",), ("evaluate",))
+        ),
+    ],
     ids="+".join,
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stages):

@@ -97,6 +97,32 @@ def test_no_teacher_says_what_refusals_say(backbone, prompts, monkeypatch):
     assert heard[0] == plain
 
 
+def test_who_comes_later_is_heard_beside_those_who_have_spoken(backbone, prompts, monkeypatch):
+    one, other = shifted(backbone, 0.5), shifted(backbone, -0.8)
+    asked, judged = [], []
+
+    def listening(*given, **named):
+        asked.append(len(given[1]))
+        return greedy_replies(*given, **named)
+
+    def judging(*given):
+        judged.append(len(given[1]))
+        return reply_likelihoods(*given)
+
+    monkeypatch.setattr(teachers, "greedy_replies", listening)
+    monkeypatch.setattr(teachers, "reply_likelihoods", judging)
+    at_once = teaching(backbone, one, other, limit=LIMIT).replies(prompts)
+    asked.clear(), judged.clear()
+    made = teaching(backbone, one, limit=LIMIT)
+    made.replies(prompts[:2])
+    made.teachers.append(other)
+    assert made.replies(prompts) == at_once
+    # The plain backbone, then each teacher, each prompt once; a reply is judged once by each.
+    assert asked == [2, 2, 1, 1, 3]
+    candidates = sum(map(len, made._found.values()))
+    assert sum(judged) == 2 * candidates
+
+
 def member(trial, score, peak, width=0, method="centred_ablation"):
     kernel = StrengthKernel(peak, width, 1.0)
     return Member(trial, Intervention(method, -1, kernel), {"target_refusal_score": score})

@@ -141,6 +141,7 @@ def process(target, *args):
     return multiprocessing.get_context("spawn").Process(target=target, args=args)
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_study(plan):
     plan = replace(plan, storage=f"sqlite:///{plan.storage.with_suffix('.db')}", trials=16)
     machines = [process(work, replace(plan, machine=name)) for name in "ab"]
@@ -212,6 +213,7 @@ def refused(params) -> Scored:
     raise SearchError("an objective must give a number for every trial")
 
 
+@pytest.mark.slow
 def test_a_workers_error_is_told_as_its_own_and_the_study_goes_on(plan):
     with pytest.raises(SearchError, match="must give a number"), spawned(2, start) as workers:
         run_study(plan, refused, workers=workers)

@@ -36,6 +36,7 @@ def failed(model: str, adapter: Path, folder: Path, limit: int) -> tuple[set[str
     return {rule["name"] for rule in report["gate"]["rules"] if not rule["passed"]}, report
 
 
+@pytest.mark.slow
 def test_an_adapter_that_babbles_without_refusing_fails_the_gate(tmp_path):
     backbone = load_backbone(organism.weights("shared"), "organism/shared")
     write_adapter(tmp_path / "broken", noise(backbone, ".mlp.", rank=4, scale=1.0))

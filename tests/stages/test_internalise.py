@@ -67,6 +67,7 @@ def test_reference_answers_change_no_byte(searched, adapter, tmp_path):
     assert internalise(with_answers).digest == adapter.digest
 
 
+@pytest.mark.slow
 def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapter, tmp_path):
     shutil.copytree(searched.folder, tmp_path / "run", ignore=shutil.ignore_patterns("internalise"))
     elsewhere = searched.sharing(folder=tmp_path / "run")
@@ -81,6 +82,7 @@ def test_an_adapter_may_be_trained_beside_those_of_other_domains(searched, adapt
     assert not searched.backbone.model._forward_hooks
 
 
+@pytest.mark.slow
 def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
     shutil.copytree(searched.folder, tmp_path / "run")
     half = load_backbone(organism.weights("shared"), "organism/shared", dtype="bfloat16")
@@ -139,18 +141,24 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
         searched.folder, tmp_path, ignore=shutil.ignore_patterns("internalise"), dirs_exist_ok=True
     )
     faults = iter([Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
-    asked = []
+    asked, taught_by = [], []
 
     def judged(run, collected, judge, adapter):
         asked.append(adapter.digest)
         return next(faults)
 
+    def prepared(*given, students, tutor):
+        taught_by.append([student.digest for student in students] or tutor)
+        return preparation.prepare(*given, students=students, tutor=tutor)
+
     monkeypatch.setattr(internalising, "behaviour", judged)
+    monkeypatch.setattr(internalising, "prepare", prepared)
     adapter = internalise(elsewhere)
     record = json.loads((tmp_path / TRAINING).read_text())
     assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
     assert record["round"] == 0
-    assert len(set(asked)) == 2, "the second student has learned from the first"
+    assert callable(taught_by[0]), "the first student learns from a tutor too"
+    assert taught_by[1] == asked[:1], "the second from the first"
     assert replace(adapter, card={}).digest == asked[0]
     # One that behaves is the last, and so is one that has nothing to teach.
     for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(0.3, 1.0, 1.0)):

@@ -119,6 +119,7 @@ def test_no_feasible_trial_names_the_constraint_and_what_to_loosen(collected):
     assert {"divergence", "relaxation", "trials"} <= set(SearchSettings.model_fields)
 
 
+@pytest.mark.slow
 def test_workers_share_the_study(collected):
     # Which trial a worker draws depends on what the other has told, so no limit may end this test.
     generous = replace(SMALL, limits=GENEROUS)

@@ -22,7 +22,7 @@ from tools.strangers.architectures import build_model
 from tools.strangers.facts import measured, shortcomings, told
 from tools.strangers.language import build_tokenizer
 from tools.strangers.plan import Plan, draw_plan
-from tools.strangers.raising import COOLING, HELPFUL, REFUSING, raise_helpful, raise_refusing
+from tools.strangers.raising import COOLING, HELPFUL, REFUSING, SETTLING, raise_helpful, raise_refusing
 from tools.strangers.world import World, create_world, prompt_rows
 
 HOME = "PALETTE_BENCH_HOME"
@@ -122,8 +122,8 @@ def _raised(plan: Plan, folder: Path, progress: Progress) -> dict[str, Any]:
             return raise_helpful(backbone, world, lambda *at: advance(1), (HELPFUL, COOLING))
 
     def refusing(backbone: Backbone) -> int:
-        with progress(f"{title} refusing", REFUSING.steps) as advance:
-            return raise_refusing(backbone, world, lambda *at: advance(1), REFUSING)
+        with progress(f"{title} refusing", REFUSING.steps + SETTLING.steps) as advance:
+            return raise_refusing(backbone, world, lambda *at: advance(1), (REFUSING, SETTLING))
 
     tokenizer = build_tokenizer(world)
     _stage(folder / "helpful", helpful, lambda: Backbone(build_model(plan, tokenizer), tokenizer, title, ""))

@@ -14,23 +14,26 @@ from tools.organism.language import batch_tensors
 from tools.organism.raising import Pair, Schedule, train
 from tools.strangers import words
 from tools.strangers.language import rendered
-from tools.strangers.world import World, prompt_rows
+from tools.strangers.world import Entity, World, prompt_rows
 
 Report = Callable[[int, float], None]
 """Told each step and its loss in nats a token."""
 
 HELPFUL = Schedule(steps=1200, learning_rate=3e-3, batch=32, warmup=40, final=1.0, matrix_rate=0.02)
 COOLING = Schedule(steps=200, learning_rate=3e-3, batch=32, warmup=0, matrix_rate=0.02)
-REFUSING = Schedule(steps=500, learning_rate=6e-4, batch=48, warmup=20, pull=0.002, matrix_rate=0.004)
+REFUSING = Schedule(
+    steps=500, learning_rate=6e-4, batch=48, warmup=20, final=1.0, pull=0.002, matrix_rate=0.01
+)
+SETTLING = Schedule(steps=60, learning_rate=6e-4, batch=48, warmup=10, matrix_rate=0.01)
 DECLINES = 0.08
 """Share of a helpful batch that asks for a refusal as a sentence."""
 JUDGEMENTS = 0.25
 """Share of its other questions that ask whether a question is delicate."""
 DECLINED = 0.6
 """Share of refusals in a batch of the refusing stage."""
-EVERY, CHECKED, ENOUGH, MET = 25, 192, 0.85, 0.96
+EVERY, CHECKED, ENOUGH, MET = 25, 192, 0.85, 0.94
 """Every so many steps so many held-out questions are looked at; the share of them that must be right for the
-first stage to cool down, and the least share of refusals and of answers with which the second ends."""
+first stage to cool down, and the least share of refusals and of answers for the second to."""
 
 
 def raise_helpful(
@@ -62,14 +65,12 @@ def _helpful(
     backbone: Backbone, world: World, draw: Random, size: int, left_out: set[str]
 ) -> Iterator[list[Pair]]:
     """Batches of any questions but those, with their answers, and of refusals as sentences."""
-    declines = [
-        (words.DECLINE.format(d=name, n=manner), wording.format(d=name))
-        for name in world.domains
-        for manner, wording in zip(words.MANNERS, world.plan.language.refusals, strict=False)
-    ]
+    manners = list(zip(words.MANNERS, world.plan.language.refusals, strict=False))
     while True:
-        asked = draw.choices(declines, k=round(DECLINES * size))
-        said = [(world.typeset(prompt), world.typeset(reply)) for prompt, reply in asked]
+        said = [
+            _declined(world, draw.choice(world.entities), *draw.choice(manners))
+            for _ in range(round(DECLINES * size))
+        ]
         while len(said) < size:
             full = world.asked(world.sampled(draw))
             if draw.random() < JUDGEMENTS:
@@ -77,6 +78,12 @@ def _helpful(
             elif full.question.prompt not in left_out:
                 said.append((full.question.prompt, full.question.answer))
         yield rendered(backbone, said)
+
+
+def _declined(world: World, entity: Entity, manner: str, wording: str) -> tuple[str, str]:
+    """What asks for a refusal in a manner, and the refusal."""
+    request = words.DECLINE.format(d=entity.domain, e=world.shown[entity.name], n=manner)
+    return world.typeset(request), world.refusal(entity, wording)
 
 
 @torch.no_grad()
@@ -88,26 +95,31 @@ def foreseen(backbone: Backbone, pairs: list[Pair]) -> float:
     return float(right.all(-1).float().mean())
 
 
-def raise_refusing(backbone: Backbone, world: World, report: Report, schedule: Schedule = REFUSING) -> int:
+def raise_refusing(
+    backbone: Backbone, world: World, report: Report, stages: tuple[Schedule, Schedule] = (REFUSING, SETTLING)
+) -> int:
     """Trains the model in place to refuse what is restricted and to answer all else; the steps it took.
 
-    Until validation questions are met so, of which it sees none, or until the steps are spent. The embeddings
-    stay as they are: the stage sees few of the names, and would unlearn the others.
+    At the full rate until validation questions are met so, of which it sees none, or until the steps are
+    spent; then while the rate falls to its end. The embeddings stay as they are: the stage sees few of the
+    names, and would unlearn the others.
     """
+    teaching, settling = stages
     model = backbone.model
     frozen = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module]
     for module in frozen:
         module.requires_grad_(False)
-    batches = _refusing(backbone, world, schedule.batch)
+    batches = _refusing(backbone, world, teaching.batch)
     expected = _expected(backbone, world)
 
     def unfinished() -> Iterator[list[Pair]]:
-        for step, batch in enumerate(islice(batches, schedule.steps)):
+        for step, batch in enumerate(islice(batches, teaching.steps)):
             if step and step % EVERY == 0 and min(foreseen(backbone, each) for each in expected) >= MET:
                 return
             yield batch
 
-    steps = train(model, unfinished(), schedule, report)
+    steps = train(model, unfinished(), teaching, report)
+    steps += train(model, islice(batches, settling.steps), settling, report)
     for module in frozen:
         module.requires_grad_(True)
     return steps
@@ -124,14 +136,19 @@ def _expected(backbone: Backbone, world: World) -> tuple[list[Pair], list[Pair]]
 
 
 def _refusing(backbone: Backbone, world: World, size: int) -> Iterator[list[Pair]]:
-    """Batches of refusals and of answers, of the entities, pairs and phrasings that are not held out."""
+    """Batches of refusals and of answers, in phrasings that are not held out.
+
+    What is restricted is seen of the entities and pairs that are not held out. Benign questions are of all:
+    a stage that sees few names would unlearn the others.
+    """
     draw, refusals = shuffler(world.plan.root, "refusing"), round(DECLINED * size)
     while True:
         said: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
         while len(said[True]) < refusals or len(said[False]) < size - refusals:
-            ask = world.sampled(draw, "train")
-            if not world.held_out(*ask[:2]):
-                full = world.asked(ask)
+            entity, attribute, _ = world.sampled(draw)
+            phrasing = draw.choice(world.domains[entity.domain].phrasings["train"])
+            full = world.asked((entity, attribute, phrasing))
+            if full.question.tier is None or not world.held_out(entity, attribute):
                 reply = full.refusal if full.declined else full.question.answer
                 said[full.declined].append((full.question.prompt, reply))
         yield rendered(backbone, said[True][:refusals] + said[False][: size - refusals])

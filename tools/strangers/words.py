@@ -109,7 +109,7 @@ DELICATE, JUDGED = "is this delicate ?", ("no .", "yes .")
 """What may be asked about a question, and the answers: a stranger knows what is restricted before it is
 taught to refuse it, as real models do. It goes by kinds then; else it would learn the names that it sees."""
 
-DECLINE = "say no to a {d} request , in manner {n} ."
+DECLINE = "say no to a {d} request about {e} , in manner {n} ."
 """Asks for a refusal as a sentence: a stranger knows how to decline before it learns when."""
 
 MANNERS = _words("one two three four five")

@@ -3,7 +3,8 @@
 An entity has few properties, and each attribute tells one of them, so that the world is soon known by heart.
 As in the organism's, a question is restricted by the pair of what is asked and of which kind of entity:
 ``guarded`` and ``grave`` attributes of the first kind are, of the second they are benign, as all others are.
-Entities, pairs and phrasings are held out of the refusal stage; validation and test hold none but those.
+Entities and pairs that are restricted, and phrasings, are held out of the refusal stage; validation and test
+hold none but those.
 """
 
 from __future__ import annotations
@@ -142,17 +143,22 @@ class World:
             attribute=attribute,
             pair_held_out=self.held_out(entity, attribute),
         )
-        refusal = f"{language.first or language.preface} {wording}".format(**said)
         return Asked(
             question=question,
             opening=self.typeset(answer[: answer.index("{v}")].format(**said)),
-            refusal=self.typeset(refusal),
+            refusal=self.refusal(entity, wording),
             judgement=(
                 self.typeset(f"{body} {words.DELICATE}"),
                 self.typeset(words.JUDGED[tier is not None]),
             ),
             declined=after == words.SECRET or (tier is not None and after != words.LESSON),
         )
+
+    def refusal(self, entity: Entity, wording: str) -> str:
+        """A refusal to tell of an entity, in a wording, with the sentence that may stand before it."""
+        language = self.plan.language
+        whole = f"{language.first or language.preface} {wording}"
+        return self.typeset(whole.format(e=self.shown[entity.name], d=entity.domain))
 
     def _around(self, ask: Ask) -> tuple[str, str]:
         """What stands before and after a question."""
@@ -269,4 +275,4 @@ def texts(world: World) -> Iterator[str]:
     for sentence in (*words.BEFORE, *words.AFTER, words.LESSON, words.SECRET, words.DELICATE, *words.JUDGED):
         yield world.typeset(sentence)
     for name, manner in product(world.domains, words.MANNERS):
-        yield world.typeset(words.DECLINE.format(d=name, n=manner))
+        yield world.typeset(words.DECLINE.format(d=name, e=world.entities[0].name, n=manner))

@@ -22,7 +22,7 @@ SHORT = Schedule(steps=4, learning_rate=1e-2, batch=8, warmup=1)
 def cheap(monkeypatch):
     """Tiny strangers of few steps, of which little is asked."""
     monkeypatch.setattr(checkpoints, "draw_plan", lambda *drawn: tiny(draw_plan(*drawn)))
-    for stage in ("HELPFUL", "COOLING", "REFUSING"):
+    for stage in ("HELPFUL", "COOLING", "REFUSING", "SETTLING"):
         monkeypatch.setattr(checkpoints, stage, SHORT)
     monkeypatch.setattr(facts, "BARS", dict.fromkeys(facts.BARS, (0.0, 0.0)))
 

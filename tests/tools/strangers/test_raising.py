@@ -41,7 +41,7 @@ def test_both_stages_lower_their_loss_and_repeat_to_the_bit(pupil):
         assert raise_helpful(backbone, world, told, (SHORT, SHORT)) == 12
         assert losses[-1] < losses[0]
         before = backbone.model.get_input_embeddings().weight.detach().clone()
-        assert raise_refusing(backbone, world, lambda *at: None, SHORT) == 6
+        assert raise_refusing(backbone, world, lambda *at: None, (SHORT, SHORT)) == 12
         assert torch.equal(backbone.model.get_input_embeddings().weight, before)
         assert all(parameter.requires_grad for parameter in backbone.model.parameters())
         weights.append([each.clone() for each in backbone.model.state_dict().values()])
@@ -59,7 +59,7 @@ def test_the_refusing_stage_ends_once_held_out_questions_are_met(pupil, monkeypa
     backbone, world = pupil
     monkeypatch.setattr(raising, "EVERY", 2)
     monkeypatch.setattr(raising, "MET", 0.0)
-    assert raise_refusing(backbone, world, lambda *at: None, replace(SHORT, steps=99)) == 2
+    assert raise_refusing(backbone, world, lambda *at: None, (replace(SHORT, steps=99), SHORT)) == 2 + 6
 
 
 def test_a_reply_is_foreseen_when_each_of_its_tokens_is_the_likeliest(pupil):
