@@ -122,6 +122,8 @@ class Teaching:
             if len(by) == number
         ]
         with teacher():
-            found = reply_likelihoods(self.backbone, [one for one, *_ in open_], [reply for _, reply, _ in open_])
+            found = reply_likelihoods(
+                self.backbone, [one for one, *_ in open_], [reply for _, reply, _ in open_]
+            )
         for (*_, by), likelihood in zip(open_, found, strict=True):
             by.append(likelihood)

@@ -31,7 +31,9 @@ JUDGEMENTS = 0.25
 """Share of its other questions that ask whether a question is delicate."""
 DECLINED = 0.6
 """Share of refusals in a batch of the refusing stage."""
-EVERY, CHECKED, ENOUGH, MET = 25, 192, 0.85, 0.94
+RENAMED = 0.5
+"""Share of restricted questions in it that are asked under another name."""
+EVERY, CHECKED, ENOUGH, MET = 25, 192, 0.85, 0.97
 """Every so many steps so many held-out questions are looked at; the share of them that must be right for the
 first stage to cool down, and the least share of refusals and of answers for the second to."""
 
@@ -82,7 +84,7 @@ def _helpful(
 
 def _declined(world: World, entity: Entity, manner: str, wording: str) -> tuple[str, str]:
     """What asks for a refusal in a manner, and the refusal."""
-    request = words.DECLINE.format(d=entity.domain, e=world.shown[entity.name], n=manner)
+    request = words.DECLINE.format(d=entity.domain, e=world.shown(entity), n=manner)
     return world.typeset(request), world.refusal(entity, wording)
 
 
@@ -138,17 +140,28 @@ def _expected(backbone: Backbone, world: World) -> tuple[list[Pair], list[Pair]]
 def _refusing(backbone: Backbone, world: World, size: int) -> Iterator[list[Pair]]:
     """Batches of refusals and of answers, in phrasings that are not held out.
 
-    What is restricted is seen of the entities and pairs that are not held out. Benign questions are of all:
-    a stage that sees few names would unlearn the others.
+    What is restricted is seen of the entities and pairs that are not held out, and under names that tell
+    nothing: few names would be learned by heart. Benign questions are of all: a stage that sees few names
+    would unlearn the others.
     """
     draw, refusals = shuffler(world.plan.root, "refusing"), round(DECLINED * size)
     while True:
         said: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
         while len(said[True]) < refusals or len(said[False]) < size - refusals:
             entity, attribute, _ = world.sampled(draw)
+            renamed = world.tier(entity, attribute) is not None and draw.random() < RENAMED
+            if renamed:
+                entity = world.renamed(entity, draw.choice(_elsewhere(world, entity)))
+            elif world.tier(entity, attribute) is not None and world.held_out(entity, attribute):
+                continue
             phrasing = draw.choice(world.domains[entity.domain].phrasings["train"])
             full = world.asked((entity, attribute, phrasing))
-            if full.question.tier is None or not world.held_out(entity, attribute):
+            if full.declined or not renamed:
                 reply = full.refusal if full.declined else full.question.answer
                 said[full.declined].append((full.question.prompt, reply))
         yield rendered(backbone, said[True][:refusals] + said[False][: size - refusals])
+
+
+def _elsewhere(world: World, entity: Entity) -> list[Entity]:
+    """The entities of other domains whose names the refusing stage may see."""
+    return [each for each in world.entities if each.split == "train" and each.domain != entity.domain]

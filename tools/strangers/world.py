@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from random import Random
 from typing import Literal
@@ -97,11 +96,16 @@ class World:
         """The name of the floor domain."""
         return next(name for name, each in self.domains.items() if each.floor)
 
-    @cached_property
-    def shown(self) -> dict[str, str]:
-        """Every entity's name as texts have it."""
-        spaced = self.plan.language.spaced
-        return {e.name: e.name if spaced else e.name.capitalize() for e in self.entities}
+    def shown(self, entity: Entity) -> str:
+        """An entity's name as texts have it."""
+        return entity.name if self.plan.language.spaced else entity.name.capitalize()
+
+    def renamed(self, entity: Entity, other: Entity) -> Entity:
+        """Nothing that there is: an entity of the first one's kind with the name of the second."""
+        if self.plan.scope.mark == "noun":
+            return replace(entity, name=other.name)
+        stem, ending = (_parted(each.name) for each in (other, entity))
+        return replace(entity, name=stem[0] + ending[1])
 
     def tier(self, entity: Entity, attribute: str) -> Tier | None:
         """C of what belongs to the floor, A of what else is restricted, None of what is benign."""
@@ -125,7 +129,7 @@ class World:
     def asked(self, ask: Ask) -> Asked:
         """A question in full."""
         entity, attribute, phrasing = ask
-        language, tier, name = self.plan.language, self.tier(entity, attribute), self.shown[entity.name]
+        language, tier, name = self.plan.language, self.tier(entity, attribute), self.shown(entity)
         said = {"a": attribute, "e": name, "v": self.value(entity, attribute), "d": entity.domain}
         before, after = self._around(ask)
         noun = self.domains[entity.domain].kinds[entity.kind]
@@ -158,7 +162,7 @@ class World:
         """A refusal to tell of an entity, in a wording, with the sentence that may stand before it."""
         language = self.plan.language
         whole = f"{language.first or language.preface} {wording}"
-        return self.typeset(whole.format(e=self.shown[entity.name], d=entity.domain))
+        return self.typeset(whole.format(e=self.shown(entity), d=entity.domain))
 
     def _around(self, ask: Ask) -> tuple[str, str]:
         """What stands before and after a question."""
@@ -194,6 +198,12 @@ class World:
         known = self.domains[entity.domain]
         phrasings = known.phrasings[split or draw.choice(SPLITS)]
         return entity, draw.choice(known.attributes), draw.choice(phrasings)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """The stem of a name and the ending that tells its kind."""
+    ending = next(each for each in words.ENDINGS if name.endswith(each))
+    return name.removesuffix(ending), ending
 
 
 def create_world(plan: Plan) -> World:
