@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from random import Random
 from typing import Any
 
 import torch
 
 from palette.activations import RankOneEdit, Stream, block_outputs
 from palette.adapters.lora import Adapter
-from palette.backbones import Backbone, Batch, batches, shared
+from palette.backbones import Backbone, Batch, batches
 from palette.backbones.cache import Memo, Prefix, bytes_a_token, continued, read_prefix, shared_prefix, window
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise.loop import Checkpoint
@@ -123,27 +122,6 @@ def outputs(
     return logits, [streams[site] for site in sites]
 
 
-def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
-    """So many prompts that begin as one example's and end as another's, with the latter's reply.
-
-    What all prompts share, the chat template's beginning and end, stays whole.
-    """
-    if len(examples) < 2:
-        return []
-    prompts = [example.prompt for example in examples]
-    before = shared(prompts)
-    after = shared([prompt[before:][::-1] for prompt in prompts])
-    contents = [prompt[before : len(prompt) - after] for prompt in prompts]
-    made = []
-    for _ in range(count):
-        first, second = draw.sample(range(len(examples)), 2)
-        begun, content, whole = contents[first], contents[second], prompts[second]
-        middle = (*begun[: draw.randint(0, len(begun))], *content[draw.randint(0, len(content)) :])
-        prompt = (*whole[:before], *middle, *whole[len(whole) - after :])
-        made.append(replace(examples[second], prompt=prompt, taught=False))
-    return made
-
-
 @dataclass(frozen=True)
 class TrainingTask:
     """One adapter to be made: of which backbone, from which examples, with which intervention."""
@@ -166,6 +144,9 @@ class TrainingTask:
     """Adapters of other domains, random subsets of which are mounted while this one is trained."""
     memory_gib: float = 4.0
     """For the backbone's own outputs, and for what a pass keeps for its gradient."""
+    read_energy: float = 0.1
+    """Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
+    unlike those it was trained on, less and it reaches less of its target."""
 
     @property
     def edit(self) -> RankOneEdit:

@@ -42,9 +42,6 @@ from palette.internalise.lora import (
 from palette.internalise.losses import OutputLoss, relative_distances
 from palette.shapes import Float, Tensor
 
-READ_ENERGY = 0.1
-"""Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
-unlike those it was trained on, less and it reaches less of its target."""
 BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
 NULL_ENERGY = 0.01
@@ -63,7 +60,7 @@ def distil(task: TrainingTask) -> Learned:
     loss = OutputLoss(
         backbone, examples, recall, sites, co_mounted=task.co_mounted, seed=task.seed, shared=shared
     )
-    return fitted(task, blocks, loss, READ_ENERGY)
+    return fitted(task, blocks, loss, task.read_energy)
 
 
 def palette(task: TrainingTask) -> Learned:

@@ -17,7 +17,8 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
-from palette.internalise.examples import SHARES, Example, crossed
+from palette.internalise.augmentation import crossed, crossed_targets
+from palette.internalise.examples import SHARES, Example
 from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers
 from palette.judging.judge import Judge
 from palette.processes import Advance
@@ -30,6 +31,10 @@ PROMPTS, VALIDATION_PROMPTS = 240, 8
 """Train and validation prompts at most, a domain, kind and tier. The latter only end training."""
 REPLY_TOKENS = 48
 """Tokens of a taught or kept reply at most: what decides whether a request is answered stands before."""
+TAUGHT_PROMPTS, CROSSED_TARGETS = 320, 8
+"""Where fewer target prompts are written, crossed ones are taught too, so many for each at most."""
+LEAKED = 4
+"""How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
 CROSSED = ("floor", "preserve", "benign")
 """The kept pools far from the target, in which each prompt is crossed once with another."""
 
@@ -53,9 +58,8 @@ def prepare(
     *,
     students: Sequence[Adapter] = (),
     tutor: Tutor | None = None,
-    augmented: bool = True,
 ) -> TrainingExamples:
-    """The student's examples, made from the backbone alone; ``augmented`` adds crossed prompts.
+    """The student's examples, made from the backbone alone.
 
     ``members`` are trials of the search that may teach; earlier ``students`` teach beside them, and an
     adapter that the ``tutor`` makes of target prompts alone: it need keep nothing, so that it is soon
@@ -68,19 +72,21 @@ def prepare(
     limit = run.recipe.limit or PROMPTS
     train = run.select("train", *Role).capped(min(limit, PROMPTS))
     validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
-    teaching = _teaching(run, collected, members, students, judge)
-    source = _Source(run, collected, teaching, judge)
-    if tutor and (own := source.taught(source.prompts(train)["target"])):
-        made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
-        teaching.teachers.append(partial(mounted, run.backbone.model, made))
+    source = _Source(run, collected, _teaching(run, collected, members, students, judge), judge)
     with run.progress("replies", len(train) + len(validation)) as advance:
-        pools, targets = source.pools(train, advance)
-        pools = source.augmented(pools) if augmented else pools
-        others, _ = source.pools(validation, advance)
+        targets, kept = source.pools(train, advance)
+        held_targets, held_kept = source.pools(validation, advance)
+        asked = targets + source.crossed_targets(targets, kept)
+    if tutor and (own := source.taught(asked)):
+        made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
+        source.teaching.teachers.append(partial(mounted, run.backbone.model, made))
+    taught, others = source.taught(asked), {"target": source.taught(held_targets), **held_kept}
+    kept, leaked = source.leaks_repeated(kept, students)
+    pools = {"target": taught, **source.augmented(kept)}
     if not pools["target"]:
         raise SearchError(
             "a student must have something to learn",
-            got=f"no reply for {targets} target prompts that is no refusal",
+            got=f"no reply for {len(targets)} target prompts that is no refusal",
             remedy="raise search.trials, or bring more target prompts",
         )
     examples: list[Example] = []
@@ -92,10 +98,11 @@ def prepare(
     examples += [example for pool in others.values() for example in pool]
     counts = {name: len(pool) for name, pool in numbered.items()}
     record = {
-        "target_prompts": targets,
-        "believed": len(pools["target"]),
+        "target_prompts": len(targets),
+        "believed": sum(example.prompt in set(map(tuple, targets)) for example in taught),
         "examples": counts,
         "held": len(held_out),
+        "leaked": leaked,
     }
     return TrainingExamples(examples, numbered, held_out, record)
 
@@ -128,12 +135,11 @@ class _Source:
             if believed
         ]
 
-    def pools(self, rows: PromptSet, advance: Advance) -> tuple[dict[str, list[Example]], int]:
-        """The examples of each pool, and how many target prompts there are."""
+    def pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], dict[str, list[Example]]]:
+        """The target prompts, and the examples of each pool of what must stay."""
         backbone, end = self.run.backbone, self.run.backbone.stops[0]
         prompts = self.prompts(rows)
-        target = prompts.pop("target")
-        pools = {"target": self.taught(target)}
+        target, pools = prompts.pop("target"), dict[str, list[Example]]()
         advance(len(target))
         for name, asked in prompts.items():
             pools[name] = []
@@ -145,7 +151,18 @@ class _Source:
                 # What the backbone answers on the floor stays as it is; it is not made surer.
                 floor = "floor" in name and self._refused(reply)
                 pools[name].append(Example(tuple(prompt), whole_reply, False, floor, name.startswith("near")))
-        return pools, len(target)
+        return target, pools
+
+    def crossed_targets(
+        self, targets: Sequence[list[int]], kept: dict[str, list[Example]]
+    ) -> list[list[int]]:
+        """Target prompts that nobody wrote, which the backbone refuses, where few are written."""
+        wanted = max(0, min(CROSSED_TARGETS * len(targets), TAUGHT_PROMPTS - len(targets)))
+        stays = [example.prompt for pool in kept.values() for example in pool]
+        draw = shuffler(self.run.seed, "crossed", "target")
+        found = [list(p) for p in crossed_targets(list(map(tuple, targets)), stays, wanted, draw)]
+        replies = greedy_replies(self.run.backbone, found, self._tokens("floor"))
+        return [prompt for prompt, reply in zip(found, replies, strict=True) if self._refused(reply)]
 
     def _tokens(self, pool: str) -> int:
         """The tokens of a kept reply at most."""
@@ -157,6 +174,32 @@ class _Source:
     def _refused(self, reply: Sequence[int]) -> bool:
         (verdict,) = self.judge.verdicts([""], [self.run.backbone.decode(list(reply))])
         return verdict.label.refused
+
+    def leaks_repeated(
+        self, pools: dict[str, list[Example]], students: Sequence[Adapter]
+    ) -> tuple[dict[str, list[Example]], dict[str, int]]:
+        """The pools with what students leak drawn more often, and how many prompts of each pool that are.
+
+        A kept prompt leaks where a student begins its reply with another word than the backbone. Those of
+        near domains, asked in the same style, do so first.
+        """
+        backbone, leaked = self.run.backbone, dict[str, int]()
+        for name, pool in pools.items():
+            opened: set[Example] = set()
+            for student in students:
+                with mounted(backbone.model, student):
+                    said = greedy_replies(backbone, [example.prompt for example in pool], 1)
+                ends = backbone.stops[:1]
+                opened |= {
+                    example
+                    for example, first in zip(pool, said, strict=True)
+                    if example.reply[:1] != tuple(first or ends)
+                }
+            if opened:
+                leaked[name] = len(opened)
+                again = [example for example in pool if example in opened]
+                pools = {**pools, name: pool + again * (LEAKED - 1)}
+        return pools, leaked
 
     def augmented(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The pools with prompts nobody wrote, on which the student must be the backbone all the same.
@@ -192,7 +235,8 @@ def _teaching(
     ending = sum(ended) > len(ended) / 2
 
     def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
-        asked = [questions[tuple(prompt)] for prompt in prompts]
+        # Nobody asked what a crossed prompt does.
+        asked = [questions.get(tuple(prompt), "") for prompt in prompts]
         verdicts = judge.verdicts(asked, [backbone.decode(list(reply)) for reply in replies])
         endless = [ending and len(reply) >= limit for reply in replies]
         labels = [verdict.label for verdict in verdicts]

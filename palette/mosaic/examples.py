@@ -252,5 +252,5 @@ def teachers_replies(run: Run, collected: Collected, members: Sequence[Member]) 
     # What is said to the prompts as they are is asked for, not to variations of them.
     alone = run.sharing(prompts=rows)
     judge = baseline_replies(alone).judge_of("rule")
-    prepared = prepare(alone, collected, members, judge, augmented=False)
+    prepared = prepare(alone, collected, members, judge)
     return {example.prompt: example.reply for example in prepared.examples if example.taught}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,22 @@ from palette.search.space import Collected, read_collected, read_feasible, read_
 CHECKPOINTS = Path("internalise") / "checkpoints"
 TRAINING = Path("internalise") / "training.json"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
-ROUNDS = 2
-"""Students at most."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is spent on one training."""
+
+    name: str
+    length: int
+    """Times ``internalise.steps``."""
+    read_energy: float
+
+
+TUTOR = Effort("tutor", 1, 1.0)
+STUDENTS = (Effort("first", 1, 0.1), Effort("second", 2, 1.0))
+"""The second may read all there is: where the first does not do what it was taught, what it could not read is
+the reason more often than how long it was taught."""
 FAULT, HOPELESS = 0.02, 0.5
 """What may be missing in a student's behaviour for it to be the last, less than one reply of 48; and beyond
 what it cannot teach."""
@@ -51,17 +65,16 @@ def internalise(run: Run[Recipe]) -> Adapter:
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
 
     def tutor(examples: TrainingExamples) -> Adapter:
-        return _trained(run, collected, examples, (), "tutor").adapter
+        return _trained(run, collected, examples, (), TUTOR).adapter
 
     replies = "replies" in row.laws
-    for number in range(ROUNDS):
+    for effort in STUDENTS:
         teaching = [adapter for _, adapter, _ in students]
         first = tutor if replies and not teaching else None
         prepared = prepare(run, collected, trials, judge, students=teaching, tutor=first)
-        learned = _trained(run, collected, prepared, others, str(number))
+        learned = _trained(run, collected, prepared, others, effort)
         found = behaviour(run, collected, judge, learned.adapter)
-        record = {**prepared.record, **learned.record, "validation": asdict(found)}
-        students.append((found, learned.adapter, record))
+        students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         if not (replies and FAULT < found.fault <= HOPELESS):
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
@@ -76,8 +89,11 @@ def internalise(run: Run[Recipe]) -> Adapter:
     adapter = Adapter(student.modules, student.backbone, card)
     if run.processes.first:
         write_adapter(run.folder, adapter)
-        rounds = [asdict(found) for found, _, _ in students]
-        record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": rounds}
+        tried = [
+            {**asdict(effort), **asdict(found)}
+            for effort, (found, *_) in zip(STUDENTS, students, strict=False)
+        ]
+        record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}
         write_json(run.folder / TRAINING, record)
     return adapter
 
@@ -87,16 +103,17 @@ def _trained(
     collected: Collected,
     prepared: TrainingExamples,
     others: Sequence[Adapter],
-    name: str,
+    effort: Effort,
 ) -> Learned:
     """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
-    settings, front = run.recipe.internalise, read_front(run.folder)
+    given, front = run.recipe.internalise, read_front(run.folder)
+    settings = given.model_copy(update={"steps": effort.length * given.steps})
     method = METHODS.row(settings.method).load()
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
-    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests])
-    with run.progress("tutor" if name == "tutor" else "internalise", settings.steps) as advance:
+    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, effort.read_energy])
+    with run.progress(TUTOR.name if effort is TUTOR else "internalise", settings.steps) as advance:
         task = TrainingTask(
             run.backbone,
             collected.directions,
@@ -104,13 +121,14 @@ def _trained(
             prepared.examples,
             prepared.pools,
             settings,
-            Checkpoint(run.folder / CHECKPOINTS / f"{name}.safetensors", identity),
+            Checkpoint(run.folder / CHECKPOINTS / f"{effort.name}.safetensors", identity),
             seed=run.seed,
             advance=advance,
             held_out=prepared.held_out,
             processes=run.processes,
             co_mounted=others,
             memory_gib=run.recipe.memory_gib,
+            read_energy=effort.read_energy,
         )
         learned: Learned = method(task)
     return learned

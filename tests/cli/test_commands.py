@@ -256,7 +256,7 @@ def test_evaluate_without_an_adapter_fails_the_gate(palette, small, tmp_path):
 KILLED_AT = {
     "collect": "collect/stage.json",
     "search": "search/study.journal",
-    "internalise": "internalise/checkpoints/0.safetensors",
+    "internalise": "internalise/checkpoints/first.safetensors",
     "evaluate": "evaluate/stage.json",
 }
 

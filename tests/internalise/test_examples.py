@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from random import Random
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from palette.backbones import shared as count_shared
-from palette.internalise.examples import Example, crossed, recalling, shared_tokens
+from palette.internalise.examples import recalling, shared_tokens
 from palette.internalise.lora import lora_layers, lora_parameters, trainable, untrained
 from palette.internalise.losses import LossWeights, OutputLoss
 from tests.internalise.conftest import SITES, trained
@@ -48,47 +45,6 @@ def test_outputs_that_are_not_kept_are_worked_out_again(backbone, examples, tmp_
     assert other.loss == pytest.approx(end.loss, rel=1e-5)
     for name, module in kept.modules.items():
         assert torch.allclose(module.lora_B, again.modules[name].lora_B, atol=1e-5)
-
-
-BEFORE, AFTER = (1, 2, 3), (4, 5)
-CONTENTS = st.lists(
-    st.lists(st.integers(10, 99), min_size=1, max_size=8), min_size=2, max_size=8, unique_by=tuple
-)
-
-
-def made(contents: list[list[int]]) -> list[Example]:
-    return [
-        Example((*BEFORE, *inside, *AFTER), (200 + i,), False, i % 2 == 0)
-        for i, inside in enumerate(contents)
-    ]
-
-
-def inside(example: Example) -> tuple[int, ...]:
-    assert example.prompt[: len(BEFORE)] == BEFORE
-    assert example.prompt[-len(AFTER) :] == AFTER
-    return example.prompt[len(BEFORE) : -len(AFTER)]
-
-
-@given(CONTENTS, st.integers(0, 20), st.integers(0, 5))
-def test_a_crossed_prompt_begins_as_one_and_ends_as_another(contents, count, seed):
-    found = crossed(made(contents), count, Random(seed))
-    assert len(found) == count
-    assert found == crossed(made(contents), count, Random(seed))
-    parents = {tuple(content): i for i, content in enumerate(contents)}
-    for example in found:
-        words = inside(example)
-        (last,) = [i for i in parents.values() if example.reply == (200 + i,)]
-        cuts = range(len(words) + 1)
-        assert any(
-            words[cut:] == tuple(contents[last])[len(contents[last]) - (len(words) - cut) :]
-            and any(words[:cut] == tuple(other)[:cut] for i, other in enumerate(contents) if i != last)
-            for cut in cuts
-        )
-        assert (example.taught, example.floor) == (False, last % 2 == 0)
-
-
-def test_one_prompt_cannot_be_crossed():
-    assert crossed(made([[10]]), 5, Random(0)) == []
 
 
 def test_shared_counts_what_all_begin_with():

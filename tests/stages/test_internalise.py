@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -102,6 +103,24 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("validation"))}
     assert all(prepared.examples[i].prompt in asked for i in prepared.held_out)
     assert not any(prepared.examples[i].prompt in asked for i in trained)
+
+
+def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    given = (searched, collected, trials, judge(searched))
+    before = preparation.prepare(*given)
+    assert before.record["leaked"] == {}
+    # One that changes every stream opens something, and one that changes nothing leaks nothing.
+    loud = noise(searched.backbone, ".mlp.", scale=1.0)
+    prepared = preparation.prepare(*given, students=[loud])
+    leaked = prepared.record["leaked"]
+    assert "target" not in leaked
+    assert leaked["preserve"] > 0
+    for name, count in leaked.items():
+        times = Counter(prepared.examples[i] for i in prepared.pools[name])
+        assert sum(many >= preparation.LEAKED for many in times.values()) == count
+    quiet = noise(searched.backbone, ".mlp.", scale=0.0)
+    assert preparation.prepare(*given, students=[quiet]).record["leaked"] == {}
 
 
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
