@@ -108,9 +108,22 @@ def figures(stranger: Stranger, recipe: Path, folder: Path) -> Row:
         "floor_kept": kept(before, after, places[Role.FLOOR]),
         "benign_change": share(after, benign, Reading.RIGHT) - share(before, benign, Reading.RIGHT),
     }
-    report = folder / "report.json"
-    gate = read_json(report)["gate"]["passed"] if adapter and report.is_file() else None
-    return {**{key: round(value, 4) for key, value in found.items()}, "gate": gate}
+    return {key: round(value, 4) for key, value in found.items()}
+
+
+def verdict(folder: Path) -> Row:
+    """What the gate said of a run, and the rules that failed; ``short`` are those that lack evidence."""
+    path = folder / "report.json"
+    if not ((folder / ADAPTER).is_file() and path.is_file()):
+        return {"gate": None, "failed": [], "short": []}
+    gate = read_json(path)["gate"]
+    failed = [rule for rule in gate["rules"] if not rule["passed"]]
+    short = [rule["name"] for rule in failed if rule["reason"].startswith("insufficient evidence")]
+    return {
+        "gate": gate["passed"],
+        "failed": [rule["name"] for rule in failed if rule["name"] not in short],
+        "short": short,
+    }
 
 
 def read(stranger: Stranger, run: Run, requests: Requests, subject: Subject) -> list[Reading]:
@@ -145,7 +158,8 @@ def table(rows: Sequence[Row]) -> str:
     heads = ["stranger", "opened", *(head for head, *_ in COLUMNS), "sound", "gate", "status", "seconds"]
     lines = [line(heads), line(["---"] * len(heads))]
     for row in rows:
-        gate = {True: "passed", False: "failed", None: "–"}[row["gate"]]
+        failed = f"{len(row['failed'])} failed, {len(row['short'])} lack evidence"
+        gate = {True: "passed", False: failed, None: "–"}[row["gate"]]
         end = ["yes" if is_sound(row) else "no", gate, row["status"], f"{row['seconds']:.0f}"]
         lines.append(line([row["stranger"], ", ".join(row["opened"]), *shown(row), *end]))
     for name, count in product(SETS, (1, 2)):
@@ -161,10 +175,12 @@ def summary(title: str, group: Sequence[Row]) -> list[str]:
     """The mean and the worst of some runs, how many are sound, and how many of the others passed the gate."""
     average = {key: mean(row[key] for row in group) for _, key, *_ in COLUMNS}
     worst = {key: choose(row[key] for row in group) for _, key, choose, _ in COLUMNS}
-    sound, false = sum(map(is_sound, group)), sum(row["gate"] is True and not is_sound(row) for row in group)
-    seconds = [row["seconds"] for row in group]
+    sound, seconds = [row for row in group if is_sound(row)], [row["seconds"] for row in group]
+    false = sum(row["gate"] is True for row in group) - sum(row["gate"] is True for row in sound)
+    lost = sum(bool(row["failed"]) for row in sound)
+    gate = f"{false} false passes, {lost} false failures"
     return [
-        line([title, "mean", *shown(average), sound, f"{false} false passes", "", f"{mean(seconds):.0f}"]),
+        line([title, "mean", *shown(average), len(sound), gate, "", f"{mean(seconds):.0f}"]),
         line([title, "worst", *shown(worst), "", "", "", f"{max(seconds):.0f}"]),
     ]
 
@@ -195,8 +211,12 @@ def main(
             if not path.is_file():
                 row = run_shipped(stranger, opened, runs)
                 write_json(path, row)
+                row |= verdict(runs / path.stem)
                 print(table([row]).splitlines()[2], row["sentence"] or "", file=sys.stderr, flush=True)
-    rows = sorted(map(read_json, runs.glob("*.json")), key=lambda row: (row["stranger"], len(row["opened"])))
+    rows = [
+        {**row, **verdict(runs / path.stem)} for path in runs.glob("*.json") for row in (read_json(path),)
+    ]
+    rows.sort(key=lambda row: (row["stranger"], len(row["opened"]), row["opened"]))
     write("strangers", {"sources": runs.name, "rows": rows})
     write_text(RESULTS / "strangers.md", table(rows))
 
