@@ -99,7 +99,7 @@ def prepare(
     counts = {name: len(pool) for name, pool in numbered.items()}
     record = {
         "target_prompts": len(targets),
-        "believed": sum(example.prompt in set(map(tuple, targets)) for example in taught),
+        "believed": len({tuple(prompt) for prompt in targets} & {example.prompt for example in taught}),
         "examples": counts,
         "held": len(held_out),
         "leaked": leaked,

@@ -82,48 +82,47 @@ class Teaching:
     failed: Failed
     limit: int
     _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
-    """Candidates by prompt, each with its mean log-likelihood by the teachers so far."""
+    """Candidates by prompt, each with the mean log-likelihood of its tokens by each teacher so far."""
     _asked: dict[Tokens, int] = field(default_factory=dict)
     """How many have spoken to a prompt, the plain backbone first."""
 
     def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
-        speakers = (nullcontext, *self.teachers)
-        for number, teacher in enumerate(speakers):
-            silent = [prompt for prompt in prompts if self._asked.get(tuple(prompt), 0) == number]
-            self._listen(teacher, silent)
+        keys = [tuple(prompt) for prompt in prompts]
+        distinct = list(dict.fromkeys(keys))
+        for number, teacher in enumerate((nullcontext, *self.teachers)):
+            self._listen(teacher, [prompt for prompt in distinct if self._asked.get(prompt, 0) == number])
         for number, teacher in enumerate(self.teachers):
-            self._judge(teacher, number, prompts)
-        found = [self._found[tuple(prompt)] for prompt in prompts]
+            self._judge(teacher, number, distinct)
+        found = [self._found[key] for key in keys]
         means = [{reply: sum(by) / len(by) for reply, by in sorted(whole.items())} for whole in found]
         return [
             TaughtReply(best, each[best]) if each and (best := max(each, key=each.__getitem__)) else None
             for each in means
         ]
 
-    def _listen(self, teacher: Teacher, prompts: Prompts) -> None:
+    def _listen(self, teacher: Teacher, prompts: Sequence[Tokens]) -> None:
         """Asks a teacher, and keeps what is an answer."""
         with teacher():
             decoding = Decoding(barred=self.ngrams.after)
             said = greedy_replies(self.backbone, prompts, self.limit, decoding=decoding)
         for prompt, reply, bad in zip(prompts, said, self.failed(prompts, said), strict=True):
-            self._asked[tuple(prompt)] = self._asked.get(tuple(prompt), 0) + 1
-            whole = self._found.setdefault(tuple(prompt), {})
+            self._asked[prompt] = self._asked.get(prompt, 0) + 1
+            whole = self._found.setdefault(prompt, {})
             if reply and not bad:
                 ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
                 whole.setdefault((*reply, *ending), [])
 
-    def _judge(self, teacher: Teacher, number: int, prompts: Prompts) -> None:
-        """Asks a teacher how likely it finds the candidates that it has not yet judged."""
-        open_ = [
-            (prompt, reply, by)
+    def _judge(self, teacher: Teacher, number: int, prompts: Sequence[Tokens]) -> None:
+        """Asks a teacher how likely it finds the candidates that only those before it have judged."""
+        unjudged = [
+            (prompt, reply)
             for prompt in prompts
-            for reply, by in sorted(self._found[tuple(prompt)].items())
+            for reply, by in sorted(self._found[prompt].items())
             if len(by) == number
         ]
+        asked, replies = [prompt for prompt, _ in unjudged], [reply for _, reply in unjudged]
         with teacher():
-            found = reply_likelihoods(
-                self.backbone, [one for one, *_ in open_], [reply for _, reply, _ in open_]
-            )
-        for (*_, by), likelihood in zip(open_, found, strict=True):
-            by.append(likelihood)
+            found = reply_likelihoods(self.backbone, asked, replies)
+        for (prompt, reply), likelihood in zip(unjudged, found, strict=True):
+            self._found[prompt][reply].append(likelihood)
