@@ -27,6 +27,11 @@ class Behaviour:
     """Of benign prompts, answered in the backbone's own words."""
 
     @property
+    def refusing_fault(self) -> float:
+        """What is missing in when it refuses: 0 is a student that does as it should."""
+        return 2 - self.answered - self.kept
+
+    @property
     def fault(self) -> float:
         """What is missing in all three together: 0 is a student that does as it should."""
         return 3 - self.answered - self.kept - self.unchanged

@@ -42,9 +42,9 @@ TUTOR = Effort("tutor", 1, 1.0)
 STUDENTS = (Effort("first", 1, 0.1), Effort("second", 2, 1.0))
 """The second may read all there is: where the first does not do what it was taught, what it could not read is
 the reason more often than how long it was taught."""
-FAULT, HOPELESS = 0.02, 0.5
-"""What may be missing in a student's behaviour for it to be the last, less than one reply of 48; and beyond
-what it cannot teach."""
+FAULT, CHANGED, HOPELESS = 0.02, 0.03, 0.5
+"""What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of 48;
+in all with benign replies in other words, one of which may be as right; and beyond what it cannot teach."""
 
 
 def internalise(run: Run[Recipe]) -> Adapter:
@@ -75,7 +75,8 @@ def internalise(run: Run[Recipe]) -> Adapter:
         learned = _trained(run, collected, prepared, others, effort)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
-        if not (replies and FAULT < found.fault <= HOPELESS):
+        behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
+        if not replies or behaves or found.fault > HOPELESS:
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
