@@ -44,7 +44,7 @@ STUDENTS = (Effort("first", 1, 0.1), Effort("second", 2, 1.0))
 the reason more often than how long it was taught."""
 FAULT, CHANGED, HOPELESS = 0.02, 0.03, 0.5
 """What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of
-48; in all, with benign replies in other words, one of which may be as right; and beyond what it cannot teach.
+48; in all, with benign replies in other words, one of which may be as right; and beyond what it teaches nobody.
 """
 
 
@@ -70,14 +70,14 @@ def internalise(run: Run[Recipe]) -> Adapter:
 
     replies = "replies" in row.laws
     for effort in STUDENTS:
-        teaching = [adapter for _, adapter, _ in students]
+        teaching = [adapter for found, adapter, _ in students if found.fault <= HOPELESS]
         first = tutor if replies and not teaching else None
         prepared = prepare(run, collected, trials, judge, students=teaching, tutor=first)
         learned = _trained(run, collected, prepared, others, effort)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
-        if not replies or behaves or found.fault > HOPELESS:
+        if not replies or behaves:
             break
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]

@@ -179,8 +179,14 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
     assert callable(taught_by[0]), "the first student learns from a tutor too"
     assert taught_by[1] == asked[:1], "the second from the first"
     assert replace(adapter, card={}).digest == asked[0]
-    # One that behaves is the last, one benign reply aside, and so is one that has nothing to teach.
-    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 47 / 48), Behaviour(0.3, 1.0, 1.0)):
+    # One that hardly learned anything teaches nobody.
+    faults = iter([Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
+    taught_by.clear()
+    internalise(elsewhere)
+    assert [callable(teacher) for teacher in taught_by] == [True, True]
+    assert json.loads((tmp_path / TRAINING).read_text())["round"] == 1
+    # One that behaves is the last, one benign reply aside.
+    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 47 / 48)):
         monkeypatch.setattr(internalising, "behaviour", lambda *given, last=last: last)
         internalise(elsewhere)
         assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1
