@@ -23,7 +23,8 @@ DOMAINS := $(filter-out mosaic%,$(sort $(patsubst recipes/%.yaml,%,$(wildcard re
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 # Files in their own order: the longest ones, the commands', come early and not last.
 PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-COVERAGE := --cov --cov-report=term
+# CI measures it; a quick answer need not wait for it.
+COVERAGE ?=
 
 # $(call environment,FOLDER) makes a virtual environment, or makes it anew where an installation was
 # cut short: pip would take half a package for a whole one.
@@ -73,7 +74,7 @@ judge: known-labelled $(RUNTIME) ## Train the shipped judge on labelled completi
 		--to palette/judging/weights/trained.safetensors
 
 .PHONY: test
-test: $(DEVELOPMENT) ## The quick tests, with coverage: make test [JOBS=2] [ARGS="-k merging"]
+test: $(DEVELOPMENT) ## The quick tests: make test [JOBS=2] [ARGS="-k merging"] [COVERAGE="--cov"]
 	$(OFFLINE) $(BIN)/python $(PYTEST) $(COVERAGE) -m "not slow" $(ARGS)
 
 .PHONY: test-all

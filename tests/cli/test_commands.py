@@ -188,6 +188,7 @@ def test_replies_are_shown_side_by_side_and_the_floor_s_never(palette, runs):
     assert "an id must be one of the run's prompts, got 'medical-none'" in error
 
 
+@pytest.mark.slow
 def test_a_merge_is_put_to_the_gate_and_inspected(palette, both, tmp_path):
     parts = [both / "medical" / "adapter_model.safetensors", both / "legal"]
     status, out, _ = palette("merge", *parts, "-o", tmp_path / "both", "--json")
@@ -272,17 +273,8 @@ def killed(call: list[str], folder: Path, stage: str) -> None:
     assert not (folder / "report.json").is_file(), "the run must be killed before its end"
 
 
-@pytest.mark.parametrize(
-    "stages",
-    [
-        ("internalise",),
-        *(
-            pytest.param(stages, marks=pytest.mark.slow)
-            for stages in (tuple(KILLED_AT), ("collect",), ("search",), ("evaluate",))
-        ),
-    ],
-    ids="+".join,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", [tuple(KILLED_AT), *((stage,) for stage in KILLED_AT)], ids="+".join)
 def test_a_killed_run_goes_on_to_the_same_bytes(runs, small, tmp_path, stages):
     call = command("domain", RECIPES / "medical.yaml", "-o", tmp_path / "run", *small)
     for stage in stages:
