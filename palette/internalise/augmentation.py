@@ -126,14 +126,16 @@ def crossed_targets(
         return []
     frame = Frame.of([*target, *kept])
     ours, theirs = ([frame.content(prompt) for prompt in group] for group in (target, kept))
+    written = [*ours, *theirs]
     made: dict[Tokens, None] = {}
     for _ in range(ATTEMPTS * count):
-        sides = [draw.choice(ours), draw.choice([*ours, *theirs])]
+        sides = [draw.choice(ours), draw.choice(written)]
         draw.shuffle(sides)
         cuts = sorted((draw.random(), draw.random()))
         (begin, end), (other, last) = ([round(cut * len(side)) for cut in cuts] for side in sides)
         made[(*sides[0][:begin], *sides[1][other:last], *sides[0][end:])] = None
-    candidates = [content for content in made if content not in {*ours, *theirs}]
+    known = set(written)
+    candidates = [content for content in made if content not in known]
     if not candidates:
         return []
     votes = TargetVote(ours, theirs)(candidates)

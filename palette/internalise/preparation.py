@@ -183,7 +183,7 @@ class _Source:
         A kept prompt leaks where a student begins its reply with another word than the backbone. Those of
         near domains, asked in the same style, do so first.
         """
-        backbone, leaked = self.run.backbone, dict[str, int]()
+        backbone, wider, leaked = self.run.backbone, dict(pools), dict[str, int]()
         for name, pool in pools.items():
             opened: set[Example] = set()
             for student in students:
@@ -198,8 +198,8 @@ class _Source:
             if opened:
                 leaked[name] = len(opened)
                 again = [example for example in pool if example in opened]
-                pools = {**pools, name: pool + again * (LEAKED - 1)}
-        return pools, leaked
+                wider[name] = pool + again * (LEAKED - 1)
+        return wider, leaked
 
     def augmented(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
         """The pools with prompts nobody wrote, on which the student must be the backbone all the same.
