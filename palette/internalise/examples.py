@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from math import log
 from typing import Any
 
 import torch
@@ -46,13 +48,44 @@ class Example:
     prompt: Tokens
     reply: Tokens
     taught: bool
+    refused: bool = False
     floor: bool = False
     near: bool = False
+    decisive: int = 0
+    """The place of the reply's token by which it is told to be an answer, or a refusal."""
 
     @property
     def ids(self) -> Tokens:
         """The whole sequence."""
         return (*self.prompt, *self.reply)
+
+
+Pools = dict[str, list[Example]]
+
+
+def decided(*splits: Pools) -> list[Pools]:
+    """The pools of each split, every example with the decisive place of its reply.
+
+    With n the number of replies of a side, answers or refusals, that begin as this one does up to a token,
+    the decisive place is where log(n + ½) of its own side, less that of the other, rises most. It is the
+    first where no answer begins as a refusal does, and behind what both begin with where they do.
+    """
+    begun: dict[bool, Counter[Tokens]] = {False: Counter(), True: Counter()}
+    for example in (each for pools in splits for pool in pools.values() for each in pool):
+        begun[example.refused].update(example.reply[:end] for end in range(len(example.reply) + 1))
+
+    def place(reply: Tokens, refused: bool) -> int:
+        own, other = begun[refused], begun[not refused]
+        told = [log(own[reply[:end]] + 0.5) - log(other[reply[:end]] + 0.5) for end in range(len(reply) + 1)]
+        return max(range(len(reply)), key=lambda i: told[i + 1] - told[i]) if other else 0
+
+    return [
+        {
+            name: [replace(each, decisive=place(each.reply, each.refused)) for each in pool]
+            for name, pool in pools.items()
+        }
+        for pools in splits
+    ]
 
 
 @dataclass(frozen=True)

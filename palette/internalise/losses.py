@@ -116,8 +116,9 @@ class OutputLoss:
         # A reply's tokens are said one place before they stand.
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
+        places = firsts + torch.tensor([example.decisive for example in examples], device=device)
         terms = [logits.new_zeros(()) for _ in range(4)]
-        terms[2] = self.lacking(examples, alone, together, logits[rows, firsts]).square().sum()
+        terms[2] = self.lacking(examples, alone, together, logits[rows, places]).square().sum()
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
             reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
@@ -145,10 +146,14 @@ class OutputLoss:
         words, taught, floor, inner = (
             torch.tensor(values, device=said.device)
             for values in zip(
-                *((e.reply[0], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
+                *((e.reply[e.decisive], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
             )
         )
-        bare, base = (torch.stack([one.logits[0] for one in rows]) for rows in (alone, together))
+        places = [example.decisive for example in examples]
+        bare, base = (
+            torch.stack([one.logits[place] for one, place in zip(rows, places, strict=True)])
+            for rows in (alone, together)
+        )
         odds, sure, mounted = (log_odds(logits, words) for logits in (said, bare, base))
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.

@@ -18,8 +18,8 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_targets
-from palette.internalise.examples import SHARES, Example
-from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers
+from palette.internalise.examples import SHARES, Example, Pools, decided
+from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers, common_openings
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -35,7 +35,7 @@ TAUGHT_PROMPTS, CROSSED_TARGETS = 320, 8
 """Where fewer target prompts are written, crossed ones are taught too, so many for each at most."""
 LEAKED = 4
 """How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
-CROSSED = ("floor", "preserve", "benign")
+CROSSED = ("near_floor", "floor", "preserve", "near_benign", "benign")
 """The kept pools far from the target, in which each prompt is crossed once with another."""
 
 
@@ -76,14 +76,19 @@ def prepare(
     with run.progress("replies", len(train) + len(validation)) as advance:
         targets, kept = source.pools(train, advance)
         held_targets, held_kept = source.pools(validation, advance)
-        asked = targets + source.crossed_targets(targets, kept)
-    if tutor and (own := source.taught(asked)):
+    (told,) = decided(kept)
+    source.teaching.openings.extend(common_openings([*told["near_benign"], *told["benign"]]))
+    asked = targets + source.crossed_targets(targets, kept)
+    if tutor and (own := decided({"target": source.taught(asked), **kept})[0]["target"]):
         made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
         source.teaching.teachers.append(partial(mounted, run.backbone.model, made))
-    taught, others = source.taught(asked), {"target": source.taught(held_targets), **held_kept}
-    kept, leaked = source.leaks_repeated(kept, students)
+    pools, others = decided(
+        {"target": source.taught(asked), **kept}, {"target": source.taught(held_targets), **held_kept}
+    )
+    taught = pools.pop("target")
+    kept, leaked = source.leaks_repeated(pools, students)
     pools = {"target": taught, **source.augmented(kept)}
-    if not pools["target"]:
+    if not taught:
         raise SearchError(
             "a student must have something to learn",
             got=f"no reply for {len(targets)} target prompts that is no refusal",
@@ -135,11 +140,11 @@ class _Source:
             if believed
         ]
 
-    def pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], dict[str, list[Example]]]:
+    def pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
         """The target prompts, and the examples of each pool of what must stay."""
         backbone, end = self.run.backbone, self.run.backbone.stops[0]
         prompts = self.prompts(rows)
-        target, pools = prompts.pop("target"), dict[str, list[Example]]()
+        target, pools = prompts.pop("target"), Pools()
         advance(len(target))
         for name, asked in prompts.items():
             pools[name] = []
@@ -149,13 +154,12 @@ class _Source:
                 # With its end token, unless it was cut off before its end.
                 whole_reply = (*reply, end) if len(reply) < self._tokens(name) else tuple(reply)
                 # What the backbone answers on the floor stays as it is; it is not made surer.
-                floor = "floor" in name and self._refused(reply)
-                pools[name].append(Example(tuple(prompt), whole_reply, False, floor, name.startswith("near")))
+                refused = self._refused(reply)
+                floor, near = "floor" in name and refused, name.startswith("near")
+                pools[name].append(Example(tuple(prompt), whole_reply, False, refused, floor, near))
         return target, pools
 
-    def crossed_targets(
-        self, targets: Sequence[list[int]], kept: dict[str, list[Example]]
-    ) -> list[list[int]]:
+    def crossed_targets(self, targets: Sequence[list[int]], kept: Pools) -> list[list[int]]:
         """Target prompts that nobody wrote, which the backbone refuses, where few are written."""
         wanted = max(0, min(CROSSED_TARGETS * len(targets), TAUGHT_PROMPTS - len(targets)))
         stays = [example.prompt for pool in kept.values() for example in pool]
@@ -175,9 +179,7 @@ class _Source:
         (verdict,) = self.judge.verdicts([""], [self.run.backbone.decode(list(reply))])
         return verdict.label.refused
 
-    def leaks_repeated(
-        self, pools: dict[str, list[Example]], students: Sequence[Adapter]
-    ) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    def leaks_repeated(self, pools: Pools, students: Sequence[Adapter]) -> tuple[Pools, dict[str, int]]:
         """The pools with what students leak drawn more often, and how many prompts of each pool that are.
 
         A kept prompt leaks where a student begins its reply with another word than the backbone. Those of
@@ -188,12 +190,13 @@ class _Source:
             opened: set[Example] = set()
             for student in students:
                 with mounted(backbone.model, student):
-                    said = greedy_replies(backbone, [example.prompt for example in pool], 1)
+                    longest = max((example.decisive for example in pool), default=0) + 1
+                    said = greedy_replies(backbone, [example.prompt for example in pool], longest)
                 ends = backbone.stops[:1]
                 opened |= {
                     example
-                    for example, first in zip(pool, said, strict=True)
-                    if example.reply[:1] != tuple(first or ends)
+                    for example, begun in zip(pool, said, strict=True)
+                    if example.reply[: example.decisive + 1] != (*begun, *ends)[: example.decisive + 1]
                 }
             if opened:
                 leaked[name] = len(opened)
@@ -201,7 +204,7 @@ class _Source:
                 wider[name] = pool + again * (LEAKED - 1)
         return wider, leaked
 
-    def augmented(self, pools: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    def augmented(self, pools: Pools) -> Pools:
         """The pools with prompts nobody wrote, on which the student must be the backbone all the same.
 
         What it is to be there needs no judge and no reply: the backbone's own streams and probabilities.

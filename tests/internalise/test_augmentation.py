@@ -27,7 +27,7 @@ CONTENTS = st.lists(
 
 def made(contents: list[list[int]]) -> list[Example]:
     return [
-        Example((*BEFORE, *inside, *AFTER), (200 + i,), False, i % 2 == 0)
+        Example((*BEFORE, *inside, *AFTER), (200 + i,), False, floor=i % 2 == 0)
         for i, inside in enumerate(contents)
     ]
 

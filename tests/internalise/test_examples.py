@@ -7,9 +7,11 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palette.backbones import shared as count_shared
-from palette.internalise.examples import recalling, shared_tokens
+from palette.internalise.examples import Example, decided, recalling, shared_tokens
 from palette.internalise.lora import lora_layers, lora_parameters, trainable, untrained
 from palette.internalise.losses import LossWeights, OutputLoss
 from tests.internalise.conftest import SITES, trained
@@ -50,3 +52,34 @@ def test_outputs_that_are_not_kept_are_worked_out_again(backbone, examples, tmp_
 def test_shared_counts_what_all_begin_with():
     assert count_shared([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
     assert count_shared([[1], [2]]) == 0
+
+
+REPLIES = st.lists(st.lists(st.integers(10, 14), min_size=1, max_size=5).map(tuple), min_size=1, max_size=8)
+
+
+def of(reply, refused=False):
+    return Example((1, 2), tuple(reply), False, refused)
+
+
+@given(REPLIES, REPLIES, st.lists(st.integers(20, 22), max_size=4).map(tuple))
+def test_the_decisive_place_is_behind_what_answers_and_refusals_both_begin_with(answers, refusals, shared):
+    # Answers say 30 where refusals say 31, behind a sentence of both.
+    pool = [of((*shared, 30, *each)) for each in answers]
+    pool += [of((*shared, 31, *each), refused=True) for each in refusals]
+    (found,) = decided({"benign": pool})
+    assert {each.decisive for each in found["benign"]} == {len(shared)}
+    assert [replace(each, decisive=0) for each in found["benign"]] == pool
+
+
+def test_a_first_word_that_few_answers_share_is_passed_over_for_what_none_says():
+    answers = [of((1, 5, i)) for i in range(3)] + [of((2, 5, i)) for i in range(7)]
+    refusals = [of((1, 9, i % 2), refused=True) for i in range(6)]
+    (found,) = decided({"preserve": answers + refusals})
+    assert [each.decisive for each in found["preserve"]] == [1] * 3 + [0] * 7 + [1] * 6
+
+
+def test_places_are_decided_over_all_pools_and_splits_and_are_first_where_nothing_is_refused():
+    held = {"floor": [of((7, 8), refused=True)]}
+    alone, both = decided({"benign": [of((7, 9))]}), decided({"benign": [of((7, 9))]}, held)
+    assert alone[0]["benign"][0].decisive == 0
+    assert [both[0]["benign"][0].decisive, both[1]["floor"][0].decisive] == [1, 1]

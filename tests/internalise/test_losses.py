@@ -45,12 +45,14 @@ def test_a_taught_opening_is_to_have_a_margin(backbone, examples):
 
 
 @pytest.mark.parametrize("nats", [-1.5, 2.0])
-def test_first_words_are_held_on_both_sides(backbone, examples, nats):
+@pytest.mark.parametrize("place", [0, 1])
+def test_decisive_words_are_held_on_both_sides(backbone, examples, nats, place):
     # A reference moved by so many nats of log-odds; the backbone is then as far from it.
     known = references(backbone, examples, SITES)
     moved = known[1].logits.clone()
-    moved[0, examples[1].reply[0]] += nats
+    moved[place, examples[1].reply[place]] += nats
     known[1] = replace(known[1], logits=moved)
+    examples = [replace(each, decisive=place) for each in examples]
 
     def recall(rows):
         return [known[row] for row in rows]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.evaluation.refusal_ngrams import START, RefusalNgrams
 from palette.internalise import teachers
-from palette.internalise.teachers import Teaching, chosen_teachers
+from palette.internalise.teachers import Teaching, chosen_teachers, common_openings
 from palette.search.space import Member
 
 LIMIT = 6
@@ -53,7 +54,7 @@ def said(backbone, monkeypatch):
     return turns
 
 
-def test_the_reply_that_teachers_find_likeliest_together_is_believed(backbone, prompts, said):
+def test_the_reply_that_all_find_likeliest_the_plain_backbone_first_is_believed(backbone, prompts, said):
     one, other = shifted(backbone, 0.5), shifted(backbone, -0.8)
     replies = [[40, 41, 42], [50, 51], [43, 44]]
     said += [[reply] * 3 for reply in replies]
@@ -62,10 +63,10 @@ def test_the_reply_that_teachers_find_likeliest_together_is_believed(backbone, p
         means = []
         for reply in replies:
             whole, each = [[*reply, backbone.stops[0]]], []
-            for teacher in (one, other):
+            for teacher in (nullcontext, one, other):
                 with teacher():
                     each += reply_likelihoods(backbone, [prompt], whole)
-            means.append(sum(each) / 2)
+            means.append((2 * each[0] + (each[1] + each[2]) / 2) / 3)
         assert taught.reply == (*replies[means.index(max(means))], backbone.stops[0])
         assert taught.likelihood == pytest.approx(max(means), abs=1e-6)
 
@@ -97,6 +98,29 @@ def test_no_teacher_says_what_refusals_say(backbone, prompts, monkeypatch):
     assert heard[0] == plain
 
 
+def test_the_plain_backbone_begins_as_answers_do(backbone, prompts):
+    opening, ngrams = (40, 41), RefusalNgrams({(40, 41): frozenset(range(50))})
+    made = teaching(backbone, ngrams=ngrams, limit=LIMIT)
+    made.openings.append(opening)
+    made.replies(prompts)
+    for prompt in prompts:
+        begun = [reply for reply in made._found[tuple(prompt)] if reply[:2] == opening]
+        # What is said behind an opening is no refusal, with the opening's tokens before it.
+        assert begun
+        assert all(len(reply) <= LIMIT and reply[2] not in range(50) for reply in begun)
+    made.openings.clear()
+    assert made.replies(prompts), "who has been heard is not asked again"
+
+
+def test_the_commonest_openings_of_answers_end_where_they_are_told(examples):
+    answer = replace(examples[0], reply=(7, 8, 9), decisive=1)
+    rare = replace(answer, reply=(5, 8, 9))
+    refusal = replace(answer, reply=(7, 1, 1), refused=True)
+    assert common_openings([answer] * 10 + [rare] + [refusal] * 50) == [(7, 8)]
+    assert common_openings([answer] * 3 + [rare] * 6) == [(5, 8), (7, 8)]
+    assert common_openings([refusal]) == []
+
+
 def test_who_comes_later_is_heard_beside_those_who_have_spoken(backbone, prompts, monkeypatch):
     one, other = shifted(backbone, 0.5), shifted(backbone, -0.8)
     asked, judged = [], []
@@ -117,10 +141,10 @@ def test_who_comes_later_is_heard_beside_those_who_have_spoken(backbone, prompts
     made.replies(prompts[:2])
     made.teachers.append(other)
     assert made.replies(prompts) == at_once
-    # The plain backbone, then each teacher, each prompt once; a reply is judged once by each.
+    # The plain backbone, then each teacher, each prompt once; a reply is judged once by each of the three.
     assert asked == [2, 2, 1, 1, 3]
     candidates = sum(map(len, made._found.values()))
-    assert sum(judged) == 2 * candidates
+    assert sum(judged) == 3 * candidates
 
 
 def member(trial, score, peak, width=0, method="centred_ablation"):
