@@ -42,10 +42,9 @@ TUTOR = Effort("tutor", 1, 1.0)
 STUDENTS = (Effort("first", 1, 0.1), Effort("second", 2, 1.0))
 """The second may read all there is: where the first does not do what it was taught, what it could not read is
 the reason more often than how long it was taught."""
-FAULT, CHANGED, HOPELESS = 0.02, 0.03, 0.5
+FAULT, CHANGED, HOPELESS = 0.02, 0.05, 0.5
 """What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of
-48; in all, with benign replies in other words, one of which may be as right; and beyond what it teaches
-nobody.
+48; in all, with benign replies in other words, which may be as right; and beyond what it teaches nobody.
 """
 
 
