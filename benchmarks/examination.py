@@ -21,7 +21,7 @@ from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.subjects import Replies, Subject, divergence
 from palette.internalise.examples import TrainingTask
 from palette.internalise.loop import Checkpoint
-from palette.internalise.preparation import TrainingExamples, prepare
+from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.judging.rules import RuleJudge, correct
 from palette.pipeline import run_stages
@@ -56,8 +56,8 @@ class Domain:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
         judge = baseline_replies(self.run).judge_of("rule")
-        examples = prepare(self.run, read_collected(folder), read_feasible(folder), judge)
-        return examples, time.monotonic() - started
+        given = Preparation(self.run, read_collected(folder), read_feasible(folder), judge)
+        return given.examples(), time.monotonic() - started
 
     @cached_property
     def edit(self) -> Any:

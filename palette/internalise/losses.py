@@ -39,13 +39,13 @@ class LossWeights:
     identity: float = 100.0
     """Of the relative squared distance of streams, which is small where probabilities barely move."""
     decision: float = 0.7
-    """Of the squared nats by which first words' log-odds have moved."""
+    """Of the squared nats by which decisive words' log-odds have moved."""
     log_odds_margin: float = 0.2
-    """By which kept first words are to be surer: more of it adds up when adapters are summed."""
+    """By which kept decisive words are to be surer: more of it adds up when adapters are summed."""
     opening_margin: float = 5.0
-    """The log-odds that a taught first word is to have at least, so that other adapters do not close it."""
+    """The log-odds that a taught decisive word is to have at least: other adapters are not to close it."""
     floor_margin: float = 3.5
-    """By which first words on the domains' own floor are to be surer: there other adapters act on them."""
+    """By which decisive words on the domains' own floor are to be surer: there other adapters act too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class OutputLoss:
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
     the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites; and the squared nats by which the log-odds of the reply's first word have moved to
+    edited sites; and the squared nats by which the log-odds of the reply's decisive word have moved to
     either side. A divergence of probabilities hardly feels those where the backbone is sure, and what
     every adapter does alike is counted once for each in their sum. What decides inside the domains,
     taught openings and the refusals of their floor, has a margin: there other adapters act on it.
@@ -104,7 +104,7 @@ class OutputLoss:
         bare: Sequence[Reference],
         known: Sequence[Reference],
     ) -> list[Tensor]:
-        """The sums of a batch: taught and kept tokens' losses, what first words moved, and distances."""
+        """The sums of a batch: taught and kept tokens' losses, what decisive words moved, and distances."""
         examples = [chosen[row] for row in batch.rows]
         alone, together = ([one[row] for row in batch.rows] for one in (bare, known))
         longest = max(len(example.reply) for example in examples)
@@ -139,7 +139,7 @@ class OutputLoss:
         together: Sequence[Reference],
         said: Float[Tensor, "row vocabulary"],
     ) -> Float[Tensor, "row"]:
-        """The nats of log-odds that lack at each reply's first word, or are too many.
+        """The nats of log-odds that lack at each reply's decisive word, or are too many.
 
         ``alone`` is what the backbone does by itself, ``together`` what it does with other adapters.
         """

@@ -50,100 +50,99 @@ class TrainingExamples:
     record: dict[str, Any]
 
 
-def prepare(
-    run: Run,
-    collected: Collected,
-    members: Sequence[Member],
-    judge: Judge,
-    *,
-    students: Sequence[Adapter] = (),
-    tutor: Tutor | None = None,
-) -> TrainingExamples:
-    """The student's examples, made from the backbone alone.
-
-    ``members`` are trials of the search that may teach; earlier ``students`` teach beside them, and an
-    adapter that the ``tutor`` makes of target prompts alone: it need keep nothing, so that it is soon
-    trained, and averages what is noise in its own teachers. What the ``judge`` calls no answer is never
-    taught.
-
-    Raises:
-        SearchError: if there is no reply to teach.
-    """
-    limit = run.recipe.limit or PROMPTS
-    train = run.select("train", *Role).capped(min(limit, PROMPTS))
-    validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
-    source = _Source(run, collected, _teaching(run, collected, members, students, judge), judge)
-    with run.progress("replies", len(train) + len(validation)) as advance:
-        targets, kept = source.pools(train, advance)
-        held_targets, held_kept = source.pools(validation, advance)
-    (told,) = decided(kept)
-    source.teaching.openings.extend(common_openings([*told["near_benign"], *told["benign"]]))
-    asked = targets + source.crossed_targets(targets, kept)
-    if tutor and (own := decided({"target": source.taught(asked), **kept})[0]["target"]):
-        made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
-        source.teaching.teachers.append(partial(mounted, run.backbone.model, made))
-    pools, others = decided(
-        {"target": source.taught(asked), **kept}, {"target": source.taught(held_targets), **held_kept}
-    )
-    taught = pools.pop("target")
-    kept, leaked = source.leaks_repeated(pools, students)
-    pools = {"target": taught, **source.augmented(kept)}
-    if not taught:
-        raise SearchError(
-            "a student must have something to learn",
-            got=f"no reply for {len(targets)} target prompts that is no refusal",
-            remedy="raise search.trials, or bring more target prompts",
-        )
-    examples: list[Example] = []
-    numbered: dict[str, list[int]] = {}
-    for name, pool in pools.items():
-        numbered[name] = list(range(len(examples), len(examples) + len(pool)))
-        examples += pool
-    held_out = list(range(len(examples), len(examples) + sum(map(len, others.values()))))
-    examples += [example for pool in others.values() for example in pool]
-    counts = {name: len(pool) for name, pool in numbered.items()}
-    record = {
-        "target_prompts": len(targets),
-        "believed": len({tuple(prompt) for prompt in targets} & {example.prompt for example in taught}),
-        "examples": counts,
-        "held": len(held_out),
-        "leaked": leaked,
-    }
-    return TrainingExamples(examples, numbered, held_out, record)
-
-
 Tutor = Callable[[TrainingExamples], Adapter]
 """Makes an adapter of examples of target prompts alone."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One backbone with its teachers, which makes examples of prompts."""
+class Preparation:
+    """The prompts of a run, the backbone's own replies to them, and its teachers, whom students join.
 
-    run: Run
-    collected: Collected
-    teaching: Teaching
-    judge: Judge
+    ``members`` are trials of the search that may teach. What the ``judge`` calls no answer is never taught.
+    """
 
-    def prompts(self, rows: PromptSet) -> dict[str, list[list[int]]]:
+    def __init__(self, run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> None:
+        self.run, self._collected, self._judge = run, collected, judge
+        self._teaching = _teaching(run, collected, members, judge)
+        self._students: list[Adapter] = []
+        limit = run.recipe.limit or PROMPTS
+        train = run.select("train", *Role).capped(min(limit, PROMPTS))
+        validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
+        with run.progress("replies", len(train) + len(validation)) as advance:
+            self._targets, self._kept = self._pools(train, advance)
+            self._held_targets, self._held_kept = self._pools(validation, advance)
+        self._refusals = self._own_refusals()
+        told, _ = self._decided([])
+        self._teaching.openings.extend(common_openings([*told["near_benign"], *told["benign"]]))
+        self._asked = self._targets + self._crossed_targets()
+
+    def engage(self, tutor: Tutor) -> None:
+        """Makes the adapter of a tutor one of the teachers.
+
+        It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
+        """
+        pools, _ = self._decided(self._taught(self._asked))
+        if own := pools["target"]:
+            made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
+            self._teaching.teachers.append(partial(mounted, self.run.backbone.model, made))
+
+    def join(self, student: Adapter) -> None:
+        """Makes a student one of the teachers; what it leaks is drawn more often from now on."""
+        self._students.append(student)
+        self._teaching.teachers.append(partial(mounted, self.run.backbone.model, student))
+
+    def examples(self) -> TrainingExamples:
+        """The next student's examples, made from the backbone alone.
+
+        Raises:
+            SearchError: if there is no reply to teach.
+        """
+        held = {"target": self._taught(self._held_targets), **self._held_kept}
+        pools, others = self._decided(self._taught(self._asked), held)
+        taught = pools.pop("target")
+        if not taught:
+            raise SearchError(
+                "a student must have something to learn",
+                got=f"no reply for {len(self._targets)} target prompts that is no refusal",
+                remedy="raise search.trials, or bring more target prompts",
+            )
+        kept, leaked = self._leaks_repeated(pools)
+        pools = {"target": taught, **self._augmented(kept)}
+        examples: list[Example] = []
+        numbered: dict[str, list[int]] = {}
+        for name, pool in pools.items():
+            numbered[name] = list(range(len(examples), len(examples) + len(pool)))
+            examples += pool
+        held_out = list(range(len(examples), len(examples) + sum(map(len, others.values()))))
+        examples += [example for pool in others.values() for example in pool]
+        written = {tuple(prompt) for prompt in self._targets}
+        record = {
+            "target_prompts": len(self._targets),
+            "believed": len(written & {example.prompt for example in taught}),
+            "examples": {name: len(pool) for name, pool in numbered.items()},
+            "held": len(held_out),
+            "leaked": leaked,
+        }
+        return TrainingExamples(examples, numbered, held_out, record)
+
+    def _prompts(self, rows: PromptSet) -> dict[str, list[list[int]]]:
         """The rendered prompts of each pool."""
         prompts: dict[str, list[list[int]]] = {name: [] for name in SHARES}
         for row, prompt in zip(rows, self.run.render(rows), strict=True):
             prompts[_pool(self.run, row)].append(prompt)
         return prompts
 
-    def taught(self, prompts: Sequence[list[int]]) -> list[Example]:
+    def _taught(self, prompts: Sequence[list[int]]) -> list[Example]:
         """An example of each target prompt for which a reply is believed."""
         return [
             Example(tuple(prompt), believed.reply, taught=True)
-            for prompt, believed in zip(prompts, self.teaching.replies(prompts), strict=True)
+            for prompt, believed in zip(prompts, self._teaching.replies(prompts), strict=True)
             if believed
         ]
 
-    def pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
+    def _pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
         """The target prompts, and the examples of each pool of what must stay."""
         backbone, end = self.run.backbone, self.run.backbone.stops[0]
-        prompts = self.prompts(rows)
+        prompts = self._prompts(rows)
         target, pools = prompts.pop("target"), Pools()
         advance(len(target))
         for name, asked in prompts.items():
@@ -159,36 +158,53 @@ class _Source:
                 pools[name].append(Example(tuple(prompt), whole_reply, False, refused, floor, near))
         return target, pools
 
-    def crossed_targets(self, targets: Sequence[list[int]], kept: Pools) -> list[list[int]]:
+    def _crossed_targets(self) -> list[list[int]]:
         """Target prompts that nobody wrote, which the backbone refuses, where few are written."""
-        wanted = max(0, min(CROSSED_TARGETS * len(targets), TAUGHT_PROMPTS - len(targets)))
-        stays = [example.prompt for pool in kept.values() for example in pool]
+        few = len(self._targets)
+        wanted = max(0, min(CROSSED_TARGETS * few, TAUGHT_PROMPTS - few))
+        stays = [example.prompt for pool in self._kept.values() for example in pool]
         draw = shuffler(self.run.seed, "crossed", "target")
-        found = [list(p) for p in crossed_targets(list(map(tuple, targets)), stays, wanted, draw)]
+        found = [list(p) for p in crossed_targets(list(map(tuple, self._targets)), stays, wanted, draw)]
         replies = greedy_replies(self.run.backbone, found, self._tokens("floor"))
         return [prompt for prompt, reply in zip(found, replies, strict=True) if self._refused(reply)]
+
+    def _own_refusals(self) -> list[Example]:
+        """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
+        few = self._targets[:: max(1, -(-len(self._targets) // TRIAL_PROMPTS))]
+        replies = greedy_replies(self.run.backbone, few, self._teaching.limit)
+        return [
+            Example(tuple(prompt), tuple(reply), taught=False, refused=True)
+            for prompt, reply in zip(few, replies, strict=True)
+            if reply and self._refused(reply)
+        ]
+
+    def _decided(self, target: list[Example], held: Pools | None = None) -> tuple[Pools, Pools]:
+        """The pools of the train and of the validation split, every example with its decisive place."""
+        refusals: Pools = {"target": self._refusals}
+        pools, others, _ = decided({"target": target, **self._kept}, held or {}, refusals)
+        return pools, others
 
     def _tokens(self, pool: str) -> int:
         """The tokens of a kept reply at most."""
         recipe = self.run.recipe
         if "floor" in pool:
-            return max(recipe.floor_tokens, self.collected.floor_tokens)
-        return self.teaching.limit
+            return max(recipe.floor_tokens, self._collected.floor_tokens)
+        return self._teaching.limit
 
     def _refused(self, reply: Sequence[int]) -> bool:
-        (verdict,) = self.judge.verdicts([""], [self.run.backbone.decode(list(reply))])
+        (verdict,) = self._judge.verdicts([""], [self.run.backbone.decode(list(reply))])
         return verdict.label.refused
 
-    def leaks_repeated(self, pools: Pools, students: Sequence[Adapter]) -> tuple[Pools, dict[str, int]]:
+    def _leaks_repeated(self, pools: Pools) -> tuple[Pools, dict[str, int]]:
         """The pools with what students leak drawn more often, and how many prompts of each pool that are.
 
-        A kept prompt leaks where a student begins its reply with another word than the backbone. Those of
-        near domains, asked in the same style, do so first.
+        A kept prompt leaks where a student decides its reply otherwise than the backbone. Those of near
+        domains, asked in the same style, do so first.
         """
         backbone, wider, leaked = self.run.backbone, dict(pools), dict[str, int]()
         for name, pool in pools.items():
             opened: set[Example] = set()
-            for student in students:
+            for student in self._students:
                 with mounted(backbone.model, student):
                     longest = max((example.decisive for example in pool), default=0) + 1
                     said = greedy_replies(backbone, [example.prompt for example in pool], longest)
@@ -204,7 +220,7 @@ class _Source:
                 wider[name] = pool + again * (LEAKED - 1)
         return wider, leaked
 
-    def augmented(self, pools: Pools) -> Pools:
+    def _augmented(self, pools: Pools) -> Pools:
         """The pools with prompts nobody wrote, on which the student must be the backbone all the same.
 
         What it is to be there needs no judge and no reply: the backbone's own streams and probabilities.
@@ -221,10 +237,9 @@ def _teaching(
     run: Run,
     collected: Collected,
     members: Sequence[Member],
-    students: Sequence[Adapter],
     judge: Judge,
 ) -> Teaching:
-    """The teachers: trials that are tried on target prompts of the train split, and students."""
+    """The teachers: trials that are tried on target prompts of the train split."""
     backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
     rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
     known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
@@ -249,8 +264,7 @@ def _teaching(
     teachers = (
         chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
     )
-    earlier = [partial(mounted, backbone.model, student) for student in students]
-    return Teaching(backbone, [*teachers, *earlier], collected.refusal_ngrams, failed, limit)
+    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit)
 
 
 def _pool(run: Run, row: Prompt) -> str:

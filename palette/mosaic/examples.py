@@ -18,7 +18,7 @@ from palette.authorisation import Role
 from palette.errors import PromptError
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.subjects import Replies, Requests, Subject
-from palette.internalise.preparation import prepare
+from palette.internalise.preparation import Preparation
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
@@ -252,5 +252,5 @@ def teachers_replies(run: Run, collected: Collected, members: Sequence[Member]) 
     # What is said to the prompts as they are is asked for, not to variations of them.
     alone = run.sharing(prompts=rows)
     judge = baseline_replies(alone).judge_of("rule")
-    prepared = prepare(alone, collected, members, judge)
+    prepared = Preparation(alone, collected, members, judge).examples()
     return {example.prompt: example.reply for example in prepared.examples if example.taught}

@@ -17,7 +17,7 @@ from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
 from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import Checkpoint
-from palette.internalise.preparation import TrainingExamples, prepare
+from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
 from palette.run import Run
@@ -68,17 +68,19 @@ def internalise(run: Run[Recipe]) -> Adapter:
     def tutor(examples: TrainingExamples) -> Adapter:
         return _trained(run, collected, examples, (), TUTOR).adapter
 
-    replies = "replies" in row.laws
+    replies, preparation = "replies" in row.laws, Preparation(run, collected, trials, judge)
+    if replies:
+        preparation.engage(tutor)
     for effort in STUDENTS:
-        teaching = [adapter for found, adapter, _ in students if found.fault <= HOPELESS]
-        first = tutor if replies and not teaching else None
-        prepared = prepare(run, collected, trials, judge, students=teaching, tutor=first)
+        prepared = preparation.examples()
         learned = _trained(run, collected, prepared, others, effort)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
         if not replies or behaves:
             break
+        if found.fault <= HOPELESS:
+            preparation.join(learned.adapter)
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
     digests = [adapter.digest for adapter in others]

@@ -96,7 +96,7 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.prepare(searched, collected, trials, judge(searched))
+    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
     trained = {i for pool in prepared.pools.values() for i in pool}
     assert trained.isdisjoint(prepared.held_out)
     assert len(trained) + len(prepared.held_out) == len(prepared.examples)
@@ -107,20 +107,19 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
 
 def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    given = (searched, collected, trials, judge(searched))
-    before = preparation.prepare(*given)
-    assert before.record["leaked"] == {}
-    # One that changes every stream opens something, and one that changes nothing leaks nothing.
-    loud = noise(searched.backbone, ".mlp.", scale=1.0)
-    prepared = preparation.prepare(*given, students=[loud])
+    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    assert given.examples().record["leaked"] == {}
+    # One that changes nothing leaks nothing, and one that changes every stream opens something.
+    given.join(noise(searched.backbone, ".mlp.", scale=0.0))
+    assert given.examples().record["leaked"] == {}
+    given.join(noise(searched.backbone, ".mlp.", scale=1.0))
+    prepared = given.examples()
     leaked = prepared.record["leaked"]
     assert "target" not in leaked
     assert leaked["preserve"] > 0
     for name, count in leaked.items():
         times = Counter(prepared.examples[i] for i in prepared.pools[name])
         assert sum(many >= preparation.LEAKED for many in times.values()) == count
-    quiet = noise(searched.backbone, ".mlp.", scale=0.0)
-    assert preparation.prepare(*given, students=[quiet]).record["leaked"] == {}
 
 
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
@@ -130,8 +129,12 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     opened = {row.id for row in floor[::2]}
     rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
     changed = replace(searched.prompts, rows=tuple(rows))
-    prepared = preparation.prepare(searched.sharing(prompts=changed), collected, trials, judge(searched))
+    elsewhere = searched.sharing(prompts=changed)
+    prepared = preparation.Preparation(elsewhere, collected, trials, judge(searched)).examples()
+    asked = {tuple(ids) for ids in elsewhere.render(changed.split("train"))}
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
+    # Those that somebody wrote: what is crossed of two is nobody's.
+    near = [example for example in near if example.prompt in asked]
     (answered,) = searched.render([benign])
     assert {example.floor for example in near} == {True, False}
     assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
@@ -139,7 +142,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
 
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.prepare(searched, collected, trials, judge(searched))
+    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
     end = searched.backbone.stops[0]
     taught = [example for example in prepared.examples if example.taught]
     assert len(taught) == len({example.prompt for example in taught})
@@ -166,27 +169,31 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
         asked.append(adapter.digest)
         return next(faults)
 
-    def prepared(*given, students, tutor):
-        taught_by.append([student.digest for student in students] or tutor)
-        return preparation.prepare(*given, students=students, tutor=tutor)
+    class Watched(preparation.Preparation):
+        def engage(self, tutor):
+            taught_by.append("tutor")
+            super().engage(tutor)
+
+        def join(self, student):
+            taught_by.append(student.digest)
+            super().join(student)
 
     monkeypatch.setattr(internalising, "behaviour", judged)
-    monkeypatch.setattr(internalising, "prepare", prepared)
+    monkeypatch.setattr(internalising, "Preparation", Watched)
     adapter = internalise(elsewhere)
     record = json.loads((tmp_path / TRAINING).read_text())
     assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
     assert record["round"] == 0
-    assert callable(taught_by[0]), "the first student learns from a tutor too"
-    assert taught_by[1] == asked[:1], "the second from the first"
+    assert taught_by[:2] == ["tutor", asked[0]], "the second student learns from the first too"
     assert replace(adapter, card={}).digest == asked[0]
     # One that hardly learned anything teaches nobody.
     faults = iter([Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
     taught_by.clear()
     internalise(elsewhere)
-    assert [callable(teacher) for teacher in taught_by] == [True, True]
+    assert taught_by == ["tutor"]
     assert json.loads((tmp_path / TRAINING).read_text())["round"] == 1
-    # One that behaves is the last, one benign reply aside.
-    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 47 / 48)):
+    # One that behaves is the last, a few benign replies aside.
+    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 46 / 48)):
         monkeypatch.setattr(internalising, "behaviour", lambda *given, last=last: last)
         internalise(elsewhere)
         assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1
