@@ -1,12 +1,8 @@
-"""One study, in one process or several, which goes on exactly where it was stopped, and where it is kept."""
+"""One study, in one process or several, which goes on exactly where it was stopped."""
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
-import os
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,17 +13,14 @@ from pathlib import Path
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from palette.errors import SearchError
 from palette.processes import Advance
 from palette.search.settings import SAMPLERS, shown
 from palette.search.space import Finished, Objectives, Params, Scored, Space
+from palette.search.storage import opened_storage, unreadable, without_novelty
 from palette.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -35,9 +28,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 NAME, IDENTITY = "search", "palette:identity"
 MACHINE, VALUES = "palette:worker", "palette:values"
 EVOLUTIONARY = (NSGAIISampler, NSGAIIISampler)
-GRPC = "grpc://"
-ATTEMPTS = 5
-"""How often a database is opened: of machines that start together, only one can make its tables."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ def spawned(processes: int, start: Callable[..., None], *arguments: object) -> I
 
 @contextmanager
 def _opened(plan: StudyPlan) -> Iterator[optuna.Study]:
-    with _opened_storage(plan.storage) as storage:
+    with opened_storage(plan.storage) as storage:
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -136,11 +126,11 @@ def _opened(plan: StudyPlan) -> Iterator[optuna.Study]:
             )
             if IDENTITY not in study.user_attrs and not study.get_trials(deepcopy=False):
                 study.set_user_attr(IDENTITY, plan.identity)
-                with _without_novelty():
+                with without_novelty():
                     study.set_metric_names(list(plan.objectives))
             identity = study.user_attrs.get(IDENTITY)
         except Exception as error:  # Every driver has errors of its own.
-            raise _unreadable(plan.storage, error) from error
+            raise unreadable(plan.storage, error) from error
         if identity != plan.identity:
             raise SearchError(
                 "a study serves one recipe",
@@ -157,7 +147,7 @@ def _ask(study: optuna.Study, plan: StudyPlan) -> Trial:
     # Machines that ask at the same moment count alike; a journal's trials depend on no machine.
     study.sampler = _sampler(plan, "trial", 0 if isinstance(plan.storage, Path) else plan.machine, number)
     if number < len(plan.enqueue):
-        with _without_novelty():
+        with without_novelty():
             study.sampler = optuna.samplers.PartialFixedSampler(dict(plan.enqueue[number]), study.sampler)
     trial = study.ask(dict(plan.space))
     trial.set_user_attr(MACHINE, plan.machine)
@@ -199,7 +189,7 @@ def _sampler(plan: StudyPlan, *about: str | int) -> BaseSampler:
     kind, seed = SAMPLERS.row(plan.sampler).load(), derive_seed(plan.seed, *about) % 2**32
     startup = {"population_size" if kind in EVOLUTIONARY else "n_startup_trials": plan.startup}
     options = {"multivariate": True, "constant_liar": True} if kind is TPESampler else {}
-    with _without_novelty():
+    with without_novelty():
         sampler: BaseSampler = kind(seed=seed, **startup, **options)
     return sampler
 
@@ -238,84 +228,3 @@ def _finished(study: optuna.Study, plan: StudyPlan) -> list[Finished]:
         )
         for number, trial in enumerate(trials[: plan.trials])
     ]
-
-
-class _OwnedJournal(BaseJournalFileLock):
-    """Optuna's lock of a journal, with nothing to lock: the process has all of it to itself."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-@contextmanager
-def _opened_storage(place: Path | str) -> Iterator[BaseStorage]:
-    """The storage at a journal's path, a database's URL or a ``grpc://host:port`` proxy.
-
-    A journal is this block's alone. The operating system drops that lock when its holder is killed, so
-    that no run waits for a ghost. Under it nobody writes, so a last line without its end, which a kill
-    or a full disk leaves, is cut off before another would be glued to it.
-    """
-    if isinstance(place, str):
-        yield _storage(place)
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_suffix(".lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SearchError(
-                "one run at a time works on a study",
-                got="another that is running",
-                remedy="wait for it to end",
-                where=place,
-            ) from error
-        yield _storage(place)
-
-
-def _unreadable(place: Path | str, error: Exception) -> SearchError:
-    """The error of a storage that cannot be opened or read."""
-    first = (str(error).splitlines() or [""])[0]
-    return SearchError(
-        "a study's storage must be a readable journal, a database's URL or grpc://host:port",
-        got=f"{type(error).__name__}: {first}",
-        remedy="delete a damaged journal to search again, or mend search.storage",
-        where=shown(place),
-    )
-
-
-@contextmanager
-def _without_novelty() -> Iterator[None]:
-    """A block in which Optuna does not warn that a feature is new."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def _storage(place: Path | str) -> BaseStorage:
-    try:
-        if isinstance(place, Path):
-            content = place.read_bytes() if place.is_file() else b"\n"
-            if not content.endswith(b"\n"):
-                os.truncate(place, content.rfind(b"\n") + 1)
-            return JournalStorage(JournalFileBackend(str(place), lock_obj=_OwnedJournal()))
-        if place.startswith(GRPC):
-            host, _, port = place.removeprefix(GRPC).partition(":")
-            with _without_novelty():
-                return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-        return _database(place)
-    except Exception as error:  # Every driver has errors of its own.
-        raise _unreadable(place, error) from error
-
-
-def _database(url: str) -> RDBStorage:
-    # A machine waits this long for another's transaction; SQLite's own five seconds are short on a slow disk.
-    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return RDBStorage(url, engine_kwargs=patient)
-        except SQLAlchemyError:
-            time.sleep(0.2)
-    return RDBStorage(url, engine_kwargs=patient)

@@ -1,0 +1,105 @@
+"""Where a study is kept: a journal that one run at a time owns, a database, or a proxy of one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from palette.errors import SearchError
+from palette.search.settings import shown
+
+GRPC = "grpc://"
+ATTEMPTS = 5
+"""How often a database is opened: of machines that start together, only one can make its tables."""
+
+
+class _OwnedJournal(BaseJournalFileLock):
+    """Optuna's lock of a journal, with nothing to lock: the process has all of it to itself."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+@contextmanager
+def opened_storage(place: Path | str) -> Iterator[BaseStorage]:
+    """The storage at a journal's path, a database's URL or a ``grpc://host:port`` proxy.
+
+    A journal is this block's alone. The operating system drops that lock when its holder is killed, so
+    that no run waits for a ghost. Under it nobody writes, so a last line without its end, which a kill
+    or a full disk leaves, is cut off before another would be glued to it.
+    """
+    if isinstance(place, str):
+        yield _storage(place)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SearchError(
+                "one run at a time works on a study",
+                got="another that is running",
+                remedy="wait for it to end",
+                where=place,
+            ) from error
+        yield _storage(place)
+
+
+def unreadable(place: Path | str, error: Exception) -> SearchError:
+    """The error of a storage that cannot be opened or read."""
+    first = (str(error).splitlines() or [""])[0]
+    return SearchError(
+        "a study's storage must be a readable journal, a database's URL or grpc://host:port",
+        got=f"{type(error).__name__}: {first}",
+        remedy="delete a damaged journal to search again, or mend search.storage",
+        where=shown(place),
+    )
+
+
+@contextmanager
+def without_novelty() -> Iterator[None]:
+    """A block in which Optuna does not warn that a feature is new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _storage(place: Path | str) -> BaseStorage:
+    try:
+        if isinstance(place, Path):
+            content = place.read_bytes() if place.is_file() else b"\n"
+            if not content.endswith(b"\n"):
+                os.truncate(place, content.rfind(b"\n") + 1)
+            return JournalStorage(JournalFileBackend(str(place), lock_obj=_OwnedJournal()))
+        if place.startswith(GRPC):
+            host, _, port = place.removeprefix(GRPC).partition(":")
+            with without_novelty():
+                return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+        return _database(place)
+    except Exception as error:  # Every driver has errors of its own.
+        raise unreadable(place, error) from error
+
+
+def _database(url: str) -> RDBStorage:
+    # A machine waits this long for another's transaction; SQLite's own five seconds are short on a slow disk.
+    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=patient)
+        except SQLAlchemyError:
+            time.sleep(0.2)
+    return RDBStorage(url, engine_kwargs=patient)
