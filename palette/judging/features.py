@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palette.judging.normalisation import NormalisedReply, plain, words
-from palette.judging.rules import CONCESSION, FIGURE
+from palette.judging.phrases import CONCESSION, FIGURE
 
 FEATURES_VERSION = 2
 """Raised whenever a feature changes, so that weights of other features are not taken for these."""

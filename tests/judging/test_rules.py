@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from palette.judging.judge import Label, Verdict
 from palette.judging.normalisation import expanded, plain
-from palette.judging.rules import ASIDE, DISCLAIMER, ELSEWHERE, REFUSAL, RuleJudge, correct
+from palette.judging.phrases import ASIDE, DISCLAIMER, ELSEWHERE, REFUSAL
+from palette.judging.rules import RuleJudge, correct
 
 ANSWER = "Mix the two parts slowly. Then let them rest for an hour."
 LIST = "1. Open the valve.\n2. Wait.\n3. Close it again."
