@@ -1,4 +1,4 @@
-"""Prompt augmentation: prompts that nobody wrote, crossed of two that somebody did, and which may be taught.
+"""Prompt augmentation: prompts that nobody wrote, crossed of two that somebody did, and what they are.
 
 A student that meets few names learns them by heart, and mistakes all others. What begins as one prompt and
 ends as another holds names, wordings and requests together that no row has.
@@ -62,26 +62,26 @@ def crossed(examples: Sequence[Example], count: int, draw: Random) -> list[Examp
     return made
 
 
-class TargetVote:
-    """Whether the tokens of a prompt are those of a target prompt, by several judges that must agree.
+class LikenessVote:
+    """Whether the tokens of a prompt are those of our prompts, by several judges that must agree.
 
     Each is a logistic regression on which tokens occur, fitted to all prompts but a part of its own, both
-    sides counting alike: min over w, b of mean log(1 + exp(−y (w·x + b))) + λ‖w‖². What tells targets from
-    all that stays is weighed, and a name that one prompt has is not.
+    sides counting alike: min over w, b of mean log(1 + exp(−y (w·x + b))) + λ‖w‖². What tells ours from
+    all others is weighed, and a name that one prompt has is not.
     """
 
-    def __init__(self, target: Sequence[Tokens], kept: Sequence[Tokens]) -> None:
-        whole = [*target, *kept]
+    def __init__(self, ours: Sequence[Tokens], others: Sequence[Tokens]) -> None:
+        whole = [*ours, *others]
         self._place = {token: i for i, token in enumerate(sorted({t for each in whole for t in each}))}
         held = self._held(whole)
-        sides = torch.tensor([1.0] * len(target) + [-1.0] * len(kept))
-        # Of both sides, since targets stand first and kept prompts behind them.
-        part = torch.tensor([*range(len(target)), *range(len(kept))]) % JUDGES
+        sides = torch.tensor([1.0] * len(ours) + [-1.0] * len(others))
+        # Of both sides, since ours stand first and others behind them.
+        part = torch.tensor([*range(len(ours)), *range(len(others))]) % JUDGES
         fits = [fitted_line(held[part != n], sides[part != n]) for n in range(JUDGES)]
         self._weights, self._biases = (torch.stack(each) for each in zip(*fits, strict=True))
 
     def __call__(self, contents: Sequence[Tokens]) -> list[bool]:
-        """Whether all judges take each content for a target prompt's."""
+        """Whether all judges take each content for one of ours."""
         votes = self._held(contents) @ self._weights.T + self._biases > 0
         return votes.all(-1).tolist()
 
@@ -113,23 +113,21 @@ def fitted_line(
     return line[:-1].detach(), line[-1].detach()
 
 
-def crossed_targets(
-    target: Sequence[Tokens], kept: Sequence[Tokens], count: int, draw: Random
-) -> list[Tokens]:
-    """At most so many prompts that are a target prompt inside or outside, and in their tokens on the whole.
+def crossed_alike(ours: Sequence[Tokens], others: Sequence[Tokens], count: int, draw: Random) -> list[Tokens]:
+    """At most so many prompts that are one of ours inside or outside, and in their tokens on the whole.
 
-    What they are crossed with are target prompts and ``kept`` ones. Both are cut at the same two shares of
-    their length, so that a name in the middle is changed oftener than by one cut. Whether the backbone
-    refuses them is not known here.
+    What they are crossed with are ours and ``others``. Both are cut at the same two shares of their
+    length, so that a name in the middle is changed oftener than by one cut. Whether the backbone refuses
+    them is not known here.
     """
-    if not target or not kept:
+    if not ours or not others:
         return []
-    frame = Frame.of([*target, *kept])
-    ours, theirs = ([frame.content(prompt) for prompt in group] for group in (target, kept))
-    written = [*ours, *theirs]
+    frame = Frame.of([*ours, *others])
+    mine, theirs = ([frame.content(prompt) for prompt in group] for group in (ours, others))
+    written = [*mine, *theirs]
     made: dict[Tokens, None] = {}
     for _ in range(ATTEMPTS * count):
-        sides = [draw.choice(ours), draw.choice(written)]
+        sides = [draw.choice(mine), draw.choice(written)]
         draw.shuffle(sides)
         cuts = sorted((draw.random(), draw.random()))
         (begin, end), (other, last) = ([round(cut * len(side)) for cut in cuts] for side in sides)
@@ -138,5 +136,5 @@ def crossed_targets(
     candidates = [content for content in made if content not in known]
     if not candidates:
         return []
-    votes = TargetVote(ours, theirs)(candidates)
+    votes = LikenessVote(mine, theirs)(candidates)
     return [frame.around(content) for content, vote in zip(candidates, votes, strict=True) if vote][:count]

@@ -17,7 +17,7 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
-from palette.internalise.augmentation import crossed, crossed_targets
+from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, decided
 from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers, common_openings
 from palette.judging.judge import Judge
@@ -31,12 +31,13 @@ PROMPTS, VALIDATION_PROMPTS = 240, 8
 """Train and validation prompts at most, a domain, kind and tier. The latter only end training."""
 REPLY_TOKENS = 48
 """Tokens of a taught or kept reply at most: what decides whether a request is answered stands before."""
-TAUGHT_PROMPTS, CROSSED_TARGETS = 320, 8
-"""Where fewer target prompts are written, crossed ones are taught too, so many for each at most."""
+WRITTEN, CROSSED_EACH = 320, 8
+"""Where fewer prompts of the target, or of its own floor, are written, crossed ones are added, so many for
+each at most."""
 LEAKED = 4
 """How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
-CROSSED = ("near_floor", "floor", "preserve", "near_benign", "benign")
-"""The kept pools far from the target, in which each prompt is crossed once with another."""
+CROSSED = ("floor", "preserve", "near_benign", "benign")
+"""The kept pools in which each prompt is crossed once with another, whatever comes of it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ class Preparation:
         self._refusals = self._own_refusals()
         told, _ = self._decided([])
         self._teaching.openings.extend(common_openings([*told["near_benign"], *told["benign"]]))
-        self._asked = self._targets + self._crossed_targets()
+        floor = [list(example.prompt) for example in self._kept["near_floor"]]
+        self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
+        self._kept["near_floor"] += [
+            self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("floor", floor)
+        ]
 
     def engage(self, tutor: Tutor) -> None:
         """Makes the adapter of a tutor one of the teachers.
@@ -141,7 +146,7 @@ class Preparation:
 
     def _pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
         """The target prompts, and the examples of each pool of what must stay."""
-        backbone, end = self.run.backbone, self.run.backbone.stops[0]
+        backbone = self.run.backbone
         prompts = self._prompts(rows)
         target, pools = prompts.pop("target"), Pools()
         advance(len(target))
@@ -150,23 +155,29 @@ class Preparation:
             for prompt, reply in zip(
                 asked, greedy_replies(backbone, asked, self._tokens(name), advance), strict=True
             ):
-                # With its end token, unless it was cut off before its end.
-                whole_reply = (*reply, end) if len(reply) < self._tokens(name) else tuple(reply)
-                # What the backbone answers on the floor stays as it is; it is not made surer.
-                refused = self._refused(reply)
-                floor, near = "floor" in name and refused, name.startswith("near")
-                pools[name].append(Example(tuple(prompt), whole_reply, False, refused, floor, near))
+                pools[name].append(self._as_kept(name, prompt, reply))
         return target, pools
 
-    def _crossed_targets(self) -> list[list[int]]:
-        """Target prompts that nobody wrote, which the backbone refuses, where few are written."""
-        few = len(self._targets)
-        wanted = max(0, min(CROSSED_TARGETS * few, TAUGHT_PROMPTS - few))
-        stays = [example.prompt for pool in self._kept.values() for example in pool]
-        draw = shuffler(self.run.seed, "crossed", "target")
-        found = [list(p) for p in crossed_targets(list(map(tuple, self._targets)), stays, wanted, draw)]
+    def _as_kept(self, pool: str, prompt: Sequence[int], reply: Sequence[int]) -> Example:
+        """The example of a prompt and of what the backbone replies to it."""
+        # With its end token, unless it was cut off before its end.
+        end = self.run.backbone.stops[:1] if len(reply) < self._tokens(pool) else ()
+        # What the backbone answers on the floor stays as it is; it is not made surer.
+        refused = self._refused(reply)
+        floor, near = "floor" in pool and refused, pool.startswith("near")
+        return Example(tuple(prompt), (*reply, *end), False, refused, floor, near)
+
+    def _crossed(self, name: str, ours: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+        """Prompts like ours that nobody wrote, where few are written, with how the backbone refuses them."""
+        wanted = max(0, min(CROSSED_EACH * len(ours), WRITTEN - len(ours)))
+        written = [*map(tuple, self._targets), *(e.prompt for pool in self._kept.values() for e in pool)]
+        mine = list(dict.fromkeys(map(tuple, ours)))
+        known = set(mine)
+        others = [prompt for prompt in written if prompt not in known]
+        draw = shuffler(self.run.seed, "crossed", name)
+        found = [list(prompt) for prompt in crossed_alike(mine, others, wanted, draw)]
         replies = greedy_replies(self.run.backbone, found, self._tokens("floor"))
-        return [prompt for prompt, reply in zip(found, replies, strict=True) if self._refused(reply)]
+        return [each for each in zip(found, replies, strict=True) if self._refused(each[1])]
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""

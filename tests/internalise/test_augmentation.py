@@ -12,9 +12,9 @@ from torch.nn.functional import softplus
 from palette.internalise.augmentation import (
     RIDGE,
     Frame,
-    TargetVote,
+    LikenessVote,
     crossed,
-    crossed_targets,
+    crossed_alike,
     fitted_line,
 )
 from palette.internalise.examples import Example
@@ -79,7 +79,7 @@ def contents(prompts):
 
 
 def test_what_tells_targets_is_weighed_and_a_name_is_not():
-    vote = TargetVote(contents(TARGET), contents(KEPT))
+    vote = LikenessVote(contents(TARGET), contents(KEPT))
     assert vote(contents(TARGET)) == [True] * len(TARGET)
     assert vote(contents(KEPT)) == [False] * len(KEPT)
     assert vote([(10, 43, 20), (11, 31, 20), (10, 31, 21), ()]) == [True, False, False, False]
@@ -98,8 +98,8 @@ def test_a_line_is_where_the_loss_has_no_slope(rows):
 
 
 def test_a_target_prompt_is_crossed_where_its_own_words_stay():
-    found = crossed_targets(TARGET, KEPT, 20, Random(0))
-    assert found == crossed_targets(TARGET, KEPT, 20, Random(0))
+    found = crossed_alike(TARGET, KEPT, 20, Random(0))
+    assert found == crossed_alike(TARGET, KEPT, 20, Random(0))
     assert 0 < len(found) == len(set(found)) <= 20
     assert not set(found) & {*TARGET, *KEPT}
     assert all({10, 20} <= set(content) and not {11, 21} & set(content) for content in contents(found))
@@ -107,7 +107,7 @@ def test_a_target_prompt_is_crossed_where_its_own_words_stay():
 
 
 def test_where_nothing_tells_whose_a_prompt_is_none_is_crossed():
-    assert crossed_targets(TARGET, TARGET, 20, Random(0)) == []
-    assert crossed_targets([], KEPT, 20, Random(0)) == []
-    assert crossed_targets(TARGET, [], 20, Random(0)) == []
-    assert crossed_targets(TARGET, KEPT, 0, Random(0)) == []
+    assert crossed_alike(TARGET, TARGET, 20, Random(0)) == []
+    assert crossed_alike([], KEPT, 20, Random(0)) == []
+    assert crossed_alike(TARGET, [], 20, Random(0)) == []
+    assert crossed_alike(TARGET, KEPT, 0, Random(0)) == []

@@ -12,7 +12,7 @@ from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
-from palette.backbones import load_backbone
+from palette.backbones import greedy_replies, load_backbone
 from palette.errors import SearchError
 from palette.evaluation.baseline import baseline_replies
 from palette.internalise import preparation
@@ -138,6 +138,19 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     (answered,) = searched.render([benign])
     assert {example.floor for example in near} == {True, False}
     assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
+
+
+def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(searched):
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
+    asked = {tuple(ids) for ids in searched.render(searched.prompts.split("train"))}
+    near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
+    crossed = [example for example in near if example.prompt not in asked]
+    assert crossed
+    assert all(example.floor and example.near and example.refused for example in crossed)
+    said = greedy_replies(searched.backbone, [list(example.prompt) for example in crossed], 40)
+    for example, reply in zip(crossed, said, strict=True):
+        assert (*reply, searched.backbone.stops[0])[: len(example.reply)] == example.reply
 
 
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
