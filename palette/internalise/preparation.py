@@ -62,7 +62,7 @@ class Preparation:
     """
 
     def __init__(self, run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> None:
-        self.run, self._collected, self._judge = run, collected, judge
+        self._run, self._collected, self._judge = run, collected, judge
         self._teaching = _teaching(run, collected, members, judge)
         self._students: list[Adapter] = []
         limit = run.recipe.limit or PROMPTS
@@ -88,12 +88,12 @@ class Preparation:
         pools, _ = self._decided(self._taught(self._asked))
         if own := pools["target"]:
             made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
-            self._teaching.teachers.append(partial(mounted, self.run.backbone.model, made))
+            self._teaching.teachers.append(partial(mounted, self._run.backbone.model, made))
 
     def join(self, student: Adapter) -> None:
         """Makes a student one of the teachers; what it leaks is drawn more often from now on."""
         self._students.append(student)
-        self._teaching.teachers.append(partial(mounted, self.run.backbone.model, student))
+        self._teaching.teachers.append(partial(mounted, self._run.backbone.model, student))
 
     def examples(self) -> TrainingExamples:
         """The next student's examples, made from the backbone alone.
@@ -132,8 +132,8 @@ class Preparation:
     def _prompts(self, rows: PromptSet) -> dict[str, list[list[int]]]:
         """The rendered prompts of each pool."""
         prompts: dict[str, list[list[int]]] = {name: [] for name in SHARES}
-        for row, prompt in zip(rows, self.run.render(rows), strict=True):
-            prompts[_pool(self.run, row)].append(prompt)
+        for row, prompt in zip(rows, self._run.render(rows), strict=True):
+            prompts[_pool(self._run, row)].append(prompt)
         return prompts
 
     def _taught(self, prompts: Sequence[list[int]]) -> list[Example]:
@@ -146,7 +146,7 @@ class Preparation:
 
     def _pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
         """The target prompts, and the examples of each pool of what must stay."""
-        backbone = self.run.backbone
+        backbone = self._run.backbone
         prompts = self._prompts(rows)
         target, pools = prompts.pop("target"), Pools()
         advance(len(target))
@@ -161,7 +161,7 @@ class Preparation:
     def _as_kept(self, pool: str, prompt: Sequence[int], reply: Sequence[int]) -> Example:
         """The example of a prompt and of what the backbone replies to it."""
         # With its end token, unless it was cut off before its end.
-        end = self.run.backbone.stops[:1] if len(reply) < self._tokens(pool) else ()
+        end = self._run.backbone.stops[:1] if len(reply) < self._tokens(pool) else ()
         # What the backbone answers on the floor stays as it is; it is not made surer.
         refused = self._refused(reply)
         floor, near = "floor" in pool and refused, pool.startswith("near")
@@ -174,15 +174,15 @@ class Preparation:
         mine = list(dict.fromkeys(map(tuple, ours)))
         known = set(mine)
         others = [prompt for prompt in written if prompt not in known]
-        draw = shuffler(self.run.seed, "crossed", name)
+        draw = shuffler(self._run.seed, "crossed", name)
         found = [list(prompt) for prompt in crossed_alike(mine, others, wanted, draw)]
-        replies = greedy_replies(self.run.backbone, found, self._tokens("floor"))
+        replies = greedy_replies(self._run.backbone, found, self._tokens("floor"))
         return [each for each in zip(found, replies, strict=True) if self._refused(each[1])]
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
         few = self._targets[:: max(1, -(-len(self._targets) // TRIAL_PROMPTS))]
-        replies = greedy_replies(self.run.backbone, few, self._teaching.limit)
+        replies = greedy_replies(self._run.backbone, few, self._teaching.limit)
         return [
             Example(tuple(prompt), tuple(reply), taught=False, refused=True)
             for prompt, reply in zip(few, replies, strict=True)
@@ -197,13 +197,13 @@ class Preparation:
 
     def _tokens(self, pool: str) -> int:
         """The tokens of a kept reply at most."""
-        recipe = self.run.recipe
+        recipe = self._run.recipe
         if "floor" in pool:
             return max(recipe.floor_tokens, self._collected.floor_tokens)
         return self._teaching.limit
 
     def _refused(self, reply: Sequence[int]) -> bool:
-        (verdict,) = self._judge.verdicts([""], [self.run.backbone.decode(list(reply))])
+        (verdict,) = self._judge.verdicts([""], [self._run.backbone.decode(list(reply))])
         return verdict.label.refused
 
     def _leaks_repeated(self, pools: Pools) -> tuple[Pools, dict[str, int]]:
@@ -212,7 +212,7 @@ class Preparation:
         A kept prompt leaks where a student decides its reply otherwise than the backbone. Those of near
         domains, asked in the same style, do so first.
         """
-        backbone, wider, leaked = self.run.backbone, dict(pools), dict[str, int]()
+        backbone, wider, leaked = self._run.backbone, dict(pools), dict[str, int]()
         for name, pool in pools.items():
             opened: set[Example] = set()
             for student in self._students:
@@ -239,7 +239,7 @@ class Preparation:
         """
         wider = dict(pools)
         for name in CROSSED:
-            draw = shuffler(self.run.seed, "crossed", name)
+            draw = shuffler(self._run.seed, "crossed", name)
             wider[name] = pools[name] + crossed(pools[name], len(pools[name]), draw)
         return wider
 
