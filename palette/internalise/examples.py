@@ -41,8 +41,9 @@ WORTHWHILE = 8
 class Example:
     """A rendered prompt and a reply with its end token.
 
-    ``taught`` examples are to be answered with the reply; all others must stay as the backbone is. Those
-    of the ``floor`` are refusals that no adapter opens; those ``near`` are of the authorised domains.
+    ``taught`` examples are to be answered with the reply; all others must stay as the backbone is, those
+    that are ``refused`` too. Of these, the ``floor``'s are opened by no adapter; examples ``near`` are of the
+    authorised domains.
     """
 
     prompt: Tokens
