@@ -8,7 +8,7 @@ replies of three it averages the noise. On all other prompts it learns to stay a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,9 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, decided
-from palette.internalise.teachers import TRIAL_PROMPTS, Prompts, Teaching, chosen_teachers, common_openings
+from palette.internalise.openings import Prompts, learned_openings
+from palette.internalise.renaming import Names, Renaming
+from palette.internalise.teachers import TRIAL_PROMPTS, Teaching, chosen_teachers
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -31,9 +33,11 @@ PROMPTS, VALIDATION_PROMPTS = 240, 8
 """Train and validation prompts at most, a domain, kind and tier. The latter only end training."""
 REPLY_TOKENS = 48
 """Tokens of a taught or kept reply at most: what decides whether a request is answered stands before."""
-WRITTEN, CROSSED_EACH = 320, 8
+WRITTEN, CROSSED_EACH = {"target": 320, "near_floor": 72}, 8
 """Where fewer prompts of the target, or of its own floor, are written, crossed ones are added, so many for
-each at most."""
+each at most. A few floor prompts teach what the floor is; many, being near, close the target."""
+RENAMED = {"target": 600, "near_floor": 300}
+"""Prompts of other names that are added; in other pools, one for each that is written."""
 LEAKED = 4
 """How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
 CROSSED = ("floor", "preserve", "near_benign", "benign")
@@ -49,6 +53,8 @@ class TrainingExamples:
     held_out: list[int]
     """The examples of the validation split, which nothing is trained on."""
     record: dict[str, Any]
+    named: bool = False
+    """Whether prompts of other names are among them."""
 
 
 Tutor = Callable[[TrainingExamples], Adapter]
@@ -72,12 +78,17 @@ class Preparation:
             self._targets, self._kept = self._pools(train, advance)
             self._held_targets, self._held_kept = self._pools(validation, advance)
         self._refusals = self._own_refusals()
-        told, _ = self._decided([])
-        self._teaching.openings.extend(common_openings([*told["near_benign"], *told["benign"]]))
+        told, _ = self._decided(self._kept)
+        answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
+        self._teaching.openings.extend(learned_openings(run.backbone, answers))
+        rows = {tuple(prompt): row for row, prompt in zip(train, run.render(train), strict=True)}
+        decode = run.backbone.decode
+        names = Names.learned([(rows[each.prompt].request, decode(list(each.reply))) for each in answers])
+        self._renaming = Renaming(run.backbone, rows, names)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
         self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
         self._kept["near_floor"] += [
-            self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("floor", floor)
+            self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("near_floor", floor)
         ]
 
     def engage(self, tutor: Tutor) -> None:
@@ -85,7 +96,7 @@ class Preparation:
 
         It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
         """
-        pools, _ = self._decided(self._taught(self._asked))
+        pools, _ = self._decided({"target": self._taught(self._asked), **self._kept})
         if own := pools["target"]:
             made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
             self._teaching.teachers.append(partial(mounted, self._run.backbone.model, made))
@@ -101,17 +112,19 @@ class Preparation:
         Raises:
             SearchError: if there is no reply to teach.
         """
-        held = {"target": self._taught(self._held_targets), **self._held_kept}
-        pools, others = self._decided(self._taught(self._asked), held)
-        taught = pools.pop("target")
+        taught = self._taught(self._asked)
         if not taught:
             raise SearchError(
                 "a student must have something to learn",
                 got=f"no reply for {len(self._targets)} target prompts that is no refusal",
                 remedy="raise search.trials, or bring more target prompts",
             )
-        kept, leaked = self._leaks_repeated(pools)
-        pools = {"target": taught, **self._augmented(kept)}
+        told, _ = self._decided({"target": taught, **self._kept})
+        kept, leaked = self._leaks_repeated({name: told[name] for name in self._kept})
+        held = {"target": self._taught(self._held_targets), **self._held_kept}
+        pools, others = self._decided(
+            {"target": taught + self._retaught(taught), **self._augmented(kept)}, held
+        )
         examples: list[Example] = []
         numbered: dict[str, list[int]] = {}
         for name, pool in pools.items():
@@ -125,9 +138,10 @@ class Preparation:
             "believed": len(written & {example.prompt for example in taught}),
             "examples": {name: len(pool) for name, pool in numbered.items()},
             "held": len(held_out),
+            "names": len(self._renaming.names.known) if self._renaming.names else 0,
             "leaked": leaked,
         }
-        return TrainingExamples(examples, numbered, held_out, record)
+        return TrainingExamples(examples, numbered, held_out, record, self._renaming.names is not None)
 
     def _prompts(self, rows: PromptSet) -> dict[str, list[list[int]]]:
         """The rendered prompts of each pool."""
@@ -143,6 +157,14 @@ class Preparation:
             for prompt, believed in zip(prompts, self._teaching.replies(prompts), strict=True)
             if believed
         ]
+
+    def _retaught(self, taught: Sequence[Example]) -> list[Example]:
+        """Taught examples with other names, and what the plain backbone says of them once it has begun."""
+        draw = shuffler(self._run.seed, "renamed", "target")
+        made = self._renaming(taught, RENAMED["target"], draw)
+        openings = [self._renaming.opening(each.reply) for each in made]
+        replies = self._teaching.continued([each.prompt for each in made], openings)
+        return [replace(each, reply=reply) for each, reply in zip(made, replies, strict=True) if reply]
 
     def _pools(self, rows: PromptSet, advance: Advance) -> tuple[list[list[int]], Pools]:
         """The target prompts, and the examples of each pool of what must stay."""
@@ -167,14 +189,14 @@ class Preparation:
         floor, near = "floor" in pool and refused, pool.startswith("near")
         return Example(tuple(prompt), (*reply, *end), False, refused, floor, near)
 
-    def _crossed(self, name: str, ours: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+    def _crossed(self, pool: str, ours: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
         """Prompts like ours that nobody wrote, where few are written, with how the backbone refuses them."""
-        wanted = max(0, min(CROSSED_EACH * len(ours), WRITTEN - len(ours)))
+        wanted = max(0, min(CROSSED_EACH * len(ours), WRITTEN[pool] - len(ours)))
         written = [*map(tuple, self._targets), *(e.prompt for pool in self._kept.values() for e in pool)]
         mine = list(dict.fromkeys(map(tuple, ours)))
         known = set(mine)
         others = [prompt for prompt in written if prompt not in known]
-        draw = shuffler(self._run.seed, "crossed", name)
+        draw = shuffler(self._run.seed, "crossed", pool)
         found = [list(prompt) for prompt in crossed_alike(mine, others, wanted, draw)]
         replies = greedy_replies(self._run.backbone, found, self._tokens("floor"))
         return [each for each in zip(found, replies, strict=True) if self._refused(each[1])]
@@ -189,10 +211,9 @@ class Preparation:
             if reply and self._refused(reply)
         ]
 
-    def _decided(self, target: list[Example], held: Pools | None = None) -> tuple[Pools, Pools]:
+    def _decided(self, train: Pools, held: Pools | None = None) -> tuple[Pools, Pools]:
         """The pools of the train and of the validation split, every example with its decisive place."""
-        refusals: Pools = {"target": self._refusals}
-        pools, others, _ = decided({"target": target, **self._kept}, held or {}, refusals)
+        pools, others, _ = decided(train, held or {}, {"target": self._refusals})
         return pools, others
 
     def _tokens(self, pool: str) -> int:
@@ -238,9 +259,12 @@ class Preparation:
         So they cost nothing to label, and stand for the wordings that nobody collected.
         """
         wider = dict(pools)
-        for name in CROSSED:
-            draw = shuffler(self._run.seed, "crossed", name)
-            wider[name] = pools[name] + crossed(pools[name], len(pools[name]), draw)
+        for name, pool in pools.items():
+            draw = shuffler(self._run.seed, "renamed", name)
+            wider[name] = pool + self._renaming(pool, RENAMED.get(name, len(pool)), draw)
+            if name in CROSSED:
+                draw = shuffler(self._run.seed, "crossed", name)
+                wider[name] += crossed(pool, len(pool), draw)
         return wider
 
 

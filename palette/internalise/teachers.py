@@ -9,33 +9,31 @@ may change the topic with it, and all members alike. Nothing here reads an answe
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from palette.backbones import Backbone, greedy_replies
+from palette.backbones import Backbone, greedy_replies, shared
 from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.examples import Example
+from palette.internalise.openings import CopiedOpening, Opening, Prompts, SameOpening
 from palette.search.space import Member
 
 TEACHERS, TRIED, TRIAL_PROMPTS = 6, 16, 32
 """Trials that teach at most, of so many that are tried on so many target prompts."""
 TOLERATED = 0.5
 """Share of the replies of a trial at most that may be no answers, if it is to teach beside others."""
-OPENINGS, COMMON = 3, 0.1
-"""Openings that the plain backbone is given at most, of those with which such a share of answers begins."""
+FREE, COPIED = SameOpening(()), -2
+"""No opening; what stands for words of a request, of which no refusal is made."""
 PLAIN = 2
 """How much the plain backbone counts in what is believed, for all others together."""
 
 Teacher = Callable[[], AbstractContextManager[object]]
 """Makes the backbone a teacher inside a ``with``."""
-Prompts = Sequence[Sequence[int]]
 Failed = Callable[[Prompts, Sequence[Sequence[int]]], Sequence[bool]]
 """Which replies to prompts are no answers: refused, degenerate, or without an end where answers have one."""
 
@@ -78,12 +76,6 @@ def chosen_teachers(
     ]
 
 
-def common_openings(examples: Iterable[Example]) -> list[Tokens]:
-    """With what answers begin, up to the token by which they are told to be some; the commonest first."""
-    begun = Counter(each.reply[: each.decisive + 1] for each in examples if not each.refused)
-    return [opening for opening, count in begun.most_common(OPENINGS) if count >= COMMON * begun.total()]
-
-
 @dataclass(frozen=True)
 class Teaching:
     """What teachers say to prompts, and which of it is believed; each is asked once, as they come."""
@@ -94,7 +86,7 @@ class Teaching:
     ngrams: RefusalNgrams
     failed: Failed
     limit: int
-    openings: list[Tokens] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
     _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
     """Candidates by prompt, each with the mean log-likelihood of its tokens by each so far, the plain
@@ -106,31 +98,55 @@ class Teaching:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
         keys = [tuple(prompt) for prompt in prompts]
         distinct = list(dict.fromkeys(keys))
-        plain = [(nullcontext, opening) for opening in ((), *self.openings)]
-        for number, (teacher, opening) in enumerate((*plain, *((each, ()) for each in self.teachers))):
+        plain: list[Opening] = [FREE, *self.openings]
+        speakers: list[tuple[Teacher, Opening]] = [(nullcontext, each) for each in plain]
+        speakers += [(each, FREE) for each in self.teachers]
+        for number, (teacher, opening) in enumerate(speakers):
             unheard = [prompt for prompt in distinct if self._asked.get(prompt, 0) == number]
-            self._listen(teacher, unheard, opening)
+            self._listen(teacher, unheard, opening(unheard))
         for number, teacher in enumerate((nullcontext, *self.teachers)):
             self._judge(teacher, number, distinct)
-        found = [{reply: _belief(by) for reply, by in sorted(self._found[key].items())} for key in keys]
+        found = [{reply: _belief(by) for reply, by in sorted(self._begun(key).items())} for key in keys]
         return [
             TaughtReply(best, each[best]) if each and (best := max(each, key=each.__getitem__)) else None
             for each in found
         ]
 
-    def _listen(self, teacher: Teacher, prompts: Sequence[Tokens], opening: Tokens = ()) -> None:
+    def continued(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
+        """What the plain backbone replies, openings and end token included; None for no answer."""
+        return self._said(prompts, openings)
+
+    def _listen(self, teacher: Teacher, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> None:
         """Asks a teacher that begins so, and keeps what is an answer."""
-        begun = [(*prompt, *opening) for prompt in prompts]
         with teacher():
-            decoding = Decoding(barred=lambda said: self.ngrams.after((*opening, *said)))
-            rest = greedy_replies(self.backbone, begun, self.limit - len(opening), decoding=decoding)
-        said = [[*opening, *reply] for reply in rest]
-        for prompt, reply, bad in zip(prompts, said, self.failed(prompts, said), strict=True):
+            said = self._said(prompts, openings)
+        for prompt, reply in zip(prompts, said, strict=True):
             self._asked[prompt] = self._asked.get(prompt, 0) + 1
             whole = self._found.setdefault(prompt, {})
-            if reply and not bad:
-                ending = self.backbone.stops[:1] if len(reply) < self.limit else ()
-                whole.setdefault((*reply, *ending), [])
+            if reply:
+                whole.setdefault(reply, [])
+
+    def _said(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
+        """What the model, as it is, replies behind openings; None for what is no answer."""
+        begun = [(*prompt, *opening) for prompt, opening in zip(prompts, openings, strict=True)]
+        limits = [max(1, self.limit - len(opening)) for opening in openings]
+        # What is barred is told by what all openings end with; before it stand words of each one's request.
+        ending = shared([opening[::-1] for opening in openings])
+        known = openings[0][len(openings[0]) - ending :] if openings else ()
+        context = known if len(set(openings)) < 2 else (COPIED, *known)
+        decoding = Decoding(barred=lambda said: self.ngrams.after((*context, *said)))
+        rest = greedy_replies(self.backbone, begun, limits, decoding=decoding)
+        said = [(*opening, *reply) for opening, reply in zip(openings, rest, strict=True)]
+        whole = [(*x, *self.backbone.stops[:1]) if len(x) < self.limit else x for x in said]
+        bad = self.failed(prompts, said)
+        return [reply if x and not no else None for reply, x, no in zip(whole, said, bad, strict=True)]
+
+    def _begun(self, prompt: Tokens) -> dict[Tokens, list[float]]:
+        """The candidates that begin as answers do; all, where none does."""
+        found = self._found[prompt]
+        copying = [opening for opening in self.openings if isinstance(opening, CopiedOpening)]
+        begun = {x: by for x, by in found.items() if all(each.begins(prompt, x) for each in copying)}
+        return begun or found
 
     def _judge(self, teacher: Teacher, number: int, prompts: Sequence[Tokens]) -> None:
         """Asks a teacher how likely it finds the candidates that only those before it have judged."""

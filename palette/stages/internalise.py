@@ -36,6 +36,7 @@ class Effort:
     length: int
     """Times ``internalise.steps``."""
     read_energy: float
+    """Where no other names are made up; else all may be read, since what is near the names is varied too."""
 
 
 TUTOR = Effort("tutor", 1, 1.0)
@@ -116,7 +117,8 @@ def _trained(
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
-    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, effort.read_energy])
+    read_energy = 1.0 if prepared.named else effort.read_energy
+    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, read_energy])
     with run.progress(TUTOR.name if effort is TUTOR else "internalise", settings.steps) as advance:
         task = TrainingTask(
             run.backbone,
@@ -132,7 +134,7 @@ def _trained(
             processes=run.processes,
             co_mounted=others,
             memory_gib=run.recipe.memory_gib,
-            read_energy=effort.read_energy,
+            read_energy=read_energy,
         )
         learned: Learned = method(task)
     return learned

@@ -1,0 +1,121 @@
+"""Names that nobody wrote, so that a student does not learn by heart those that somebody did.
+
+What a name is, is told by the backbone's own answers: the word of their request that they say again, at
+the place where the most different ones stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from palette.backbones import Backbone
+from palette.internalise.examples import Example, Tokens
+from palette.internalise.openings import MOSTLY, WORD
+from palette.prompts import Prompt
+from palette.prompts.rows import messages
+
+PLACES = 12
+"""Words of a reply among which its name is looked for."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What requests name, and at which of an answer's words it says that."""
+
+    place: int
+    known: tuple[str, ...]
+
+    @classmethod
+    def learned(cls, answered: Sequence[tuple[str, str]]) -> Names | None:
+        """The names in requests and their answers; None where most answers say none at one same place."""
+        words = [(WORD.findall(request), WORD.findall(reply)) for request, reply in answered]
+        said = [
+            [reply[place] for asked, reply in words if len(reply) > place and reply[place] in asked]
+            for place in range(PLACES)
+        ]
+        often = [place for place in range(PLACES) if len(said[place]) > MOSTLY * len(words)]
+        place = max(often, key=lambda place: len(set(said[place])), default=None)
+        known = tuple(sorted(set(said[place]))) if place is not None else ()
+        return cls(place or 0, known) if len(known) > 1 else None
+
+    def of(self, request: str, reply: str = "") -> str | None:
+        """The name in a request: what its answer says, or without one its first word that is a known name."""
+        asked, said = WORD.findall(request), WORD.findall(reply)[self.place : self.place + 1]
+        return next((word for word in asked if word in (said or self.known)), None)
+
+    def like(self, name: str, draw: Random) -> str:
+        """Another name that ends as this one does, since that may tell what kind of thing it is of."""
+        other = draw.choice(self.known)
+        begun = other[: draw.randint(1, max(1, len(other) - 1))]
+        return begun + name[draw.randint(1, max(1, len(name) - 1)) :]
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """Makes examples of names that nobody wrote, of those that somebody did."""
+
+    backbone: Backbone
+    rows: Mapping[Tokens, Prompt]
+    """What was rendered into each prompt."""
+    names: Names | None
+    """None where there are none to be told."""
+
+    def __call__(self, examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
+        """At most so many examples with another name in prompt and reply, of each alike many.
+
+        A reply is what the backbone said of the first name.
+        """
+        written = [each for each in examples if each.prompt in self.rows]
+        if not self.names or not written:
+            return []
+        made = (self._renamed(written[i % len(written)], self.names, draw) for i in range(count))
+        return [each for each in made if each]
+
+    def opening(self, reply: Tokens) -> Tokens:
+        """A reply up to the end of its name, with what one token of that says besides."""
+        words = self.names.place + 1 if self.names else 0
+        for end in range(1, len(reply)):
+            if len(WORD.findall(self.backbone.decode(list(reply[:end])))) > words:
+                return reply[: end - 1]
+        return reply
+
+    def _renamed(self, example: Example, names: Names, draw: Random) -> Example | None:
+        row, said = self.rows[example.prompt], self.backbone.decode(list(example.reply))
+        old = names.of(row.request, "" if example.refused else said)
+        new = names.like(old, draw) if old else old
+        if not old or not new or new == old:
+            return None
+        reply = self._retold(example.reply, said, old, new)
+        prompt = self.backbone.render(messages(renamed(row, old, new)))
+        return replace(example, prompt=tuple(prompt), reply=reply) if reply else None
+
+    def _retold(self, reply: Tokens, text: str, old: str, new: str) -> Tokens | None:
+        """A reply's tokens with another name; None where its text does not give its tokens back."""
+        if old not in text:
+            return reply
+        ends = tuple(token for token in reply[-1:] if token in self.backbone.stops)
+        for lead in ("", " "):
+            if (*self._encoded(lead + text), *ends) == reply:
+                return (*self._encoded(lead + _replaced(text, old, new)), *ends)
+        return None
+
+    def _encoded(self, text: str) -> Tokens:
+        return tuple(self.backbone.tokenizer.encode(text, add_special_tokens=False))
+
+
+def renamed(row: Prompt, old: str, new: str) -> Prompt:
+    """The row with another name wherever one stood."""
+    if isinstance(row.prompt, str):
+        return replace(row, prompt=_replaced(row.prompt, old, new))
+    said = tuple(
+        tuple((key, _replaced(text, old, new) if key == "content" else text) for key, text in message)
+        for message in row.prompt
+    )
+    return replace(row, prompt=said)
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    return re.sub(rf"\b{re.escape(old)}\b", lambda found: new, text)
