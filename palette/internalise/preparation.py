@@ -19,9 +19,9 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, decided
-from palette.internalise.openings import Prompts, learned_openings
+from palette.internalise.openings import learned_openings
 from palette.internalise.renaming import Names, Renaming
-from palette.internalise.teachers import TRIAL_PROMPTS, Teaching, chosen_teachers
+from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -29,10 +29,8 @@ from palette.run import Run
 from palette.search.space import Collected, Member
 from palette.seeding import shuffler
 
-PROMPTS, VALIDATION_PROMPTS = 240, 8
-"""Train and validation prompts at most, a domain, kind and tier. The latter only end training."""
-REPLY_TOKENS = 48
-"""Tokens of a taught or kept reply at most: what decides whether a request is answered stands before."""
+VALIDATION_PROMPTS = 8
+"""Validation prompts at most, a domain, kind and tier, which only end training."""
 WRITTEN, CROSSED_EACH = {"target": 320, "near_floor": 72}, 8
 """Where fewer prompts of the target, or of its own floor, are written, crossed ones are added, so many for
 each at most. A few floor prompts teach what the floor is; many, being near, close the target."""
@@ -69,7 +67,7 @@ class Preparation:
 
     def __init__(self, run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> None:
         self._run, self._collected, self._judge = run, collected, judge
-        self._teaching = _teaching(run, collected, members, judge)
+        self._teaching = teaching_of(run, collected, members, judge)
         self._students: list[Adapter] = []
         limit = run.recipe.limit or PROMPTS
         train = run.select("train", *Role).capped(min(limit, PROMPTS))
@@ -266,40 +264,6 @@ class Preparation:
                 draw = shuffler(self._run.seed, "crossed", name)
                 wider[name] += crossed(pool, len(pool), draw)
         return wider
-
-
-def _teaching(
-    run: Run,
-    collected: Collected,
-    members: Sequence[Member],
-    judge: Judge,
-) -> Teaching:
-    """The teachers: trials that are tried on target prompts of the train split."""
-    backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
-    rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
-    known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
-    rendered = map(tuple, run.render(known))
-    questions = {prompt: row.request for prompt, row in zip(rendered, known, strict=True)}
-
-    benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
-    few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
-    # Real answers may be longer than what is taught of them; a small model's that has no end is a loop.
-    ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit)]
-    ending = sum(ended) > len(ended) / 2
-
-    def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
-        # Nobody asked what a crossed prompt does.
-        asked = [questions.get(tuple(prompt), "") for prompt in prompts]
-        verdicts = judge.verdicts(asked, [backbone.decode(list(reply)) for reply in replies])
-        endless = [ending and len(reply) >= limit for reply in replies]
-        labels = [verdict.label for verdict in verdicts]
-        return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
-
-    target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
-    teachers = (
-        chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
-    )
-    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit)
 
 
 def _pool(run: Run, row: Prompt) -> str:

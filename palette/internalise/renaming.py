@@ -7,13 +7,14 @@ the place where the most different ones stand.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from palette.backbones import Backbone
 from palette.internalise.examples import Example, Tokens
-from palette.internalise.openings import MOSTLY, WORD
+from palette.internalise.openings import COMMON, MOSTLY, WORD
 from palette.prompts import Prompt
 from palette.prompts.rows import messages
 
@@ -27,24 +28,29 @@ class Names:
 
     place: int
     known: tuple[str, ...]
+    common: frozenset[str]
+    """Words that stand in too many requests to be names."""
 
     @classmethod
     def learned(cls, answered: Sequence[tuple[str, str]]) -> Names | None:
         """The names in requests and their answers; None where most answers say none at one same place."""
         words = [(WORD.findall(request), WORD.findall(reply)) for request, reply in answered]
-        said = [
-            [reply[place] for asked, reply in words if len(reply) > place and reply[place] in asked]
+        stands = Counter(word for asked, _ in words for word in set(asked))
+        common = frozenset(word for word, count in stands.items() if count >= COMMON * len(words))
+        places = [
+            [said[place] for asked, said in words if said[place : place + 1] and said[place] in asked]
             for place in range(PLACES)
         ]
-        often = [place for place in range(PLACES) if len(said[place]) > MOSTLY * len(words)]
-        place = max(often, key=lambda place: len(set(said[place])), default=None)
-        known = tuple(sorted(set(said[place]))) if place is not None else ()
-        return cls(place or 0, known) if len(known) > 1 else None
+        named = [[word for word in said if word not in common] for said in places]
+        most, place = max((len(set(said)), place) for place, said in enumerate(named))
+        if most < 2 or len(named[place]) <= MOSTLY * len(words):
+            return None
+        return cls(place, tuple(sorted(set(named[place]))), common)
 
     def of(self, request: str, reply: str = "") -> str | None:
         """The name in a request: what its answer says, or without one its first word that is a known name."""
         asked, said = WORD.findall(request), WORD.findall(reply)[self.place : self.place + 1]
-        return next((word for word in asked if word in (said or self.known)), None)
+        return next((x for x in asked if x in (said or self.known) and x not in self.common), None)
 
     def like(self, name: str, draw: Random) -> str:
         """Another name that ends as this one does, since that may tell what kind of thing it is of."""

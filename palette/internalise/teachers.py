@@ -15,14 +15,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
+from palette.authorisation import Role
 from palette.backbones import Backbone, greedy_replies, shared
 from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
 from palette.internalise.openings import CopiedOpening, Opening, Prompts, SameOpening
-from palette.search.space import Member
+from palette.judging.judge import Judge
+from palette.run import Run
+from palette.search.space import Collected, Member
 
+PROMPTS, REPLY_TOKENS = 240, 48
+"""Train prompts at most, a domain, kind and tier; tokens of a taught or kept reply at most: what decides
+whether a request is answered stands before."""
 TEACHERS, TRIED, TRIAL_PROMPTS = 6, 16, 32
 """Trials that teach at most, of so many that are tried on so many target prompts."""
 TOLERATED = 0.5
@@ -161,6 +167,35 @@ class Teaching:
             found = reply_likelihoods(self.backbone, asked, replies)
         for (prompt, reply), likelihood in zip(unjudged, found, strict=True):
             self._found[prompt][reply].append(likelihood)
+
+
+def teaching_of(run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> Teaching:
+    """The teachers: trials that are tried on target prompts of the train split."""
+    backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
+    rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
+    known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
+    rendered = map(tuple, run.render(known))
+    questions = {prompt: row.request for prompt, row in zip(rendered, known, strict=True)}
+
+    benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
+    few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
+    # Real answers may be longer than what is taught of them; a small model's that has no end is a loop.
+    ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit)]
+    ending = sum(ended) > len(ended) / 2
+
+    def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
+        # Nobody asked what a crossed prompt does.
+        asked = [questions.get(tuple(prompt), "") for prompt in prompts]
+        verdicts = judge.verdicts(asked, [backbone.decode(list(reply)) for reply in replies])
+        endless = [ending and len(reply) >= limit for reply in replies]
+        labels = [verdict.label for verdict in verdicts]
+        return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
+
+    target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
+    teachers = (
+        chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
+    )
+    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit)
 
 
 def _belief(likelihoods: Sequence[float]) -> float:
