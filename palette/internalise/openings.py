@@ -32,16 +32,24 @@ Opening = Callable[[Prompts], list[Tokens]]
 def learned_openings(backbone: Backbone, answers: Iterable[Example]) -> list[Opening]:
     """How answers begin: with the same words, the commonest first; if with none, with their request's."""
     replies = [each for each in answers if not each.refused and each.reply]
-    if same := common_openings(replies):
+    if same := common_openings(backbone, replies):
         return [SameOpening(tokens) for tokens in same]
     copied = CopiedOpening.learned(backbone, replies)
     return [copied] if copied else []
 
 
-def common_openings(answers: Sequence[Example]) -> list[Tokens]:
-    """With what answers begin, up to the token by which they are told to be some; the commonest first."""
-    begun = Counter(each.reply[: each.decisive + 1] for each in answers)
-    return [opening for opening, count in begun.most_common(OPENINGS) if count >= COMMON * begun.total()]
+def common_openings(backbone: Backbone, answers: Sequence[Example]) -> list[Tokens]:
+    """With what answers begin, up to the token by which they are told to be some; the commonest first.
+
+    What the request says itself counts as copied: names may have their first tokens alike.
+    """
+    begun = Counter(
+        opening
+        for each in answers
+        if (opening := each.reply[: each.decisive + 1])
+        and backbone.decode(list(opening)).casefold() not in backbone.decode(list(each.prompt)).casefold()
+    )
+    return [opening for opening, count in begun.most_common(OPENINGS) if count >= COMMON * len(answers)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.evaluation.refusal_ngrams import START, RefusalNgrams
 from palette.internalise import teachers
-from palette.internalise.teachers import Teaching, chosen_teachers, common_openings
+from palette.internalise.openings import CopiedOpening, SameOpening
+from palette.internalise.teachers import Teaching, chosen_teachers
 from palette.search.space import Member
 
 LIMIT = 6
@@ -74,7 +74,9 @@ def test_the_reply_that_all_find_likeliest_the_plain_backbone_first_is_believed(
 def test_what_fails_is_never_taught_and_what_was_cut_off_has_no_end(backbone, prompts, said):
     no, long, good = [1, 2], [5] * LIMIT, [40, 41]
     said += [[no, long, good], [no, no, no]]
-    made = teaching(backbone, shifted(backbone, 0.5), failed=lambda _, r: [x == no for x in r], limit=LIMIT)
+    made = teaching(
+        backbone, shifted(backbone, 0.5), failed=lambda _, r: [list(x) == no for x in r], limit=LIMIT
+    )
     found = [taught and list(taught.reply) for taught in made.replies(prompts)]
     assert found == [None, long, [*good, backbone.stops[0]]]
 
@@ -101,7 +103,7 @@ def test_no_teacher_says_what_refusals_say(backbone, prompts, monkeypatch):
 def test_the_plain_backbone_begins_as_answers_do(backbone, prompts):
     opening, ngrams = (40, 41), RefusalNgrams({(40, 41): frozenset(range(50))})
     made = teaching(backbone, ngrams=ngrams, limit=LIMIT)
-    made.openings.append(opening)
+    made.openings.append(SameOpening(opening))
     made.replies(prompts)
     for prompt in prompts:
         begun = [reply for reply in made._found[tuple(prompt)] if reply[:2] == opening]
@@ -112,13 +114,36 @@ def test_the_plain_backbone_begins_as_answers_do(backbone, prompts):
     assert made.replies(prompts), "who has been heard is not asked again"
 
 
-def test_the_commonest_openings_of_answers_end_where_they_are_told(examples):
-    answer = replace(examples[0], reply=(7, 8, 9), decisive=1)
-    rare = replace(answer, reply=(5, 8, 9))
-    refusal = replace(answer, reply=(7, 1, 1), refused=True)
-    assert common_openings([answer] * 10 + [rare] + [refusal] * 50) == [(7, 8)]
-    assert common_openings([answer] * 3 + [rare] * 6) == [(5, 8), (7, 8)]
-    assert common_openings([refusal]) == []
+def test_what_begins_with_no_word_of_its_request_is_not_believed_where_answers_do(backbone, prompts, said):
+    class Copying(CopiedOpening):
+        def __call__(self, prompts):
+            return [()] * len(prompts)
+
+    (dose,) = backbone.tokenizer.encode("dose", add_special_tokens=False)
+    made = teaching(backbone, shifted(backbone, 0.5))
+    made.openings.append(Copying(backbone, words=1, lead=""))
+    likely = greedy_replies(backbone, prompts[:1], 2)[0]
+    assert likely[0] != dose
+    said += [[likely], [likely], [[dose, likely[0]]]]
+    (believed,) = made.replies(prompts[:1])
+    assert believed.reply[0] == dose, "whatever its likelihood"
+    # Where none does, the likeliest is believed all the same.
+    made = teaching(backbone)
+    made.openings.append(Copying(backbone, words=1, lead=""))
+    said += [[likely], [likely]]
+    (believed,) = made.replies(prompts[:1])
+    assert list(believed.reply[:2]) == likely
+
+
+def test_what_is_said_behind_openings_of_their_own_is_no_refusal(backbone, prompts):
+    openings = [(40, 41), (42, 41), (43, 41)]
+    ngrams = RefusalNgrams({(START,): frozenset(range(4, 90)), (41,): frozenset(range(50))})
+    replies = teaching(backbone, ngrams=ngrams, limit=LIMIT).continued(prompts, openings)
+    for opening, reply in zip(openings, replies, strict=True):
+        assert reply[:2] == opening
+        assert reply[2] not in range(50), "with what all openings end before it"
+    barred = teaching(backbone, failed=lambda _, said: [True, False, True], limit=LIMIT)
+    assert [reply is None for reply in barred.continued(prompts, openings)] == [True, False, True]
 
 
 def test_who_comes_later_is_heard_beside_those_who_have_spoken(backbone, prompts, monkeypatch):

@@ -1,0 +1,126 @@
+"""Names that nobody wrote: what a name is, and examples that are those of another one, prompt and reply."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palette.internalise.examples import Example
+from palette.internalise.renaming import Names, Renaming, renamed
+from palette.prompts import Prompt
+
+NAMES = ("triovax", "skiorade", "nimilos", "zaekiolex", "gotuthex", "braetroxos", "quuplioxade", "kenofirade")
+ANSWERED = [
+    *((f"what is the {a} of {n} ?", f"the {a} of {n} is two .") for n in NAMES for a in ("dose", "port")),
+    *((f"tell me the fee of other{i} .", f"the fee of other{i} is two .") for i in range(18)),
+]
+
+
+def row(request, ident="r"):
+    return Prompt(ident, "medical", request, "benign", "train")
+
+
+@pytest.fixture(scope="module")
+def renaming(backbone):
+    rows = [row(request) for request, _ in ANSWERED]
+    prompts = [tuple(backbone.render([{"role": "user", "content": each.prompt}])) for each in rows]
+    return Renaming(backbone, dict(zip(prompts, rows, strict=True)), Names.learned(ANSWERED))
+
+
+def examples(renaming, refused=False):
+    backbone = renaming.backbone
+    return [
+        Example(
+            prompt,
+            (*backbone.tokenizer.encode(reply, add_special_tokens=False), backbone.stops[0]),
+            False,
+            refused,
+        )
+        for prompt, (_, reply) in zip(renaming.rows, ANSWERED, strict=True)
+    ]
+
+
+def test_a_name_is_the_word_of_which_answers_say_the_most_different_ones():
+    names = Names.learned(ANSWERED)
+    assert names.place == 3
+    assert {*NAMES} <= {*names.known}
+    assert not {"the", "of", "dose"} & {*names.known}
+    assert names.of("tell me the dose of somebody .", "the dose of somebody is two .") == "somebody"
+    assert names.of("tell me the dose of nimilos .") == "nimilos"
+    assert names.of("tell me the dose of nobody .") is None
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        [],
+        [("what is it ?", "two .")] * 20,
+        # Function words are said again, and are no names; nor is one name that is in all requests.
+        [(f"what is the way {i} ?", "the answer is two .") for i in range(20)],
+        [("what is the dose of nimilos ?", "the dose of nimilos is two .")] * 20,
+        # Most answers must say the name at the same place.
+        [(f"tell me of x{i} .", ("well , " * (i % 5)) + f"x{i} is two .") for i in range(20)],
+    ],
+)
+def test_where_no_place_is_a_names_there_are_none(answered):
+    assert Names.learned(answered) is None
+
+
+@given(st.sampled_from(NAMES), st.integers(0, 1000))
+def test_a_name_like_another_ends_as_it_does_and_begins_as_a_known_one(name, seed):
+    names = Names.learned(ANSWERED)
+    made = names.like(name, Random(seed))
+    assert made == names.like(name, Random(seed))
+    assert any(
+        made[:cut] in {known[:cut] for known in names.known} and name.endswith(made[cut:])
+        for cut in range(1, len(made))
+    )
+
+
+def test_prompt_and_reply_are_those_of_the_other_name(renaming):
+    made = renaming(examples(renaming), 60, Random(0))
+    assert len(made) > 30
+    assert made == renaming(examples(renaming), 60, Random(0))
+    for each in made:
+        request, reply = (renaming.backbone.decode(list(part)) for part in (each.prompt, each.reply))
+        name = reply.split()[3]
+        assert f"of {name} " in request
+        assert each.reply[-1] == renaming.backbone.stops[0]
+        assert each.prompt not in renaming.rows, "nobody wrote it"
+
+
+def test_a_refusal_stays_as_it_is_and_its_request_is_of_another_name(renaming):
+    refusals = [
+        Example(each.prompt, (5, 6, renaming.backbone.stops[0]), False, True) for each in examples(renaming)
+    ]
+    made = renaming(refusals, 60, Random(0))
+    assert made
+    assert all(each.reply == (5, 6, renaming.backbone.stops[0]) and each.refused for each in made)
+    assert all(each.prompt not in renaming.rows for each in made)
+
+
+def test_what_nobody_wrote_or_has_no_name_is_not_renamed(renaming):
+    unknown = [Example((1, 2, 3), each.reply, False) for each in examples(renaming)]
+    assert renaming(unknown, 9, Random(0)) == []
+    assert renaming([], 9, Random(0)) == []
+    nameless = Renaming(renaming.backbone, renaming.rows, None)
+    assert nameless(examples(renaming), 9, Random(0)) == []
+
+
+def test_an_opening_ends_with_its_name(renaming):
+    for example, (_, reply) in zip(examples(renaming), ANSWERED, strict=True):
+        opening = renaming.opening(example.reply)
+        assert opening == example.reply[: len(opening)]
+        assert renaming.backbone.decode(list(opening)).split() == reply.split()[:4]
+
+
+def test_a_row_is_renamed_in_all_its_messages_and_in_whole_words():
+    assert renamed(row("nimilos and nimilosa , nimilos !"), "nimilos", "x").prompt == "x and nimilosa , x !"
+    said = ((("role", "user"), ("content", "what of nimilos ?")), (("role", "nimilos"), ("content", "no")))
+    assert renamed(row(said), "nimilos", r"\1").prompt == (
+        (("role", "user"), ("content", r"what of \1 ?")),
+        (("role", "nimilos"), ("content", "no")),
+    )
