@@ -34,8 +34,8 @@ VALIDATION_PROMPTS = 8
 WRITTEN, CROSSED_EACH = {"target": 320, "near_floor": 72}, 8
 """Where fewer prompts of the target, or of its own floor, are written, crossed ones are added, so many for
 each at most. A few floor prompts teach what the floor is; many, being near, close the target."""
-RENAMED = {"target": 600, "near_floor": 300}
-"""Prompts of other names that are added; in other pools, one for each that is written."""
+RENAMED, RENAMED_EACH = {"target": 600, "near_floor": 300}, 16
+"""Prompts of other names that are added, so many for each at most; in other pools, one for each."""
 LEAKED = 4
 """How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
 CROSSED = ("floor", "preserve", "near_benign", "benign")
@@ -159,7 +159,8 @@ class Preparation:
     def _retaught(self, taught: Sequence[Example]) -> list[Example]:
         """Taught examples with other names, and what the plain backbone says of them once it has begun."""
         draw = shuffler(self._run.seed, "renamed", "target")
-        made = self._renaming(taught, RENAMED["target"], draw)
+        count = min(RENAMED["target"], RENAMED_EACH * len(self._targets))
+        made = self._renaming(taught, count, draw)
         openings = [self._renaming.opening(each.reply) for each in made]
         replies = self._teaching.continued([each.prompt for each in made], openings)
         return [replace(each, reply=reply) for each, reply in zip(made, replies, strict=True) if reply]
@@ -259,7 +260,8 @@ class Preparation:
         wider = dict(pools)
         for name, pool in pools.items():
             draw = shuffler(self._run.seed, "renamed", name)
-            wider[name] = pool + self._renaming(pool, RENAMED.get(name, len(pool)), draw)
+            count = min(RENAMED.get(name, len(pool)), RENAMED_EACH * len(pool))
+            wider[name] = pool + self._renaming(pool, count, draw)
             if name in CROSSED:
                 draw = shuffler(self._run.seed, "crossed", name)
                 wider[name] += crossed(pool, len(pool), draw)

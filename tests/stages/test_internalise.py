@@ -19,6 +19,7 @@ from palette.internalise import preparation
 from palette.internalise.behaviour import Behaviour
 from palette.internalise.examples import SHARES
 from palette.internalise.settings import InternaliseSettings
+from palette.internalise.teachers import Teaching
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
 from palette.search.space import read_collected, read_feasible
@@ -140,7 +141,8 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     assert all(example.floor == (example.prompt != tuple(answered)) for example in near)
 
 
-def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(searched):
+def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(searched, monkeypatch):
+    monkeypatch.setattr(preparation, "RENAMED", {"target": 0, "near_floor": 0})
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
     prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("train"))}
@@ -153,19 +155,41 @@ def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(se
         assert (*reply, searched.backbone.stops[0])[: len(example.reply)] == example.reply
 
 
+def test_every_pool_has_prompts_of_names_that_nobody_wrote(searched, monkeypatch):
+    monkeypatch.setattr(preparation, "crossed", lambda pool, count, draw: [])
+    monkeypatch.setattr(preparation, "crossed_alike", lambda *given: [])
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    prepared, names = given.examples(), given._renaming.names
+    assert prepared.named
+    assert prepared.record["names"] == len(names.known)
+    written = {tuple(ids) for ids in searched.render(searched.prompts.split("train"))}
+    for name, rows in prepared.pools.items():
+        made = [each for each in map(prepared.examples.__getitem__, rows) if each.prompt not in written]
+        assert made, name
+        assert all(each.taught == (name == "target") for each in made)
+    # A target prompt's reply is about the new name.
+    for each in (prepared.examples[i] for i in prepared.pools["target"]):
+        if each.prompt not in written:
+            request, reply = (searched.backbone.decode(list(part)) for part in (each.prompt, each.reply))
+            assert names.of(request, reply) in reply.split()
+
+
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
     prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
     end = searched.backbone.stops[0]
     taught = [example for example in prepared.examples if example.taught]
-    assert len(taught) == len({example.prompt for example in taught})
+    assert len({example.prompt for example in taught}) == len({(each.prompt, each.reply) for each in taught})
     for example in taught:
         assert example.reply[-1] == end
-        assert collected.refusal_ngrams.place(example.reply) is None
+        # What its request says, a name that nobody wrote, is no refusal wherever its tokens come from.
+        place = collected.refusal_ngrams.place(example.reply)
+        assert place is None or example.reply[place] in example.prompt
 
 
 def test_with_no_reply_to_believe_there_is_nothing_to_teach(searched, monkeypatch):
-    monkeypatch.setattr(preparation.Teaching, "replies", lambda self, prompts: [None] * len(prompts))
+    monkeypatch.setattr(Teaching, "replies", lambda self, prompts: [None] * len(prompts))
     with pytest.raises(SearchError, match="a student must have something to learn"):
         internalise(searched)
 
