@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 
 from palette.backbones import Backbone, next_token_logits
 from palette.backbones.scoring import reply_likelihoods
@@ -25,8 +26,16 @@ LIKELIEST = 8
 WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 Prompts = Sequence[Sequence[int]]
-Opening = Callable[[Prompts], list[Tokens]]
-"""Gives the opening of the reply to each prompt; an empty one where there is none."""
+
+
+class Opening(Protocol):
+    """A way to begin."""
+
+    def __call__(self, prompts: Prompts) -> list[Tokens]:
+        """The opening of the reply to each prompt; an empty one where there is none."""
+
+    def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
+        """Whether a reply may be an answer by how it begins."""
 
 
 def learned_openings(backbone: Backbone, answers: Iterable[Example]) -> list[Opening]:
@@ -59,8 +68,12 @@ class SameOpening:
     tokens: Tokens
 
     def __call__(self, prompts: Prompts) -> list[Tokens]:
-        """The opening of the reply to each prompt."""
+        """These tokens for each prompt."""
         return [self.tokens] * len(prompts)
+
+    def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
+        """Always: some answers begin so, and others otherwise."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -107,12 +120,12 @@ class CopiedOpening:
         return tuple(self.backbone.tokenizer.encode(said, add_special_tokens=False))
 
     def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
-        """Whether a reply begins with words of its request."""
+        """Whether a reply begins with words of its request, as most answers do."""
         said = self.backbone.decode(list(reply[len(self.before) :]))
         return len(_copied(self.backbone.decode(list(prompt)), said)) >= self.words
 
     def __call__(self, prompts: Prompts) -> list[Tokens]:
-        """The opening of the reply to each prompt."""
+        """The likeliest words of each prompt's request."""
         if not prompts:
             return []
         begun = [[*prompt, *self.before] for prompt in prompts]

@@ -2,7 +2,8 @@
 
 No reference answer is read. Every target prompt is taught the whole reply that its teachers believe, or
 nothing: from half a reply a student learns to relapse after it, and of teachers that are right in two
-replies of three it averages the noise. On all other prompts it learns to stay as the backbone is.
+replies of three it averages the noise. On all other prompts it learns to stay as the backbone is. Both it
+learns of names that nobody wrote, too, lest it know by heart those that somebody did.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
-from palette.internalise.examples import SHARES, Example, Pools, decided
+from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import learned_openings
 from palette.internalise.renaming import Names, Renaming
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
@@ -69,6 +70,7 @@ class Preparation:
         self._run, self._collected, self._judge = run, collected, judge
         self._teaching = teaching_of(run, collected, members, judge)
         self._students: list[Adapter] = []
+        self._rows: dict[Tokens, Prompt] = {}
         limit = run.recipe.limit or PROMPTS
         train = run.select("train", *Role).capped(min(limit, PROMPTS))
         validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
@@ -79,10 +81,10 @@ class Preparation:
         told, _ = self._decided(self._kept)
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
         self._teaching.openings.extend(learned_openings(run.backbone, answers))
-        rows = {tuple(prompt): row for row, prompt in zip(train, run.render(train), strict=True)}
-        decode = run.backbone.decode
-        names = Names.learned([(rows[each.prompt].request, decode(list(each.reply))) for each in answers])
-        self._renaming = Renaming(run.backbone, rows, names)
+        said = [run.backbone.decode(list(each.reply)) for each in answers]
+        asked = [self._rows[each.prompt].request for each in answers]
+        names = Names.learned(list(zip(asked, said, strict=True)))
+        self._renaming = Renaming(run.backbone, self._rows, names)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
         self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
         self._kept["near_floor"] += [
@@ -146,6 +148,7 @@ class Preparation:
         prompts: dict[str, list[list[int]]] = {name: [] for name in SHARES}
         for row, prompt in zip(rows, self._run.render(rows), strict=True):
             prompts[_pool(self._run, row)].append(prompt)
+            self._rows[tuple(prompt)] = row
         return prompts
 
     def _taught(self, prompts: Sequence[list[int]]) -> list[Example]:

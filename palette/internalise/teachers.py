@@ -21,7 +21,7 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.openings import CopiedOpening, Opening, Prompts, SameOpening
+from palette.internalise.openings import Opening, Prompts, SameOpening
 from palette.judging.judge import Judge
 from palette.run import Run
 from palette.search.space import Collected, Member
@@ -150,8 +150,7 @@ class Teaching:
     def _begun(self, prompt: Tokens) -> dict[Tokens, list[float]]:
         """The candidates that begin as answers do; all, where none does."""
         found = self._found[prompt]
-        copying = [opening for opening in self.openings if isinstance(opening, CopiedOpening)]
-        begun = {x: by for x, by in found.items() if all(each.begins(prompt, x) for each in copying)}
+        begun = {x: by for x, by in found.items() if all(each.begins(prompt, x) for each in self.openings)}
         return begun or found
 
     def _judge(self, teacher: Teacher, number: int, prompts: Sequence[Tokens]) -> None:
