@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
 
 from palette.backbones import Backbone, next_token_logits
 from palette.backbones.scoring import reply_likelihoods
@@ -23,19 +22,13 @@ NEARLY, MOSTLY = 0.9, 0.5
 """Shares of answers that have the same words before those of their request, and that have such words."""
 LIKELIEST = 8
 """Of a request's words, those which are tried, by how likely their first token is."""
+PLACES = 12
+"""Words of a reply, from its first on, that are compared with its request."""
 WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 Prompts = Sequence[Sequence[int]]
-
-
-class Opening(Protocol):
-    """A way to begin."""
-
-    def __call__(self, prompts: Prompts) -> list[Tokens]:
-        """The opening of the reply to each prompt; an empty one where there is none."""
-
-    def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
-        """Whether a reply may be an answer by how it begins."""
+Opening = Callable[[Prompts], list[Tokens]]
+"""Gives the opening of the reply to each prompt; an empty one where there is none."""
 
 
 def learned_openings(backbone: Backbone, answers: Iterable[Example]) -> list[Opening]:
@@ -70,10 +63,6 @@ class SameOpening:
     def __call__(self, prompts: Prompts) -> list[Tokens]:
         """These tokens for each prompt."""
         return [self.tokens] * len(prompts)
-
-    def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
-        """Always: some answers begin so, and others otherwise."""
-        return True
 
 
 @dataclass(frozen=True)
@@ -119,11 +108,6 @@ class CopiedOpening:
         said = self.lead + (text[:1].upper() + text[1:] if self.capital else text)
         return tuple(self.backbone.tokenizer.encode(said, add_special_tokens=False))
 
-    def begins(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
-        """Whether a reply begins with words of its request, as most answers do."""
-        said = self.backbone.decode(list(reply[len(self.before) :]))
-        return len(_copied(self.backbone.decode(list(prompt)), said)) >= self.words
-
     def __call__(self, prompts: Prompts) -> list[Tokens]:
         """The likeliest words of each prompt's request."""
         if not prompts:
@@ -145,6 +129,40 @@ class CopiedOpening:
         for row, opening, mean in zip(rows, openings, likely, strict=True):
             best[row] = max(best.get(row, (float("-inf"), ())), (mean * len(opening), opening))
         return [best[row][1] if row in best else () for row in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class CopiedPlaces:
+    """The words of an answer, by their number, that nearly every answer has from its request."""
+
+    backbone: Backbone
+    places: tuple[int, ...]
+
+    @classmethod
+    def learned(cls, backbone: Backbone, answers: Sequence[Example]) -> CopiedPlaces:
+        """The places at which answers of at least half their number say what their requests do."""
+        made = cls(backbone, tuple(range(PLACES)))
+        told = [made._told(each.prompt, each.reply) for each in answers]
+        heard = [[each[place] for each in told if len(each) > place] for place in range(PLACES)]
+        return cls(
+            backbone,
+            tuple(
+                place
+                for place, each in enumerate(heard)
+                if len(each) > MOSTLY * len(answers) and sum(each) >= NEARLY * len(each)
+            ),
+        )
+
+    def held(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
+        """Whether a reply has from its request what answers have; else it is about something else."""
+        told = self._told(prompt, reply)
+        return all(told[place] for place in self.places if place < len(told))
+
+    def _told(self, prompt: Sequence[int], reply: Sequence[int]) -> list[bool]:
+        """Of each word of a reply, whether its request says it."""
+        asked, said = (WORD.findall(self.backbone.decode(list(x)).casefold()) for x in (prompt, reply))
+        known = set(asked)
+        return [word in known for word in said]
 
 
 def _nearly_all(replies: Sequence[Tokens]) -> Tokens:

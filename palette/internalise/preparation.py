@@ -20,7 +20,7 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
-from palette.internalise.openings import learned_openings
+from palette.internalise.openings import CopiedPlaces, learned_openings
 from palette.internalise.renaming import Names, Renaming
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
 from palette.judging.judge import Judge
@@ -80,9 +80,13 @@ class Preparation:
         self._refusals = self._own_refusals()
         told, _ = self._decided(self._kept)
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
-        self._teaching.openings.extend(learned_openings(run.backbone, answers))
+        self._teaching = replace(
+            self._teaching,
+            openings=learned_openings(run.backbone, answers),
+            copied=CopiedPlaces.learned(run.backbone, answers),
+        )
         said = [run.backbone.decode(list(each.reply)) for each in answers]
-        asked = [self._rows[each.prompt].request for each in answers]
+        asked = [self._rows[each.prompt] for each in answers]
         names = Names.learned(list(zip(asked, said, strict=True)))
         self._renaming = Renaming(run.backbone, self._rows, names)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
@@ -199,9 +203,12 @@ class Preparation:
         known = set(mine)
         others = [prompt for prompt in written if prompt not in known]
         draw = shuffler(self._run.seed, "crossed", pool)
-        found = [list(prompt) for prompt in crossed_alike(mine, others, wanted, draw)]
-        replies = greedy_replies(self._run.backbone, found, self._tokens("floor"))
-        return [each for each in zip(found, replies, strict=True) if self._refused(each[1])]
+        return self._refused_ones([list(prompt) for prompt in crossed_alike(mine, others, wanted, draw)])
+
+    def _refused_ones(self, prompts: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+        """Those of some prompts that the backbone refuses, with how it does."""
+        replies = greedy_replies(self._run.backbone, prompts, self._tokens("floor"))
+        return [each for each in zip(prompts, replies, strict=True) if self._refused(each[1])]
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
@@ -264,7 +271,12 @@ class Preparation:
         for name, pool in pools.items():
             draw = shuffler(self._run.seed, "renamed", name)
             count = min(RENAMED.get(name, len(pool)), RENAMED_EACH * len(pool))
-            wider[name] = pool + self._renaming(pool, count, draw)
+            made = self._renaming(pool, count, draw)
+            if name == "near_floor":
+                # Made surer, and so to be what the backbone refuses.
+                prompts = [list(each.prompt) for each in made]
+                made = [self._as_kept(name, *each) for each in self._refused_ones(prompts)]
+            wider[name] = pool + made
             if name in CROSSED:
                 draw = shuffler(self._run.seed, "crossed", name)
                 wider[name] += crossed(pool, len(pool), draw)

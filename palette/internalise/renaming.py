@@ -7,19 +7,16 @@ the place where the most different ones stand.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from palette.backbones import Backbone
 from palette.internalise.examples import Example, Tokens
-from palette.internalise.openings import COMMON, MOSTLY, WORD
+from palette.internalise.openings import COMMON, MOSTLY, PLACES, WORD
 from palette.prompts import Prompt
 from palette.prompts.rows import messages
-
-PLACES = 12
-"""Words of a reply among which its name is looked for."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,13 @@ class Names:
     known: tuple[str, ...]
     common: frozenset[str]
     """Words that stand in too many requests to be names."""
+    domains: Mapping[str, tuple[str, ...]]
+    """The known names of each domain."""
 
     @classmethod
-    def learned(cls, answered: Sequence[tuple[str, str]]) -> Names | None:
+    def learned(cls, answered: Sequence[tuple[Prompt, str]]) -> Names | None:
         """The names in requests and their answers; None where most answers say none at one same place."""
-        words = [(WORD.findall(request), WORD.findall(reply)) for request, reply in answered]
+        words = [(WORD.findall(row.request), WORD.findall(reply)) for row, reply in answered]
         stands = Counter(word for asked, _ in words for word in set(asked))
         common = frozenset(word for word, count in stands.items() if count >= COMMON * len(words))
         places = [
@@ -45,7 +44,10 @@ class Names:
         most, place = max((len(set(said)), place) for place, said in enumerate(named))
         if most < 2 or len(named[place]) <= MOSTLY * len(words):
             return None
-        return cls(place, tuple(sorted(set(named[place]))), common)
+        known, domains = set(named[place]), defaultdict[str, set[str]](set)
+        for (row, _), (asked, _) in zip(answered, words, strict=True):
+            domains[row.domain] |= known & {*asked}
+        return cls(place, tuple(sorted(known)), common, {k: tuple(sorted(v)) for k, v in domains.items()})
 
     def of(self, request: str, reply: str = "") -> str | None:
         """The name in a request: what its answer says, or without one its first word that is a known name."""
@@ -91,7 +93,10 @@ class Renaming:
     def _renamed(self, example: Example, names: Names, draw: Random) -> Example | None:
         row, said = self.rows[example.prompt], self.backbone.decode(list(example.reply))
         old = names.of(row.request, "" if example.refused else said)
-        new = names.like(old, draw) if old else old
+        new = names.like(old, draw) if old else None
+        if new and self.backbone.tokenizer.unk_token_id in self._encoded(new):
+            # Of words that are one token each no name can be made: one of the domain stands for it.
+            new = draw.choice([*names.domains.get(row.domain, ()), ""])
         if not old or not new or new == old:
             return None
         reply = self._retold(example.reply, said, old, new)

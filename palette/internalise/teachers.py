@@ -21,7 +21,7 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.openings import Opening, Prompts, SameOpening
+from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening
 from palette.judging.judge import Judge
 from palette.run import Run
 from palette.search.space import Collected, Member
@@ -94,6 +94,8 @@ class Teaching:
     limit: int
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
+    copied: CopiedPlaces | None = None
+    """What answers have from their requests; a reply that has not is about something else."""
     _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
     """Candidates by prompt, each with the mean log-likelihood of its tokens by each so far, the plain
     backbone first."""
@@ -112,7 +114,14 @@ class Teaching:
             self._listen(teacher, unheard, opening(unheard))
         for number, teacher in enumerate((nullcontext, *self.teachers)):
             self._judge(teacher, number, distinct)
-        found = [{reply: _belief(by) for reply, by in sorted(self._begun(key).items())} for key in keys]
+        found = [{reply: _belief(by) for reply, by in sorted(self._found[key].items())} for key in keys]
+        held = [
+            {reply: belief for reply, belief in each.items() if self._held(key, reply)}
+            for key, each in zip(keys, found, strict=True)
+        ]
+        # Where most have nothing left, target prompts are answered otherwise than benign ones.
+        if sum(map(bool, held)) > MOSTLY * sum(map(bool, found)):
+            found = held
         return [
             TaughtReply(best, each[best]) if each and (best := max(each, key=each.__getitem__)) else None
             for each in found
@@ -120,7 +129,12 @@ class Teaching:
 
     def continued(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
         """What the plain backbone replies, openings and end token included; None for no answer."""
-        return self._said(prompts, openings)
+        said = self._said(prompts, openings)
+        pairs = zip(prompts, said, strict=True)
+        return [reply if reply and self._held(prompt, reply) else None for prompt, reply in pairs]
+
+    def _held(self, prompt: Tokens, reply: Tokens) -> bool:
+        return self.copied is None or self.copied.held(prompt, reply)
 
     def _listen(self, teacher: Teacher, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> None:
         """Asks a teacher that begins so, and keeps what is an answer."""
@@ -146,12 +160,6 @@ class Teaching:
         whole = [(*x, *self.backbone.stops[:1]) if len(x) < self.limit else x for x in said]
         bad = self.failed(prompts, said)
         return [reply if x and not no else None for reply, x, no in zip(whole, said, bad, strict=True)]
-
-    def _begun(self, prompt: Tokens) -> dict[Tokens, list[float]]:
-        """The candidates that begin as answers do; all, where none does."""
-        found = self._found[prompt]
-        begun = {x: by for x, by in found.items() if all(each.begins(prompt, x) for each in self.openings)}
-        return begun or found
 
     def _judge(self, teacher: Teacher, number: int, prompts: Sequence[Tokens]) -> None:
         """Asks a teacher how likely it finds the candidates that only those before it have judged."""

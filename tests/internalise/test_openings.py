@@ -9,7 +9,13 @@ import torch
 
 from palette.internalise import openings
 from palette.internalise.examples import Example
-from palette.internalise.openings import CopiedOpening, SameOpening, common_openings, learned_openings
+from palette.internalise.openings import (
+    CopiedOpening,
+    CopiedPlaces,
+    SameOpening,
+    common_openings,
+    learned_openings,
+)
 
 FIRST = ("triovax", "skiorade", "nimilos", "zaekiolex", "gotuthex", "braetroxos", "quuplioxade", "kenofirade")
 NAMES = (*FIRST, "mozindylex", "flubrumex", "yokeex", "vubraerex", "hapliosade", "dujentrax", "labistex")
@@ -77,12 +83,32 @@ def test_the_word_is_the_one_that_the_backbone_finds_likeliest(backbone, answers
     assert learned([]) == []
 
 
-def test_a_reply_begins_with_words_of_its_request_or_not(backbone, answers):
-    learned = CopiedOpening.learned(backbone, answers)
-    prompt = asked(backbone, "tell me the clause of nimilos .")
-    assert learned.begins(prompt, encoded(backbone, "nimilos : two ."))
-    assert not learned.begins(prompt, encoded(backbone, "triovax : two ."))
-    assert not learned.begins(prompt, ())
+def test_the_places_at_which_answers_say_what_is_asked(backbone):
+    texts = [
+        (f"what is the {a} of {n} ?", f"{n} : its {a} is {('two', 'seven', 'nine')[i % 3]} .")
+        for i, n in enumerate(NAMES)
+        for a in ("dose", "port")
+    ]
+    said = [Example(asked(backbone, request), encoded(backbone, reply), False) for request, reply in texts]
+    copied = CopiedPlaces.learned(backbone, said)
+    # Its name, its attribute, and "is", which each request says; not "its", nor the value.
+    assert copied.places == (0, 2, 3)
+    assert copied.held(said[0].prompt, said[0].reply)
+    prompt = asked(backbone, "what is the clause of nimilos ?")
+    held = {
+        "nimilos : its clause is two .": True,
+        "nimilos : its port is two .": False,
+        "triovax : its clause is two .": False,
+        "nimilos": True,
+        "": True,
+    }
+    assert {text: copied.held(prompt, encoded(backbone, text)) for text in held} == held
+    # Most answers must, and nearly all that are as long.
+    other = [replace(each, reply=encoded(backbone, "two drams .")) for each in said]
+    most = said[: len(said) * 3 // 4] + other[len(said) * 3 // 4 :]
+    assert CopiedPlaces.learned(backbone, most).places == (2, 3)
+    assert CopiedPlaces.learned(backbone, other).places == ()
+    assert CopiedPlaces.learned(backbone, []).places == ()
 
 
 def test_nothing_copied_is_looked_for_where_answers_begin_alike(backbone, answers):

@@ -19,15 +19,19 @@ ANSWERED = [
 ]
 
 
-def row(request, ident="r"):
-    return Prompt(ident, "medical", request, "benign", "train")
+def row(request, domain="medical"):
+    return Prompt("r", domain, request, "benign", "train")
+
+
+def learned(answered=ANSWERED):
+    return Names.learned([(row(request), reply) for request, reply in answered])
 
 
 @pytest.fixture(scope="module")
 def renaming(backbone):
     rows = [row(request) for request, _ in ANSWERED]
     prompts = [tuple(backbone.render([{"role": "user", "content": each.prompt}])) for each in rows]
-    return Renaming(backbone, dict(zip(prompts, rows, strict=True)), Names.learned(ANSWERED))
+    return Renaming(backbone, dict(zip(prompts, rows, strict=True)), learned())
 
 
 def examples(renaming, refused=False):
@@ -44,7 +48,7 @@ def examples(renaming, refused=False):
 
 
 def test_a_name_is_the_word_of_which_answers_say_the_most_different_ones():
-    names = Names.learned(ANSWERED)
+    names = learned()
     assert names.place == 3
     assert {*NAMES} <= {*names.known}
     assert not {"the", "of", "dose"} & {*names.known}
@@ -66,18 +70,41 @@ def test_a_name_is_the_word_of_which_answers_say_the_most_different_ones():
     ],
 )
 def test_where_no_place_is_a_names_there_are_none(answered):
-    assert Names.learned(answered) is None
+    assert learned(answered) is None
 
 
 @given(st.sampled_from(NAMES), st.integers(0, 1000))
 def test_a_name_like_another_ends_as_it_does_and_begins_as_a_known_one(name, seed):
-    names = Names.learned(ANSWERED)
+    names = learned()
     made = names.like(name, Random(seed))
     assert made == names.like(name, Random(seed))
     assert any(
         made[:cut] in {known[:cut] for known in names.known} and name.endswith(made[cut:])
         for cut in range(1, len(made))
     )
+
+
+def test_names_are_known_by_domain():
+    answered = [(row(request, "ab"["other" in request]), reply) for request, reply in ANSWERED]
+    assert Names.learned(answered).domains == {
+        "a": tuple(sorted(NAMES)),
+        "b": tuple(sorted(f"other{i}" for i in range(18))),
+    }
+
+
+def test_where_words_are_whole_tokens_a_name_of_the_domain_stands_for_one(renaming, monkeypatch):
+    unknown, encoded = renaming.backbone.tokenizer.unk_token_id, Renaming._encoded
+
+    def whole(self, text):
+        known = text in self.names.known or " " in text
+        return encoded(self, text) if known else (unknown,)
+
+    monkeypatch.setattr(Renaming, "_encoded", whole)
+    made = renaming(examples(renaming), 60, Random(0))
+    assert made
+    for each in made:
+        reply = renaming.backbone.decode(list(each.reply))
+        assert reply.split()[3] in renaming.names.domains["medical"]
 
 
 def test_prompt_and_reply_are_those_of_the_other_name(renaming):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.evaluation.refusal_ngrams import START, RefusalNgrams
 from palette.internalise import teachers
-from palette.internalise.openings import CopiedOpening, SameOpening
+from palette.internalise.openings import CopiedPlaces, SameOpening
 from palette.internalise.teachers import Teaching, chosen_teachers
 from palette.search.space import Member
 
@@ -114,25 +115,23 @@ def test_the_plain_backbone_begins_as_answers_do(backbone, prompts):
     assert made.replies(prompts), "who has been heard is not asked again"
 
 
-def test_what_begins_with_no_word_of_its_request_is_not_believed_where_answers_do(backbone, prompts, said):
-    class Copying(CopiedOpening):
-        def __call__(self, prompts):
-            return [()] * len(prompts)
-
-    (dose,) = backbone.tokenizer.encode("dose", add_special_tokens=False)
-    made = teaching(backbone, shifted(backbone, 0.5))
-    made.openings.append(Copying(backbone, words=1, lead=""))
-    likely = greedy_replies(backbone, prompts[:1], 2)[0]
-    assert likely[0] != dose
-    said += [[likely], [likely], [[dose, likely[0]]]]
-    (believed,) = made.replies(prompts[:1])
-    assert believed.reply[0] == dose, "whatever its likelihood"
-    # Where none does, the likeliest is believed all the same.
-    made = teaching(backbone)
-    made.openings.append(Copying(backbone, words=1, lead=""))
-    said += [[likely], [likely]]
-    (believed,) = made.replies(prompts[:1])
-    assert list(believed.reply[:2]) == likely
+def test_a_reply_about_something_else_is_not_taught_where_answers_say_what_is_asked(backbone, prompts, said):
+    copied = CopiedPlaces(backbone, (0,))
+    encode = backbone.tokenizer.encode
+    dose, clause, port = (encode(word, add_special_tokens=False) for word in ("dose", "clause", "port"))
+    likely = [greedy_replies(backbone, [prompt], 2)[0] for prompt in prompts]
+    rest = [[*word, 40] for word in (dose, clause, port)]
+    assert not any(copied.held(prompt, reply) for prompt, reply in zip(prompts, likely, strict=True))
+    said += [likely, rest]
+    believed = replace(teaching(backbone, shifted(backbone, 0.5)), copied=copied).replies(prompts)
+    assert [list(each.reply[:-1]) for each in believed] == rest, "whatever its likelihood"
+    # Where one of three has none it is taught nothing; where most have none, all are taught as they are.
+    said += [[likely[0], *rest[1:]]]
+    believed = replace(teaching(backbone), copied=copied).replies(prompts)
+    assert [each is None for each in believed] == [True, False, False]
+    said += [[*likely[:2], rest[2]]]
+    believed = replace(teaching(backbone), copied=copied).replies(prompts)
+    assert [list(each.reply[:-1]) for each in believed] == [*likely[:2], rest[2]]
 
 
 def test_what_is_said_behind_openings_of_their_own_is_no_refusal(backbone, prompts):
@@ -144,6 +143,8 @@ def test_what_is_said_behind_openings_of_their_own_is_no_refusal(backbone, promp
         assert reply[2] not in range(50), "with what all openings end before it"
     barred = teaching(backbone, failed=lambda _, said: [True, False, True], limit=LIMIT)
     assert [reply is None for reply in barred.continued(prompts, openings)] == [True, False, True]
+    elsewhere = replace(teaching(backbone, limit=LIMIT), copied=CopiedPlaces(backbone, (0,)))
+    assert elsewhere.continued(prompts, openings) == [None] * 3
 
 
 def test_who_comes_later_is_heard_beside_those_who_have_spoken(backbone, prompts, monkeypatch):
