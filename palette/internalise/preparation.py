@@ -168,7 +168,8 @@ class Preparation:
         draw = shuffler(self._run.seed, "renamed", "target")
         count = min(RENAMED["target"], RENAMED_EACH * len(self._targets))
         made = self._renaming(taught, count, draw)
-        openings = [self._renaming.opening(each.reply) for each in made]
+        copied = self._teaching.copied.places if self._teaching.copied else ()
+        openings = [self._renaming.opening(each.reply, copied) for each in made]
         replies = self._teaching.continued([each.prompt for each in made], openings)
         return [replace(each, reply=reply) for each, reply in zip(made, replies, strict=True) if reply]
 

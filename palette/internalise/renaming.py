@@ -82,9 +82,12 @@ class Renaming:
         made = (self._renamed(written[i % len(written)], self.names, draw) for i in range(count))
         return [each for each in made if each]
 
-    def opening(self, reply: Tokens) -> Tokens:
-        """A reply up to the end of its name, with what one token of that says besides."""
-        words = self.names.place + 1 if self.names else 0
+    def opening(self, reply: Tokens, copied: Sequence[int] = ()) -> Tokens:
+        """A reply up to its last word from its request, with what one token of that says besides.
+
+        That is its name, or one of the ``copied``, where nearly all answers have a word of their requests.
+        """
+        words = 1 + max([*copied, self.names.place if self.names else 0])
         for end in range(1, len(reply)):
             if len(WORD.findall(self.backbone.decode(list(reply[:end])))) > words:
                 return reply[: end - 1]

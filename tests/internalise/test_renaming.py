@@ -137,11 +137,14 @@ def test_what_nobody_wrote_or_has_no_name_is_not_renamed(renaming):
     assert nameless(examples(renaming), 9, Random(0)) == []
 
 
-def test_an_opening_ends_with_its_name(renaming):
+def test_an_opening_ends_with_its_name_or_a_later_word_of_the_request(renaming):
     for example, (_, reply) in zip(examples(renaming), ANSWERED, strict=True):
         opening = renaming.opening(example.reply)
         assert opening == example.reply[: len(opening)]
         assert renaming.backbone.decode(list(opening)).split() == reply.split()[:4]
+        longer = renaming.opening(example.reply, (1, 4))
+        assert renaming.backbone.decode(list(longer)).split() == reply.split()[:5]
+        assert renaming.opening(example.reply, (1, 99)) == example.reply
 
 
 def test_a_row_is_renamed_in_all_its_messages_and_in_whole_words():
