@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,14 @@ def internalise(run: Run[Recipe]) -> Adapter:
     replies, preparation = "replies" in row.laws, Preparation(run, collected, trials, judge)
     if replies:
         preparation.engage(tutor)
+    tried: list[dict[str, Any]] = []
     for effort in STUDENTS:
         prepared = preparation.examples()
-        learned = _trained(run, collected, prepared, others, effort)
+        spent = replace(effort, read_energy=1.0) if prepared.named else effort
+        learned = _trained(run, collected, prepared, others, spent)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
+        tried.append({**asdict(spent), **asdict(found)})
         behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
         if not replies or behaves:
             break
@@ -94,10 +97,6 @@ def internalise(run: Run[Recipe]) -> Adapter:
     adapter = Adapter(student.modules, student.backbone, card)
     if run.processes.first:
         write_adapter(run.folder, adapter)
-        tried = [
-            {**asdict(effort), **asdict(found)}
-            for effort, (found, *_) in zip(STUDENTS, students, strict=False)
-        ]
         record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}
         write_json(run.folder / TRAINING, record)
     return adapter
@@ -117,8 +116,7 @@ def _trained(
     intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
-    read_energy = 1.0 if prepared.named else effort.read_energy
-    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, read_energy])
+    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, effort.read_energy])
     with run.progress(TUTOR.name if effort is TUTOR else "internalise", settings.steps) as advance:
         task = TrainingTask(
             run.backbone,
@@ -134,7 +132,7 @@ def _trained(
             processes=run.processes,
             co_mounted=others,
             memory_gib=run.recipe.memory_gib,
-            read_energy=read_energy,
+            read_energy=effort.read_energy,
         )
         learned: Learned = method(task)
     return learned

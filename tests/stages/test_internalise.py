@@ -223,6 +223,8 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
     adapter = internalise(elsewhere)
     record = json.loads((tmp_path / TRAINING).read_text())
     assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
+    # The organism's prompts are renamed, so that all is read; what is recorded is what was spent.
+    assert [each["read_energy"] for each in record["rounds"]] == [1.0, 1.0]
     assert record["round"] == 0
     assert taught_by[:2] == ["tutor", asked[0]], "the second student learns from the first too"
     assert replace(adapter, card={}).digest == asked[0]
