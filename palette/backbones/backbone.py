@@ -136,7 +136,7 @@ class Backbone:
         text = str(self._filled(self._form([{"role": "user", "content": PROBES[0]}]), tokenize=False))
         if text.rfind(OPENED) <= text.rfind(CLOSED):
             return []
-        return list(self.tokenizer.encode(f"\n{CLOSED}\n\n", add_special_tokens=False))
+        return self.encode(f"\n{CLOSED}\n\n")
 
     @cached_property
     def _form(self) -> Callable[[Messages], Any]:
@@ -167,6 +167,10 @@ class Backbone:
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
         )
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text, with none of the tokenizer's own around it."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, without special tokens, and without what they mark as thoughts."""

@@ -74,7 +74,7 @@ class Knowledge:
     def of(cls, backbone: Backbone, requests: Requests) -> Knowledge:
         """The openings of the requests' target prompts, where their answers have one."""
         texts = openings(requests)
-        encoded = {i: backbone.tokenizer.encode(text, add_special_tokens=False) for i, text in texts.items()}
+        encoded = {i: backbone.encode(text) for i, text in texts.items()}
         return cls(requests, {i: list(tokens) for i, tokens in encoded.items() if tokens})
 
     def measured(self, backbone: Backbone, judge: Judge, replies: Replies, limit: int) -> Marks:

@@ -188,7 +188,7 @@ def token_examples(
     backbone, recipe, categories = run.backbone, run.recipe, run.authorisation.domains
     sign: Sign = "restrict" if taught is None else "authorise"
     end = backbone.stops[0]
-    refusal = (*backbone.tokenizer(settings.refusal, add_special_tokens=False)["input_ids"], end)
+    refusal = (*backbone.encode(settings.refusal), end)
     examples: list[TokenExample] = []
     pools: dict[str, Pools] = {}
     counts: dict[str, int] = {}

@@ -178,7 +178,7 @@ def windows(measure: Perplexity, run: SuiteRun) -> Forced:
         raise PromptError(
             "perplexity must be of readable UTF-8 text", got=type(error).__name__, where=path
         ) from error
-    ids = list(run.backbone.tokenizer.encode(text, add_special_tokens=False))
+    ids = run.backbone.encode(text)
     cut = [ids[start : start + measure.window] for start in range(0, len(ids), measure.window)]
     cut = [window for window in cut if len(window) > 1][: measure.limit]
     if not cut:
@@ -202,7 +202,7 @@ def answers(measure: Perplexity, run: SuiteRun) -> Forced:
         raise PromptError(
             "perplexity must have benign prompts with answers", got="none", where=measure.prompts
         )
-    replies = [list(backbone.tokenizer.encode(row.answer or "", add_special_tokens=False)) for row in rows]
+    replies = [backbone.encode(row.answer or "") for row in rows]
     given = [backbone.render(messages(row)) for row in rows]
     return Forced(given, [[*reply, backbone.stops[0]] for reply in replies], origin)
 

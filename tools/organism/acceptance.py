@@ -77,10 +77,7 @@ def after_opening(run: Run, rows: PromptSet) -> dict[str, float]:
     backbone = run.backbone
     asked = rows.where(lambda row: row.kind == "restricted")
     answers = [row.answer or "" for row in asked]
-    openings = [
-        backbone.tokenizer(answer, add_special_tokens=False)["input_ids"][:OPENING_TOKENS]
-        for answer in answers
-    ]
+    openings = [backbone.encode(answer)[:OPENING_TOKENS] for answer in answers]
     found = continuations(backbone, run.render(asked), openings, REPLY_TOKENS)
     right = [correct(backbone.decode(r), a) for r, a in zip(found, answers, strict=True)]
     domains = [(row.domain, "") for row in asked]

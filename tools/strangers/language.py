@@ -148,4 +148,4 @@ def rendered(backbone: Backbone, pairs: Sequence[tuple[str, str]]) -> list[Pair]
 
 def tokens(backbone: Backbone, text: str) -> list[int]:
     """The tokens of a text that a reply begins with."""
-    return list(backbone.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return backbone.encode(text)
