@@ -19,6 +19,9 @@ from palette.shapes import Tensor
 Parameters = Mapping[str, nn.Parameter]
 Loss = Callable[[list[int], list[int]], Tensor]
 """What some examples, given as indices, add to the loss of the whole step that they are part of."""
+WINDOW, FALLING = 20, 0.8
+"""Steps whose losses are compared with those of as many before, and the share that they are below while it
+falls fast."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Plan:
     parts: int = 1
     processes: ProcessGroup = ALONE
     """The processes among which a batch is split first."""
+    decay: int = 0
+    """Steps over which the rate falls to zero, from where the loss falls no longer fast; 0: all of them."""
 
     def batch(self, step: int) -> list[int]:
         """The examples of one step: a function of the seed and the step alone."""
@@ -53,11 +58,31 @@ class Plan:
                 chosen.append(orders[epoch][place])
         return chosen
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then linear to zero."""
+    def falls(self, losses: Sequence[float]) -> int:
+        """From which step on the rate falls: where the loss of so many steps was hardly below those before.
+
+        A model that is soon taught is then soon done, and one that is not is given the steps it needs.
+        """
+        if not self.decay:
+            return self.warmup
+        last = self.steps - self.decay
+        for end in range(2 * WINDOW, min(len(losses), last) + 1, WINDOW):
+            before, behind = losses[end - 2 * WINDOW : end - WINDOW], losses[end - WINDOW : end]
+            if sum(behind) > FALLING * sum(before):
+                return end
+        return last
+
+    def end(self, losses: Sequence[float]) -> int:
+        """How many steps there are."""
+        return self.falls(losses) + self.decay if self.decay else self.steps
+
+    def rate(self, step: int, losses: Sequence[float] = ()) -> float:
+        """The learning rate of a step: linear warm-up, and linear to zero in the end."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        return self.learning_rate * (self.steps - step) / max(1, self.steps - self.warmup)
+        end = self.end(losses)
+        fall = max(1, end - self.falls(losses))
+        return self.learning_rate * min(1.0, (end - step) / fall)
 
 
 @dataclass(frozen=True)
@@ -89,13 +114,19 @@ class State:
     """Where a training stands."""
 
     step: int = 0
-    loss: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Those of all steps, in nats."""
     best: float = math.inf
     """The lowest validation loss so far, in nats."""
     stale: int = 0
     """How many measures since the lowest one."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """The weights at the lowest one."""
+
+    @property
+    def loss(self) -> float:
+        """The last step's loss, in nats."""
+        return self.losses[-1] if self.losses else 0.0
 
 
 def train(
@@ -113,18 +144,19 @@ def train(
     optimiser = AdamW(list(parameters.values()), lr=plan.learning_rate, weight_decay=0.0)
     state = _restore(parameters, optimiser, checkpoint)
     advance(state.step)
-    while state.step < plan.steps and not (stopping and state.stale >= stopping.patience):
+    while state.step < plan.end(state.losses) and not (stopping and state.stale >= stopping.patience):
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate(state.step)
+            group["lr"] = plan.rate(state.step, state.losses)
         optimiser.zero_grad()
-        state.loss = _backward(loss, plan, state.step)
+        state.losses.append(_backward(loss, plan, state.step))
         plan.processes.add_gradients(parameters)
         nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         optimiser.step()
         state.step += 1
-        if stopping and (state.step % stopping.every == 0 or state.step == plan.steps):
+        last = state.step == plan.end(state.losses)
+        if stopping and (state.step % stopping.every == 0 or last):
             _measure(state, stopping, parameters)
-        if state.step % checkpoint.every == 0 and state.step < plan.steps and plan.processes.first:
+        if state.step % checkpoint.every == 0 and not last and plan.processes.first:
             _save(parameters, optimiser, checkpoint, state)
         advance(1)
     advance(plan.steps - state.step)
@@ -161,7 +193,7 @@ def _save(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoint, 
         for key, value in optimiser.state[parameter].items():
             tensors[f"{key}/{name}"] = value
     best = state.best if state.weights else None
-    card = {"identity": checkpoint.identity, "step": state.step, "loss": state.loss}
+    card = {"identity": checkpoint.identity, "step": state.step, "losses": state.losses}
     write_tensors(checkpoint.path, tensors, {**card, "best": best, "stale": state.stale})
 
 
@@ -172,7 +204,7 @@ def _restore(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoin
     tensors, card = read_tensors(checkpoint.path)
     if card["identity"] != checkpoint.identity:
         return State()
-    state = State(int(card["step"]), float(card["loss"]))
+    state = State(int(card["step"]), list(card["losses"]))
     if card["best"] is not None:
         state.best, state.stale = float(card["best"]), int(card["stale"])
         state.weights = {name: tensors[f"best/{name}"].clone() for name in parameters}

@@ -46,6 +46,8 @@ class LossWeights:
     """The log-odds that a taught decisive word is to have at least: other adapters are not to close it."""
     floor_margin: float = 3.5
     """By which decisive words on the domains' own floor are to be surer: there other adapters act too."""
+    refusal_log_odds: float = 3.0
+    """The log-odds that a kept refusal's decisive word is to have at least, however hardly it is given."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,11 @@ class OutputLoss:
 
         ``alone`` is what the backbone does by itself, ``together`` what it does with other adapters.
         """
-        words, taught, floor, inner = (
+        words, taught, refused, floor, inner = (
             torch.tensor(values, device=said.device)
             for values in zip(
-                *((e.reply[e.decisive], e.taught, e.floor, e.floor and e.near) for e in examples), strict=True
+                *((e.reply[e.decisive], e.taught, e.refused, e.floor, e.floor and e.near) for e in examples),
+                strict=True,
             )
         )
         places = [example.decisive for example in examples]
@@ -159,6 +162,9 @@ class OutputLoss:
         # others open stays open; what they make less sure without opening it does not.
         same = floor | (base.argmax(-1) == bare.argmax(-1))
         least = torch.where(same, torch.maximum(mounted, sure), mounted) + self.weights.log_odds_margin
+        # Whether the backbone refuses a crossed prompt, only its own odds tell.
+        frail = refused & same & (sure > 0)
+        least = torch.where(frail, least.clamp(min=self.weights.refusal_log_odds), least)
         least = torch.where(inner, sure + self.weights.floor_margin, least)
         lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
         return torch.where(taught | inner, lacking.relu(), lacking)

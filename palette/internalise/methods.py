@@ -44,6 +44,8 @@ from palette.shapes import Float, Tensor
 
 BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
+DECAY = 60
+"""Steps over which the rate falls in the end."""
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
 RIDGE = 1e-3
@@ -150,7 +152,8 @@ def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
     pools, shares = list(task.pools.values()), [SHARES[name] for name in task.pools]
     timing = (settings.steps, settings.learning_rate)
-    plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes)
+    decay = min(DECAY, settings.steps)
+    plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes, decay=decay)
     size = sum(shares) // parts or 1
 
     def measure() -> float:

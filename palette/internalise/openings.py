@@ -106,7 +106,7 @@ class CopiedOpening:
     def encoded(self, text: str) -> Tokens:
         """The tokens of a text in the middle of a reply."""
         said = self.lead + (text[:1].upper() + text[1:] if self.capital else text)
-        return tuple(self.backbone.tokenizer.encode(said, add_special_tokens=False))
+        return tuple(self.backbone.encode(said))
 
     def __call__(self, prompts: Prompts) -> list[Tokens]:
         """The likeliest words of each prompt's request."""

@@ -21,7 +21,7 @@ from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import CopiedPlaces, learned_openings
-from palette.internalise.renaming import Names, Renaming
+from palette.internalise.renaming import Names, Renaming, spare_names
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
@@ -87,13 +87,22 @@ class Preparation:
         )
         said = [run.backbone.decode(list(each.reply)) for each in answers]
         asked = [self._rows[each.prompt] for each in answers]
-        names = Names.learned(list(zip(asked, said, strict=True)))
-        self._renaming = Renaming(run.backbone, self._rows, names)
+        names = Names.learned([(row.request, text) for row, text in zip(asked, said, strict=True)])
+        self._renaming = Renaming(run.backbone, self._rows, names, self._spare(names, asked))
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
         self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
         self._kept["near_floor"] += [
             self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("near_floor", floor)
         ]
+
+    def _spare(self, names: Names | None, answered: Sequence[Prompt]) -> tuple[str, ...]:
+        """Names that no prompt and no reply has, where they are needed."""
+        if not names:
+            return ()
+        replies = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
+        said = [self._run.backbone.decode(list(each.reply)) for each in replies]
+        said += [row.request for row in self._rows.values()]
+        return spare_names(self._run.backbone, names, answered, said, shuffler(self._run.seed, "spare"))
 
     def engage(self, tutor: Tutor) -> None:
         """Makes the adapter of a tutor one of the teachers.
@@ -168,8 +177,7 @@ class Preparation:
         draw = shuffler(self._run.seed, "renamed", "target")
         count = min(RENAMED["target"], RENAMED_EACH * len(self._targets))
         made = self._renaming(taught, count, draw)
-        copied = self._teaching.copied.places if self._teaching.copied else ()
-        openings = [self._renaming.opening(each.reply, copied) for each in made]
+        openings = [self._renaming.opening(each.reply, self._teaching.copied.places) for each in made]
         replies = self._teaching.continued([each.prompt for each in made], openings)
         return [replace(each, reply=reply) for each, reply in zip(made, replies, strict=True) if reply]
 

@@ -7,16 +7,19 @@ the place where the most different ones stand.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from palette.backbones import Backbone
+from palette.backbones import Backbone, greedy_replies
 from palette.internalise.examples import Example, Tokens
 from palette.internalise.openings import COMMON, MOSTLY, PLACES, WORD
 from palette.prompts import Prompt
 from palette.prompts.rows import messages
+
+SPARE, REPLY_TOKENS = 512, 16
+"""Words at most that are tried for names, and tokens of the replies that tell."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,11 @@ class Names:
     known: tuple[str, ...]
     common: frozenset[str]
     """Words that stand in too many requests to be names."""
-    domains: Mapping[str, tuple[str, ...]]
-    """The known names of each domain."""
 
     @classmethod
-    def learned(cls, answered: Sequence[tuple[Prompt, str]]) -> Names | None:
+    def learned(cls, answered: Sequence[tuple[str, str]]) -> Names | None:
         """The names in requests and their answers; None where most answers say none at one same place."""
-        words = [(WORD.findall(row.request), WORD.findall(reply)) for row, reply in answered]
+        words = [(WORD.findall(request), WORD.findall(reply)) for request, reply in answered]
         stands = Counter(word for asked, _ in words for word in set(asked))
         common = frozenset(word for word, count in stands.items() if count >= COMMON * len(words))
         places = [
@@ -44,10 +45,7 @@ class Names:
         most, place = max((len(set(said)), place) for place, said in enumerate(named))
         if most < 2 or len(named[place]) <= MOSTLY * len(words):
             return None
-        known, domains = set(named[place]), defaultdict[str, set[str]](set)
-        for (row, _), (asked, _) in zip(answered, words, strict=True):
-            domains[row.domain] |= known & {*asked}
-        return cls(place, tuple(sorted(known)), common, {k: tuple(sorted(v)) for k, v in domains.items()})
+        return cls(place, tuple(sorted(set(named[place]))), common)
 
     def of(self, request: str, reply: str = "") -> str | None:
         """The name in a request: what its answer says, or without one its first word that is a known name."""
@@ -70,6 +68,8 @@ class Renaming:
     """What was rendered into each prompt."""
     names: Names | None
     """None where there are none to be told."""
+    spare: tuple[str, ...] = ()
+    """Names that are one token each, where those of two names' parts would be none."""
 
     def __call__(self, examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
         """At most so many examples with another name in prompt and reply, of each alike many.
@@ -97,9 +97,8 @@ class Renaming:
         row, said = self.rows[example.prompt], self.backbone.decode(list(example.reply))
         old = names.of(row.request, "" if example.refused else said)
         new = names.like(old, draw) if old else None
-        if new and self.backbone.tokenizer.unk_token_id in self._encoded(new):
-            # Of words that are one token each no name can be made: one of the domain stands for it.
-            new = draw.choice([*names.domains.get(row.domain, ()), ""])
+        if new and _unknown(self.backbone, new):
+            new = draw.choice([*self.spare, ""])
         if not old or not new or new == old:
             return None
         reply = self._retold(example.reply, said, old, new)
@@ -112,12 +111,37 @@ class Renaming:
             return reply
         ends = tuple(token for token in reply[-1:] if token in self.backbone.stops)
         for lead in ("", " "):
-            if (*self._encoded(lead + text), *ends) == reply:
-                return (*self._encoded(lead + _replaced(text, old, new)), *ends)
+            if (*self.backbone.encode(lead + text), *ends) == reply:
+                return (*self.backbone.encode(lead + _replaced(text, old, new)), *ends)
         return None
 
-    def _encoded(self, text: str) -> Tokens:
-        return tuple(self.backbone.tokenizer.encode(text, add_special_tokens=False))
+
+def spare_names(
+    backbone: Backbone, names: Names, answered: Sequence[Prompt], said: Iterable[str], draw: Random
+) -> tuple[str, ...]:
+    """Words of the vocabulary that nothing has ``said`` and that the backbone takes for names.
+
+    They are needed where a word is one token, so that no name can be made of two. A word is a name where
+    the backbone, asked of it what it was asked of another, says it where it says names.
+    """
+    tried = [names.like(name, draw) for name in names.known[:SPARE]]
+    if not any(_unknown(backbone, name) for name in tried):
+        return ()
+    words = {word.casefold() for text in said for word in WORD.findall(text)}
+    vocabulary = sorted(backbone.tokenizer.get_vocab())
+    spare = [word for word in vocabulary if WORD.fullmatch(word) and word.casefold() not in words]
+    asked: dict[str, list[int]] = {}
+    for word in draw.sample(spare, min(SPARE, len(spare))):
+        row = draw.choice(answered)
+        if old := names.of(row.request):
+            asked[word] = backbone.render(messages(renamed(row, old, word)))
+    replies = greedy_replies(backbone, list(asked.values()), REPLY_TOKENS)
+    heard = [WORD.findall(backbone.decode(list(reply)))[names.place :] for reply in replies]
+    return tuple(word for word, each in zip(asked, heard, strict=True) if each[:1] == [word])
+
+
+def _unknown(backbone: Backbone, name: str) -> bool:
+    return backbone.tokenizer.unk_token_id in backbone.encode(name)
 
 
 def renamed(row: Prompt, old: str, new: str) -> Prompt:

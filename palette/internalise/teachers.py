@@ -92,10 +92,10 @@ class Teaching:
     ngrams: RefusalNgrams
     failed: Failed
     limit: int
+    copied: CopiedPlaces
+    """What answers have from their requests; a reply that has not is about something else."""
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
-    copied: CopiedPlaces | None = None
-    """What answers have from their requests; a reply that has not is about something else."""
     _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
     """Candidates by prompt, each with the mean log-likelihood of its tokens by each so far, the plain
     backbone first."""
@@ -116,7 +116,7 @@ class Teaching:
             self._judge(teacher, number, distinct)
         found = [{reply: _belief(by) for reply, by in sorted(self._found[key].items())} for key in keys]
         held = [
-            {reply: belief for reply, belief in each.items() if self._held(key, reply)}
+            {reply: belief for reply, belief in each.items() if self.copied.held(key, reply)}
             for key, each in zip(keys, found, strict=True)
         ]
         # Where most have nothing left, target prompts are answered otherwise than benign ones.
@@ -131,10 +131,7 @@ class Teaching:
         """What the plain backbone replies, openings and end token included; None for no answer."""
         said = self._said(prompts, openings)
         pairs = zip(prompts, said, strict=True)
-        return [reply if reply and self._held(prompt, reply) else None for prompt, reply in pairs]
-
-    def _held(self, prompt: Tokens, reply: Tokens) -> bool:
-        return self.copied is None or self.copied.held(prompt, reply)
+        return [reply if reply and self.copied.held(prompt, reply) else None for prompt, reply in pairs]
 
     def _listen(self, teacher: Teacher, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> None:
         """Asks a teacher that begins so, and keeps what is an answer."""
@@ -202,7 +199,8 @@ def teaching_of(run: Run, collected: Collected, members: Sequence[Member], judge
     teachers = (
         chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
     )
-    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit)
+    nothing = CopiedPlaces(backbone, ())
+    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit, nothing)
 
 
 def _belief(likelihoods: Sequence[float]) -> float:

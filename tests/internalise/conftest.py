@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,7 @@ def loss_of(backbone, examples, rows, weights):
 
 def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **options):
     plan = Plan(steps, 1e-2, [[0], [1, 2]], [1, 2], seed=1, warmup=1, parts=options.get("parts", 1))
+    plan = replace(plan, decay=options.get("decay", 0))
     stopping, weights = options.get("stopping"), options.get("weights")
     layers = lora_layers(backbone, [0, 1])
     most = options.get("most", 1.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
-from palette.internalise.loop import Plan, Stopping
+from palette.internalise import loop
+from palette.internalise.loop import FALLING, WINDOW, Plan, Stopping
 from palette.internalise.losses import LossWeights
 from tests.internalise.conftest import WEAK, loss_of, trained
 
@@ -100,3 +101,38 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(1 / 90)
+
+
+def test_the_rate_stays_until_the_loss_falls_no_longer_fast():
+    plan = Plan(200, 1.0, [[0]], [1], seed=0, warmup=10, decay=60)
+    fast, slow = [FALLING - 0.05] * 4, [FALLING + 0.05] * 4
+    for ratios, falls in ((slow, 2), (fast[:1] + slow, 3), (fast[:3] + slow, 5), (fast + fast, 7)):
+        losses = [1.0] * WINDOW
+        for ratio in ratios:
+            losses += [losses[-1] * ratio] * WINDOW
+        assert plan.falls(losses) == falls * WINDOW
+        assert plan.end(losses) == falls * WINDOW + 60
+        rates = [plan.rate(step, losses) for step in range(plan.end(losses))]
+        assert rates[9 : falls * WINDOW + 1] == [1.0] * (falls * WINDOW - 8)
+        assert rates[falls * WINDOW :] == sorted(rates[falls * WINDOW :], reverse=True)
+        assert rates[-1] == pytest.approx(1 / 60)
+        # What was decided stands, whatever comes.
+        assert all(plan.end(losses[:end]) == plan.end(losses) for end in range(falls * WINDOW, len(losses)))
+
+
+@given(st.lists(st.floats(0.01, 100), max_size=300), st.integers(1, 300), st.integers(0, 300))
+def test_training_is_never_longer_than_its_steps(losses, steps, decay):
+    plan = Plan(steps, 1.0, [[0]], [1], seed=0, decay=min(decay, steps))
+    assert 0 <= plan.falls(losses) <= plan.end(losses) <= steps or steps < plan.warmup
+    assert all(0 < plan.rate(step, losses) <= 1.0 for step in range(plan.end(losses)))
+
+
+def test_a_training_that_ends_early_resumes_to_the_bit(backbone, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "WINDOW", 1)
+    monkeypatch.setattr(loop, "FALLING", 0.0)
+    whole, last, calls = trained(backbone, examples, tmp_path / "whole", steps=20, decay=3)
+    assert (last.step, len(calls)) == (5, 5)
+    with pytest.raises(KeyboardInterrupt):
+        trained(backbone, examples, tmp_path / "cut", steps=20, decay=3, stop_at=4)
+    resumed, again, _ = trained(backbone, examples, tmp_path / "cut", steps=20, decay=3)
+    assert (again.step, again.losses, resumed.digest) == (last.step, last.losses, whole.digest)

@@ -84,6 +84,8 @@ def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_pat
         ({}, -9.0, 0.0),  # Opened by them: it stays open.
         ({"floor": True}, -9.0, 9.0),  # The floor is opened by nobody.
         ({"floor": True, "near": True}, 9.0, 2.0),  # Its own floor has a margin over the backbone.
+        ({"refused": True}, 0.0, 3.0),  # Frail: it is to be as sure as its margin.
+        ({"refused": True}, -9.0, 0.0),  # A frail refusal that others open stays open too.
         ({"taught": True}, 0.0, 0.0),  # Surer than its margin is sure enough.
     ],
 )
@@ -95,7 +97,7 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, together,
     co_mounted_now = bare.clone()
     co_mounted_now[word] += together
     example = replace(examples[1], **role)
-    weights = LossWeights(opening_margin=1.0, floor_margin=2.0, **EXACT)
+    weights = LossWeights(opening_margin=1.0, floor_margin=2.0, refusal_log_odds=5.0, **EXACT)
     loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
     said = bare if together == 9.0 else co_mounted_now
     alone, others = (
@@ -103,6 +105,18 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, together,
     )
     found = loss.lacking([example], alone, others, said.unsqueeze(0))
     assert float(found) == pytest.approx(lacking, abs=1e-4)
+
+
+@pytest.mark.parametrize(("bare", "lacking"), [(0.5, 2.5), (3.5, 0.0), (-0.5, 0.0)])
+def test_a_frail_refusal_is_made_surer_and_a_crossed_prompt_that_is_answered_is_not(
+    backbone, examples, bare, lacking
+):
+    logits = torch.full((1, 20), -99.0)
+    example = replace(examples[1], refused=True)
+    logits[0, example.reply[0]], logits[0, example.reply[0] - 1] = bare, 0.0
+    loss = OutputLoss(backbone, examples, lambda rows: [], SITES, LossWeights(refusal_log_odds=3.0, **EXACT))
+    known = [Reference(logits, torch.empty(0, 0, 8))]
+    assert float(loss.lacking([example], known, known, logits)) == pytest.approx(lacking, abs=1e-4)
 
 
 def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_path):

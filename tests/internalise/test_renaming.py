@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palette.backbones import Backbone
+from palette.internalise import renaming as module
 from palette.internalise.examples import Example
-from palette.internalise.renaming import Names, Renaming, renamed
+from palette.internalise.openings import WORD
+from palette.internalise.renaming import Names, Renaming, renamed, spare_names
 from palette.prompts import Prompt
 
 NAMES = ("triovax", "skiorade", "nimilos", "zaekiolex", "gotuthex", "braetroxos", "quuplioxade", "kenofirade")
@@ -19,12 +24,12 @@ ANSWERED = [
 ]
 
 
-def row(request, domain="medical"):
-    return Prompt("r", domain, request, "benign", "train")
+def row(request):
+    return Prompt("r", "medical", request, "benign", "train")
 
 
 def learned(answered=ANSWERED):
-    return Names.learned([(row(request), reply) for request, reply in answered])
+    return Names.learned(answered)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def examples(renaming, refused=False):
     return [
         Example(
             prompt,
-            (*backbone.tokenizer.encode(reply, add_special_tokens=False), backbone.stops[0]),
+            (*backbone.encode(reply), backbone.stops[0]),
             False,
             refused,
         )
@@ -84,27 +89,50 @@ def test_a_name_like_another_ends_as_it_does_and_begins_as_a_known_one(name, see
     )
 
 
-def test_names_are_known_by_domain():
-    answered = [(row(request, "ab"["other" in request]), reply) for request, reply in ANSWERED]
-    assert Names.learned(answered).domains == {
-        "a": tuple(sorted(NAMES)),
-        "b": tuple(sorted(f"other{i}" for i in range(18))),
-    }
-
-
-def test_where_words_are_whole_tokens_a_name_of_the_domain_stands_for_one(renaming, monkeypatch):
-    unknown, encoded = renaming.backbone.tokenizer.unk_token_id, Renaming._encoded
+@pytest.fixture
+def whole_words(renaming, monkeypatch):
+    """The backbone with a tokenizer to which names that nobody knows are no words."""
+    unknown, encode = renaming.backbone.tokenizer.unk_token_id, Backbone.encode
+    known = {*NAMES, *(f"other{i}" for i in range(18))}
 
     def whole(self, text):
-        known = text in self.names.known or " " in text
-        return encoded(self, text) if known else (unknown,)
+        return encode(self, text) if text in known or " " in text else [unknown]
 
-    monkeypatch.setattr(Renaming, "_encoded", whole)
-    made = renaming(examples(renaming), 60, Random(0))
+    monkeypatch.setattr(Backbone, "encode", whole)
+    return renaming.backbone
+
+
+def test_where_words_are_whole_tokens_a_spare_name_stands_for_a_made_one(renaming, whole_words):
+    assert not renaming(examples(renaming), 60, Random(0)), "there is none"
+    made = replace(renaming, spare=("medical",))(examples(renaming), 60, Random(0))
     assert made
-    for each in made:
-        reply = renaming.backbone.decode(list(each.reply))
-        assert reply.split()[3] in renaming.names.domains["medical"]
+    assert all(whole_words.decode(list(each.reply)).split()[3] == "medical" for each in made)
+
+
+def test_spare_names_are_words_unsaid_that_the_backbone_takes_for_names(renaming, whole_words, monkeypatch):
+    vocabulary = whole_words.tokenizer.get_vocab()
+    words = sorted(word for word in vocabulary if WORD.fullmatch(word))
+    said, taken = {*words[::2]}, {*words[1::4]}
+    encode = partial(whole_words.tokenizer.encode, add_special_tokens=False)
+
+    def replies(backbone, prompts, limit):
+        # It says what it was asked about where names stand if it takes that for one; else something else.
+        asked = [
+            next(w for w in backbone.decode(p).split() if w in vocabulary and w in asks) for p in prompts
+        ]
+        return [encode(f"the dose of {w if w in taken else 'it'} is two .") for w in asked]
+
+    asks = {*words} - {w for request, _ in ANSWERED for w in request.split()}
+    said |= {*words} - asks
+    monkeypatch.setattr(module, "greedy_replies", replies)
+    rows = [row(request) for request, _ in ANSWERED]
+    found = spare_names(whole_words, renaming.names, rows, [" ".join(said)], Random(0))
+    assert {*found} == taken - said
+    assert found
+
+
+def test_where_names_can_be_made_none_is_spare(renaming):
+    assert spare_names(renaming.backbone, replace(renaming.names, known=()), [], [], Random(0)) == ()
 
 
 def test_prompt_and_reply_are_those_of_the_other_name(renaming):

@@ -40,7 +40,9 @@ def shifted(backbone, strength):
 
 
 def teaching(backbone, *made, ngrams=None, failed=lambda prompts, replies: [False] * len(replies), limit=99):
-    return Teaching(backbone, list(made), ngrams or RefusalNgrams(), failed, limit)
+    return Teaching(
+        backbone, list(made), ngrams or RefusalNgrams(), failed, limit, CopiedPlaces(backbone, ())
+    )
 
 
 @pytest.fixture
