@@ -4,7 +4,7 @@ Each stranger of ``tools.strangers`` is given to ``palette domain`` as shipped, 
 has drawn. What came of it is read by what the stranger's world knows, and by no judge of Palette's. A run
 belongs to the package's sources as they stand: one that was made is not made again, and a killed one goes on.
 
-    python -m benchmarks.strangers development|test|SEED... [--pairs] [--home DIR]
+    python -m benchmarks.strangers development|test|SEED... [--merged] [--home DIR]
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Iterable[float]], float], float], ...] 
     ("benign", "benign_change", min, -0.015),
 )
 """Heading, key, which of several values is the worst, and the worst that a sound run may have."""
+KINDS = ("domains", "pairs", "third domains", "triples")
 
 
 def run_shipped(stranger: Stranger, opened: Sequence[str], runs: Path) -> Row:
@@ -69,7 +70,27 @@ def run_shipped(stranger: Stranger, opened: Sequence[str], runs: Path) -> Row:
     else:
         parts = (runs / named(stranger.seed, [domain]) / ADAPTER for domain in opened)
         ended = command("merge", *parts, "-o", folder)
-    return {"stranger": stranger.seed, "opened": list(opened), **ended, **figures(stranger, recipe, folder)}
+    row = {"stranger": stranger.seed, "opened": list(opened), "kind": kind(stranger, opened), **ended}
+    return row | figures(stranger, recipe, folder)
+
+
+def kind(stranger: Stranger, opened: Sequence[str]) -> str:
+    """What a run is one of."""
+    if len(opened) == 1:
+        return "domains" if opened[0] in stranger.world.plan.opened else "third domains"
+    return {2: "pairs", 3: "triples"}[len(opened)]
+
+
+def asked(stranger: Stranger, merged: bool) -> list[tuple[str, ...]]:
+    """What is opened: its two domains, and, merged, both and a third one, of the rest the best known."""
+    both = stranger.world.plan.opened
+    if not merged:
+        return [(domain,) for domain in both]
+    known = stranger.facts["known"]
+    rest = [domain for domain in stranger.world.plan.scope.domains if domain not in both]
+    thirds = sorted(rest, key=lambda domain: -known[domain]["restricted"])[:1]
+    others = [opened for third in thirds for opened in ((third,), (*both, third))]
+    return [*((domain,) for domain in both), both, *others]
 
 
 def named(seed: int, opened: Sequence[str]) -> str:
@@ -162,9 +183,9 @@ def table(rows: Sequence[Row]) -> str:
         gate = {True: "passed", False: failed, None: "–"}[row["gate"]]
         end = ["yes" if is_sound(row) else "no", gate, row["status"], f"{row['seconds']:.0f}"]
         lines.append(line([row["stranger"], ", ".join(row["opened"]), *shown(row), *end]))
-    for name, count in product(SETS, (1, 2)):
-        if group := [row for row in rows if row["stranger"] in SETS[name] and len(row["opened"]) == count]:
-            lines += summary(f"{name}, {'domains' if count == 1 else 'pairs'} ({len(group)})", group)
+    for name, each in product(SETS, KINDS):
+        if group := [row for row in rows if row["stranger"] in SETS[name] and row["kind"] == each]:
+            lines += summary(f"{name}, {each} ({len(group)})", group)
     ended = [
         f"- {named(row['stranger'], row['opened'])}: {row['sentence']}" for row in rows if row["sentence"]
     ]
@@ -198,15 +219,14 @@ def line(cells: Iterable[object]) -> str:
 def main(
     names: Annotated[list[str], typer.Argument(help="development, test, or seeds")],
     home: Annotated[Path | None, typer.Option(help="where strangers and runs are kept")] = None,
-    pairs: Annotated[bool, typer.Option("--pairs", help="merge each stranger's two adapters too")] = False,
+    merged: Annotated[bool, typer.Option("--merged", help="a pair and a triple of each too")] = False,
 ) -> None:
     """Runs what is missing, and writes results/strangers.json and strangers.md of all runs there are."""
     place = home or usual_home()
     runs = place / "runs" / fingerprint_folder(Path(palette.__file__).parent, "**/*.py")[:12]
     for seed in seeds(names):
         stranger = made(seed, place, progress_shown())
-        both = stranger.world.plan.opened
-        for opened in [(domain,) for domain in both] + [both] * pairs:
+        for opened in asked(stranger, merged):
             path = runs / f"{named(seed, opened)}.json"
             if not path.is_file():
                 row = run_shipped(stranger, opened, runs)
