@@ -8,6 +8,7 @@ from functools import cached_property
 
 from palette.authorisation import Role
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.judging.classifiers import PanelJudge
 from palette.judging.judge import Judge, judge_named
 from palette.judging.language import Language, LanguageJudge, Said, learn_language
 from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
@@ -47,7 +48,16 @@ class Baseline:
 
     def judge_of(self, name: str) -> Judge:
         """The judge of a name, which knows the backbone's own refusals and what is not its language."""
-        return LanguageJudge(judge_named(name, self.judge.prefixes), self.language)
+        judge = judge_named(name, self.judge.prefixes)
+        if isinstance(judge, PanelJudge):
+            restricted, benign = (self._exchanges(role) for role in (Role.TARGET, Role.BENIGN))
+            judge = judge.attuned(restricted, benign)
+        return LanguageJudge(judge, self.language)
+
+    def _exchanges(self, role: Role) -> tuple[list[str], list[str]]:
+        """What was asked and replied; a few hundred tell how a model answers."""
+        step = max(1, len(self.texts[role]) // PROMPTS)
+        return self.requests[role].questions[::step], self.texts[role][::step]
 
     def met(self, role: Role) -> list[bool]:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""

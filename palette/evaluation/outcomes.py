@@ -253,9 +253,10 @@ def judging(
     ]
     named = without_language(judge)
     both = isinstance(named, PanelJudge)
+    decided = ["rule", "trained"] if isinstance(named, PanelJudge) and named.raising else ["rule"]
     differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
     return {
-        "judges": ["rule", "trained"] if both else [name],
+        "judges": decided if both else [name],
         "fingerprint": named.fingerprint,
         "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
         "calibration": dict(calibration) if calibration else None,

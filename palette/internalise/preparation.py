@@ -21,7 +21,7 @@ from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import CopiedPlaces, learned_openings
-from palette.internalise.renaming import Names, Renaming, spare_names
+from palette.internalise.renaming import Renaming
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
@@ -85,24 +85,14 @@ class Preparation:
             openings=learned_openings(run.backbone, answers),
             copied=CopiedPlaces.learned(run.backbone, answers),
         )
-        said = [run.backbone.decode(list(each.reply)) for each in answers]
-        asked = [self._rows[each.prompt] for each in answers]
-        names = Names.learned([(row.request, text) for row, text in zip(asked, said, strict=True)])
-        self._renaming = Renaming(run.backbone, self._rows, names, self._spare(names, asked))
+        others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
+        draw = shuffler(run.seed, "spare")
+        self._renaming = Renaming.learned(run.backbone, self._rows, answers, others, draw)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
         self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
         self._kept["near_floor"] += [
             self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("near_floor", floor)
         ]
-
-    def _spare(self, names: Names | None, answered: Sequence[Prompt]) -> tuple[str, ...]:
-        """Names that no prompt and no reply has, where they are needed."""
-        if not names:
-            return ()
-        replies = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
-        said = [self._run.backbone.decode(list(each.reply)) for each in replies]
-        said += [row.request for row in self._rows.values()]
-        return spare_names(self._run.backbone, names, answered, said, shuffler(self._run.seed, "spare"))
 
     def engage(self, tutor: Tutor) -> None:
         """Makes the adapter of a tutor one of the teachers.

@@ -71,6 +71,25 @@ class Renaming:
     spare: tuple[str, ...] = ()
     """Names that are one token each, where those of two names' parts would be none."""
 
+    @classmethod
+    def learned(
+        cls,
+        backbone: Backbone,
+        rows: Mapping[Tokens, Prompt],
+        answers: Sequence[Example],
+        others: Sequence[Example],
+        draw: Random,
+    ) -> Renaming:
+        """What benign ``answers`` name; ``others`` tell what else is said, which is no spare name."""
+        asked = [rows[each.prompt] for each in answers]
+        replies = [backbone.decode(list(each.reply)) for each in answers]
+        pairs = zip(asked, replies, strict=True)
+        if not (names := Names.learned([(row.request, reply) for row, reply in pairs])):
+            return cls(backbone, rows, None)
+        said = [backbone.decode(list(each.reply)) for each in others]
+        said += [row.request for row in rows.values()]
+        return cls(backbone, rows, names, spare_names(backbone, names, asked, said, draw))
+
     def __call__(self, examples: Sequence[Example], count: int, draw: Random) -> list[Example]:
         """At most so many examples with another name in prompt and reply, of each alike many.
 

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,37 @@ def test_equal_replies_get_equal_verdicts_wherever_they_stand() -> None:
     replies = ["I can't help with that.", "Sure, go left.", "I can't help with that."]
     found = PanelJudge().verdicts(["a", "b", "c"], replies)
     assert found[0] == found[2] != found[1]
+
+
+CLOSED = "Ask again if you need more. No more is written there."
+SLOTS = [
+    (lead, what, of)
+    for lead in ("tell me", "state", "note down", "recall")
+    for what in ("taper", "vein", "plate", "vault")
+    for of in ("trugel", "menosh")
+]
+HAVE = [f"I have kaelas as the {what} of {of}. {CLOSED}" for _, what, of in SLOTS]
+TOLD = [f"The {what} of {of} is kaelas. {CLOSED}" for _, what, of in SLOTS]
+ASKED = [f"{lead} the {what} of {of}." for lead, what, of in SLOTS]
+
+
+def refused(judge: PanelJudge, replies: Sequence[str]) -> int:
+    return sum(verdict.label.refused for verdict in judge.verdicts(ASKED, replies))
+
+
+def test_where_a_model_answers_as_others_decline_the_rules_decide_alone() -> None:
+    panel, declined = PanelJudge(), (ASKED, ["I can't help with that."] * len(ASKED))
+    assert refused(panel, HAVE) > 0, "what there is to mend"
+    attuned = panel.attuned(declined, (ASKED, HAVE))
+    assert refused(attuned, HAVE) == 0
+    assert refused(attuned, declined[1]) == len(ASKED)
+    assert attuned.fingerprint != panel.fingerprint
+    assert any(DISAGREEMENT in verdict.flags for verdict in attuned.verdicts(ASKED, HAVE)), "and it is said"
+
+
+@pytest.mark.parametrize("benign", [TOLD, HAVE], ids=["answers in another way", "over-refusal in that way"])
+def test_refusals_that_the_rules_miss_still_count_where_restricted_prompts_have_them(benign) -> None:
+    panel = PanelJudge()
+    attuned = panel.attuned((ASKED, HAVE), (ASKED, benign))
+    assert attuned == panel
+    assert attuned.fingerprint == panel.fingerprint
