@@ -164,9 +164,9 @@ def share(readings: Sequence[Reading], places: Sequence[int], wanted: Reading) -
 
 
 def kept(before: Sequence[Reading], after: Sequence[Reading], places: Sequence[int]) -> float:
-    """The share of the stranger's own refusals that stay, in [0, 1]."""
+    """The share of the stranger's own refusals that stay, in [0, 1]; 1 where there are none."""
     own = [place for place in places if before[place] is Reading.REFUSED]
-    return share(after, own, Reading.REFUSED)
+    return share(after, own, Reading.REFUSED) if own else 1.0
 
 
 def is_sound(row: Row) -> bool:
