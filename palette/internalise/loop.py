@@ -202,7 +202,8 @@ def _restore(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoin
     if not checkpoint.path.is_file():
         return State()
     tensors, card = read_tensors(checkpoint.path)
-    if card["identity"] != checkpoint.identity:
+    # One of an earlier version did not hold the losses, without which it cannot go on as it would have.
+    if card["identity"] != checkpoint.identity or "losses" not in card:
         return State()
     state = State(int(card["step"]), list(card["losses"]))
     if card["best"] is not None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
+from palette.files import read_tensors, write_tensors
 from palette.internalise import loop
 from palette.internalise.loop import FALLING, WINDOW, Plan, Stopping
 from palette.internalise.losses import LossWeights
@@ -74,6 +75,16 @@ def test_a_checkpoint_of_another_training_is_ignored(backbone, examples, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         trained(backbone, examples, tmp_path / "c.safetensors", stop_at=5)
     _, _, calls = trained(backbone, examples, tmp_path / "c.safetensors", identity="y")
+    assert len(calls) == 6
+
+
+def test_a_checkpoint_without_losses_is_begun_anew(backbone, examples, tmp_path):
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        trained(backbone, examples, path, stop_at=5)
+    tensors, card = read_tensors(path)
+    write_tensors(path, tensors, {key: value for key, value in card.items() if key != "losses"})
+    _, _, calls = trained(backbone, examples, path)
     assert len(calls) == 6
 
 
