@@ -75,7 +75,7 @@ class Knowledge:
         """The openings of the requests' target prompts, where their answers have one."""
         texts = openings(requests)
         encoded = {i: backbone.encode(text) for i, text in texts.items()}
-        return cls(requests, {i: list(tokens) for i, tokens in encoded.items() if tokens})
+        return cls(requests, {i: tokens for i, tokens in encoded.items() if tokens})
 
     def measured(self, backbone: Backbone, judge: Judge, replies: Replies, limit: int) -> Marks:
         """Which answers the backbone knows; None where that is not measured.

@@ -253,10 +253,12 @@ def judging(
     ]
     named = without_language(judge)
     both = isinstance(named, PanelJudge)
-    decided = ["rule", "trained"] if isinstance(named, PanelJudge) and named.raising else ["rule"]
+    judges = [name]
+    if isinstance(named, PanelJudge):
+        judges = ["rule", "trained"] if named.raising else ["rule"]
     differing = {side: disagreements(verdicts[side]).to_json() for side in SIDES}
     return {
-        "judges": decided if both else [name],
+        "judges": judges,
         "fingerprint": named.fingerprint,
         "disagreements": {**differing, "ids": disputed[:MOST]} if both else None,
         "calibration": dict(calibration) if calibration else None,

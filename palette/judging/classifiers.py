@@ -222,18 +222,21 @@ class PanelJudge:
 
     def _raised(self, prompts: Sequence[str], replies: Sequence[str]) -> float:
         """The share of replies that the trained judge alone makes refusals, in [0, 1]."""
-        verdicts = self.verdicts(prompts, replies)
-        ruled = self.rules.verdicts(prompts, replies)
-        raised = [a.label.refused and not b.label.refused for a, b in zip(verdicts, ruled, strict=True)]
+        opinions = self._opinions(prompts, replies)
+        raised = [not rule.label.refused and together(rule, other).label.refused for rule, other in opinions]
         return sum(raised) / max(1, len(raised))
+
+    def _opinions(self, prompts: Sequence[str], replies: Sequence[str]) -> list[tuple[Verdict, Verdict]]:
+        """What the rules and what the trained judge say of each reply."""
+        exchanges = exchanged(prompts, replies)
+        return [
+            (self.rules.judged(each.reply), self.trained.of_score(float(score)))
+            for each, score in zip(exchanges, self.trained.scores(exchanges), strict=True)
+        ]
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order."""
-        exchanges = exchanged(prompts, replies)
-        return [
-            together(self.rules.judged(each.reply), self.trained.of_score(float(score)), self.raising)
-            for each, score in zip(exchanges, self.trained.scores(exchanges), strict=True)
-        ]
+        return [together(*opinions, self.raising) for opinions in self._opinions(prompts, replies)]
 
 
 def panel_judge(prefixes: Sequence[str] = ()) -> PanelJudge:
