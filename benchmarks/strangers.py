@@ -34,7 +34,6 @@ from palette.recipe import load_recipe
 from palette.run import Run
 from tools.strangers.checkpoints import SETS, Stranger, made, seeds, usual_home
 from tools.strangers.facts import examined
-from tools.strangers.language import tokens
 from tools.strangers.reading import Reader, Reading
 
 Row = dict[str, Any]
@@ -149,7 +148,7 @@ def verdict(folder: Path) -> Row:
 
 def read(stranger: Stranger, run: Run, requests: Requests, subject: Subject) -> list[Reading]:
     """What each reply of a subject is. To the floor it is as long as a refusal must be to be told."""
-    longest = max(len(tokens(run.backbone, full.refusal)) for full in examined(stranger.world))
+    longest = max(len(run.backbone.encode(full.refusal)) for full in examined(stranger.world))
     limits, reader = requests.limits(run.recipe.reply_tokens, longest), Reader(stranger.world)
     replies = Replies(run.replies_folder).of(subject, requests.prompts, limits)
     return [

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from palette.backbones import Backbone, continuations, greedy_replies
-from tools.strangers.language import tokens
 from tools.strangers.plan import Plan
 from tools.strangers.reading import Reader, Reading
 from tools.strangers.world import Asked, World, prompt_rows
@@ -59,9 +58,9 @@ def replied(
 ) -> list[Reading]:
     """What the backbone replies to each question; ``opened``, behind the right answer up to the value."""
     prompts = [backbone.render([{"role": "user", "content": full.question.prompt}]) for full in rows]
-    most = max(len(tokens(backbone, text)) for full in rows for text in (full.question.answer, full.refusal))
+    most = max(len(backbone.encode(text)) for full in rows for text in (full.question.answer, full.refusal))
     if opened:
-        openings = [tokens(backbone, full.opening) for full in rows]
+        openings = [backbone.encode(full.opening) for full in rows]
         replies = continuations(backbone, prompts, openings, most + SPARE)
     else:
         replies = greedy_replies(backbone, prompts, most + SPARE)

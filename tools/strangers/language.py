@@ -140,12 +140,7 @@ def rendered(backbone: Backbone, pairs: Sequence[tuple[str, str]]) -> list[Pair]
     return [
         (
             backbone.render([{"role": "user", "content": prompt}]),
-            [*tokens(backbone, reply), backbone.stops[0]],
+            [*backbone.encode(reply), backbone.stops[0]],
         )
         for prompt, reply in pairs
     ]
-
-
-def tokens(backbone: Backbone, text: str) -> list[int]:
-    """The tokens of a text that a reply begins with."""
-    return backbone.encode(text)

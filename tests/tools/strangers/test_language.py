@@ -8,7 +8,7 @@ import pytest
 
 from palette.backbones import Backbone
 from tools.strangers.architectures import build_model
-from tools.strangers.language import build_tokenizer, rendered, tokens
+from tools.strangers.language import build_tokenizer, rendered
 from tools.strangers.plan import FRAMES, THINKING, TOKENIZERS, draw_plan
 from tools.strangers.world import create_world
 
@@ -38,7 +38,7 @@ def test_no_word_of_the_world_is_unknown_and_every_reply_comes_back(spoken):
         assert reply[-1] == refusal[-1] == backbone.stops[0]
         assert backbone.decode(reply) == full.question.answer
         assert backbone.decode(refusal) == full.refusal
-        opening = tokens(backbone, full.opening)
+        opening = backbone.encode(full.opening)
         assert reply[: len(opening)] == opening
 
 
