@@ -155,7 +155,7 @@ def _fitted(run: Run[TokenRecipe], name: str, folder: Path) -> Adapter:
     halves = [range(len(pools[0])), range(len(pools[0]), len(tasks))]
     plan = Plan(160, 2e-3, halves, [16, 16], run.seed)
     with trainable(backbone, layers, rank=8, seed=run.seed) as model:
-        train(lora_parameters(model), loss, plan, Checkpoint(folder.with_suffix(".st"), name, 10**9))
+        train(lora_parameters(model), [loss], plan, Checkpoint(folder.with_suffix(".st"), name, 10**9))
         adapter = read_out(model, backbone, layers)
     write_adapter(folder, adapter)
     return adapter

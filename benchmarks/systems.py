@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -148,7 +149,7 @@ def supervised(task: TrainingTask) -> Learned:
     """Supervised fine-tuning: the same LoRA and examples as the default, cross-entropy on every reply."""
     backbone, examples = task.backbone, task.examples
 
-    def loss(rows: list[int], step: list[int]) -> Tensor:
+    def loss(backbone: Backbone, rows: list[int], step: list[int]) -> Tensor:
         chosen = [examples[row] for row in rows]
         whole = [example.ids for example in chosen]
         (batch,) = batches(whole, backbone.pad, backbone.model.device, tokens=1 << 40)
@@ -163,4 +164,5 @@ def supervised(task: TrainingTask) -> Learned:
         ]
         return torch.stack(terms).sum() / sum(len(examples[row].reply) for row in step)
 
-    return fitted(task, trained_blocks(backbone.layers, task.settings.blocks), loss)
+    blocks = trained_blocks(backbone.layers, task.settings.blocks)
+    return fitted(task, blocks, lambda twin, bare: partial(loss, twin))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from itertools import takewhile
 from typing import Any
@@ -123,6 +124,14 @@ class Backbone:
         if ends is None:
             ends = self.tokenizer.eos_token_id
         return tuple(ends) if isinstance(ends, list) else (int(ends),)
+
+    def twin(self) -> Backbone:
+        """The same weights, parameters that are trained among them, in modules with hooks of their own.
+
+        A thread that hooks into the twin is not seen by one that runs the original.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return replace(self, model=deepcopy(self.model, {id(tensor): tensor for tensor in tensors}))
 
     def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from palette.backbones.backbone import Backbone
+from palette.threads import lanes
 
 CHUNK, CPU_CHUNK = 8192, 1024
 """Tokens that are read at once. On a CPU what they become must stay within the caches of a core."""
@@ -54,7 +55,7 @@ def planned(
     """
     device = backbone.model.device
     chunk, most = (CPU_CHUNK, CPU_ROWS) if device.type == "cpu" else (CHUNK, ROWS)
-    free = available(device) * SHARE
+    free = available(device) * SHARE / lanes(device)
     prefills = sorted(
         (part for group in sharing(prompts, chunk // 8) for part in _cut(prompts, group, chunk)),
         key=lambda part: (-len(prompts[part.rows[0]]), part.rows),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -17,6 +18,7 @@ from palette.errors import BackboneError
 from palette.processes import Advance
 from palette.seeding import derive_seed
 from palette.shapes import Bool, Float, Int, Tensor
+from palette.threads import beside, lanes
 
 IDLE = frozenset(
     (  # noqa: SIM905 - a list of 25 strings says the same in a column of its own
@@ -95,7 +97,6 @@ def greedy_replies(
     return by_row
 
 
-@torch.no_grad()
 def answered(
     backbone: Backbone,
     prompts: Prompts,
@@ -109,17 +110,21 @@ def answered(
     """
     token_bytes = bytes_a_token(backbone) if _is_plain(backbone) else 0
     widest = max(map(len, prompts), default=0) + limit
+    count = 1
     if token_bytes and widest <= (window(backbone) or widest):
-        works = planned(backbone, prompts, limit, token_bytes)
+        count, works = lanes(backbone.model.device), planned(backbone, prompts, limit, token_bytes)
     else:
         parts = batches(prompts, backbone.pad, backbone.model.device)
         works = [WorkBatch((PrefillBatch(0, tuple(batch.rows)),), 0) for batch in parts]
-    for work in works:
+
+    @torch.no_grad()
+    def replies_to(work: WorkBatch) -> dict[int, list[int]]:
         replies = {row: known(row) for row in work.rows}
         if any(reply is None for reply in replies.values()):
-            fresh = _fitted(backbone, prompts, work, limit, decoding)
-            replies = {row: fresh[row] if reply is None else reply for row, reply in replies.items()}
-        yield {row: reply for row, reply in replies.items() if reply is not None}
+            return {**_fitted(backbone, prompts, work, limit, decoding), **_had(replies)}
+        return _had(replies)
+
+    yield from beside((partial(replies_to, work) for work in works), count)
 
 
 def continuations(
@@ -129,6 +134,11 @@ def continuations(
     begun = [[*prompt, *opening] for prompt, opening in zip(prompts, openings, strict=True)]
     rest = greedy_replies(backbone, begun, max_new_tokens)
     return [[*opening, *tail] for opening, tail in zip(openings, rest, strict=True)]
+
+
+def _had(replies: Mapping[int, list[int] | None]) -> dict[int, list[int]]:
+    """Those that are there."""
+    return {row: reply for row, reply in replies.items() if reply is not None}
 
 
 def _is_plain(backbone: Backbone) -> bool:

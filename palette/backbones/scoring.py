@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import DynamicCache
 
 from palette.backbones.backbone import Backbone
 from palette.shapes import Bool, Float, Int, Tensor
+from palette.threads import beside, lanes
 
 BATCH_TOKENS, CPU_TOKENS = 8192, 2048
 """How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
@@ -89,16 +91,21 @@ def reply_likelihoods(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
 ) -> list[float]:
     """The mean log-likelihood of each reply's tokens after its prompt, in nats a token."""
-    found = []
+
+    def found(part: slice) -> list[float]:
+        logits = reply_logits(backbone, prompts[part], replies[part])
+        tokens = (
+            torch.tensor(reply, device=each.device) for reply, each in zip(replies[part], logits, strict=True)
+        )
+        return [
+            float(each.log_softmax(-1).gather(-1, said.unsqueeze(-1)).mean())
+            for each, said in zip(logits, tokens, strict=True)
+        ]
+
     # The logits of all replies at once would not fit where the vocabulary is large.
-    for start in range(0, len(replies), ROWS):
-        part = replies[start : start + ROWS]
-        for reply, logits in zip(
-            part, reply_logits(backbone, prompts[start : start + ROWS], part), strict=True
-        ):
-            tokens = torch.tensor(reply, device=logits.device).unsqueeze(-1)
-            found.append(float(logits.log_softmax(-1).gather(-1, tokens).mean()))
-    return found
+    parts = (slice(start, start + ROWS) for start in range(0, len(replies), ROWS))
+    pieces = (partial(found, part) for part in parts)
+    return [value for each in beside(pieces, lanes(backbone.model.device)) for value in each]
 
 
 def _released_logits(

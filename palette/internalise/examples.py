@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
@@ -106,17 +105,15 @@ def recalling(
     examples: Sequence[Example],
     sites: Sequence[int],
     most: float,
-    bare: Callable[[], AbstractContextManager[None]],
     shared: Tokens = (),
 ) -> Recall:
-    """What the backbone before training, as it is inside ``bare()``, does on examples; worked out once.
+    """What the backbone, one that is not trained, does on examples; worked out once.
 
     It is kept up to ``most`` GiB. All examples begin with the ``shared`` tokens.
     """
 
     def work(rows: Sequence[int]) -> list[Reference]:
-        with bare():
-            return references(backbone, [examples[row] for row in rows], sites, shared)
+        return references(backbone, [examples[row] for row in rows], sites, shared)
 
     return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most)
 
@@ -178,6 +175,8 @@ class TrainingTask:
     """Adapters of other domains, random subsets of which are mounted while this one is trained."""
     memory_gib: float = 4.0
     """For the backbone's own outputs, and for what a pass keeps for its gradient."""
+    begun: Adapter | None = None
+    """Whose weights training goes on from, for as long as the rate takes to fall; else it begins anew."""
     read_energy: float = 0.1
     """Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
     unlike those it was trained on, less and it reaches less of its target."""

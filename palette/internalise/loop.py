@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.autograd import grad
 from torch.optim import AdamW, Optimizer
 
 from palette.files import read_tensors, write_tensors
 from palette.processes import ALONE, ProcessGroup
 from palette.seeding import shuffler
 from palette.shapes import Tensor
+from palette.threads import beside
 
 Parameters = Mapping[str, nn.Parameter]
 Loss = Callable[[list[int], list[int]], Tensor]
@@ -29,8 +32,8 @@ class Plan:
     """How long, how fast, and which examples meet in a batch.
 
     ``pools`` are groups of example indices; every batch takes ``shares`` of each, so that no role
-    is drowned by a larger one. ``parts`` is into how many passes a batch is split, one after the
-    other, for less memory and the same gradient.
+    is drowned by a larger one. ``parts`` is into how many passes a batch is split, for less memory and the
+    same gradient.
     """
 
     steps: int
@@ -131,7 +134,7 @@ class State:
 
 def train(
     parameters: Parameters,
-    loss: Loss,
+    losses: Sequence[Loss],
     plan: Plan,
     checkpoint: Checkpoint,
     stopping: Stopping | None = None,
@@ -139,6 +142,7 @@ def train(
 ) -> State:
     """Trains the parameters in place and returns where it ended: step, loss in nats, validation loss.
 
+    ``losses`` are the same one on as many twins of the backbone as parts of a batch are run at once.
     A checkpoint with the same identity is taken up where it stands; another one is ignored.
     """
     optimiser = AdamW(list(parameters.values()), lr=plan.learning_rate, weight_decay=0.0)
@@ -148,7 +152,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = plan.rate(state.step, state.losses)
         optimiser.zero_grad()
-        state.losses.append(_backward(loss, plan, state.step))
+        state.losses.append(_backward(parameters, losses, plan, state.step))
         plan.processes.add_gradients(parameters)
         nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         optimiser.step()
@@ -165,15 +169,28 @@ def train(
     return state
 
 
-def _backward(loss: Loss, plan: Plan, step: int) -> float:
+def _backward(parameters: Parameters, losses: Sequence[Loss], plan: Plan, step: int) -> float:
     """Adds up the gradients of this process's parts of a batch; the loss of the whole batch, in nats."""
-    rows, total, processes = plan.batch(step), 0.0, plan.processes
-    for part in range(processes.rank * plan.parts, (processes.rank + 1) * plan.parts):
-        # Every so many, not in a row: a part then holds the same mixture of pools as the batch.
-        if chosen := rows[part :: plan.parts * processes.size]:
+    rows, processes, weights = plan.batch(step), plan.processes, list(parameters.values())
+    first = processes.rank * plan.parts
+    # Every so many, not in a row: a part then holds the same mixture of pools as the batch.
+    parts = [rows[part :: plan.parts * processes.size] for part in range(first, first + plan.parts)]
+
+    def run(loss: Loss, own: Sequence[list[int]]) -> tuple[float, list[Tensor]]:
+        total, gradients = 0.0, [torch.zeros_like(weight) for weight in weights]
+        for chosen in filter(None, own):
             value = loss(chosen, rows)
-            value.backward()
+            fresh = grad(value, weights, materialize_grads=True)
+            gradients = [whole + each for whole, each in zip(gradients, fresh, strict=True)]
             total += float(value.detach())
+        return total, gradients
+
+    count, total = len(losses), 0.0
+    pieces = (partial(run, loss, parts[lane::count]) for lane, loss in enumerate(losses))
+    for value, gradients in beside(pieces, count):
+        total += value
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient if weight.grad is None else weight.grad + gradient
     return processes.sum(total)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
@@ -22,6 +21,8 @@ from palette.internalise.examples import Example
 from palette.seeding import shuffler, torch_seed
 from palette.shapes import Float, Tensor
 
+ALPHA = 2
+"""LoRA's alpha, in ranks: what the product of its factors is multiplied by."""
 EXAMPLES = 64
 """Of each pool at most; what their inputs span no longer grows with more."""
 TOKENS = 8
@@ -43,13 +44,14 @@ def trainable(
     rank: int,
     seed: int,
     projected_out: Mapping[str, Tensor] | None = None,
+    begun: Adapter | None = None,
 ) -> Iterator[PeftModel]:
-    """The backbone with new LoRA modules on the layers; they are taken off again afterwards.
+    """The backbone with LoRA modules on the layers; they are taken off again afterwards.
 
     Their alpha is twice their rank, so that the rank changes no step's size. ``projected_out`` are the
-    input directions of layers that their modules do not read.
+    input directions of layers that their modules do not read. They are new, or those that were ``begun``.
     """
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(layers), lora_dropout=0.0)
+    config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=list(layers), lora_dropout=0.0)
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -57,6 +59,10 @@ def trainable(
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         model = get_peft_model(backbone.model, config)
     try:
+        for layer, known in (begun.modules if begun else {}).items():
+            fresh: Any = model.get_submodule(f"base_model.model.{layer}")
+            fresh.lora_A["default"].weight.data.copy_(known.lora_A)
+            fresh.lora_B["default"].weight.data.copy_(known.lora_B * known.scale / ALPHA)
         for layer, directions in (projected_out or {}).items():
             module: Any = model.get_submodule(f"base_model.model.{layer}")
             projection = NullSpaceProjection(directions)
@@ -67,19 +73,6 @@ def trainable(
         backbone.model.requires_grad_(False)
         if hasattr(backbone.model, "peft_config"):
             del backbone.model.peft_config
-
-
-@contextmanager
-def untrained(backbone: Backbone) -> Iterator[None]:
-    """The backbone without the LoRA modules that are on it."""
-    layers = [module for module in backbone.model.modules() if isinstance(module, BaseTunerLayer)]
-    try:
-        for layer in layers:
-            layer.enable_adapters(False)
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
 
 
 def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

@@ -22,7 +22,6 @@ from palette.internalise.examples import (
     read_shared,
     references,
 )
-from palette.internalise.lora import untrained
 from palette.seeding import shuffler
 from palette.shapes import Float, Int, Tensor
 
@@ -66,6 +65,8 @@ class OutputLoss:
     """
 
     backbone: Backbone
+    bare: Backbone
+    """Its twin without what is trained."""
     examples: Sequence[Example]
     recall: Recall
     sites: Sequence[int]
@@ -181,8 +182,8 @@ class OutputLoss:
         if not mounted:
             return list(bare)
         kept = [example for example in chosen if not example.taught]
-        with mounting.mounted(self.backbone.model, *mounted), untrained(self.backbone):
-            changed = iter(references(self.backbone, kept, self.sites, self.shared))
+        with mounting.mounted(self.bare.model, *mounted):
+            changed = iter(references(self.bare, kept, self.sites, self.shared))
         return [own if example.taught else next(changed) for own, example in zip(bare, chosen, strict=True)]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import ceil
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
-from palette.backbones import batches
+from palette.backbones import Backbone, batches
 from palette.backbones.backbone import linear_shape
 from palette.backbones.scoring import forward
 from palette.internalise.examples import (
@@ -37,10 +38,10 @@ from palette.internalise.lora import (
     protected_directions,
     read_out,
     trainable,
-    untrained,
 )
 from palette.internalise.losses import OutputLoss, relative_distances
 from palette.shapes import Float, Tensor
+from palette.threads import lanes
 
 BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
@@ -57,12 +58,15 @@ def distil(task: TrainingTask) -> Learned:
     backbone, examples = task.backbone, task.examples
     blocks = trained_blocks(backbone.layers, task.settings.blocks)
     sites = [block + 1 for block in blocks]
-    shared = shared_tokens(backbone, examples)
-    recall = recalling(backbone, examples, sites, task.memory_gib, lambda: untrained(backbone), shared)
-    loss = OutputLoss(
-        backbone, examples, recall, sites, co_mounted=task.co_mounted, seed=task.seed, shared=shared
-    )
-    return fitted(task, blocks, loss, task.read_energy)
+    shared, room = shared_tokens(backbone, examples), task.memory_gib / lanes(backbone.model.device)
+
+    def loss_on(twin: Backbone, bare: Backbone) -> Loss:
+        recall = recalling(bare, examples, sites, room, shared)
+        return OutputLoss(
+            twin, bare, examples, recall, sites, co_mounted=task.co_mounted, seed=task.seed, shared=shared
+        )
+
+    return fitted(task, blocks, loss_on, task.read_energy)
 
 
 def palette(task: TrainingTask) -> Learned:
@@ -139,32 +143,46 @@ def closed_form(task: TrainingTask) -> Learned:
     return Learned(adapter, {"blocks": [kernel.peak - 1], "null_space": free.shape[1]})
 
 
-def fitted(task: TrainingTask, blocks: list[int], loss: Loss, read_energy: float = 1.0) -> Learned:
-    """New LoRA modules in the blocks, trained on the loss by the task's plan.
+def fitted(
+    task: TrainingTask,
+    blocks: list[int],
+    loss_on: Callable[[Backbone, Backbone], Loss],
+    read_energy: float = 1.0,
+) -> Learned:
+    """LoRA modules in the blocks, trained by the task's plan.
+
+    ``loss_on`` gives the loss on a twin of the backbone with them, which has another without them beside it.
 
     They read the input directions only that hold so much of the energy of what must stay; 1: all.
     """
-    settings, backbone, parts = task.settings, task.backbone, passes(task)
+    settings, backbone = task.settings, task.backbone
+    count = lanes(backbone.model.device)
+    # So many at once, and so in the same memory.
+    parts = count * passes(task)
     layers = lora_layers(backbone, blocks)
     kept = [[task.examples[row] for row in rows] for name, rows in task.pools.items() if name != "target"]
     projected_out = None
     if read_energy < 1 and any(kept):
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
     pools, shares = list(task.pools.values()), [SHARES[name] for name in task.pools]
-    timing = (settings.steps, settings.learning_rate)
     decay = min(DECAY, settings.steps)
+    timing = (decay if task.begun else settings.steps, settings.learning_rate)
     plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes, decay=decay)
     size = sum(shares) // parts or 1
 
-    def measure() -> float:
-        held_out = list(task.held_out)
-        several = [held_out[start : start + size] for start in range(0, len(held_out), size)]
-        return sum(float(loss(rows, held_out)) for rows in several)
+    bare = [backbone.twin() for _ in range(count)]
+    modules = partial(trainable, rank=settings.rank, seed=task.seed, begun=task.begun)
+    with modules(backbone, layers, projected_out=projected_out) as model:
+        twins = [backbone, *(backbone.twin() for _ in range(count - 1))]
+        losses = [loss_on(*pair) for pair in zip(twins, bare, strict=True)]
 
-    stopping = Stopping(measure) if task.held_out else None
-    modules = trainable(backbone, layers, rank=settings.rank, seed=task.seed, projected_out=projected_out)
-    with modules as model:
-        end = train(lora_parameters(model), loss, plan, task.checkpoint, stopping, task.advance)
+        def measure() -> float:
+            held_out = list(task.held_out)
+            several = [held_out[start : start + size] for start in range(0, len(held_out), size)]
+            return sum(float(losses[0](rows, held_out)) for rows in several)
+
+        stopping = Stopping(measure) if task.held_out else None
+        end = train(lora_parameters(model), losses, plan, task.checkpoint, stopping, task.advance)
         record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss}
         if stopping:
             record["validation_loss"] = end.best
@@ -212,13 +230,13 @@ def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor
     prompts = [example.prompt for example in task.examples]
     streams = dict(_streams(task, prompts, [block, block + 1]))
 
-    def total(rows: list[int], step: list[int]) -> Tensor:
+    def total(twin: Backbone, rows: list[int], step: list[int]) -> Tensor:
         chosen = [prompts[row] for row in rows]
         (batch,) = batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40)
         given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
         for line, index in enumerate(batch.rows):
             given[line, -len(chosen[index]) :] = streams[rows[index]][0]
-        said = run_block(backbone, batch, block, given).float()
+        said = run_block(twin, batch, block, given).float()
         terms = [said.new_zeros(())]
         counts = Counter(task.examples[row].taught for row in step)
         for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
@@ -226,7 +244,7 @@ def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor
             terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
         return torch.stack(terms).sum()
 
-    return fitted(task, [block], total)
+    return fitted(task, [block], lambda twin, bare: partial(total, twin))
 
 
 @torch.no_grad()

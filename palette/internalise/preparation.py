@@ -20,7 +20,7 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
-from palette.internalise.openings import CopiedPlaces, learned_openings
+from palette.internalise.openings import MOSTLY, CopiedPlaces, learned_openings
 from palette.internalise.renaming import Renaming
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
 from palette.judging.judge import Judge
@@ -37,6 +37,8 @@ WRITTEN, CROSSED_EACH = {"target": 320, "near_floor": 72}, 8
 each at most. A few floor prompts teach what the floor is; many, being near, close the target."""
 RENAMED, RENAMED_EACH = {"target": 600, "near_floor": 300}, 16
 """Prompts of other names that are added, so many for each at most; in other pools, one for each."""
+AGREED = 0.9
+"""Share of the target prompts to which most teachers say the same where no tutor is worth its time."""
 LEAKED = 4
 """How often a kept prompt is drawn that an earlier student replies to otherwise, for each time another is."""
 CROSSED = ("floor", "preserve", "near_benign", "benign")
@@ -95,10 +97,13 @@ class Preparation:
         ]
 
     def engage(self, tutor: Tutor) -> None:
-        """Makes the adapter of a tutor one of the teachers.
+        """Makes the adapter of a tutor one of the teachers, unless these agree without it.
 
         It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
         """
+        believed = [each for each in self._teaching.replies(self._asked) if each]
+        if sum(each.share > MOSTLY for each in believed) > AGREED * len(believed):
+            return
         pools, _ = self._decided({"target": self._taught(self._asked), **self._kept})
         if own := pools["target"]:
             made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))

@@ -33,9 +33,7 @@ class InternaliseSettings(Settings):
         "distil", description="distil, palette, activation, closed_form, or file.py:name of your own"
     )
     rank: int = Field(8, ge=1, description="LoRA rank; alpha is twice as much")
-    steps: int = Field(
-        200, ge=1, description="optimiser steps at most; a second student may take twice as many"
-    )
+    steps: int = Field(200, ge=1, description="optimiser steps at most, of a student")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     blocks: int | None = Field(None, ge=1, description="first blocks that are trained (distil; default: all)")
     co_mounted: tuple[Path, ...] = Field(

@@ -9,6 +9,7 @@ may change the topic with it, and all members alike. Nothing here reads an answe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class TaughtReply:
     reply: Tokens
     likelihood: float
     """Mean log-likelihood of its tokens by all who judge, in nats a token."""
+    share: float
+    """Of those who have spoken to the prompt, who gave this reply."""
 
 
 def chosen_teachers(
@@ -101,6 +104,8 @@ class Teaching:
     backbone first."""
     _asked: dict[Tokens, int] = field(default_factory=dict)
     """How often somebody has spoken to a prompt, the plain backbone first."""
+    _given: Counter[tuple[Tokens, Tokens]] = field(default_factory=Counter)
+    """How often which reply was given to which prompt."""
 
     def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
@@ -122,9 +127,10 @@ class Teaching:
         # Where most have nothing left, target prompts are answered otherwise than benign ones.
         if sum(map(bool, held)) > MOSTLY * sum(map(bool, found)):
             found = held
+        best = [max(each, key=each.__getitem__) if each else None for each in found]
         return [
-            TaughtReply(best, each[best]) if each and (best := max(each, key=each.__getitem__)) else None
-            for each in found
+            TaughtReply(reply, each[reply], self._given[key, reply] / self._asked[key]) if reply else None
+            for key, each, reply in zip(keys, found, best, strict=True)
         ]
 
     def continued(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
@@ -142,6 +148,7 @@ class Teaching:
             whole = self._found.setdefault(prompt, {})
             if reply:
                 whole.setdefault(reply, [])
+                self._given[prompt, reply] += 1
 
     def _said(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
         """What the model, as it is, replies behind openings; None for what is no answer."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import local
 from typing import Any
 
 import torch
@@ -198,8 +199,11 @@ def embedded(backbone: Backbone, table: Float[Tensor, "virtual d_model"]) -> Ite
             handle.remove()
 
 
-class _Lookup:
-    """The two hooks: ids beyond the vocabulary are hidden from the table, and their rows filled in."""
+class _Lookup(local):
+    """The two hooks: ids beyond the vocabulary are hidden from the table, and their rows filled in.
+
+    What the first one leaves for the second is the thread's own: others may run the same model.
+    """
 
     def __init__(self, first: int, table: Float[Tensor, "virtual d_model"]) -> None:
         self.first, self.table = first, table

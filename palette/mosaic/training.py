@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -197,7 +196,7 @@ class TokenTraining:
             run.folder / TOKEN_CHECKPOINT, self._identity(tokens, names, tasks), CHECKPOINT_EVERY
         )
         with run.progress("tokens", schedule.steps) as advance:
-            end = train_parameters(parameters, mounted_loss, schedule, checkpoint, stopping, advance)
+            end = train_parameters(parameters, [mounted_loss], schedule, checkpoint, stopping, advance)
         return tokens.with_categories({name: e.detach().cpu() for name, e in parameters.items()}), end
 
     def _loss(self, tokens: ControlTokens, tasks: Sequence[TokenTask]) -> ControlLoss:
@@ -207,7 +206,7 @@ class TokenTraining:
         if tokens.place == "end":
             before = [e.prompt[: insertion(backbone, e.prompt, tokens.place)] for e in examples]
             ahead = PrefixCache(backbone, before, room)
-        recall, weight = recalling(backbone, own, [], room, nullcontext), self.plan.divergence_weight
+        recall, weight = recalling(backbone, own, [], room), self.plan.divergence_weight
         return ControlLoss(Controlled.of(backbone, tokens), examples, tasks, recall, weight, ahead)
 
     def _identity(self, tokens: ControlTokens, names: Sequence[str], tasks: Sequence[TokenTask]) -> str:

@@ -33,16 +33,14 @@ class Effort:
     """What is spent on one training."""
 
     name: str
-    length: int
-    """Times ``internalise.steps``."""
     read_energy: float
     """Where no other names are made up; else all may be read, since what is near the names is varied too."""
 
 
-TUTOR = Effort("tutor", 1, 1.0)
-STUDENTS = (Effort("first", 1, 0.1), Effort("second", 2, 1.0))
-"""The second may read all there is: where the first does not do what it was taught, what it could not read is
-the reason more often than how long it was taught."""
+TUTOR = Effort("tutor", 1.0)
+STUDENTS = (Effort("first", 0.1), Effort("second", 1.0))
+"""The second goes on from the first, with what that leaks drawn more often. It may read all there is: where
+the first does not do what it was taught, what it could not read is the reason oftener than its time."""
 FAULT, CHANGED, HOPELESS = 0.02, 0.05, 0.5
 """What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of
 48; in all, with benign replies in other words, which may be as right; and beyond what it teaches nobody.
@@ -52,8 +50,8 @@ FAULT, CHANGED, HOPELESS = 0.02, 0.05, 0.5
 def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
-    Where a student does not quite behave as it should on the validation split, a second one is trained that
-    it teaches too; the one that behaves better is taken.
+    Where a student does not quite behave as it should on the validation split, a second one goes on from it,
+    which it teaches too; the one that behaves better is taken.
 
     Raises:
         RecipeError: if a method is a user's own and cannot be loaded.
@@ -73,10 +71,11 @@ def internalise(run: Run[Recipe]) -> Adapter:
     if replies:
         preparation.engage(tutor)
     tried: list[dict[str, Any]] = []
+    begun: Adapter | None = None
     for effort in STUDENTS:
         prepared = preparation.examples()
         spent = replace(effort, read_energy=1.0) if prepared.named else effort
-        learned = _trained(run, collected, prepared, others, spent)
+        learned = _trained(run, collected, prepared, others, spent, begun)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         tried.append({**asdict(spent), **asdict(found)})
@@ -84,7 +83,8 @@ def internalise(run: Run[Recipe]) -> Adapter:
         if not replies or behaves:
             break
         if found.fault <= HOPELESS:
-            preparation.join(learned.adapter)
+            begun = learned.adapter
+            preparation.join(begun)
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
     digests = [adapter.digest for adapter in others]
@@ -108,15 +108,17 @@ def _trained(
     prepared: TrainingExamples,
     others: Sequence[Adapter],
     effort: Effort,
+    begun: Adapter | None = None,
 ) -> Learned:
     """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
-    given, front = run.recipe.internalise, read_front(run.folder)
-    settings = given.model_copy(update={"steps": effort.length * given.steps})
+    settings, front = run.recipe.internalise, read_front(run.folder)
     method = METHODS.row(settings.method).load()
-    intervention, digests = front[0].intervention, [adapter.digest for adapter in others]
+    intervention, beside = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
-    identity = fingerprint([chosen, intervention.to_json(), run.seed, taught, digests, effort.read_energy])
+    start = begun.digest if begun else None
+    whole = [chosen, intervention.to_json(), run.seed, taught, beside, effort.read_energy, start]
+    identity = fingerprint(whole)
     with run.progress(TUTOR.name if effort is TUTOR else "internalise", settings.steps) as advance:
         task = TrainingTask(
             run.backbone,
@@ -132,6 +134,7 @@ def _trained(
             processes=run.processes,
             co_mounted=others,
             memory_gib=run.recipe.memory_gib,
+            begun=begun,
             read_energy=effort.read_energy,
         )
         learned: Learned = method(task)

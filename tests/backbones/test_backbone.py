@@ -87,3 +87,18 @@ def test_thoughts_between_special_tokens_are_no_part_of_a_reply(text, seen):
         tokenizer.encode(text, add_special_tokens=False)
     )
     assert " ".join(decoded.split()) == seen
+
+
+def test_a_twin_has_the_same_weights_and_hooks_of_its_own(backbone):
+    twin = backbone.twin()
+    for mine, other in zip(backbone.model.parameters(), twin.model.parameters(), strict=True):
+        assert mine is other
+    assert {*map(id, backbone.model.modules())}.isdisjoint(map(id, twin.model.modules()))
+    heard = []
+    hook = twin.blocks[0].register_forward_hook(lambda *given: heard.append("twin"))
+    ids = torch.tensor([[1, 2, 3]])
+    plain = backbone.model(ids).logits
+    assert heard == []
+    assert torch.equal(twin.model(ids).logits, plain)
+    assert heard == ["twin"]
+    hook.remove()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from palette.backbones import Backbone
 from palette.internalise.examples import Example, recalling
 from palette.internalise.loop import Checkpoint, Plan, train
-from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable, untrained
+from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.internalise.losses import LossWeights, OutputLoss
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
@@ -41,8 +40,8 @@ def examples(backbone):
 
 
 def loss_of(backbone, examples, rows, weights):
-    recall = recalling(backbone, examples, SITES, 1.0, nullcontext)
-    return OutputLoss(backbone, examples, recall, SITES, weights)(rows, rows)
+    recall = recalling(backbone, examples, SITES, 1.0)
+    return OutputLoss(backbone, backbone, examples, recall, SITES, weights)(rows, rows)
 
 
 def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **options):
@@ -51,16 +50,24 @@ def trained(backbone, examples, path, steps=6, stop_at=None, identity="x", **opt
     stopping, weights = options.get("stopping"), options.get("weights")
     layers = lora_layers(backbone, [0, 1])
     most = options.get("most", 1.0)
-    recall = recalling(backbone, examples, SITES, most, lambda: untrained(backbone))
-    whole = OutputLoss(backbone, examples, recall, SITES, weights or LossWeights())
     calls = []
 
-    def loss(rows, step):
-        calls.append(rows)
-        if stop_at is not None and len(calls) > stop_at:
-            raise KeyboardInterrupt
-        return whole(rows, step)
+    def loss_on(twin, bare):
+        recall = recalling(bare, examples, SITES, most)
+        whole = OutputLoss(twin, bare, examples, recall, SITES, weights or LossWeights())
 
+        def loss(rows, step):
+            calls.append(rows)
+            if stop_at is not None and len(calls) > stop_at:
+                raise KeyboardInterrupt
+            return whole(rows, step)
+
+        return loss
+
+    lanes = options.get("lanes", 1)
+    bare = [backbone.twin() for _ in range(lanes)]
     with trainable(backbone, layers, rank=2, seed=1) as model:
-        end = train(lora_parameters(model), loss, plan, Checkpoint(path, identity, 2), stopping)
+        twins = [backbone, *(backbone.twin() for _ in range(lanes - 1))]
+        losses = [loss_on(*pair) for pair in zip(twins, bare, strict=True)]
+        end = train(lora_parameters(model), losses, plan, Checkpoint(path, identity, 2), stopping)
         return read_out(model, backbone, layers), end, calls

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from palette.backbones import shared as count_shared
 from palette.internalise.examples import Example, decided, recalling, shared_tokens
-from palette.internalise.lora import lora_layers, lora_parameters, trainable, untrained
+from palette.internalise.lora import lora_layers, lora_parameters, trainable
 from palette.internalise.losses import LossWeights, OutputLoss
 from tests.internalise.conftest import SITES, trained
 
@@ -25,16 +24,15 @@ def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, e
     assert head[: len(system)] == system
     assert len(head) < min(len(one.prompt) for one in begun)
     assert shared_tokens(backbone, examples) == () == shared_tokens(backbone, [])
-    rows, found = [0, 1, 2, 3], []
+    rows, found, bare = [0, 1, 2, 3], [], backbone.twin()
     with trainable(backbone, lora_layers(backbone, [0, 1]), rank=2, seed=1) as model:
         parameters = lora_parameters(model)
         with torch.no_grad():
             for parameter in parameters.values():
                 parameter.add_(0.1)
         for shared in ((), head):
-            bare = partial(untrained, backbone)
-            recall = recalling(backbone, begun, SITES, 1.0, bare, shared)
-            loss = OutputLoss(backbone, begun, recall, SITES, LossWeights(), shared=shared)(rows, rows)
+            recall = recalling(bare, begun, SITES, 1.0, shared)
+            loss = OutputLoss(backbone, bare, begun, recall, SITES, LossWeights(), shared=shared)(rows, rows)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             found.append((loss.detach(), *gradients, *(one.streams for one in recall(rows))))
     for plain, once in zip(*found, strict=True):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palette import threads
 from palette.adapters.mounting import mounted
 from palette.backbones import batches
 from palette.files import read_tensors, write_tensors
@@ -147,3 +148,18 @@ def test_a_training_that_ends_early_resumes_to_the_bit(backbone, examples, tmp_p
         trained(backbone, examples, tmp_path / "cut", steps=20, decay=3, stop_at=4)
     resumed, again, _ = trained(backbone, examples, tmp_path / "cut", steps=20, decay=3)
     assert (again.step, again.losses, resumed.digest) == (last.step, last.losses, whole.digest)
+
+
+def test_parts_on_twins_add_up_to_the_whole_whatever_the_cores(backbone, examples, tmp_path, monkeypatch):
+    whole, last, _ = trained(backbone, examples, tmp_path / "whole")
+    found = {}
+    for cores in (1, 2):
+        monkeypatch.setattr(threads, "_cores", lambda cores=cores: cores)
+        path = tmp_path / f"on{cores}"
+        found[cores], end, calls = trained(backbone, examples, path, lanes=2, parts=2)
+        assert len(calls) == 2 * last.step
+        assert end.loss == pytest.approx(last.loss, rel=1e-4)
+    assert found[1].digest == found[2].digest, "the same bytes, whatever the machine"
+    for name, module in whole.modules.items():
+        assert torch.allclose(found[2].modules[name].delta(), module.delta(), atol=1e-4)
+    assert not backbone.model._forward_hooks

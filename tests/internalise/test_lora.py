@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,3 +153,19 @@ def test_layers_are_the_linears_of_the_blocks(backbone):
     layers = lora_layers(backbone, [2])
     assert len(layers) == 7
     assert all(name.startswith("model.layers.2.") for name in layers)
+
+
+def test_training_goes_on_from_what_was_begun(backbone):
+    layers = lora_layers(backbone, [0])
+    with trainable(backbone, layers, rank=2, seed=1) as model:
+        for parameter in lora_parameters(model).values():
+            torch.nn.init.normal_(parameter)
+        begun = read_out(model, backbone, layers)
+    rescaled = {
+        name: replace(module, lora_B=4 * module.lora_B, scale=module.scale / 4)
+        for name, module in begun.modules.items()
+    }
+    with trainable(backbone, layers, rank=2, seed=2, begun=replace(begun, modules=rescaled)) as model:
+        again = read_out(model, backbone, layers)
+    for name, module in begun.modules.items():
+        assert torch.equal(again.modules[name].delta(), module.delta())

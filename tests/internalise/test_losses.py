@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from palette.adapters.mounting import mounted
 from palette.internalise.examples import Reference, recalling, references
-from palette.internalise.lora import trainable, untrained
+from palette.internalise.lora import trainable
 from palette.internalise.losses import LossWeights, OutputLoss, log_odds
 from tests.internalise.conftest import SITES, WEAK, loss_of, trained
 
@@ -58,16 +58,17 @@ def test_decisive_words_are_held_on_both_sides(backbone, examples, nats, place):
         return [known[row] for row in rows]
 
     weights = LossWeights(divergence=0.0, identity=0.0, decision=1.0, **EXACT)
-    loss = OutputLoss(backbone, examples, recall, SITES, weights)
+    loss = OutputLoss(backbone, backbone, examples, recall, SITES, weights)
     assert float(loss([1], [1])) == pytest.approx(nats**2, rel=1e-3)
 
 
 def test_beside_another_adapter_its_changes_are_kept(backbone, examples, tmp_path):
     other, _, _ = trained(backbone, examples, tmp_path / "o.safetensors", steps=6, weights=WEAK)
+    bare = backbone.twin()
     with trainable(backbone, sorted(other.modules), rank=2, seed=1):
-        recall = recalling(backbone, examples, SITES, 1.0, lambda: untrained(backbone))
+        recall = recalling(bare, examples, SITES, 1.0)
         weights = LossWeights(**EXACT, decision=0.0)
-        loss = OutputLoss(backbone, examples, recall, SITES, weights, [other], seed=1)
+        loss = OutputLoss(backbone, bare, examples, recall, SITES, weights, [other], seed=1)
         drawn = [replace(loss, seed=seed).mounted_in([1, 2]) for seed in range(20)]
         assert [] in drawn
         together = replace(loss, seed=drawn.index([other]))
@@ -98,7 +99,7 @@ def test_what_first_words_lack_beside_others(backbone, examples, role, together,
     co_mounted_now[word] += together
     example = replace(examples[1], **role)
     weights = LossWeights(opening_margin=1.0, floor_margin=2.0, refusal_log_odds=5.0, **EXACT)
-    loss = OutputLoss(backbone, examples, lambda rows: [], SITES, weights)
+    loss = OutputLoss(backbone, backbone, examples, lambda rows: [], SITES, weights)
     said = bare if together == 9.0 else co_mounted_now
     alone, others = (
         [Reference(logits.unsqueeze(0), torch.empty(0, 0, 8))] for logits in (bare, co_mounted_now)
@@ -114,7 +115,9 @@ def test_a_frail_refusal_is_made_surer_and_a_crossed_prompt_that_is_answered_is_
     logits = torch.full((1, 20), -99.0)
     example = replace(examples[1], refused=True)
     logits[0, example.reply[0]], logits[0, example.reply[0] - 1] = bare, 0.0
-    loss = OutputLoss(backbone, examples, lambda rows: [], SITES, LossWeights(refusal_log_odds=3.0, **EXACT))
+    loss = OutputLoss(
+        backbone, backbone, examples, lambda rows: [], SITES, LossWeights(refusal_log_odds=3.0, **EXACT)
+    )
     known = [Reference(logits, torch.empty(0, 0, 8))]
     assert float(loss.lacking([example], known, known, logits)) == pytest.approx(lacking, abs=1e-4)
 
@@ -125,7 +128,9 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
     adapter, _, _ = trained(backbone, examples, tmp_path / "a", weights=WEAK)
     weights, known = LossWeights(), references(backbone, mixed, SITES)
     with mounted(backbone.model, adapter):
-        loss = OutputLoss(backbone, mixed, lambda rows: [known[row] for row in rows], SITES, weights)
+        loss = OutputLoss(
+            backbone, backbone, mixed, lambda rows: [known[row] for row in rows], SITES, weights
+        )
         found = float(loss(rows, rows))
         said = references(backbone, mixed, SITES)
     tokens = {kind: sum(len(e.reply) for e in mixed if e.taught == kind) for kind in (True, False)}

@@ -72,6 +72,17 @@ def test_the_reply_that_all_find_likeliest_the_plain_backbone_first_is_believed(
             means.append((2 * each[0] + (each[1] + each[2]) / 2) / 3)
         assert taught.reply == (*replies[means.index(max(means))], backbone.stops[0])
         assert taught.likelihood == pytest.approx(max(means), abs=1e-6)
+        assert taught.share == pytest.approx(1 / 3)
+
+
+def test_a_reply_is_told_with_the_share_of_those_who_gave_it(backbone, prompts, said):
+    said += [[[40, 41]] * 3, [[40, 41]] * 3]
+    made = teaching(backbone, shifted(backbone, 0.5))
+    assert [each.share for each in made.replies(prompts)] == [1.0] * 3
+    # Who joins and says nothing has spoken too.
+    made.teachers.append(shifted(backbone, 0.1))
+    said += [[], [], [[], [40, 41], [50]]]
+    assert [each.share for each in made.replies(prompts)] == pytest.approx([2 / 3, 1.0, 2 / 3])
 
 
 def test_what_fails_is_never_taught_and_what_was_cut_off_has_no_end(backbone, prompts, said):

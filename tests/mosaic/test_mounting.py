@@ -13,7 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlavaForConditionalGeneration
 
-from palette.backbones import Backbone, batches, cache, greedy_replies, next_token_logits, reply_logits
+from palette import threads
+from palette.backbones import (
+    Backbone,
+    batches,
+    batching,
+    cache,
+    greedy_replies,
+    next_token_logits,
+    reply_logits,
+)
 from palette.backbones.scoring import forward
 from palette.errors import AdapterError, BackboneError
 from palette.mosaic.mounting import embedded, insertion, mounted_tokens
@@ -49,6 +58,20 @@ def test_the_backbone_is_untouched_afterwards(backbone, tokens, prompts):
     assert hooks(backbone) == bare
     assert torch.equal(next_token_logits(backbone, prompts), plain)
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("place", get_args(Place))
+def test_threads_that_run_one_mounted_model_do_not_see_each_others_tokens(
+    backbone, tokens, prompts, place, monkeypatch
+):
+    monkeypatch.setattr(batching, "CPU_ROWS", 2)
+    with mounted_tokens(backbone, tokens(place)) as controlled:
+        asked = [controlled.prefixed(p, s) for p, s in zip(prompts, SUBSETS, strict=True)]
+        found = []
+        for cores in (1, 2):
+            monkeypatch.setattr(threads, "_cores", lambda cores=cores: cores)
+            found.append(greedy_replies(controlled, asked, 12))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("place", get_args(Place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -81,7 +81,7 @@ def test_the_loss_is_the_papers(backbone, fresh, examples):
     weight = 0.7
     tasks = [TokenTask(("alpha", "beta"), 5, True), TokenTask(("gamma",), 14, False)]
     own = [Example(one.prompt, one.own, False) for one in examples]
-    recall = recalling(backbone, own, [], 1.0, nullcontext)
+    recall = recalling(backbone, own, [], 1.0)
     with mounted_tokens(backbone, fresh) as controlled:
         found = ControlLoss(controlled, examples, tasks, recall, weight)([0, 1], [0, 1])
         taught, kept = examples[5], examples[14]
@@ -100,7 +100,7 @@ def test_the_loss_is_the_papers(backbone, fresh, examples):
 
 def test_parts_of_a_step_add_up(backbone, fresh, examples):
     tasks = FLAT[:12]
-    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
+    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0)
     with mounted_tokens(backbone, fresh) as controlled:
         loss = ControlLoss(controlled, examples, tasks, recall, 1.0)
         rows = list(range(12))
@@ -189,7 +189,7 @@ def test_a_kept_prefix_changes_no_loss_and_no_gradient(backbone, fresh, examples
     """The place behind the prompt: what stands before it is worked out once, without its gradient."""
     behind = replace(fresh, place="end")
     tasks = FLAT[:12]
-    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0, nullcontext)
+    recall = recalling(backbone, [Example(o.prompt, o.own, False) for o in examples], [], 1.0)
     ahead = [one.prompt[: insertion(backbone, one.prompt, "end")] for one in examples]
     assert all(len(prefix) > 4 for prefix in ahead)
     found = []

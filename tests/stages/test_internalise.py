@@ -17,7 +17,7 @@ from palette.errors import SearchError
 from palette.evaluation.baseline import baseline_replies
 from palette.internalise import preparation
 from palette.internalise.behaviour import Behaviour
-from palette.internalise.examples import SHARES
+from palette.internalise.examples import SHARES, TrainingTask
 from palette.internalise.settings import InternaliseSettings
 from palette.internalise.teachers import Teaching
 from palette.run import Run
@@ -203,7 +203,7 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
         searched.folder, tmp_path, ignore=shutil.ignore_patterns("internalise"), dirs_exist_ok=True
     )
     faults = iter([Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
-    asked, taught_by = [], []
+    asked, taught_by, begun = [], [], []
 
     def judged(run, collected, judge, adapter):
         asked.append(adapter.digest)
@@ -218,8 +218,13 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
             taught_by.append(student.digest)
             super().join(student)
 
+    def task(*given, **named):
+        begun.append(named["begun"] and named["begun"].digest)
+        return TrainingTask(*given, **named)
+
     monkeypatch.setattr(internalising, "behaviour", judged)
     monkeypatch.setattr(internalising, "Preparation", Watched)
+    monkeypatch.setattr(internalising, "TrainingTask", task)
     adapter = internalise(elsewhere)
     record = json.loads((tmp_path / TRAINING).read_text())
     assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
@@ -227,12 +232,15 @@ def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(sea
     assert [each["read_energy"] for each in record["rounds"]] == [1.0, 1.0]
     assert record["round"] == 0
     assert taught_by[:2] == ["tutor", asked[0]], "the second student learns from the first too"
+    assert begun == [None, None, asked[0]], "and goes on from it; the tutor and the first began anew"
     assert replace(adapter, card={}).digest == asked[0]
     # One that hardly learned anything teaches nobody.
     faults = iter([Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
     taught_by.clear()
+    begun.clear()
     internalise(elsewhere)
     assert taught_by == ["tutor"]
+    assert begun == [None] * 3
     assert json.loads((tmp_path / TRAINING).read_text())["round"] == 1
     # One that behaves is the last, a few benign replies aside.
     for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 46 / 48)):

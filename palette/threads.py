@@ -1,0 +1,63 @@
+"""Pieces of work that run beside one another in threads of one process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+LANES = 2
+"""Pieces that run at once on a CPU, each on the recipe's ``threads``. More would wait for the interpreter's
+lock; the number is the same on every machine, since what is summed in which order depends on it. Several
+threads inside one pass wait for each other at every operation, and for longest where other jobs run."""
+_NAME = "lane"
+
+
+def lanes(device: torch.device) -> int:
+    """How many pieces of work on a device are worth running at once."""
+    return LANES if device.type == "cpu" else 1
+
+
+def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
+    """What pieces of work give, in their order; ``count`` of them run at once, if there are cores.
+
+    What is switched for the caller's thread alone, as whether gradients are recorded, a piece switches
+    itself. When the iterator is closed, no piece runs any more.
+    """
+    inside = threading.current_thread().name.startswith(_NAME)
+    if inside or min(count, _cores()) < 2:
+        yield from (piece() for piece in pieces)
+        return
+    pool, running = _pool(count, torch.get_num_threads()), deque[Future[T]]()
+    try:
+        for piece in pieces:
+            running.append(pool.submit(piece))
+            if len(running) == count:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+        wait(running)
+
+
+@cache
+def _pool(count: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: a new one would have to be given its memory anew by the system."""
+    return ThreadPoolExecutor(count, _NAME, torch.set_num_threads, (threads,))
+
+
+def _cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
