@@ -67,7 +67,7 @@ class RunSettings(Settings):
     )
     seed: int = Field(0, ge=0, strict=True, description="the seed from which every draw is derived")
     threads: int = Field(
-        1, ge=1, description="CPU threads; one is the fastest for models of the organism's size"
+        1, ge=1, description="CPU threads of one pass; two passes run at once where there are cores for both"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="precision of the backbone"

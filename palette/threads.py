@@ -27,16 +27,16 @@ def lanes(device: torch.device) -> int:
 
 
 def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
-    """What pieces of work give, in their order; ``count`` of them run at once, if there are cores.
+    """What pieces of work give, in their order; ``count`` of them run at once, if there are cores for all.
 
     What is switched for the caller's thread alone, as whether gradients are recorded, a piece switches
     itself. When the iterator is closed, no piece runs any more.
     """
-    inside = threading.current_thread().name.startswith(_NAME)
-    if inside or min(count, _cores()) < 2:
+    threads, inside = torch.get_num_threads(), threading.current_thread().name.startswith(_NAME)
+    if inside or count < 2 or _cores() < count * threads:
         yield from (piece() for piece in pieces)
         return
-    pool, running = _pool(count, torch.get_num_threads()), deque[Future[T]]()
+    pool, running = _pool(count, threads), deque[Future[T]]()
     try:
         for piece in pieces:
             running.append(pool.submit(piece))

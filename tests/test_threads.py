@@ -71,6 +71,18 @@ def test_pieces_have_as_many_torch_threads_as_their_caller(cores):
     assert set(beside([torch.get_num_threads] * 4, 2)) == {torch.get_num_threads()}
 
 
+def test_passes_that_take_all_cores_run_one_after_the_other(cores):
+    cores(8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        assert set(beside([lambda: threading.current_thread().name] * 3, 2)) == {
+            threading.current_thread().name
+        }
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_accelerator_is_given_one_piece_at_a_time():
     assert lanes(torch.device("cpu")) == threads.LANES
     assert lanes(torch.device("cuda", 0)) == 1
