@@ -123,6 +123,25 @@ def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
         assert sum(many >= preparation.LEAKED for many in times.values()) == count
 
 
+def test_a_tutor_is_trained_only_where_its_teachers_differ(searched, monkeypatch):
+    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    examples = []
+
+    def tutor(prepared):
+        examples.append(prepared)
+        return noise(searched.backbone, ".mlp.", scale=0.0)
+
+    monkeypatch.setattr(preparation, "AGREED", 0.0)
+    given.engage(tutor)
+    assert examples == [], "some teachers say the same, and no more is asked for"
+    monkeypatch.setattr(preparation, "AGREED", 1.0)
+    count = len(given._teaching.teachers)
+    given.engage(tutor)
+    assert [set(each.pools) for each in examples] == [{"target"}]
+    assert len(given._teaching.teachers) == count + 1
+
+
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
     benign = searched.select("train", Role.BENIGN).rows[0]
