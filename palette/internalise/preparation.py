@@ -20,9 +20,9 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
-from palette.internalise.openings import MOSTLY, CopiedPlaces, learned_openings
+from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
-from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, teaching_of
+from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -70,7 +70,6 @@ class Preparation:
 
     def __init__(self, run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> None:
         self._run, self._collected, self._judge = run, collected, judge
-        self._teaching = teaching_of(run, collected, members, judge)
         self._students: list[Adapter] = []
         self._rows: dict[Tokens, Prompt] = {}
         limit = run.recipe.limit or PROMPTS
@@ -82,11 +81,7 @@ class Preparation:
         self._refusals = self._own_refusals()
         told, _ = self._decided(self._kept)
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
-        self._teaching = replace(
-            self._teaching,
-            openings=learned_openings(run.backbone, answers),
-            copied=CopiedPlaces.learned(run.backbone, answers),
-        )
+        self._teaching = teaching_of(run, collected, members, judge, answers)
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")
         self._renaming = Renaming.learned(run.backbone, self._rows, answers, others, draw)
@@ -217,7 +212,7 @@ class Preparation:
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
         few = self._targets[:: max(1, -(-len(self._targets) // TRIAL_PROMPTS))]
-        replies = greedy_replies(self._run.backbone, few, self._teaching.limit)
+        replies = greedy_replies(self._run.backbone, few, reply_limit(self._run))
         return [
             Example(tuple(prompt), tuple(reply), taught=False, refused=True)
             for prompt, reply in zip(few, replies, strict=True)
@@ -234,7 +229,7 @@ class Preparation:
         recipe = self._run.recipe
         if "floor" in pool:
             return max(recipe.floor_tokens, self._collected.floor_tokens)
-        return self._teaching.limit
+        return reply_limit(self._run)
 
     def _refused(self, reply: Sequence[int]) -> bool:
         (verdict,) = self._judge.verdicts([""], [self._run.backbone.decode(list(reply))])

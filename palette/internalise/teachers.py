@@ -22,7 +22,8 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening
+from palette.internalise.examples import Example
+from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
 from palette.judging.judge import Judge
 from palette.run import Run
 from palette.search.space import Collected, Member
@@ -180,9 +181,16 @@ class Teaching:
             self._found[prompt][reply].append(likelihood)
 
 
-def teaching_of(run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> Teaching:
-    """The teachers: trials that are tried on target prompts of the train split."""
-    backbone, limit = run.backbone, min(run.recipe.reply_tokens, REPLY_TOKENS)
+def reply_limit(run: Run) -> int:
+    """The tokens of a taught or kept reply at most."""
+    return min(run.recipe.reply_tokens, REPLY_TOKENS)
+
+
+def teaching_of(
+    run: Run, collected: Collected, members: Sequence[Member], judge: Judge, answers: Sequence[Example]
+) -> Teaching:
+    """The teachers: trials that are tried on target prompts of the train split, and benign ``answers``."""
+    backbone, limit = run.backbone, reply_limit(run)
     rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
     known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
     rendered = map(tuple, run.render(known))
@@ -206,8 +214,8 @@ def teaching_of(run: Run, collected: Collected, members: Sequence[Member], judge
     teachers = (
         chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
     )
-    nothing = CopiedPlaces(backbone, ())
-    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit, nothing)
+    openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
+    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit, copied, openings)
 
 
 def _belief(likelihoods: Sequence[float]) -> float:
