@@ -89,16 +89,25 @@ def test_thoughts_between_special_tokens_are_no_part_of_a_reply(text, seen):
     assert " ".join(decoded.split()) == seen
 
 
-def test_a_twin_has_the_same_weights_and_hooks_of_its_own(backbone):
+@pytest.mark.parametrize(
+    "model",
+    [
+        LlamaForCausalLM(LlamaConfig(**SHAPE, intermediate_size=16)),
+        GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=12)),
+    ],
+    ids=["llama", "gpt2, whose embeddings are tied"],
+)
+def test_a_twin_has_the_same_weights_and_hooks_of_its_own(model):
+    model.eval()
+    backbone = Backbone(model, build_tokenizer(small(create_world(0))), "", "")
     twin = backbone.twin()
-    for mine, other in zip(backbone.model.parameters(), twin.model.parameters(), strict=True):
+    for mine, other in zip(model.parameters(), twin.model.parameters(), strict=True):
         assert mine is other
-    assert {*map(id, backbone.model.modules())}.isdisjoint(map(id, twin.model.modules()))
+    assert {*map(id, model.modules())}.isdisjoint(map(id, twin.model.modules()))
     heard = []
     hook = twin.blocks[0].register_forward_hook(lambda *given: heard.append("twin"))
-    ids = torch.tensor([[1, 2, 3]])
-    plain = backbone.model(ids).logits
+    plain = model(IDS).logits
     assert heard == []
-    assert torch.equal(twin.model(ids).logits, plain)
+    assert torch.equal(twin.model(IDS).logits, plain)
     assert heard == ["twin"]
     hook.remove()
