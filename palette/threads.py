@@ -27,27 +27,28 @@ def lanes(device: torch.device) -> int:
 
 
 def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
-    """What pieces of work give, in their order; ``count`` of them run at once, if there are cores for all.
+    """What pieces of work give, in their order; ``count`` run at once at most, fewer where cores are.
 
-    What is switched for the caller's thread alone, as whether gradients are recorded, a piece switches
-    itself. When the iterator is closed, no piece runs any more.
+    Twice as many are held at most, running or done. What is switched for the caller's thread alone, as
+    whether gradients are recorded, a piece switches itself. When the iterator is closed, none runs any more.
     """
     threads, inside = torch.get_num_threads(), threading.current_thread().name.startswith(_NAME)
-    if inside or count < 2 or _cores() < count * threads:
+    count = min(count, _cores() // threads)
+    if inside or count < 2:
         yield from (piece() for piece in pieces)
         return
-    pool, running = _pool(count, threads), deque[Future[T]]()
+    pool, held = _pool(count, threads), deque[Future[T]]()
     try:
         for piece in pieces:
-            running.append(pool.submit(piece))
-            if len(running) == count:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+            held.append(pool.submit(piece))
+            if len(held) == 2 * count:
+                yield held.popleft().result()
+        while held:
+            yield held.popleft().result()
     finally:
-        for future in running:
+        for future in held:
             future.cancel()
-        wait(running)
+        wait(held)
 
 
 @cache

@@ -8,13 +8,10 @@ worker, how many workers there are changes no byte.
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -26,9 +23,10 @@ from palette.errors import AdapterError
 from palette.merging.inputs import Group, MergeInput, group_of
 from palette.merging.methods import MergeMethod, OptionValue, merge_method
 from palette.merging.tiles import Tiled, factors
+from palette.threads import beside
 
-WORKERS = min(4, os.cpu_count() or 1)
-"""Modules that are merged at a time."""
+WORKERS = 4
+"""Modules that are merged at a time, where there are cores for so many."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -248,16 +246,5 @@ def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = WORKERS
 ) -> Iterator[Result]:
     """The results of ``function``, in the order of the items; at most two a worker are held."""
-    with (
-        single_threaded(),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            yield from (future.result() for future in waiting)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with single_threaded():
+        yield from beside((partial(function, item) for item in items), workers)
