@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -119,10 +119,10 @@ def answered(
 
     @torch.no_grad()
     def replies_to(work: WorkBatch) -> dict[int, list[int]]:
-        replies = {row: known(row) for row in work.rows}
-        if any(reply is None for reply in replies.values()):
-            return {**_fitted(backbone, prompts, work, limit, decoding), **_had(replies)}
-        return _had(replies)
+        had = {row: reply for row in work.rows if (reply := known(row)) is not None}
+        if len(had) == len(work.rows):
+            return had
+        return {**_fitted(backbone, prompts, work, limit, decoding), **had}
 
     yield from beside((partial(replies_to, work) for work in works), count)
 
@@ -134,11 +134,6 @@ def continuations(
     begun = [[*prompt, *opening] for prompt, opening in zip(prompts, openings, strict=True)]
     rest = greedy_replies(backbone, begun, max_new_tokens)
     return [[*opening, *tail] for opening, tail in zip(openings, rest, strict=True)]
-
-
-def _had(replies: Mapping[int, list[int] | None]) -> dict[int, list[int]]:
-    """Those that are there."""
-    return {row: reply for row, reply in replies.items() if reply is not None}
 
 
 def _is_plain(backbone: Backbone) -> bool:

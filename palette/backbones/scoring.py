@@ -93,14 +93,13 @@ def reply_likelihoods(
     """The mean log-likelihood of each reply's tokens after its prompt, in nats a token."""
 
     def found(part: slice) -> list[float]:
-        logits = reply_logits(backbone, prompts[part], replies[part])
-        tokens = (
-            torch.tensor(reply, device=each.device) for reply, each in zip(replies[part], logits, strict=True)
-        )
-        return [
-            float(each.log_softmax(-1).gather(-1, said.unsqueeze(-1)).mean())
-            for each, said in zip(logits, tokens, strict=True)
-        ]
+        means = []
+        for reply, logits in zip(
+            replies[part], reply_logits(backbone, prompts[part], replies[part]), strict=True
+        ):
+            tokens = torch.tensor(reply, device=logits.device).unsqueeze(-1)
+            means.append(float(logits.log_softmax(-1).gather(-1, tokens).mean()))
+        return means
 
     # The logits of all replies at once would not fit where the vocabulary is large.
     parts = (slice(start, start + ROWS) for start in range(0, len(replies), ROWS))

@@ -90,15 +90,15 @@ def test_thoughts_between_special_tokens_are_no_part_of_a_reply(text, seen):
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("kind", "config"),
     [
-        LlamaForCausalLM(LlamaConfig(**SHAPE, intermediate_size=16)),
-        GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=12)),
+        (LlamaForCausalLM, LlamaConfig(**SHAPE, intermediate_size=16)),
+        (GPT2LMHeadModel, GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=12)),
     ],
     ids=["llama", "gpt2, whose embeddings are tied"],
 )
-def test_a_twin_has_the_same_weights_and_hooks_of_its_own(model):
-    model.eval()
+def test_a_twin_has_the_same_weights_and_hooks_of_its_own(kind, config):
+    model = kind(config).eval()
     backbone = Backbone(model, build_tokenizer(small(create_world(0))), "", "")
     twin = backbone.twin()
     for mine, other in zip(model.parameters(), twin.model.parameters(), strict=True):
