@@ -22,7 +22,7 @@ from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
-from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, teaching_of
+from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, TaughtReply, reply_limit, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -96,10 +96,11 @@ class Preparation:
 
         It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
         """
-        believed = [each for each in self._teaching.replies(self._asked) if each]
-        if sum(each.share > MOSTLY for each in believed) > AGREED * len(believed):
+        replies = self._teaching.replies(self._asked)
+        agreed = [each.share > MOSTLY for each in replies if each]
+        if sum(agreed) > AGREED * len(agreed):
             return
-        pools, _ = self._decided({"target": self._taught(self._asked), **self._kept})
+        pools, _ = self._decided({"target": _taught(self._asked, replies), **self._kept})
         if own := pools["target"]:
             made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
             self._teaching.teachers.append(partial(mounted, self._run.backbone.model, made))
@@ -115,7 +116,7 @@ class Preparation:
         Raises:
             SearchError: if there is no reply to teach.
         """
-        taught = self._taught(self._asked)
+        taught = _taught(self._asked, self._teaching.replies(self._asked))
         if not taught:
             raise SearchError(
                 "a student must have something to learn",
@@ -124,7 +125,8 @@ class Preparation:
             )
         told, _ = self._decided({"target": taught, **self._kept})
         kept, leaked = self._leaks_repeated({name: told[name] for name in self._kept})
-        held = {"target": self._taught(self._held_targets), **self._held_kept}
+        held_taught = _taught(self._held_targets, self._teaching.replies(self._held_targets))
+        held = {"target": held_taught, **self._held_kept}
         pools, others = self._decided(
             {"target": taught + self._retaught(taught), **self._augmented(kept)}, held
         )
@@ -153,14 +155,6 @@ class Preparation:
             prompts[_pool(self._run, row)].append(prompt)
             self._rows[tuple(prompt)] = row
         return prompts
-
-    def _taught(self, prompts: Sequence[list[int]]) -> list[Example]:
-        """An example of each target prompt for which a reply is believed."""
-        return [
-            Example(tuple(prompt), believed.reply, taught=True)
-            for prompt, believed in zip(prompts, self._teaching.replies(prompts), strict=True)
-            if believed
-        ]
 
     def _retaught(self, taught: Sequence[Example]) -> list[Example]:
         """Taught examples with other names, and what the plain backbone says of them once it has begun."""
@@ -280,6 +274,15 @@ class Preparation:
                 draw = shuffler(self._run.seed, "crossed", name)
                 wider[name] += crossed(pool, len(pool), draw)
         return wider
+
+
+def _taught(prompts: Sequence[list[int]], replies: Sequence[TaughtReply | None]) -> list[Example]:
+    """An example of each target prompt for which a reply is believed."""
+    return [
+        Example(tuple(prompt), believed.reply, taught=True)
+        for prompt, believed in zip(prompts, replies, strict=True)
+        if believed
+    ]
 
 
 def _pool(run: Run, row: Prompt) -> str:
