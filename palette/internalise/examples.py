@@ -176,7 +176,7 @@ class TrainingTask:
     memory_gib: float = 4.0
     """For the backbone's own outputs, and for what a pass keeps for its gradient."""
     begun: Adapter | None = None
-    """Whose weights training goes on from, for as long as the rate takes to fall; else it begins anew."""
+    """Whose weights training goes on from; else it begins anew."""
     read_energy: float = 0.1
     """Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
     unlike those it was trained on, less and it reaches less of its target."""

@@ -25,6 +25,8 @@ Loss = Callable[[list[int], list[int]], Tensor]
 WINDOW, FALLING = 20, 0.8
 """Steps whose losses are compared with those of as many before, and the share that they are below while it
 falls fast."""
+DECAY = 60
+"""Steps over which the rate falls in the end; all there are of a training that goes on from another."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from palette.internalise.examples import (
     recalling,
     shared_tokens,
 )
-from palette.internalise.loop import Loss, Plan, Stopping, train
+from palette.internalise.loop import DECAY, Loss, Plan, Stopping, train
 from palette.internalise.lora import (
     lora_layers,
     lora_parameters,
@@ -45,8 +45,6 @@ from palette.threads import lanes
 
 BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
-DECAY = 60
-"""Steps over which the rate falls in the end."""
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
 RIDGE = 1e-3
@@ -151,9 +149,8 @@ def fitted(
 ) -> Learned:
     """LoRA modules in the blocks, trained by the task's plan.
 
-    ``loss_on`` gives the loss on a twin of the backbone with them, which has another without them beside it.
-
-    They read the input directions only that hold so much of the energy of what must stay; 1: all.
+    ``loss_on`` gives the loss on a twin of the backbone with them, and one without them beside it. They read
+    the input directions only that hold so much of the energy of what must stay; 1: all.
     """
     settings, backbone = task.settings, task.backbone
     count = lanes(backbone.model.device)
@@ -165,14 +162,20 @@ def fitted(
     if read_energy < 1 and any(kept):
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
     pools, shares = list(task.pools.values()), [SHARES[name] for name in task.pools]
+    timing = (settings.steps, settings.learning_rate)
     decay = min(DECAY, settings.steps)
-    timing = (decay if task.begun else settings.steps, settings.learning_rate)
     plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes, decay=decay)
     size = sum(shares) // parts or 1
 
     bare = [backbone.twin() for _ in range(count)]
-    modules = partial(trainable, rank=settings.rank, seed=task.seed, begun=task.begun)
-    with modules(backbone, layers, projected_out=projected_out) as model:
+    with trainable(
+        backbone,
+        layers,
+        rank=settings.rank,
+        seed=task.seed,
+        projected_out=projected_out,
+        begun=task.begun,
+    ) as model:
         twins = [backbone, *(backbone.twin() for _ in range(count - 1))]
         losses = [loss_on(*pair) for pair in zip(twins, bare, strict=True)]
 

@@ -16,7 +16,7 @@ from palette.files import write_json
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
 from palette.internalise.examples import Learned, TrainingTask
-from palette.internalise.loop import Checkpoint
+from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
@@ -111,7 +111,8 @@ def _trained(
     begun: Adapter | None = None,
 ) -> Learned:
     """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
-    settings, front = run.recipe.internalise, read_front(run.folder)
+    given, front = run.recipe.internalise, read_front(run.folder)
+    settings = given.model_copy(update={"steps": min(DECAY, given.steps)}) if begun else given
     method = METHODS.row(settings.method).load()
     intervention, beside = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
