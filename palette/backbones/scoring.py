@@ -13,7 +13,7 @@ from palette.backbones.backbone import Backbone
 from palette.shapes import Bool, Float, Int, Tensor
 from palette.threads import beside, lanes
 
-BATCH_TOKENS, CPU_TOKENS = 8192, 2048
+BATCH_TOKENS, CPU_TOKENS = 8192, 768
 """How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
 
 ROWS = 16
