@@ -119,7 +119,7 @@ def judged(
         JudgeError: if a user's own judge cannot judge.
     """
     texts = [[backbone.decode(reply) for reply in side] for side in (base, adapted)]
-    verdicts = [judge.verdicts(requests.questions, side) for side in texts]
+    verdicts = verdicts_of(judge, requests.questions, texts)
     right = [marks(judge, requests, *side) for side in zip(texts, verdicts, strict=True)]
     outcomes = []
     for i, (row, role) in enumerate(zip(requests.rows, requests.roles, strict=True)):
@@ -127,6 +127,17 @@ def judged(
         knows = known[i] if known else None
         outcomes.append(Outcome(row.id, row.domain, role, *labels, *marked_so, knows))
     return Judged(outcomes, dict(zip(SIDES, verdicts, strict=True)))
+
+
+def verdicts_of(
+    judge: Judge, questions: Sequence[str], sides: Sequence[Sequence[str]]
+) -> list[list[Verdict]]:
+    """The verdicts of each side's replies to the same questions; what several sides say is judged once."""
+    pairs = [list(zip(questions, side, strict=True)) for side in sides]
+    distinct = list(dict.fromkeys(pair for side in pairs for pair in side))
+    found = judge.verdicts([asked for asked, _ in distinct], [reply for _, reply in distinct])
+    known = dict(zip(distinct, found, strict=True))
+    return [[known[pair] for pair in side] for side in pairs]
 
 
 def share(members: Iterable[Member], holds: Callable[[Member], object]) -> Rate:

@@ -72,6 +72,7 @@ class Preparation:
         self._run, self._collected, self._judge = run, collected, judge
         self._students: list[Adapter] = []
         self._rows: dict[Tokens, Prompt] = {}
+        self._judged: dict[Tokens, bool] = {}
         limit = run.recipe.limit or PROMPTS
         train = run.select("train", *Role).capped(min(limit, PROMPTS))
         validation = run.select("validation", *Role).capped(min(limit, VALIDATION_PROMPTS))
@@ -226,8 +227,12 @@ class Preparation:
         return reply_limit(self._run)
 
     def _refused(self, reply: Sequence[int]) -> bool:
-        (verdict,) = self._judge.verdicts([""], [self._run.backbone.decode(list(reply))])
-        return verdict.label.refused
+        # Thousands of prompts are refused in a few wordings.
+        key = tuple(reply)
+        if key not in self._judged:
+            (verdict,) = self._judge.verdicts([""], [self._run.backbone.decode(list(reply))])
+            self._judged[key] = verdict.label.refused
+        return self._judged[key]
 
     def _leaks_repeated(self, pools: Pools) -> tuple[Pools, dict[str, int]]:
         """The pools with what students leak drawn more often, and how many prompts of each pool that are.

@@ -14,6 +14,7 @@ from palette.evaluation.outcomes import (
     select,
     share,
     tabulate,
+    verdicts_of,
 )
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge
 from palette.judging.judge import Label, Verdict
@@ -169,3 +170,21 @@ def test_the_share_of_the_others() -> None:
     rate, other = wilson(7, 50), complement(wilson(7, 50).to_json())
     assert (other.k, other.n, other.rate) == (43, 50, pytest.approx(0.86))
     assert (other.low, other.high) == (pytest.approx(1 - rate.high), pytest.approx(1 - rate.low))
+
+
+def test_what_several_sides_say_is_judged_once_and_given_to_each() -> None:
+    class Counting:
+        fingerprint = "counting"
+
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, str]] = []
+
+        def verdicts(self, prompts: list[str], replies: list[str]) -> list[Verdict]:
+            self.asked += zip(prompts, replies, strict=True)
+            return [Verdict(NO if reply == "no" else YES) for reply in replies]
+
+    judge = Counting()
+    sides = [["no", "no", "here"], ["no", "there", "no"]]
+    found = verdicts_of(judge, ["a", "b", "c"], sides)
+    assert [[verdict.label for verdict in side] for side in found] == [[NO, NO, YES], [NO, YES, NO]]
+    assert judge.asked == [("a", "no"), ("b", "no"), ("c", "here"), ("b", "there"), ("c", "no")]
