@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from palette import organism
@@ -24,6 +25,9 @@ IDENTITY = (
 )
 """The files that make a model what it is."""
 
+GGUF, PACKAGE = ".gguf", "package:"
+"""How a model's one file ends, and how the name of an installed Python package begins that brings one."""
+
 
 def variant_of(name: str) -> str | None:
     """The shipped checkpoint that a model's name stands for, or None for any other model."""
@@ -34,6 +38,52 @@ def variant_of(name: str) -> str | None:
     if (variant or "organism") not in choices:
         raise BackboneError(f"organism's variants are {', '.join(choices)}", got=repr(variant))
     return variant or "organism"
+
+
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file that a model's name stands for; None where it stands for something else.
+
+    It is the file itself, or the only one of a package, or of a folder that holds no other model.
+
+    Raises:
+        BackboneError: if there is no such file or package, or several files are there.
+    """
+    if name.startswith(PACKAGE):
+        return _only(_package(name.removeprefix(PACKAGE)), name)
+    path = Path(name).expanduser()
+    if path.suffix.lower() == GGUF and not path.is_dir():
+        if not path.is_file():
+            raise BackboneError(
+                "a GGUF model must be a file", got="none", remedy="check the path", where=path
+            )
+        return path
+    if path.is_dir() and not (path / "config.json").exists() and any(path.glob(f"*{GGUF}")):
+        return _only(path, name)
+    return None
+
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, which is not run."""
+    found = find_spec(name) if name.isidentifier() else None
+    places = found.submodule_search_locations if found else None
+    if not places:
+        raise BackboneError(
+            "a model's package must be installed",
+            got=f"no {name!r}",
+            remedy="install it, or give a folder",
+        )
+    return Path(next(iter(places)))
+
+
+def _only(folder: Path, name: str) -> Path:
+    """The only GGUF file of a folder."""
+    files = sorted(folder.glob(f"*{GGUF}"))
+    if len(files) != 1:
+        shown = ", ".join(path.name for path in files) or "none"
+        raise BackboneError(
+            "a model must be one GGUF file", got=shown, remedy="name the file itself", where=name
+        )
+    return files[0]
 
 
 def locate(name: str) -> Path:
@@ -60,7 +110,7 @@ def _snapshot(name: str) -> Path:
 
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise BackboneError(
-            "model must be 'organism', a local folder or a hub name",
+            "model must be 'organism', a local folder, a GGUF file or a hub name",
             got=f"{name!r}",
             remedy="check the path",
         )
@@ -68,7 +118,7 @@ def _snapshot(name: str) -> Path:
         return Path(snapshot_download(name))
     except Exception as error:
         raise BackboneError(
-            "model must be 'organism', a local folder or a hub name that can be fetched",
+            "model must be 'organism', a local folder, a GGUF file or a hub name that can be fetched",
             got=f"{name!r} ({type(error).__name__})",
             remedy="check the path, the name and the network",
         ) from error

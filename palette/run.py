@@ -17,7 +17,7 @@ from palette.authorisation import Authorisation, Role, authorise
 from palette.errors import AdapterError, PromptError
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.models import identify, locate, variant_of
+from palette.models import gguf_file, identify, locate, variant_of
 from palette.processes import ProcessGroup, Progress, join_process_group, silent
 from palette.prompts import (
     Prompt,
@@ -52,7 +52,11 @@ class RunSettings(Settings):
     """What every recipe says of its run: which model and prompts, what is opened, and on what machine."""
 
     name: str = Field("recipe", pattern=NAME, description="names the output folder, runs/<name>")
-    model: str = Field("organism", description="organism, organism/<variant>, a folder, a hub name")
+    model: str = Field(
+        "organism",
+        description="organism, organism/<variant>, a folder, a hub name, a GGUF file, "
+        "package:<a Python package that brings one>",
+    )
     prompts: Annotated[
         Annotated[str, Tag(TEXT)] | Annotated[PromptSources, Tag(MAPPING)], Discriminator(_form)
     ] = Field(
@@ -211,9 +215,16 @@ class Run(Generic[R]):
 
         Raises:
             BackboneError: if there are none.
+            OutputError: if the disk cannot take what a GGUF file becomes.
         """
-        variant = variant_of(self.recipe.model)
-        return organism.weights(variant) if variant else locate(self.recipe.model)
+        name = self.recipe.model
+        if variant := variant_of(name):
+            return organism.weights(variant)
+        if file := gguf_file(name):
+            from palette.backbones.gguf import dequantised
+
+            return dequantised(file)
+        return locate(name)
 
     @cached_property
     def backbone_fingerprint(self) -> str:

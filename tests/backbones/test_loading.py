@@ -31,7 +31,8 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "justaword", "a/b/c"])
 def test_a_name_that_is_neither_folder_nor_hub_name_is_refused(name):
-    assert "model must be 'organism', a local folder or a hub name" in message(lambda: locate(name))
+    law = "model must be 'organism', a local folder, a GGUF file or a hub name"
+    assert law in message(lambda: locate(name))
 
 
 def test_a_hub_name_that_cannot_be_fetched_is_one_sentence():
