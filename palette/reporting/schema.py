@@ -135,7 +135,7 @@ class Search(Sparse):
 
 
 class UpperBound(Settings):
-    """What a model that was never taught to refuse gets right: the most an adapter can reach."""
+    """What a model that was never taught to refuse gets right where prompts are opened: the most to reach."""
 
     model: str
     domains: Cells

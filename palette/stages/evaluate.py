@@ -12,6 +12,7 @@ from typing import Any
 from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
+from palette.authorisation import Role
 from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
@@ -202,17 +203,20 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
     benign = requests.benign(recipe.at_most(DIVERGENCE_PROMPTS))
     helpful = organism.weights("helpful") if recipe.model == "organism" else None
     bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
+    opened = requests.where([i for i, role in enumerate(requests.roles) if role is Role.TARGET])
     base, adapted = Subject(backbone), Subject(backbone, adapter)
     knowledge = Knowledge.of(backbone, requests)
     control = NullControl.of(backbone, adapter, requests, run.seed) if adapter else None
-    total = (2 if bound is None else 3) * len(requests) + 2 * len(inside) + len(knowledge.openings)
-    with run.progress("evaluate", total + (len(control.places) if control else 0)) as advance:
+    total = 2 * len(requests) + 2 * len(inside) + len(knowledge.openings)
+    total += (len(opened) if bound else 0) + (len(control.places) if control else 0)
+    with run.progress("evaluate", total) as advance:
         replies = Replies(run.replies_folder, advance)
         limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
         own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
         before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
         moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
-        ideal = replies.of(bound, requests.prompts, limits) if bound else None
+        most = [recipe.reply_tokens] * len(opened)
+        ideal = replies.of(bound, opened.prompts, most) if bound else None
         known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
         longest = max(map(len, [*own, *changed]))
         drawn = control.replies(replies, requests, limits, longest) if control else []
@@ -220,7 +224,7 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
     write_json(run.folder / TIMING, replies.tally.to_json())
     upper = None
     if bound and ideal:
-        table = tabulate(judged(bound.backbone, requests, judge, ideal, ideal).outcomes)["base"]
+        table = tabulate(judged(bound.backbone, opened, judge, ideal, ideal).outcomes)["base"]
         upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
     kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
     for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
