@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from tools.judge.synthetic import TOPICS, synthetic_replies
+from tools.judge.shapes import TOPICS
+from tools.judge.synthetic import synthetic_replies
 
 
 def test_the_same_seed_draws_the_same_synthetic_replies() -> None:
