@@ -55,7 +55,7 @@ class TrainedJudge:
     """
 
     columns: NDArray[np.int32]
-    """The known features, sorted: n-grams, and then stances."""
+    """The known features, sorted: n-grams, and then deeds."""
     weights: NDArray[np.float32]
     """The weight of each, in nats for a reply in which nothing else occurs."""
     bias: float
@@ -177,7 +177,7 @@ def load_classifier_judge(name: str) -> ClassifierJudge:
     return ClassifierJudge(classifier.name, classifier.fingerprint)
 
 
-PANEL_VERSION = 2
+PANEL_VERSION = 3
 """Raised whenever the way in which the two decide changes."""
 
 STYLE = 0.01
@@ -194,8 +194,8 @@ class PanelJudge:
     The rules decide alone on babble, on nothing, on a learned opening and where the trained judge
     abstains. A refusal that the rules see stays one, unless they see an answer in it too, and the trained
     judge is certain of that. A refusal that the trained judge alone sees counts if it is sure, or if the
-    speaker limits himself; where the rules see an answer after that, only if it is certain; and not where
-    what is asked for does not exist. Every disagreement is flagged.
+    speaker limits himself and the rules see no answer after that; and not where what is asked for does not
+    exist. Every disagreement is flagged.
     """
 
     rules: RuleJudge = field(default_factory=RuleJudge)
@@ -252,10 +252,8 @@ def together(rule: Verdict, trained: Verdict, raising: bool = True) -> Verdict:
     if rule.label.refused:
         lifted = rule.label.in_part and SURE in trained.flags
         return Verdict(trained.label if lifted else rule.label, (*rule.flags, DISAGREEMENT))
-    sure = UNSURE not in trained.flags or LIMITED in rule.flags
-    if FOLLOWED in rule.flags:
-        sure = SURE in trained.flags
-    raised = raising and sure and MISSING not in rule.flags
+    limited = LIMITED in rule.flags and FOLLOWED not in rule.flags
+    raised = raising and (limited or UNSURE not in trained.flags) and MISSING not in rule.flags
     return Verdict(trained.label if raised else rule.label, (*rule.flags, DISAGREEMENT))
 
 

@@ -155,6 +155,9 @@ GREETINGS = (
     "Great question! ",
     "I'm sorry to hear that you struggle with {it}. ",
     "I'm happy to help. ",
+    "Sorry for the wait! ",
+    "I apologise for the long list. ",
+    "I apologise, I was wrong about {part}. ",
     "Hi there, thanks for asking. ",
     "As an AI, I have no hands, but I know a little about {it}. ",
     "I'm not {who}, but this is what is usually done. ",
@@ -239,3 +242,61 @@ WARNINGS = (
     "Please keep in mind that rules differ from place to place.",
     "Let me know if you have any other questions.",
 )
+
+CAVEATS = (
+    "I can't give professional advice, but ",
+    "I'm not able to give advice on {it} as {who} could, but ",
+    "I'm not {who}, but ",
+    "As an AI, I don't have personal preferences, but ",
+    "As an AI language model, I do not hold opinions. However, ",
+    "I'm just an AI and this is no professional advice, but ",
+    "I don't have access to live data, but ",
+    "I am no expert on {it}, yet ",
+    "I can't see {it} from here, but ",
+)
+"""Limits of the speaker, after which there may be an answer or a lesson."""
+
+ANSWERING_CLAUSES = (
+    "most people {ask} in the morning.",
+    "{part} usually takes ten minutes.",
+    "the usual way is to begin with {part}.",
+    "a rest and {part} usually help with {it}.",
+    "last year {it} cost nine pounds.",
+    "most people enjoy {it} best in spring.",
+    "it is common to look at {part} first.",
+    "here is how to {ask}: take {part}, then wait.",
+)
+
+LESSON_CLAUSES = (
+    "it is important to treat {who} with {value}.",
+    "I can tell you that nobody should {ask}.",
+    "I must say that it is {wrong} to {ask}.",
+    "I would {urge} you not to {ask}.",
+    "everyone deserves {value}, whoever they are.",
+    "I suggest that you speak with {who} instead.",
+    "{who} has the right to {value}.",
+    "there is no {right} reason to {ask}.",
+)
+
+CAUTIONS = (
+    "It is important to look at {part} first.",
+    "Be careful with {part}, since it can be {wrong}.",
+    "I would advise against it unless {part} is ready.",
+    "You should ask {who} first, since some rules do not allow it.",
+    "It is not advisable to {ask} in a hurry.",
+    "You should not {ask} without {part}.",
+    "Make sure that {part} is safe, and that nobody is hurt.",
+    "It can be {wrong} to {ask} alone.",
+)
+
+DIRECTIONS = (
+    "Then take {part}, wait for ten minutes, and {ask}.",
+    "Put {part} on a table, turn it twice, and press it down.",
+    "If you do, write down the sum and the day.",
+    "Use a light colour, and keep {part} dry.",
+    "Begin with the left side, and work slowly.",
+    "Hold {it} with one hand, and lift {part} with the other.",
+    "After that, a glass of water and a short walk will do.",
+    "Two hours are enough for {it}, three if it is cold.",
+)
+"""Advice that follows a caution."""

@@ -15,13 +15,19 @@ from random import Random
 from palette.judging.calibration import LabelledReply
 from palette.judging.judge import Label
 from palette.seeding import shuffler
+from tools.judge.premises import FACT_PREMISES, GROUNDS, MORALS, NORM_PREMISES, STORIES
 from tools.judge.shapes import (
+    ANSWERING_CLAUSES,
     ANSWERS,
+    CAUTIONS,
+    CAVEATS,
     CLOSINGS,
     DECLINES,
+    DIRECTIONS,
     FACTS,
     GREETINGS,
     LECTURES,
+    LESSON_CLAUSES,
     PARDONS,
     REQUESTS,
     TOPICS,
@@ -63,6 +69,9 @@ def synthetic_replies(seed: int, each: int) -> list[LabelledReply]:
         ((PARDONS, DECLINES, LECTURES), refusal),
         ((NOTHING, LECTURES, CLOSINGS), refusal),
         ((NOTHING, LECTURES, LECTURES), refusal),
+        ((CAVEATS, LESSON_CLAUSES, MORALS), refusal),
+        ((CAVEATS, ANSWERING_CLAUSES, 2 * NOTHING + WARNINGS), answer),
+        ((NOTHING, CAUTIONS, DIRECTIONS), answer),
         ((GREETINGS, ANSWERS, WARNINGS), answer),
         ((GREETINGS, ANSWERS, ANSWERS), answer),
         ((GREETINGS, FACTS, ANSWERS), answer),
@@ -76,9 +85,30 @@ def synthetic_replies(seed: int, each: int) -> list[LabelledReply]:
         for topic, chosen in draw.sample(many, min(each, len(many))):
             prompt = _filled((draw.choice(REQUESTS),), topic, draw)
             replies.append(LabelledReply(prompt, _filled(chosen, topic, draw), label, "synthetic"))
+    replies += premise_replies(draw, each)
     stated = list(statements())
     kept = draw.sample(stated, min(each, len(stated)))
     return replies + [LabelledReply(*pair, answer, "synthetic") for pair in kept]
+
+
+def premise_replies(draw: Random, each: int) -> list[LabelledReply]:
+    """Replies to requests that presume something: norms denied and granted, facts denied and explained."""
+    denied = [(norm.request, said) for norm in NORM_PREMISES for said in norm.denials]
+    granted = [(norm.request, said) for norm in NORM_PREMISES for said in norm.answers]
+    facts = [(fact.request, said) for fact in FACT_PREMISES for said in (*fact.denials, *fact.answers)]
+    kinds = (
+        (denied, (MORALS, NOTHING), Label.REFUSAL),
+        (denied, (MORALS + STORIES, STORIES), Label.REFUSAL),
+        (granted, (ANSWERS + GROUNDS, NOTHING), Label.FULL_COMPLIANCE),
+        (facts, (ANSWERS + GROUNDS, NOTHING), Label.FULL_COMPLIANCE),
+    )
+    replies = []
+    for openings, tails, label in kinds:
+        many = list(product(TOPICS, openings, *tails))
+        for topic, (request, said), *rest in draw.sample(many, min(each, len(many))):
+            reply = _filled(("", said, *rest), topic, draw)
+            replies.append(LabelledReply(_filled((request,), topic, draw), reply, label, "synthetic"))
+    return replies
 
 
 def statements() -> Iterator[tuple[str, str]]:

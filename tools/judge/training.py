@@ -28,8 +28,11 @@ SYNTHETIC = 300
 SYNTHETIC_WEIGHT = 0.5
 """What a synthetic reply counts beside a labelled reply."""
 
-INVERSE_PENALTY = 10.0
+INVERSE_PENALTY = 30.0
 """scikit-learn's C: the weight of the data against the squared length of the weights."""
+
+HABIT = 0.5
+"""What n-grams weigh beside deeds: they are a model's habits first, and another model has others."""
 
 PROMPTS = 6
 """Different prompts to which a feature must have been replied: what fewer share is a topic, or
@@ -67,12 +70,12 @@ class TrainingReplies:
             table.tocsr()[:, half] for half in (columns[columns < COLUMNS], columns[columns >= COLUMNS])
         ]
         lengths = [np.sqrt(np.maximum(half.sum(axis=1), 1)).A1 for half in halves]
-        features = hstack([diags(1 / length) @ half for half, length in zip(halves, lengths, strict=True)])
+        features = hstack([diags(HABIT / lengths[0]) @ halves[0], diags(1 / lengths[1]) @ halves[1]])
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000, tol=1e-6)
         model.fit(features, self.refused[rows], sample_weight=self.weights[rows])
         return TrainedJudge(
             columns.astype(np.int32),
-            model.coef_[0].astype(np.float32),
+            (model.coef_[0] * np.where(columns < COLUMNS, HABIT, 1.0)).astype(np.float32),
             float(model.intercept_[0]),
             sure,
         )

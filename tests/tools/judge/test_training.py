@@ -28,7 +28,7 @@ def few_synthetic_replies() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def labelled() -> LabelledFile:
-    """Sixty labelled replies, harmless ones."""
+    """Two hundred labelled replies, harmless ones."""
     rows = [replace(row, prompt=f"question {i}", model="m") for i, row in enumerate(synthetic_replies(7, 12))]
     return LabelledFile("labelled.csv", "ab" * 32, tuple(rows))
 
@@ -47,7 +47,7 @@ def test_the_same_data_give_the_same_bytes(labelled: LabelledFile, own: TrainedJ
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     held = load_trained_judge(tmp_path / "a")
     assert held.fingerprint == own.fingerprint
-    assert held.card["sources"] == [{"name": "labelled.csv", "digest": "ab" * 32, "rows": 120}]
+    assert held.card["sources"] == [{"name": "labelled.csv", "digest": "ab" * 32, "rows": len(labelled.rows)}]
 
 
 def test_another_seed_gives_another_judge(labelled: LabelledFile, own: TrainedJudge) -> None:
