@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "domain": "palette.pipeline",
     "run_stages": "palette.pipeline",
+    "check": "palette.stages.check",
     "evaluate_model": "palette.stages.evaluate",
     "ask": "palette.stages.ask",
     "merge": "palette.stages.merge",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from palette.recipe import load_recipe as load_recipe
     from palette.reporting.report import read_report as read_report
     from palette.stages.ask import ask as ask
+    from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
     from palette.stages.inspect import inspect as inspect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -282,14 +282,19 @@ class Run(Generic[R]):
         Raises:
             PromptError: naming the role and the split that lack one.
         """
+        for missing in self.missing_roles(*splits):
+            raise missing
+
+    def missing_roles(self, *splits: Split) -> Iterator[PromptError]:
+        """An error for each role of which a split has no prompt: to open, to keep refused, to leave alone."""
         kept = {Role.PRESERVE, Role.FLOOR}
         groups = {"target": {Role.TARGET}, "preserved or floor": kept, "benign": {Role.BENIGN}}
+        given = self.recipe.prompts
         for split in splits:
             roles = {self.authorisation.role(row) for row in self.prompts.split(split)}
             for name, group in groups.items():
                 if not roles & group:
-                    given = self.recipe.prompts
-                    raise PromptError(
+                    yield PromptError(
                         "every role needs at least one prompt in every split",
                         got=f"no {name} prompt in {split}",
                         remedy="add rows for it",

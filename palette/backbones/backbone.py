@@ -119,10 +119,21 @@ class Backbone:
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
-        """The ids of the tokens that end a reply."""
+        """The ids of the tokens that end a reply.
+
+        Raises:
+            BackboneError: if neither the model nor its tokenizer names one.
+        """
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             ends = self.tokenizer.eos_token_id
+        if ends is None:
+            raise BackboneError(
+                "a chat model must have a token that ends a reply",
+                got="none",
+                remedy="set eos_token_id in its generation_config.json",
+                where=self.name,
+            )
         return tuple(ends) if isinstance(ends, list) else (int(ends),)
 
     def twin(self) -> Backbone:

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,8 +30,8 @@ from palette.files import read_json
 from palette.models import identify, locate
 from palette.settings import Thinking
 
-PROCESSOR_TEMPLATE = "chat_template.json"
-"""Where processors kept their chat template before it was a file of its own."""
+PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
+"""Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
 
 def load_backbone(
@@ -59,19 +60,42 @@ def load_backbone(
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
-        raise BackboneError(
-            "a model folder must hold a causal language model and its tokenizer",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            remedy="check its files",
-            where=folder,
-        ) from error
+        raise _unfit(folder, error) from error
     _require_chat(tokenizer, folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.eval()
     placed: PreTrainedModel = model.to(device)
     return Backbone(placed, tokenizer, name, identify(folder), thinking)
+
+
+def load_sketch(
+    folder: Path, name: str | None = None, *, dtype: str = "float32", thinking: Thinking = "closed"
+) -> Backbone:
+    """The model of a folder without its numbers and without identity: it renders prompts, and runs nothing.
+
+    Raises:
+        BackboneError: if the folder holds no model that can chat.
+    """
+    model = _without_weights(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    except Exception as error:
+        raise _unfit(folder, error) from error
+    if model is None:
+        raise _unfit(folder, ValueError("a configuration that no model can be built of"))
+    _require_chat(tokenizer, folder)
+    if (folder / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return Backbone(model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking)
+
+
+def _unfit(folder: Path, error: Exception) -> BackboneError:
+    return BackboneError(
+        "a model folder must hold a causal language model and its tokenizer",
+        got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        remedy="check its files",
+        where=folder,
+    )
 
 
 def _class_of(folder: Path) -> Any:
@@ -118,7 +142,10 @@ def _without_weights(folder: Path) -> Any | None:
 
 
 def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Gives the tokenizer the chat template of the processor beside it, where it has none of its own."""
+    """Gives the tokenizer the chat template of the processor beside it, where it has none of its own.
+
+    And a token to pad with.
+    """
     if not tokenizer.chat_template and (folder / PROCESSOR_TEMPLATE).is_file():
         tokenizer.chat_template = read_json(folder / PROCESSOR_TEMPLATE).get("chat_template")
     if not tokenizer.chat_template:
@@ -128,6 +155,8 @@ def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             remedy="add one to the tokenizer",
             where=folder,
         )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,21 @@ def _stage(name: str, text: str) -> Callable[..., None]:
     return app.command(name)(command(*RECIPE)(stage))
 
 
+@app.command()
+@command(*RECIPE)
+def check(call: Call, recipe: RecipeFile) -> None:
+    """Say what a run would stumble over, and what its gate will lack, before a model runs."""
+    from palette.recipe import load_recipe
+
+    whole = load_recipe(recipe, call.overrides)
+    from palette.stages.check import check as check_recipe
+
+    found = check_recipe(whole, call.output)
+    call.result(found, "check")
+    if found["errors"]:
+        raise typer.Exit(2)
+
+
 collect = _stage("collect", "Read the backbone's refusals and its residual stream.")
 
 

@@ -193,20 +193,23 @@ def fitted(
 
 
 def passes(task: TrainingTask) -> int:
-    """Into how many passes a batch is split, so that what is kept for a gradient fits into the memory.
-
-    Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
-    attention weights are kept; of each reply's token, the logits three times in single precision.
-    """
-    config, backbone = task.backbone.model.config.get_text_config(), task.backbone
-    inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
+    """Into how many passes a batch is split, so that what is kept for a gradient fits into the memory."""
     longest = max(len(example.ids) for example in task.examples)
     reply = max(len(example.reply) for example in task.examples)
+    return min(sum(SHARES.values()), ceil(gradient_gib(task.backbone, longest, reply) / task.memory_gib))
+
+
+def gradient_gib(backbone: Backbone, longest: int, reply: int) -> float:
+    """What a whole batch keeps for its gradient, in GiB, with examples and replies of so many tokens.
+
+    Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
+    attention weights; of each reply's token, the logits three times in single precision.
+    """
+    config = backbone.model.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
     block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
     row = longest * backbone.layers * block * backbone.model.dtype.itemsize + reply * config.vocab_size * 12
-    batch = sum(SHARES.values())
-    needed: float = batch * row / (task.memory_gib * 2**30)
-    return min(batch, ceil(needed))
+    return float(sum(SHARES.values()) * row / 2**30)
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:

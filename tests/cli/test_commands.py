@@ -57,6 +57,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
+def test_check_says_at_once_what_is_wrong_and_ends_with_2_only_then(palette, tmp_path):
+    status, out, _ = palette("check", RECIPES / "medical.yaml", "--json")
+    assert status == 0
+    assert json.loads(out)["errors"] == []
+    wrong = tmp_path / "mine.yaml"
+    wrong.write_text("model: /nowhere\nauthorise: [medicine]\n")
+    status, out, err = palette("check", wrong)
+    assert status == 2
+    assert out.count("error: ") == 2
+    assert err == ""
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_is_instant_and_names_every_command(palette):
     status, out, _ = palette("--help")
     assert status == 0

@@ -1,0 +1,193 @@
+"""The check verb: all that a run would stumble over and that can be known before its model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from palette.authorisation import Authorisation, Role
+from palette.backbones import Backbone
+from palette.backbones.loading import load_sketch
+from palette.errors import BackboneError, PaletteError, PromptError
+from palette.evaluation.gate import INSUFFICIENT, gate
+from palette.evaluation.outcomes import Outcome
+from palette.evaluation.settings import GateSettings
+from palette.evaluation.wrappers import KEPT, WRAPPERS
+from palette.internalise.methods import gradient_gib
+from palette.internalise.teachers import REPLY_TOKENS
+from palette.judging.judge import Label
+from palette.prompts import Prompt, PromptSet, messages
+from palette.recipe import Recipe
+from palette.run import Run
+from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
+
+LIBRARIES = 1.0
+"""GiB that torch and what else is imported take by themselves."""
+NAMED = 8
+"""Prompts that a sentence names at most."""
+
+T = TypeVar("T")
+
+
+def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
+    """What stands in a run's way, what its gate will lack, and what the run will be of; no weight is read.
+
+    ``errors`` are sentences on what ends a run, all there are; ``warnings`` on what it can be done with, but
+    not passed, or not here. ``prompts`` are counts by domain, role and split, ``memory_gib`` is the most
+    that the run takes.
+    """
+    run = Run(recipe, folder or Path("runs") / recipe.name)
+    errors: list[str] = []
+    prompts = _tried(lambda: run.prompts, errors)
+    backbone = _tried(
+        lambda: load_sketch(run.model_folder, recipe.model, dtype=recipe.dtype, thinking=recipe.thinking),
+        errors,
+    )
+    opened = _tried(lambda: run.authorisation, errors) if prompts is not None else None
+    warnings: list[str] = []
+    if prompts is not None and opened is not None:
+        splits = dict.fromkeys(("train", "validation", recipe.evaluate.split))
+        errors += map(str, run.missing_roles(*splits))
+        warnings += lacking_evidence(run.answered_prompts, opened, recipe)
+    if backbone is not None:
+        _tried(lambda: backbone.stops, errors)
+        errors += unreadable(backbone, prompts or PromptSet(()), recipe.reply_tokens)
+    memory = None
+    if prompts and backbone is not None and not errors:
+        longest = max(prompts, key=_bytes)
+        memory = _memory(backbone, recipe, len(backbone.render(messages(longest))))
+    free = psutil.virtual_memory().available / 2**30
+    if memory and recipe.device == "cpu" and memory > free:
+        warnings.append(
+            f"the run takes up to {memory:.1f} GiB of memory, and {free:.1f} are free; lower memory_gib"
+        )
+    return {
+        "recipe": recipe.name,
+        "model": _facts(backbone) if backbone else None,
+        "prompts": _counts(prompts, opened) if prompts is not None else None,
+        "authorised": list(opened.domains) if opened else list(recipe.authorise),
+        "memory_gib": round(memory, 2) if memory else None,
+        "errors": errors,
+        "warnings": warnings,
+    }
+
+
+def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) -> list[str]:
+    """A sentence for each rule of the gate that the prompts are too few for, whatever the adapter does.
+
+    It is put to the gate itself: with a backbone that does what it should to every prompt of the split, and
+    an adapter without a fault.
+    """
+    asked = prompts.split(recipe.evaluate.split).capped(recipe.at_most(PROMPTS))
+    outcomes = [_ideal(row, opened.role(row)) for row in asked]
+    kept = asked.where(lambda row: opened.role(row) in KEPT).capped(recipe.at_most(WRAPPED_PROMPTS))
+    inside = {name: [_ideal(row, opened.role(row)) for row in kept] for name in WRAPPERS}
+    still = dict.fromkeys(("first_token", "multi_token"), 0.0)
+    limits: GateSettings = recipe.evaluate.gate
+    rules = gate(outcomes, opened.domains, still, limits, inside)["rules"]
+    return [
+        f"the gate cannot pass: {rule['name']} has {rule['reason']}"
+        for rule in rules
+        if not rule["passed"] and INSUFFICIENT in rule["reason"]
+    ]
+
+
+def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> list[str]:
+    """Sentences on prompts that the template cannot hold, or that leave no room for a reply."""
+    found: list[str] = []
+    shapes: dict[tuple[str, ...], Prompt] = {}
+    for row in prompts:
+        shapes.setdefault(tuple(message["role"] for message in messages(row)), row)
+    for shape, row in shapes.items():
+        _tried(lambda row=row, shape=shape: _rendered(backbone, row, shape), found)  # type: ignore[misc]
+    room = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    if found or not room:
+        return found
+    empty = [{"role": "user", "content": ""}]
+    frame = len(backbone.render(empty)) + reply_tokens
+    # No text has more tokens than bytes, so that few have to be rendered.
+    long = [row for row in prompts if _bytes(row) + frame > room]
+    beyond = [row.id for row in long if len(backbone.render(messages(row))) + reply_tokens > room]
+    if beyond:
+        shown = ", ".join(beyond[:NAMED]) + (f" and {len(beyond) - NAMED} more" if beyond[NAMED:] else "")
+        error = PromptError(
+            f"a prompt and its reply must fit into the model's context of {room} tokens",
+            got=f"{len(beyond)} that do not with {reply_tokens} tokens of reply ({shown})",
+            remedy="shorten them, or lower reply_tokens",
+        )
+        found.append(str(error))
+    return found
+
+
+def _rendered(backbone: Backbone, row: Prompt, shape: Sequence[str]) -> None:
+    try:
+        backbone.render(messages(row))
+    except PaletteError:
+        raise
+    except Exception as error:  # A template may fail in any way, and tells why in its own words.
+        raise BackboneError(
+            "a chat template must take the roles that prompts have",
+            got=f"{type(error).__name__} for {', '.join(shape)}: {error}",
+            remedy="leave those messages out, or mend the template",
+            where=row.id,
+        ) from error
+
+
+def _ideal(row: Prompt, role: Role) -> Outcome:
+    """What becomes of a prompt at best: the backbone keeps to its role, and the adapter has no fault."""
+    refused, answered = Label.REFUSAL, Label.FULL_COMPLIANCE
+    before = answered if role is Role.BENIGN else refused
+    after = refused if role in KEPT else answered
+    if not row.accepted:
+        return Outcome(row.id, row.domain, role, before, after)
+    known = True if role is Role.TARGET else None
+    return Outcome(row.id, row.domain, role, before, after, before is answered, after is answered, known)
+
+
+def _tried(work: Callable[[], T], errors: list[str]) -> T | None:
+    """What some work gives, or None, with its error among the others."""
+    try:
+        return work()
+    except PaletteError as error:
+        errors.append(str(error))
+        return None
+
+
+def _bytes(row: Prompt) -> int:
+    return sum(len(str(message["content"]).encode()) for message in messages(row))
+
+
+def _facts(backbone: Backbone) -> dict[str, Any]:
+    config = backbone.model.config.get_text_config()
+    return {
+        "name": backbone.name,
+        "blocks": backbone.layers,
+        "width": backbone.width,
+        "parameters": sum(each.numel() for each in backbone.model.parameters()),
+        "context": getattr(config, "max_position_embeddings", None),
+        "template_tokens": backbone.post_instruction,
+    }
+
+
+def _memory(backbone: Backbone, recipe: Recipe, longest: int) -> float:
+    """The most memory that a run takes, in GiB: weights, what is kept, and what a step's gradient needs.
+
+    ``longest`` is the tokens of the longest prompt.
+    """
+    weights = sum(each.nbytes for each in backbone.model.parameters()) / 2**30
+    reply = min(recipe.reply_tokens, REPLY_TOKENS)
+    gradient = min(recipe.memory_gib, gradient_gib(backbone, longest + reply, reply))
+    return float(LIBRARIES + weights + recipe.memory_gib + gradient)
+
+
+def _counts(prompts: PromptSet, opened: Authorisation | None) -> dict[str, dict[str, dict[str, int]]]:
+    """The prompts by domain, role (or kind, where nothing can be opened) and split."""
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for row in prompts:
+        part = opened.role(row).value if opened else row.kind
+        cell = table.setdefault(row.domain, {}).setdefault(part, {})
+        cell[row.split] = cell.get(row.split, 0) + 1
+    return table
