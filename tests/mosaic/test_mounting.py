@@ -79,7 +79,7 @@ def test_rows_of_32_subsets_are_32_single_runs(backbone, tokens, prompts, place)
     assert len(SUBSETS) == len(prompts) == 32
     with mounted_tokens(backbone, tokens(place)) as controlled:
         asked = [controlled.prefixed(p, s) for p, s in zip(prompts, SUBSETS, strict=True)]
-        (batch,) = batches(asked, controlled.pad, controlled.model.device)
+        (batch,) = batches(asked, controlled.pad, controlled.model.device, tokens=1 << 20)
         assert len(batch.rows) == 32
         with torch.no_grad():
             together = forward(controlled, batch, 1)[:, -1]
@@ -100,7 +100,7 @@ def test_tokens_inside_a_prompt_take_no_position(backbone, tokens, prompts, plac
         handle = module.register_forward_pre_hook(
             lambda module, args, given: seen.append(given["position_ids"]), with_kwargs=True
         )
-        (batch,) = batches(asked, controlled.pad, controlled.model.device)
+        (batch,) = batches(asked, controlled.pad, controlled.model.device, tokens=1 << 20)
         forward(controlled, batch, 1)
         handle.remove()
     for line, row in enumerate(batch.rows):
@@ -134,7 +134,7 @@ def test_a_batch_whose_rows_saw_each_other_is_caught(backbone, tokens, prompts):
     """The law above would miss nothing: without the mask of the padding, rows differ."""
     with mounted_tokens(backbone, tokens()) as controlled:
         asked = [controlled.prefixed(p, s) for p, s in zip(prompts, SUBSETS, strict=True)]
-        (batch,) = batches(asked, controlled.pad, controlled.model.device)
+        (batch,) = batches(asked, controlled.pad, controlled.model.device, tokens=1 << 20)
         batch.mask.fill_(1)
         with torch.no_grad():
             together = forward(controlled, batch, 1)[:, -1]
