@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from palette.errors import SearchError
@@ -24,14 +25,19 @@ ATTEMPTS = 5
 """How often a database is opened: of machines that start together, only one can make its tables."""
 
 
-class _OwnedJournal(BaseJournalFileLock):
-    """Optuna's lock of a journal, with nothing to lock: the process has all of it to itself."""
+class _OwnedJournal(JournalFileBackend):
+    """A journal that the process has all to itself: nothing is locked, and a trial is synced once.
 
-    def acquire(self) -> bool:
-        return True
+    Optuna syncs each of the twenty entries of a trial, for longer than a small backbone is scored. What a
+    killed process wrote is kept without it; of what the machine takes with it, the last trial is drawn again.
+    """
 
-    def release(self) -> None:
-        pass
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with open(self._file_path, "ab") as file:
+            file.write("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode())
+            if any("state" in log for log in logs):
+                file.flush()
+                os.fsync(file.fileno())
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def _storage(place: Path | str) -> BaseStorage:
             content = place.read_bytes() if place.is_file() else b"\n"
             if not content.endswith(b"\n"):
                 os.truncate(place, content.rfind(b"\n") + 1)
-            return JournalStorage(JournalFileBackend(str(place), lock_obj=_OwnedJournal()))
+            return JournalStorage(_OwnedJournal(str(place)))
         if place.startswith(GRPC):
             host, _, port = place.removeprefix(GRPC).partition(":")
             with without_novelty():

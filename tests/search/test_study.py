@@ -37,6 +37,14 @@ def test_a_study_in_two_halves_is_the_study_in_one_and_replays_nothing(plan, sam
         assert len({tuple(sorted(trial.params.items())) for trial in whole}) == 12
 
 
+def test_a_journal_is_synced_once_a_trial(plan, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or sync(file))
+    run_study(replace(plan, trials=4), score)
+    assert len(synced) == 4
+
+
 def test_a_finished_study_asks_nothing(plan):
     done = run_study(replace(plan, trials=5), score)
     nothing = lambda params: pytest.fail("ran again")  # noqa: E731
