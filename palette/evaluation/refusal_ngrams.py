@@ -105,18 +105,16 @@ def _ngrams(reply: Tokens, order: int) -> set[Tokens]:
     return {padded[i : i + order] for i in range(len(reply))}
 
 
-def refusal_score(
-    logits: Float[Tensor, "token vocabulary"], marks: tuple[Tensor, Tensor]
-) -> Float[Tensor, ""]:
-    """The log-odds, in nats, that a reply turns into a refusal at one of its places.
+def refusal_scores(
+    logits: Sequence[Float[Tensor, "_token vocabulary"]], marks: Sequence[tuple[Tensor, Tensor]]
+) -> Float[Tensor, "reply"]:
+    """For each reply the log-odds, in nats, that it turns into a refusal at one of its places.
 
     With m_t the probability of the tokens marked at place t, given the reply so far:
     log(1 − Π(1 − m_t)) − log Π(1 − m_t), clamped.
     """
-    places, tokens = marks
-    if not len(places):
-        return logits.new_tensor(-LIMIT, dtype=torch.float64)
-    probabilities = logits.double().softmax(-1)[places, tokens]
-    mass = logits.new_zeros(len(logits), dtype=torch.float64).index_add(0, places, probabilities)
-    stays = torch.log1p(-mass.clamp(max=1 - 1e-15)).sum().clamp(max=-1e-15)
+    mass = torch.zeros(len(logits), max(map(len, logits), default=0), dtype=torch.float64)
+    for row, said, (places, tokens) in zip(mass, logits, marks, strict=True):
+        row.index_add_(0, places, said.double().softmax(-1)[places, tokens].to(row.device))
+    stays = torch.log1p(-mass.clamp(max=1 - 1e-15)).sum(-1).clamp(max=-1e-15)
     return (torch.log(-torch.expm1(stays)) - stays).clamp(-LIMIT, LIMIT)

@@ -19,7 +19,7 @@ from palette.backbones import Backbone, greedy_replies
 from palette.backbones.generation import GREEDY, Decoding
 from palette.directions import Intervention
 from palette.errors import SearchError
-from palette.evaluation.refusal_ngrams import Tokens, refusal_score
+from palette.evaluation.refusal_ngrams import Tokens, refusal_scores
 from palette.evaluation.subjects import kl
 from palette.run import Run
 from palette.search.settings import OBJECTIVES, Caching, Conditions, Limits, Scoring, objective_named
@@ -97,8 +97,8 @@ class Rung:
             if benign := [number for number in logits if number in self._base]:
                 own, changed = (torch.cat([said[n] for n in benign]) for said in (self._base, logits))
                 found.divergences.append(kl(own, changed))
-            for number, said in logits.items():
-                scores[number] = float(refusal_score(said, self._rows[number].marks))
+            marks = [self._rows[number].marks for number in logits]
+            scores |= zip(logits, refusal_scores([*logits.values()], marks).tolist(), strict=True)
         for number in sorted(scores):
             found.scores[self._rows[number].role].append(scores[number])
 

@@ -16,7 +16,7 @@ from palette.evaluation.refusal_ngrams import (
     SUPPORT,
     RefusalNgrams,
     learn_refusal_ngrams,
-    refusal_score,
+    refusal_scores,
 )
 
 tokens = st.integers(3, 9)
@@ -77,13 +77,14 @@ def test_the_score_is_the_log_odds_of_a_refusal_at_any_place(rows):
     stays = 1.0
     for place, barred in enumerate(({1}, {1, 2}, set())):
         stays *= 1 - sum(float(logits[place].double().softmax(-1)[token]) for token in barred)
-    found = float(refusal_score(logits, ngrams.marks((0, 3, 4))))
+    marks = [ngrams.marks((0, 3, 4)), ngrams.marks((4,))]
+    found, alone = refusal_scores([logits, logits[:1]], marks).tolist()
+    assert alone == float(refusal_scores([logits[:1]], marks[1:]))
     assert found == pytest.approx(math.log((1 - stays) / stays), abs=1e-6)
 
 
 def test_the_score_is_clamped_and_nothing_to_tell_is_no_refusal():
     ngrams = RefusalNgrams({(START,): frozenset({0})})
     sure = torch.tensor([[100.0, 0.0]])
-    assert float(refusal_score(sure, ngrams.marks((0,)))) == LIMIT
-    assert float(refusal_score(-sure, ngrams.marks((0,)))) == -LIMIT
-    assert float(refusal_score(sure, RefusalNgrams().marks((0,)))) == -LIMIT
+    marks = [ngrams.marks((0,)), ngrams.marks((0,)), RefusalNgrams().marks((0,))]
+    assert refusal_scores([sure, -sure, sure], marks).tolist() == [LIMIT, -LIMIT, -LIMIT]
