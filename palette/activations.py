@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from palette.backbones import Backbone
-from palette.backbones.scoring import Batch, forward
-from palette.shapes import Float, Tensor
+from palette.backbones.scoring import Batch, forward, padded
+from palette.shapes import Bool, Float, Int, Tensor
 
 Stream = Float[Tensor, "batch position d_model"]
 Edit = Callable[[Stream], Stream]
@@ -86,18 +85,17 @@ EditPlace = tuple[Literal["stream", "writers"], int]
 
 @dataclass(frozen=True, eq=False)
 class RankOneEdit:
-    """x − (a (x·r) + b) r. One row of parameters serves every row of a batch."""
+    """x − (a (x·r) + b) r, for every row of a batch."""
 
-    direction: Float[Tensor, "row d_model"]
-    slope: Float[Tensor, "row"]
-    offset: Float[Tensor, "row"]
+    direction: Float[Tensor, "1 d_model"]
+    slope: Float[Tensor, "1"]
+    offset: Float[Tensor, "1"]
 
     def __call__(self, x: Stream) -> Stream:
         """The edited stream, in its own precision."""
-        r = self.direction.to(x.device, x.dtype)
-        along = torch.einsum("bpd,bd->bp", x, r.expand(x.shape[0], -1))
-        slope, offset = (part.to(x.device, x.dtype).unsqueeze(-1) for part in (self.slope, self.offset))
-        return x - (slope * along + offset).unsqueeze(-1) * r.unsqueeze(1)
+        r = self.direction[0].to(x.device, x.dtype)
+        slope, offset = (part.to(x.device, x.dtype) for part in (self.slope, self.offset))
+        return x - (slope * (x @ r) + offset).unsqueeze(-1) * r
 
 
 Edits = Mapping[EditPlace, RankOneEdit]
@@ -106,19 +104,6 @@ Edits = Mapping[EditPlace, RankOneEdit]
 def first_block(edits: Edits) -> int:
     """The first block that has to be run: what lies below it does not change."""
     return min((index for _, index in edits), default=0)
-
-
-def stacked(trials: Sequence[Edits], rows: int) -> dict[EditPlace, RankOneEdit]:
-    """The edits of several trials for one batch that holds ``rows`` rows for each of them in turn."""
-    batch = {}
-    for place in sorted({place for edits in trials for place in edits}):
-        like = next(edits[place] for edits in trials if place in edits)
-        null = RankOneEdit(*(torch.zeros_like(parameter) for parameter in vars(like).values()))
-        parts = [vars(edits.get(place, null)).values() for edits in trials]
-        batch[place] = RankOneEdit(
-            *(torch.cat(column).repeat_interleave(rows, 0) for column in zip(*parts, strict=True))
-        )
-    return batch
 
 
 @contextmanager
@@ -162,13 +147,66 @@ def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> I
         yield
 
 
-@contextmanager
-def narrowed(modules: Sequence[nn.Module], keep: int) -> Iterator[None]:
-    """The modules, which must work on each position apart, run at the last ``keep`` positions only.
+@dataclass(frozen=True)
+class Places:
+    """The positions of a batch at which a module is run, and which of them speaks for each position."""
 
-    They give zero at the others. ``keep`` of 0 keeps all.
+    run: Int[Tensor, "run"]
+    """Places in the batch's rows, one row after the other."""
+    speaker: Int[Tensor, "row position"]
+    """Which of ``run``; the first of them where no position asked for stands."""
+
+
+def beginnings(batch: Batch) -> Int[Tensor, "row position"]:
+    """A number for the tokens up to each position of a batch: positions that begin alike have the same.
+
+    A causal model's stream is the same there, so that one of them can speak for all.
     """
-    with _forwarding({module: partial(_at_last, module.forward, keep) for module in modules} if keep else {}):
+    known: dict[tuple[int, int], int] = {}
+    numbers = torch.zeros_like(batch.ids)
+    for row, ids, mask in zip(numbers, batch.ids.tolist(), batch.mask.tolist(), strict=True):
+        number = -1
+        for place in (place for place, real in enumerate(mask) if real):
+            number = known.setdefault((number, ids[place]), len(known))
+            row[place] = number
+    return numbers
+
+
+def distinct(numbers: Int[Tensor, "row position"], wanted: Bool[Tensor, "row position"]) -> Places:
+    """Of the positions that are wanted, the first of each number."""
+    _, which = numbers[wanted].unique(return_inverse=True)
+    at = wanted.flatten().nonzero()[:, 0]
+    run = at.new_full((int(which.max()) + 1,), wanted.numel()).scatter_reduce(0, which, at, "amin")
+    return Places(run, torch.zeros_like(numbers).masked_scatter_(wanted, which))
+
+
+def placed(
+    parts: Sequence[Sequence[nn.Module]],
+    numbers: Int[Tensor, "row position"],
+    real: Bool[Tensor, "row position"],
+    read: Bool[Tensor, "row position"],
+    keep: int,
+) -> dict[nn.Module, Places]:
+    """Where each of the parts (``positionwise``) has to be run for the logits that are read.
+
+    That is at every ``real`` position, and in the last block and the head at those ``read``; the head is
+    given each row's last ``keep`` positions. Positions of one number are run once.
+    """
+    *earlier, last, head = parts
+    return {
+        **dict.fromkeys((part for each in earlier for part in each), distinct(numbers, real)),
+        **dict.fromkeys(last, distinct(numbers, read)),
+        **dict.fromkeys(head, distinct(numbers[:, -keep:], read[:, -keep:])),
+    }
+
+
+@contextmanager
+def narrowed(places: Mapping[nn.Module, Places]) -> Iterator[None]:
+    """The modules, which must work on each position apart, run at their places only.
+
+    They give what the speaker of a position says there.
+    """
+    with _forwarding({module: partial(_at_places, module.forward, each) for module, each in places.items()}):
         yield
 
 
@@ -215,18 +253,26 @@ class _Reached(Exception):  # noqa: N818 - not an error: how a pass ends early
 
 
 @torch.no_grad()
-def positionwise(backbone: Backbone) -> list[nn.Module]:
-    """The parts of the last block that the last position's logits need at that position only.
+def positionwise(backbone: Backbone) -> list[list[nn.Module]]:
+    """The parts of each block, and after them the head, that work on each position apart.
 
-    That is its feed-forward. None, where the model itself says otherwise.
+    Of a block these are its feed-forwards. None at all, where the model's last logits say otherwise.
     """
-    parts = [part for part in backbone.blocks[-1].children() if is_positionwise(part, backbone.width)]
-    ids = torch.tensor([backbone.render([{"role": "user", "content": "0"}])]).to(backbone.model.device)
-    whole = backbone.model(input_ids=ids, logits_to_keep=1).logits
-    with narrowed(parts, 1):
-        narrow = backbone.model(input_ids=ids, logits_to_keep=1).logits
+    head = backbone.model.get_output_embeddings()
+    parts = [
+        [part for part in block.children() if is_positionwise(part, backbone.width)]
+        for block in backbone.blocks
+    ]
+    parts.append([] if head is None else [head])
+    asked = [backbone.render([{"role": "user", "content": content}]) for content in ("0", "0 1")]
+    batch = padded(asked, range(len(asked)), backbone.pad, backbone.model.device)
+    last = torch.zeros_like(batch.mask, dtype=torch.bool)
+    last[:, -1] = True
+    whole = forward(backbone, batch)
+    with narrowed(placed(parts, beginnings(batch), batch.mask == 1, last, 1)):
+        narrow = forward(backbone, batch)
     rounding = 30 * torch.finfo(whole.dtype).eps * float(whole.abs().max())
-    return parts if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else []
+    return parts if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else [[] for _ in parts]
 
 
 @torch.no_grad()
@@ -247,7 +293,7 @@ def is_positionwise(module: nn.Module, width: int) -> bool:
         return False
 
 
-def _at_last(forward: Callable[[Stream], Stream], keep: int, stream: Stream) -> Stream:
-    # Some modules view what they are given as one matrix, which a mere slice cannot be.
-    last = forward(stream[:, -keep:].contiguous())
-    return pad(last, (0, 0, stream.shape[1] - last.shape[1], 0))
+def _at_places(forward: Callable[[Stream], Tensor], places: Places, stream: Stream) -> Tensor:
+    # To the module they are one row.
+    said = forward(stream.flatten(0, 1)[places.run].unsqueeze(0))
+    return said[0][places.speaker]

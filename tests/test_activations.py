@@ -2,25 +2,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from palette.activations import (
     RankOneEdit,
     applied,
+    beginnings,
     block_outputs,
     captured,
+    distinct,
     edited,
     first_block,
     is_positionwise,
     narrowed,
+    placed,
     positionwise,
     skipped,
-    stacked,
 )
 from palette.backbones import Backbone
+from palette.backbones.scoring import padded
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -78,32 +79,14 @@ def test_a_site_outside_the_model_is_refused(backbone, site):
         pass
 
 
-def edit(seed: int, rows: int = 1) -> RankOneEdit:
+def edit(seed: int) -> RankOneEdit:
     generator = torch.Generator().manual_seed(seed)
-    direction = torch.randn(rows, 6, generator=generator)
+    direction = torch.randn(1, 6, generator=generator)
     return RankOneEdit(
         direction / direction.norm(dim=-1, keepdim=True),
-        torch.rand(rows, generator=generator),
-        torch.rand(rows, generator=generator),
+        torch.rand(1, generator=generator),
+        torch.rand(1, generator=generator),
     )
-
-
-@given(st.integers(1, 4), st.integers(1, 3))
-def test_stacked_edits_are_each_trials_own(trials, rows):
-    x = torch.randn(trials * rows, 5, 6, generator=torch.Generator().manual_seed(9))
-    each = [{("stream", 1): edit(trial)} for trial in range(trials)]
-    whole = stacked(each, rows)[("stream", 1)](x)
-    for trial in range(trials):
-        part = slice(trial * rows, (trial + 1) * rows)
-        assert torch.allclose(whole[part], each[trial][("stream", 1)](x[part]), atol=1e-6)
-
-
-def test_a_trial_without_an_edit_at_a_place_is_left_alone_there():
-    x = torch.randn(2, 3, 6)
-    both = stacked([{("stream", 1): edit(1)}, {("stream", 2): edit(2)}], 1)
-    assert sorted(both) == [("stream", 1), ("stream", 2)]
-    assert torch.equal(both[("stream", 1)](x)[1], x[1])
-    assert torch.equal(both[("stream", 2)](x)[0], x[0])
 
 
 def test_the_first_block_to_run_is_the_lowest_one_edited():
@@ -164,15 +147,27 @@ def test_a_narrowed_module_gives_the_same_at_the_last_positions_and_is_itself_ag
     module = nn.Linear(4, 4)
     x = torch.randn(2, 5, 4)
     before = module(x)
-    with narrowed([module], 2):
-        assert torch.allclose(module(x)[:, -2:], before[:, -2:])
-        assert not module(x)[:, :-2].any()
-        assert torch.allclose(module(x[:, -1:]), before[:, -1:])
-    with narrowed([module], 0):
-        assert torch.equal(module(x), before)
-    with pytest.raises(RuntimeError), narrowed([module], 2):
+    last = torch.arange(5) > 2
+    places = distinct(torch.arange(10).view(2, 5), last.expand(2, 5))
+    assert places.run.tolist() == [3, 4, 8, 9]
+    with narrowed({module: places}):
+        assert torch.allclose(module(x)[:, last], before[:, last])
+    with pytest.raises(RuntimeError), narrowed({module: places}):
         raise RuntimeError
     assert torch.equal(module(x), before)
+
+
+def test_positions_that_begin_alike_have_one_number_and_padding_is_never_run():
+    batch = padded([[1, 5, 6], [1, 5], [5, 5]], [0, 1, 2], 0, torch.device("cpu"))
+    numbers = beginnings(batch)
+    assert numbers.tolist() == [[0, 1, 2], [0, 0, 1], [0, 3, 4]]
+    places = distinct(numbers, batch.mask == 1)
+    assert sorted(numbers.flatten()[places.run].tolist()) == [0, 1, 2, 3, 4]
+    x = torch.randn(5, 4)[numbers]
+    module = nn.Linear(4, 4)
+    before = module(x)
+    with narrowed({module: places}):
+        assert torch.allclose(module(x)[batch.mask == 1], before[batch.mask == 1])
 
 
 class Mixing(nn.Module):
@@ -195,14 +190,15 @@ def test_what_works_on_positions_apart_is_told_from_what_mixes_them():
 
 
 def test_the_organisms_feed_forward_is_found(backbone):
-    assert positionwise(backbone) == [backbone.blocks[-1].mlp]
+    head = backbone.model.get_output_embeddings()
+    assert positionwise(backbone) == [*([block.mlp] for block in backbone.blocks), [head]]
 
 
 def test_a_part_that_the_last_logits_need_elsewhere_is_refused(backbone, monkeypatch):
     # A projection of keys as wide as the stream, held by the block itself, would be such a part.
     block = backbone.blocks[-1]
     monkeypatch.setattr(block, "children", lambda: iter([block.self_attn.k_proj]))
-    assert positionwise(backbone) == []
+    assert not any(positionwise(backbone))
 
 
 def gpt2(words: int) -> PreTrainedModel:
@@ -224,8 +220,9 @@ def test_a_feed_forward_that_views_its_input_as_one_matrix_is_narrowed_too(make,
     model = make(len(tokenizer)).requires_grad_(False).eval()
     backbone = Backbone(model, tokenizer, "tiny", "")
     ids = torch.randint(5, 90, (3, 7), generator=torch.Generator().manual_seed(1))
-    alone = positionwise(backbone)
-    assert alone == [backbone.blocks[-1].mlp]
+    parts = positionwise(backbone)
+    assert parts == [*([block.mlp] for block in backbone.blocks), [model.lm_head]]
     whole = model(ids, logits_to_keep=keep).logits
-    with narrowed(alone, keep):
+    read = (torch.arange(7) >= 7 - keep).expand(3, 7)
+    with narrowed(placed(parts, torch.arange(21).view(3, 7), torch.ones_like(read), read, keep)):
         assert torch.allclose(model(ids, logits_to_keep=keep).logits, whole, atol=1e-6)

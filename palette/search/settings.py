@@ -81,7 +81,8 @@ class Caching:
 
     layer_prefix: bool = True  # Run only the blocks from the first edited one.
     template_prefix: bool = True  # Run what all prompts begin with once a trial.
-    last_block: bool = True  # Run the last feed-forward only where logits are read.
+    beginnings: bool = True  # Run what works on each position apart once where rows begin alike.
+    last_block: bool = True  # Run the last feed-forward and the head only where logits are read.
     cache_gib: float = 2.0  # Memory for kept streams; fewer sites if it is short.
 
 

@@ -4,19 +4,31 @@ Every saving is exact: what is not computed is known already.
 
 - layer prefix: below the first edited block the stream is the backbone's, kept from its first run;
 - template prefix: tokens that all prompts begin with are run once a trial, as a batch of one;
-- last block: what works on each position apart is run at those only whose logits are read.
+- beginnings: what works on each position apart is run once for all rows that begin alike, and on no padding;
+- last block: there, it is run at those positions only whose logits are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import nn
 
-from palette.activations import Edits, captured, first_block, narrowed, positionwise, skipped
+from palette.activations import (
+    Edits,
+    Places,
+    beginnings,
+    captured,
+    first_block,
+    narrowed,
+    placed,
+    positionwise,
+    skipped,
+)
 from palette.backbones import Backbone, Batch, batches
 from palette.backbones.cache import bytes_a_token, shared_prefix, widened, window
 from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
@@ -38,6 +50,8 @@ class Pass:
 
     batch: Batch
     keep: int = 1
+    places: Mapping[nn.Module, Places] = field(default_factory=dict)
+    """Where what works on each position apart is run."""
     streams: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -56,11 +70,11 @@ class Sweeper:
         self._prefix = shared_prefix(prompts, LEAST_PREFIX) if caching.template_prefix and plain else ()
         # A reply's last token predicts nothing that is asked for.
         self._said = [max(0, len(reply) - 1) for reply in replies]
+        self._apart = positionwise(backbone) if caching.beginnings or caching.last_block else []
         self._passes = list(self._divide(prompts, replies))
         (template,) = self._batches([tuple(self._prefix)])
         self._template = Pass(template)
         self._sites = self._cached_sites()
-        self._alone = positionwise(backbone) if caching.last_block else []
 
     @torch.no_grad()
     def sweep(self, edits: Edits) -> Iterator[dict[int, Float[Tensor, "_token vocabulary"]]]:
@@ -75,16 +89,26 @@ class Sweeper:
             yield self._run(each, edits, first, past)
 
     def _divide(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Iterator[Pass]:
-        """The rows as whole sequences, those with and without a reply apart."""
+        """The rows as whole sequences, without what all begin with."""
         cut = [
             (*prompt[len(self._prefix) :], *reply[:-1])
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
-        for replying in (False, True):
-            rows = [row for row, said in enumerate(self._said) if bool(said) is replying]
-            for batch in self._batches([cut[row] for row in rows]):
-                known = replace(batch, rows=[rows[i] for i in batch.rows])
-                yield Pass(known, 1 + max(self._said[row] for row in known.rows))
+        for batch in self._batches(cut):
+            keep = 1 + max(self._said[row] for row in batch.rows)
+            yield Pass(batch, keep, self._places(batch, keep))
+
+    def _places(self, batch: Batch, keep: int) -> dict[nn.Module, Places]:
+        """Where each part that works on positions apart is run; the head is given ``keep`` positions."""
+        if not any(self._apart):
+            return {}
+        numbers = torch.arange(batch.ids.numel(), device=batch.ids.device).view_as(batch.ids)
+        numbers = beginnings(batch) if self._caching.beginnings else numbers
+        real = read = batch.mask == 1
+        if self._caching.last_block:
+            said = torch.tensor([1 + self._said[row] for row in batch.rows], device=batch.ids.device)
+            read = torch.arange(batch.ids.shape[1], 0, -1, device=batch.ids.device) <= said.unsqueeze(1)
+        return placed(self._apart, numbers, real, read, keep)
 
     def _batches(self, rows: Sequence[Tokens]) -> Iterator[Batch]:
         device = self._backbone.model.device
@@ -128,7 +152,7 @@ class Sweeper:
         with (
             editing(self._backbone, edits),
             skipped(blocks, first, what.streams[first] if first else None),
-            narrowed(self._alone, what.keep),
+            narrowed(what.places),
             keeping,
         ):
             return forward(self._backbone, what.batch, what.keep, cache).float()

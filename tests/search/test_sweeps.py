@@ -36,12 +36,14 @@ TRIALS = [
 NOTHING = {
     "layer_prefix": False,
     "template_prefix": False,
+    "beginnings": False,
     "last_block": False,
 }
 SAVINGS = [
     Caching(**NOTHING),
     Caching(**{**NOTHING, "layer_prefix": True}),
     Caching(**{**NOTHING, "template_prefix": True}),
+    Caching(**{**NOTHING, "beginnings": True}),
     Caching(**{**NOTHING, "last_block": True}),
     Caching(**{**NOTHING, "template_prefix": True, "layer_prefix": True}),
     Caching(),
@@ -103,6 +105,29 @@ def test_the_savings_are_used(backbone, monkeypatch):
     for trial in late:
         list(sweeper.sweep(trial.edits(DIRECTIONS)))
     assert runs == []
+
+
+def test_rows_that_begin_alike_are_run_once_and_padding_never(backbone, monkeypatch):
+    widths = []
+    feed_forward = type(backbone.blocks[0].mlp)
+    original = feed_forward.forward
+    monkeypatch.setattr(
+        feed_forward, "forward", lambda self, x: widths.append(x.shape[0] * x.shape[1]) or original(self, x)
+    )
+    sweeper = Sweeper(backbone, PROMPTS, REPLIES, Caching(template_prefix=False))
+    widths.clear()
+    list(sweeper.sweep({}))
+    rows = [(*prompt, *reply[:-1]) for prompt, reply in zip(PROMPTS, REPLIES, strict=True)]
+    begun = {row[: i + 1] for row in rows for i in range(len(row))}
+    read = {
+        row[: len(row) - i] for row, reply in zip(rows, REPLIES, strict=True) for i in range(len(reply) or 1)
+    }
+    assert widths == [len(begun), len(begun), len(read)]
+
+
+def test_the_law_catches_rows_taken_to_begin_alike(backbone, monkeypatch):
+    monkeypatch.setattr(sweeps, "beginnings", lambda batch: batch.ids)
+    assert largest_difference(backbone, Caching()) > 1e-3
 
 
 def test_no_edit_is_the_backbone_and_leaves_nothing_behind(backbone):
