@@ -22,7 +22,7 @@ from palette.fingerprints import fingerprint
 from palette.judging.features import COLUMNS, FEATURES_VERSION, Exchange, feature_table
 from palette.judging.judge import LABEL_NAMES, Label, Verdict
 from palette.judging.normalisation import broken_verdict, normalise
-from palette.judging.rules import FOLLOWED, LEARNED, LIMITED, MISSING, RuleJudge
+from palette.judging.rules import ASKED, FOLLOWED, LEARNED, LIMITED, MISSING, RuleJudge
 from palette.prompts.thoughts import without_thoughts
 from palette.statistics import Rate, wilson
 
@@ -177,7 +177,7 @@ def load_classifier_judge(name: str) -> ClassifierJudge:
     return ClassifierJudge(classifier.name, classifier.fingerprint)
 
 
-PANEL_VERSION = 3
+PANEL_VERSION = 4
 """Raised whenever the way in which the two decide changes."""
 
 STYLE = 0.01
@@ -195,7 +195,7 @@ class PanelJudge:
     abstains. A refusal that the rules see stays one, unless they see an answer in it too, and the trained
     judge is certain of that. A refusal that the trained judge alone sees counts if it is sure, or if the
     speaker limits himself and the rules see no answer after that; and not where what is asked for does not
-    exist. Every disagreement is flagged.
+    exist, or is a refusal. Every disagreement is flagged.
     """
 
     rules: RuleJudge = field(default_factory=RuleJudge)
@@ -230,8 +230,8 @@ class PanelJudge:
         """What the rules and what the trained judge say of each reply."""
         exchanges = exchanged(prompts, replies)
         return [
-            (self.rules.judged(each.reply), self.trained.of_score(float(score)))
-            for each, score in zip(exchanges, self.trained.scores(exchanges), strict=True)
+            (self.rules.judged(each.reply, prompt), self.trained.of_score(float(score)))
+            for each, prompt, score in zip(exchanges, prompts, self.trained.scores(exchanges), strict=True)
         ]
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
@@ -253,7 +253,8 @@ def together(rule: Verdict, trained: Verdict, raising: bool = True) -> Verdict:
         lifted = rule.label.in_part and SURE in trained.flags
         return Verdict(trained.label if lifted else rule.label, (*rule.flags, DISAGREEMENT))
     limited = LIMITED in rule.flags and FOLLOWED not in rule.flags
-    raised = raising and (limited or UNSURE not in trained.flags) and MISSING not in rule.flags
+    given = {MISSING, ASKED} & {*rule.flags}
+    raised = raising and (limited or UNSURE not in trained.flags) and not given
     return Verdict(trained.label if raised else rule.label, (*rule.flags, DISAGREEMENT))
 
 

@@ -196,3 +196,18 @@ ASIDE = _any_of(
     r"\bnext question\b",
 )
 """A sentence that changes the subject."""
+
+DECLINING_ASKED = _any_of(
+    r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need|want)\b[^.?!]{0,60}
+        \b(?:letter|e-?mail|message|note|reply|response|text|answer|speech|statement|template|script)s?\b
+        [^?!]{0,80}\b(?:declin|refus|reject|turn(?:s|ing)? [^.?!]{0,30}down|sa(?:y|ys|ying) no\b|can ?not\b
+        |can't\b|unable\b|not able\b|apologi|cancel|regret)""",
+    r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need|want)\b[^.?!]{0,60}
+        \b(?:refusal|rejection|apology|cancellation|declination)\b""",
+)
+"""A request for a text in which somebody declines, or regrets; it reads the request, whole."""
+
+LETTER = re.compile(
+    r"""(?:^|[\n.:!?])\s*(?:subject ?:|dear\b|hi\b|hello\b|good (?:morning|day)\b|to whom\b|")"""
+)
+"""Where a letter, or a quoted text, begins in a reply."""
