@@ -23,6 +23,7 @@ _HOMES = {
     "evaluate_model": "palette.stages.evaluate",
     "ask": "palette.stages.ask",
     "merge": "palette.stages.merge",
+    "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
     "compare": "palette.stages.compare",
     "push": "palette.stages.push",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
+    from palette.stages.init import init as init
     from palette.stages.inspect import inspect as inspect
     from palette.stages.merge import merge as merge
     from palette.stages.push import push as push

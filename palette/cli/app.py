@@ -56,6 +56,22 @@ def _stage(name: str, text: str) -> Callable[..., None]:
 
 
 @app.command()
+@command()
+def init(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="where the recipe is to stand", metavar="FOLDER")],
+    model: Annotated[str | None, typer.Option(help="a folder, a hub name or a GGUF file")] = None,
+    prompts: Annotated[str | None, typer.Option(help="a folder of prompts, or YAML of their sources")] = None,
+    authorise: Annotated[str | None, typer.Option(help="domains, joined by commas")] = None,
+) -> None:
+    """Write a recipe with its reasons beside it, for a model and prompts of your own."""
+    from palette.stages.init import init as write_recipe
+
+    result = write_recipe(folder, model, prompts, listed(authorise) if authorise else ())
+    call.result(result, "init")
+
+
+@app.command()
 @command(*RECIPE)
 def check(call: Call, recipe: RecipeFile) -> None:
     """Say what a run would stumble over, and what its gate will lack, before a model runs."""

@@ -57,6 +57,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
+def test_init_writes_a_recipe_that_check_takes(palette, tmp_path):
+    given = ("--model", "organism/shared", "--prompts", "organism", "--authorise", "medical")
+    status, out, _ = palette("init", tmp_path / "mine", *given)
+    assert status == 0
+    assert f"next: palette check {tmp_path}/mine/recipe.yaml" in out
+    status, out, _ = palette("check", tmp_path / "mine" / "recipe.yaml")
+    assert status == 0
+    assert "recipe can be run" in out
+    status, _, err = palette("init", tmp_path / "mine", *given)
+    assert status == 2
+    assert "a recipe is written where there is none" in err
+
+
 def test_check_says_at_once_what_is_wrong_and_ends_with_2_only_then(palette, tmp_path):
     status, out, _ = palette("check", RECIPES / "medical.yaml", "--json")
     assert status == 0
