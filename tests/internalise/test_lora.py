@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from palette.internalise.examples import Example
 from palette.internalise.lora import (
+    LowRankLinear,
     NullSpaceProjection,
     kept_inputs,
     lora_layers,
@@ -169,3 +170,56 @@ def test_training_goes_on_from_what_was_begun(backbone):
         again = read_out(model, backbone, layers)
     for name, module in begun.modules.items():
         assert torch.equal(again.modules[name].delta(), module.delta())
+
+
+@given(
+    lead=st.sampled_from([(3,), (2, 5), (1, 2, 4)]),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)),
+    biased=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_one_operation_is_the_linear_layer_with_its_low_rank_update(lead, sizes, biased, seed):
+    wide, out, rank = sizes
+    draw = torch.Generator().manual_seed(seed)
+
+    def fresh(*shape, trained=False):
+        return torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_(trained)
+
+    x, A, B = (
+        fresh(*lead, wide, trained=True),
+        fresh(rank, wide, trained=True),
+        fresh(out, rank, trained=True),
+    )
+    weight, bias = fresh(out, wide), fresh(out) if biased else None
+    plain = torch.nn.functional.linear(x, weight, bias) + 2.0 * x @ A.T @ B.T
+    assert torch.allclose(LowRankLinear.apply(x, weight, bias, A, B, 2.0), plain)
+    assert torch.autograd.gradcheck(
+        lambda x, A, B: LowRankLinear.apply(x, weight, bias, A, B, 2.0), (x, A, B)
+    )
+
+
+def test_quickened_modules_compute_what_peft_s_own_do_and_twins_run_their_own(shared):
+    backbone, chat = shared.backbone, [{"role": "user", "content": "what is this ?"}]
+    ids = torch.tensor([backbone.render(chat)])
+    layers = lora_layers(backbone, range(backbone.layers))
+    with trainable(backbone, layers, rank=3, seed=1) as model:
+        parameters = lora_parameters(model)
+        for number, each in enumerate(parameters.values()):
+            each.data += 0.01 * torch.randn(each.shape, generator=torch.Generator().manual_seed(number))
+        modules = [model.get_submodule(f"base_model.model.{layer}") for layer in layers]
+        assert all("forward" in vars(module) for module in modules)
+        twin = backbone.twin()
+        quick, theirs = (each.model(input_ids=ids).logits for each in (backbone, twin))
+        # The twin shares what is trained, and its modules are not the first one's.
+        assert torch.equal(quick, theirs)
+        copies = dict(twin.model.named_modules())
+        assert all(copies[layer].forward.__self__ is copies[layer] for layer in layers)
+        found = torch.autograd.grad(quick.square().sum(), parameters.values())
+        for module in modules:
+            del module.forward
+        plain = backbone.model(input_ids=ids).logits
+        wanted = torch.autograd.grad(plain.square().sum(), parameters.values())
+        assert torch.allclose(quick, plain, atol=1e-4)
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
