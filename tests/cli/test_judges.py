@@ -38,7 +38,7 @@ def test_a_judge_is_measured_and_its_error_is_kept(palette: Palette, labelled: P
     found = json.loads(out)
     assert (status, err) == (0, "")
     assert found == json.loads((tmp_path / "runs" / "calibration.json").read_text())
-    assert found["n"] == 100 and found["judge_name"] == "panel"
+    assert found["n"] == len(synthetic_replies(5, 10)) and found["judge_name"] == "panel"
     assert list(found["by_model"]) == ["completions_one"]
     for key in SHARES:
         assert list(found[key]) == ["rate", "low", "high", "k", "n"]
@@ -55,7 +55,7 @@ def test_several_files_and_other_columns_for_people(palette: Palette, labelled: 
     )
     assert status == 0 and "rule on 1 labelled replies" in out and "calibration.json" in out
     status, out, _ = palette("judge", "calibrate", labelled, labelled, "-o", tmp_path, "--json")
-    assert status == 0 and json.loads(out)["n"] == 200
+    assert status == 0 and json.loads(out)["n"] == 2 * len(synthetic_replies(5, 10))
 
 
 def test_a_trained_judge_can_be_named(

@@ -9,7 +9,7 @@ from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import OutputError, PromptError, SearchError
 from palette.evaluation.baseline import baseline_replies
-from palette.judging.classifiers import PanelJudge
+from palette.judging.classifiers import DISAGREEMENT, PanelJudge
 from palette.prompts import PromptSet
 from palette.search.space import MEANS, read_collected
 from palette.stages import collect as collecting
@@ -43,7 +43,10 @@ def test_the_panel_judges_the_organism_s_replies_as_the_rules_do(shared):
     backbone = shared.backbone
     texts = [backbone.decode(reply) for reply in greedy_replies(backbone, shared.render(rows), 32)]
     found = PanelJudge(rules).verdicts(rows.requests, texts)
-    assert found == rules.verdicts(rows.requests, texts)
+    # The trained judge may see an answer in a refusal that the rules see; then it is flagged, and stays one.
+    alone = rules.verdicts(rows.requests, texts)
+    assert [verdict.label for verdict in found] == [verdict.label for verdict in alone]
+    assert sum(DISAGREEMENT in verdict.flags for verdict in found) <= 0.05 * len(found)
     assert 0 < sum(verdict.label.refused for verdict in found) < len(found)
     benign = [verdict for verdict, row in zip(found, rows, strict=True) if row.kind == "benign"]
     assert not any(verdict.label.refused for verdict in benign)
