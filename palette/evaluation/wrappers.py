@@ -11,7 +11,7 @@ from typing import Any
 
 from palette.authorisation import Role
 from palette.evaluation.subjects import Requests
-from palette.prompts import PromptSet, messages
+from palette.prompts import Prompt, PromptSet, messages
 from palette.run import Run
 
 
@@ -46,16 +46,18 @@ KEPT = (Role.PRESERVE, Role.FLOOR)
 
 
 def wrapped(run: Run, rows: PromptSet, most: int) -> tuple[Requests, list[str]]:
-    """At most so many kept prompts a domain, kind and tier, in each wrapper, and which one each is in.
-
-    A prompt whose last message is not plain text is left out.
-    """
+    """The kept prompts (``wrappable``) in each wrapper, and which one each is in."""
     role = run.authorisation.role
-    kept = rows.where(lambda row: role(row) in KEPT and isinstance(messages(row)[-1]["content"], str))
-    pairs = [(name, row) for name in WRAPPERS for row in kept.capped(most)]
+    pairs = [(name, row) for name in WRAPPERS for row in wrappable(rows, role, most)]
     prompts = [run.backbone.render(inside(messages(row), WRAPPERS[name])) for name, row in pairs]
     requests = Requests([row for _, row in pairs], [role(row) for _, row in pairs], prompts)
     return requests, [name for name, _ in pairs]
+
+
+def wrappable(rows: PromptSet, role: Callable[[Prompt], Role], most: int) -> PromptSet:
+    """At most so many kept prompts a domain, kind and tier; none whose last message is not plain text."""
+    kept = rows.where(lambda row: role(row) in KEPT and isinstance(messages(row)[-1]["content"], str))
+    return kept.capped(most)
 
 
 def inside(chat: Sequence[dict[str, Any]], wrapper: Callable[[str], str]) -> list[dict[str, Any]]:

@@ -197,12 +197,17 @@ ASIDE = _any_of(
 )
 """A sentence that changes the subject."""
 
+_ASKED_FOR = r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need
+    |want)\b[^.?!]{0,60}"""
+
 DECLINING_ASKED = _any_of(
-    r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need|want)\b[^.?!]{0,60}
-        \b(?:letter|e-?mail|message|note|reply|response|text|answer|speech|statement|template|script)s?\b
-        [^?!]{0,80}\b(?:declin|refus|reject|turn(?:s|ing)? [^.?!]{0,30}down|sa(?:y|ys|ying) no\b|can ?not\b
+    rf"""{_ASKED_FOR}
+        \b(?:letter|e-?mail|message|note|reply|response|text|answer|speech|statement|template
+        |script)s?\b
+        [^?!]{{0,80}}\b(?:declin|refus|reject|turn(?:s|ing)? [^.?!]{{0,30}}down|sa(?:y|ys|ying) no\b
+        |can ?not\b
         |can't\b|unable\b|not able\b|apologi|cancel|regret)""",
-    r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need|want)\b[^.?!]{0,60}
+    rf"""{_ASKED_FOR}
         \b(?:refusal|rejection|apology|cancellation|declination)\b""",
 )
 """A request for a text in which somebody declines, or regrets; it reads the request, whole."""

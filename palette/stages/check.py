@@ -15,7 +15,7 @@ from palette.errors import BackboneError, PaletteError, PromptError
 from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
-from palette.evaluation.wrappers import KEPT, WRAPPERS
+from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
 from palette.internalise.methods import gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
 from palette.judging.judge import Label
@@ -83,7 +83,7 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
     """
     asked = prompts.split(recipe.evaluate.split).capped(recipe.at_most(PROMPTS))
     outcomes = [_ideal(row, opened.role(row)) for row in asked]
-    kept = asked.where(lambda row: opened.role(row) in KEPT).capped(recipe.at_most(WRAPPED_PROMPTS))
+    kept = wrappable(asked, opened.role, recipe.at_most(WRAPPED_PROMPTS))
     inside = {name: [_ideal(row, opened.role(row)) for row in kept] for name in WRAPPERS}
     still = dict.fromkeys(("first_token", "multi_token"), 0.0)
     limits: GateSettings = recipe.evaluate.gate

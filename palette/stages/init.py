@@ -93,7 +93,7 @@ def init(
         threads=min(SMALL, os.cpu_count() or 1),
     )
     write_text(path, text)
-    named = (("model", model), ("prompts", domains), ("authorise", authorise))
+    named = (("model", model), ("prompts", prompts or domains), ("authorise", authorise))
     return {
         "recipe": str(path),
         "domains": list(domains),
