@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -15,29 +15,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
 from palette.errors import BackboneError
 from palette.prompts.thoughts import without_thoughts
 from palette.settings import Thinking
 from palette.shapes import Tensor
 
-PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
-"""Messages of nothing in common, from whose renderings the shared last tokens are read."""
-
-
-NO_THINKING = {"enable_thinking": False, "thinking": False}
-"""What chat templates call the switch; a template without one reads neither."""
-
-OPENED, CLOSED = "<think>", "</think>"
-
 LINEAR = (nn.Linear, Conv1D)
 """What takes a LoRA. The second, GPT-2's, keeps its weight as [d_in, d_out]."""
-
-Messages = list[dict[str, str]]
-
-
-def as_parts(messages: Messages) -> Any:
-    """Messages as templates of models that see read them: each has parts, of which a text is one."""
-    return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
 
 
 def shared(sequences: Sequence[Sequence[int]]) -> int:
@@ -54,6 +39,13 @@ class Backbone:
     name: str
     fingerprint: str
     thinking: Thinking = "closed"
+    system: str = ""
+    """What stands before every conversation that has no system message of its own."""
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How conversations become tokens."""
+        return ChatTemplate(self.tokenizer, self.name, self.thinking, self.system)
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -119,22 +111,12 @@ class Backbone:
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
-        """The ids of the tokens that end a reply.
+        """The ids of the tokens that end a reply; with the first of them a finished one ends.
 
         Raises:
-            BackboneError: if neither the model nor its tokenizer names one.
+            BackboneError: if neither the template, the model nor its tokenizer names one.
         """
-        ends = self.model.generation_config.eos_token_id
-        if ends is None:
-            ends = self.tokenizer.eos_token_id
-        if ends is None:
-            raise BackboneError(
-                "a chat model must have a token that ends a reply",
-                got="none",
-                remedy="set eos_token_id in its generation_config.json",
-                where=self.name,
-            )
-        return tuple(ends) if isinstance(ends, list) else (int(ends),)
+        return end_tokens(self.model, self.template)
 
     def twin(self) -> Backbone:
         """The same weights, parameters that are trained among them, in modules with hooks of their own.
@@ -146,51 +128,11 @@ class Backbone:
 
     def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
-        return [*self._filled(self._form(messages), tokenize=True)["input_ids"], *self._closing]
-
-    @cached_property
-    def _closing(self) -> list[int]:
-        """What closes the thinking block that some templates open whatever they are told."""
-        if self.thinking == "open":
-            return []
-        text = str(self._filled(self._form([{"role": "user", "content": PROBES[0]}]), tokenize=False))
-        if text.rfind(OPENED) <= text.rfind(CLOSED):
-            return []
-        return self.encode(f"\n{CLOSED}\n\n")
-
-    @cached_property
-    def _form(self) -> Callable[[Messages], Any]:
-        """How the chat template reads messages.
-
-        Raises:
-            BackboneError: if it shows them in no form, so that every prompt would be the same.
-        """
-        got = "a rendering without it"
-        for form in (list, as_parts):
-            try:
-                shown = self._filled(form([{"role": "user", "content": PROBES[-1]}]), tokenize=False)
-            except Exception as error:
-                got = f"{type(error).__name__}: {error}"
-                continue
-            if PROBES[-1].lower() in shown.lower():
-                return form
-        raise BackboneError(
-            "a chat template must show what the user says",
-            got=got,
-            remedy="use a chat model, or mend its template",
-            where=self.name,
-        )
-
-    def _filled(self, messages: Any, *, tokenize: bool) -> Any:
-        """A conversation as the chat template has it, up to where the reply begins."""
-        switches: Any = NO_THINKING if self.thinking == "closed" else {}
-        return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=tokenize, return_dict=tokenize, **switches
-        )
+        return self.template.render(messages)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with none of the tokenizer's own around it."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.template.encode(text)
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, without special tokens, and without what they mark as thoughts."""

@@ -41,11 +41,12 @@ def load_backbone(
     dtype: str = "float32",
     device: str = "cpu",
     thinking: Thinking = "closed",
+    system: str = "",
 ) -> Backbone:
     """The frozen model of a folder, in evaluation mode, with a left-padding tokenizer.
 
     Raises:
-        BackboneError: if the folder holds no model that can chat.
+        BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
     """
     name = name or str(folder)
     logging.disable_progress_bar()
@@ -65,16 +66,23 @@ def load_backbone(
     model.requires_grad_(False)
     model.eval()
     placed: PreTrainedModel = model.to(device)
-    return Backbone(placed, tokenizer, name, identify(folder), thinking)
+    backbone = Backbone(placed, tokenizer, name, identify(folder), thinking, system)
+    backbone.template.require_system()
+    return backbone
 
 
 def load_sketch(
-    folder: Path, name: str | None = None, *, dtype: str = "float32", thinking: Thinking = "closed"
+    folder: Path,
+    name: str | None = None,
+    *,
+    dtype: str = "float32",
+    thinking: Thinking = "closed",
+    system: str = "",
 ) -> Backbone:
     """The model of a folder without its numbers and without identity: it renders prompts, and runs nothing.
 
     Raises:
-        BackboneError: if the folder holds no model that can chat.
+        BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
     """
     model = _without_weights(folder)
     try:
@@ -86,7 +94,11 @@ def load_sketch(
     _require_chat(tokenizer, folder)
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return Backbone(model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking)
+    sketch = Backbone(
+        model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking, system
+    )
+    sketch.template.require_system()
+    return sketch
 
 
 def _unfit(folder: Path, error: Exception) -> BackboneError:

@@ -61,6 +61,7 @@ class Subject:
             "backbone": self.backbone.fingerprint,
             **self.mount,
             "decoding": "greedy",
+            "stops": self.backbone.stops,
             "dtype": str(model.dtype),
             "device": model.device.type,
             "versions": {name: version(name) for name in GENERATES},

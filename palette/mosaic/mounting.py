@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from threading import local
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from palette.backbones import Backbone, shared
-from palette.backbones.backbone import PROBES
+from palette.backbones.template import PROBES
 from palette.errors import AdapterError, BackboneError
 from palette.mosaic.settings import Place
 from palette.mosaic.tokens import ControlTokens
@@ -44,8 +44,7 @@ class Controlled(Backbone):
         cls, backbone: Backbone, tokens: ControlTokens, active: tuple[str, ...] = (), *, released: bool = True
     ) -> Controlled:
         """The backbone under control; nothing is mounted on it by that."""
-        plain = (backbone.model, backbone.tokenizer, backbone.name, backbone.fingerprint, backbone.thinking)
-        return cls(*plain, tokens=tokens, active=active, released=released)
+        return cls(*plain_fields(backbone), tokens=tokens, active=active, released=released)
 
     @property
     def weightless(self) -> int | None:
@@ -95,11 +94,16 @@ class Controlled(Backbone):
 
     @cached_property
     def _turn_prefixes(self) -> TurnPrefixes:
-        return turn_prefixes(Backbone(self.model, self.tokenizer, self.name, self.fingerprint, self.thinking))
+        return turn_prefixes(Backbone(*plain_fields(self)))
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """The token ids of a conversation with the active tokens, ready for the reply's first token."""
         return self.prefixed(super().render(messages), self.active)
+
+
+def plain_fields(backbone: Backbone) -> list[Any]:
+    """What makes a backbone, in order, of which nothing is control."""
+    return [getattr(backbone, each.name) for each in fields(Backbone)]
 
 
 def insertion(backbone: Backbone, ids: Sequence[int], place: Place, known: TurnPrefixes | None = None) -> int:

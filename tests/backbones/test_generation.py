@@ -75,7 +75,7 @@ def stub(model, name: str) -> Backbone:
     """A backbone of token ids alone: nothing here needs words."""
     made = object.__new__(Backbone)
     tokenizer = SimpleNamespace(pad_token_id=PAD, eos_token_id=END)
-    made.__dict__.update(model=model, tokenizer=tokenizer, name=name, fingerprint="", thinking="closed")
+    made.__dict__.update(model=model, tokenizer=tokenizer, name=name, fingerprint="", stops=tuple(STOPS))
     return made
 
 
