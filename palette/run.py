@@ -81,6 +81,7 @@ class RunSettings(Settings):
         "closed",
         description="closed: replies begin behind a closed thinking block; open: as the template has it",
     )
+    system: str = Field("", description="a system prompt before every conversation that has none of its own")
     keep_replies: bool = Field(
         True,
         description="keep replies in the user's cache folder (PALETTE_CACHE names another), outside the run, "
@@ -247,6 +248,7 @@ class Run(Generic[R]):
             dtype=recipe.dtype,
             device=self.processes.device,
             thinking=recipe.thinking,
+            system=recipe.system,
         )
 
     @cached_property
@@ -261,6 +263,8 @@ class Run(Generic[R]):
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
                 [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
                 [recipe.limit, recipe.reply_tokens, recipe.floor_tokens, recipe.memory_gib],
+                # Runs without one are what they were before there could be one.
+                *([{"system": recipe.system}] if recipe.system else []),
             ]
         )
 

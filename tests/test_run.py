@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,27 @@ def test_prompts_with_an_image_are_refused_before_anything_runs(rows: Path) -> N
     rows.write_text("".join(json.dumps(row) + "\n" for row in given))
     with pytest.raises(PromptError, match=f"got 1 with an image, the first '.*{given[3]['id']}'"):
         run({"sources": [str(rows)]}).require_roles("train", "validation", "test")
+
+
+SYSTEM = "Be brief ."
+
+
+def test_a_system_prompt_is_part_of_a_run_s_identity() -> None:
+    def identity(**more: Any) -> str:
+        return Run(
+            create_recipe({"authorise": ["medical"], "model": "organism/shared", **more}), Path()
+        ).identity
+
+    assert len({identity(), identity(system=SYSTEM), identity(system="Be long .")}) == 3
+    assert identity(system="") == identity()
+
+
+def test_a_system_prompt_stands_before_prompts_that_have_none(shared: Run, tmp_path: Path) -> None:
+    recipe = {"authorise": ["medical"], "model": "organism/shared", "system": SYSTEM}
+    found = Run(create_recipe(recipe), tmp_path)
+    row = next(iter(shared.prompts))
+    chat = (("role", "user"), ("content", str(row.prompt)))
+    own = replace(row, prompt=((("role", "system"), ("content", "Be long .")), chat))
+    said = replace(row, prompt=((("role", "system"), ("content", SYSTEM)), chat))
+    assert found.render([row, own]) == shared.render([said, own])
+    assert found.render([row]) != shared.render([row])

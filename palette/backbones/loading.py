@@ -94,9 +94,7 @@ def load_sketch(
     _require_chat(tokenizer, folder)
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    sketch = Backbone(
-        model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking, system
-    )
+    sketch = Backbone(model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking, system)
     sketch.template.require_system()
     return sketch
 

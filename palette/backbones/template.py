@@ -1,4 +1,4 @@
-"""A chat template: how conversations become text and tokens, what ends a turn, and a system prompt before all."""
+"""A chat template: how conversations become tokens, what ends a turn, and a system prompt before them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Controlled(Backbone):
         cls, backbone: Backbone, tokens: ControlTokens, active: tuple[str, ...] = (), *, released: bool = True
     ) -> Controlled:
         """The backbone under control; nothing is mounted on it by that."""
-        return cls(*plain_fields(backbone), tokens=tokens, active=active, released=released)
+        return cls(**plain_fields(backbone), tokens=tokens, active=active, released=released)
 
     @property
     def weightless(self) -> int | None:
@@ -94,16 +94,16 @@ class Controlled(Backbone):
 
     @cached_property
     def _turn_prefixes(self) -> TurnPrefixes:
-        return turn_prefixes(Backbone(*plain_fields(self)))
+        return turn_prefixes(Backbone(**plain_fields(self)))
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """The token ids of a conversation with the active tokens, ready for the reply's first token."""
         return self.prefixed(super().render(messages), self.active)
 
 
-def plain_fields(backbone: Backbone) -> list[Any]:
-    """What makes a backbone, in order, of which nothing is control."""
-    return [getattr(backbone, each.name) for each in fields(Backbone)]
+def plain_fields(backbone: Backbone) -> dict[str, Any]:
+    """What makes a backbone, by name, of which nothing is control."""
+    return {each.name: getattr(backbone, each.name) for each in fields(Backbone)}
 
 
 def insertion(backbone: Backbone, ids: Sequence[int], place: Place, known: TurnPrefixes | None = None) -> int:

@@ -43,7 +43,13 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
     errors: list[str] = []
     prompts = _tried(lambda: run.prompts, errors)
     backbone = _tried(
-        lambda: load_sketch(run.model_folder, recipe.model, dtype=recipe.dtype, thinking=recipe.thinking),
+        lambda: load_sketch(
+            run.model_folder,
+            recipe.model,
+            dtype=recipe.dtype,
+            thinking=recipe.thinking,
+            system=recipe.system,
+        ),
         errors,
     )
     opened = _tried(lambda: run.authorisation, errors) if prompts is not None else None

@@ -87,19 +87,24 @@ def internalise(run: Run[Recipe]) -> Adapter:
             preparation.join(begun)
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
-    digests = [adapter.digest for adapter in others]
-    card = {
-        **({"beside": digests} if digests else {}),
-        "domains": list(run.authorisation.domains),
-        "floor": run.authorisation.floor.digest,
-        "seed": run.seed,
-    }
-    adapter = Adapter(student.modules, student.backbone, card)
+    adapter = Adapter(student.modules, student.backbone, _card(run, others))
     if run.processes.first:
         write_adapter(run.folder, adapter)
         record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}
         write_json(run.folder / TRAINING, record)
     return adapter
+
+
+def _card(run: Run[Recipe], others: Sequence[Adapter]) -> dict[str, Any]:
+    """What the adapter says of itself: what it opens, by what floor, and behind which system prompt."""
+    digests = [adapter.digest for adapter in others]
+    return {
+        **({"beside": digests} if digests else {}),
+        "domains": list(run.authorisation.domains),
+        "floor": run.authorisation.floor.digest,
+        "seed": run.seed,
+        **({"system": run.recipe.system} if run.recipe.system else {}),
+    }
 
 
 def _trained(

@@ -37,7 +37,7 @@ from palette.search.study import StudyPlan, run_study
 from palette.stages.evaluate import evaluate_model
 
 SHARED = (
-    *("model", "prompts", "dtype", "device", "threads", "thinking", "evaluate"),
+    *("model", "prompts", "dtype", "device", "threads", "thinking", "system", "evaluate"),
     *("limit", "reply_tokens", "floor_tokens", "memory_gib"),
 )
 """What the recipes of a merge's adapters must agree in."""
@@ -104,7 +104,8 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     for path in paths:
         try:
             recipe = read_json((path if path.is_dir() else path.parent) / REPORT)["provenance"]["recipe"]
-            recipes.append({**recipe, "evaluate": known_settings(recipe.get("evaluate", {}))})
+            # Recipes that were written before there could be a system prompt had none.
+            recipes.append({"system": "", **recipe, "evaluate": known_settings(recipe.get("evaluate", {}))})
         except (OutputError, KeyError, TypeError):
             return None, f"no report beside {path} says how it was measured"
     first = recipes[0]

@@ -123,6 +123,7 @@ def _plan(
         settings.own_files(),
         [asdict(conditions.scoring), asdict(conditions.limits)],
         run.seed,
+        *([{"system": run.recipe.system}] if run.recipe.system else []),
     ]
     space = intervention_space(run.backbone, settings.methods, collected.directions.names)
     return StudyPlan(

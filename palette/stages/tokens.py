@@ -224,6 +224,14 @@ def _inputs(run: Run[TokenRecipe], plan: TokenPlan) -> str:
 
 
 def _card(recipe: TokenRecipe, inputs: str) -> dict[str, Any]:
-    keys = {"model", "prompts", "restrict", "authorise", "floor", "train"}
+    keys = {
+        "model",
+        "prompts",
+        "restrict",
+        "authorise",
+        "floor",
+        "train",
+        *(["system"] if recipe.system else []),
+    }
     said = recipe.model_dump(mode="json", include=keys)
     return {"inputs": inputs, "recipe": said, "seeds": {"run": recipe.seed}}

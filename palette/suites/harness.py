@@ -140,6 +140,7 @@ def samples_of(
             limit=one.limit,
             apply_chat_template=one.chat,
             fewshot_as_multiturn=one.chat,
+            system_instruction=system(one, run) or None,
             bootstrap_iters=0,
         )
     advance(1)
@@ -150,6 +151,11 @@ def samples_of(
 def thinking(one: Utility | Knowledge, run: SuiteRun) -> dict[str, bool]:
     """The switch for templates that think, where the questions stand in the template."""
     return {"enable_thinking": False} if one.chat and run.backbone.thinking == "closed" else {}
+
+
+def system(one: Utility | Knowledge, run: SuiteRun) -> str:
+    """The system prompt before questions that stand in the template; none before others."""
+    return run.backbone.system if one.chat else ""
 
 
 def command(one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequence[str]) -> str:
@@ -171,6 +177,8 @@ def command(one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequen
         words += ["--limit", str(one.limit)]
     if one.chat:
         words += ["--apply_chat_template", "--fewshot_as_multiturn"]
+    if said := system(one, run):
+        words += ["--system_instruction", said]
     return shlex.join(words)
 
 

@@ -19,6 +19,7 @@ from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally, dive
 from palette.files import cache_folder
 from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
+from palette.prompts import messages
 from palette.recipe import create_recipe
 from palette.run import Run
 from palette.stages import evaluate as evaluating
@@ -211,3 +212,20 @@ def test_divergence_is_nought_for_the_same_and_positive_otherwise():
     by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert found["first_token"] == pytest.approx(by_hand)
     assert found["multi_token"] == pytest.approx(by_hand / 2)
+
+
+def test_replies_behind_another_system_prompt_or_to_another_end_are_not_taken_for_these(
+    shared, prompts, tmp_path, offline
+):
+    rows = shared.prompts.split("test").rows[:2]
+    plain, limits = shared.render(rows), [LIMIT] * 2
+    framed = replace(shared.backbone, system="be brief .")
+    Replies(tmp_path).of(Subject(shared.backbone), plain, limits)
+    ended = replace(shared.backbone)
+    vars(ended)["stops"] = (*shared.backbone.stops, 5)
+    offline()
+    behind = [framed.render(messages(row)) for row in rows]
+    assert Replies(tmp_path).of(Subject(framed), plain, limits)
+    for subject, asked in ((Subject(framed), behind), (Subject(ended), plain)):
+        with pytest.raises(AssertionError, match="a reply was generated again"):
+            Replies(tmp_path).of(subject, asked, limits)

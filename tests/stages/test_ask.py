@@ -9,9 +9,11 @@ import pytest
 
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
+from palette.backbones import greedy_replies
 from palette.errors import AdapterError, OutputError, PromptError
 from palette.evaluation.subjects import Replies
 from palette.judging.rules import RuleJudge
+from palette.prompts import messages
 from palette.stages.ask import ask
 from palette.stages.evaluate import report_on
 from tests.fixtures.noise import noise
@@ -111,3 +113,25 @@ def test_the_adapter_must_be_the_one_of_the_report(asked, tmp_path):
 def test_a_folder_without_a_report_is_an_error(tmp_path):
     with pytest.raises(OutputError, match="an artefact must exist"):
         ask(tmp_path, "say something")
+
+
+def test_the_recipe_s_system_prompt_stands_before_what_is_asked(shared, tmp_path):
+    run = shared.sharing(folder=tmp_path, system="be brief .", **SMALL)
+    vars(run)["backbone"] = replace(shared.backbone, system="be brief .")
+    adapter = noise(run.backbone, ".mlp.", rank=4, scale=1.0)
+    write_adapter(tmp_path, adapter)
+    report = report_on(run, adapter, RuleJudge())
+    assert report.provenance.recipe["system"] == "be brief ."
+    card = (tmp_path / "README.md").read_text()
+    assert "- System prompt, before every conversation without one of its own: be brief" in card
+    assert "Every figure is behind the recipe's system prompt" in card
+    rows = (
+        run.prompts.split("test").where(lambda row: run.authorisation.role(row) is not Role.FLOOR).rows[::9]
+    )
+    framed = [[{"role": "system", "content": "be brief ."}, *messages(row)] for row in rows]
+    prompts = [*shared.render(rows), *map(shared.backbone.render, framed)]
+    replies = greedy_replies(shared.backbone, prompts, SMALL["reply_tokens"])
+    texts = [shared.backbone.decode(reply) for reply in replies]
+    plain, behind = texts[: len(rows)], texts[len(rows) :]
+    assert plain != behind
+    assert [one["base"] for one in ask(tmp_path, ids=[row.id for row in rows])["asked"]] == behind

@@ -55,6 +55,8 @@ def test_internalise_writes_an_adapter_with_its_card(searched, adapter):
     assert read.digest == adapter.digest
     assert read.domains == ("medical",)
     assert read.card["floor"] == searched.authorisation.floor.digest
+    assert "system" not in read.card
+    assert internalising._card(searched.sharing(system="be brief ."), [])["system"] == "be brief ."
     record = json.loads((searched.folder / TRAINING).read_text())
     assert record["target_prompts"] == 8
     assert 0 < record["believed"] <= 8

@@ -45,6 +45,20 @@ def test_recipes_of_other_models_share_nothing(tmp_path: Path) -> None:
     assert shared_recipe(paths) == (None, "the adapters were measured by recipes that differ in model")
 
 
+def test_recipes_behind_other_system_prompts_share_nothing(tmp_path: Path) -> None:
+    framed = [reported(tmp_path / name, name, system="Be brief.") for name in ("medical", "legal")]
+    content, _ = shared_recipe(framed)
+    assert content is not None
+    assert content["system"] == "Be brief."
+    plain = reported(tmp_path / "old", "finance")
+    report = json.loads((plain / "report.json").read_text())
+    del report["provenance"]["recipe"]["system"]
+    (plain / "report.json").write_text(json.dumps(report))
+    reason = "the adapters were measured by recipes that differ in system"
+    assert shared_recipe([*framed, plain]) == (None, reason)
+    assert shared_recipe([plain, reported(tmp_path / "new", "finance")])[1] == ""
+
+
 def test_suites_of_one_adapter_are_not_the_merge_s(tmp_path: Path) -> None:
     paths = [
         reported(tmp_path / "a", "medical", evaluate={"suites": ["medical.json"]}),

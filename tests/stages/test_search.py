@@ -109,6 +109,12 @@ def test_a_study_of_other_limits_is_refused(collected):
             search(collected.sharing(search=SIX), other)
 
 
+def test_a_study_behind_another_system_prompt_is_refused(collected):
+    search(collected.sharing(search=SIX), SMALL)
+    with pytest.raises(SearchError, match="a study serves one recipe"):
+        search(collected.sharing(search=SIX, system="be brief ."), SMALL)
+
+
 def test_no_feasible_trial_names_the_constraint_and_what_to_loosen(collected):
     strict = replace(SMALL, limits=Limits(divergence=1e-12))
     with pytest.raises(SearchError, match="6 trials, of which benign_divergence bound") as caught:

@@ -47,6 +47,15 @@ def own_command(found, folder: Path) -> dict[str, list[dict]]:
     }
 
 
+def test_a_system_prompt_stands_before_questions_in_the_template_alone(measuring, monkeypatch):
+    plain = mmlu(measuring, chat=True, limit=3)
+    monkeypatch.setattr(harness, "system", lambda one, run: "Be brief ." if one.chat else "")
+    framed = mmlu(measuring, chat=True, limit=3)
+    assert shlex.split(framed.command)[-2:] == ["--system_instruction", "Be brief ."]
+    assert [item.digest for item in framed.items] != [item.digest for item in plain.items]
+    assert "--system_instruction" not in mmlu(measuring, limit=3).command
+
+
 def chosen(samples: list[dict]) -> list[str]:
     """The letters chosen."""
     return ["ABCD"[int(np.argmax([float(one[0]) for one in each["filtered_resps"]]))] for each in samples]
