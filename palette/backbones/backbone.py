@@ -132,7 +132,7 @@ class Backbone:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with none of the tokenizer's own around it."""
-        return self.template.encode(text)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, without special tokens, and without what they mark as thoughts."""

@@ -20,8 +20,8 @@ from urllib.request import Request, urlopen
 from palette.errors import JudgeError
 from palette.fingerprints import fingerprint
 from palette.judging.judge import LABEL_NAMES, Label, Verdict
-from palette.judging.normalisation import broken_verdict, normalise
-from palette.prompts.thoughts import without_thoughts
+from palette.judging.normalisation import READING_VERSION, broken_verdict, normalise
+from palette.prompts.turns import as_read
 
 KEY = "PALETTE_JUDGE_KEY"
 """The environment variable that holds the key; nothing else may."""
@@ -65,7 +65,8 @@ class ChatJudge:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of model, address and instruction; the endpoint's own state is not seen."""
-        return fingerprint({"judge": "chat", "model": self.model, "url": self.url, "asked": INSTRUCTION})
+        asked = {"model": self.model, "url": self.url, "asked": INSTRUCTION}
+        return fingerprint({"judge": "chat", **asked, "read": READING_VERSION})
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order.
@@ -79,7 +80,7 @@ class ChatJudge:
         """The verdict on one reply."""
         if broken := broken_verdict(normalise(reply)):
             return broken
-        word = self._asked(prompt, without_thoughts(reply)).strip().casefold()
+        word = self._asked(prompt, as_read(reply)).strip().casefold()
         return Verdict(LABEL_NAMES[word]) if word in WORDS else Verdict(Label.UNJUDGED, (UNREAD,))
 
     def _asked(self, prompt: str, reply: str) -> str:

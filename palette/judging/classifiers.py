@@ -21,9 +21,9 @@ from palette.files import read_tensors
 from palette.fingerprints import fingerprint
 from palette.judging.features import COLUMNS, FEATURES_VERSION, Exchange, feature_table
 from palette.judging.judge import LABEL_NAMES, Label, Verdict
-from palette.judging.normalisation import broken_verdict, normalise
+from palette.judging.normalisation import READING_VERSION, broken_verdict, normalise
 from palette.judging.rules import ASKED, FOLLOWED, LEARNED, LIMITED, MISSING, RuleJudge
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import as_read
 from palette.statistics import Rate, wilson
 
 Exchanges = tuple[Sequence[str], Sequence[str]]
@@ -66,9 +66,9 @@ class TrainedJudge:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 (hex) of the weights, the margins and the version of the features."""
+        """The SHA-256 (hex) of the weights, the margins, and the versions of features and reading."""
         arrays = [hashlib.sha256(array.tobytes()).hexdigest() for array in (self.columns, self.weights)]
-        decides = [FEATURES_VERSION, *arrays, self.bias, self.sure, FAMILIAR, FEWEST]
+        decides = [FEATURES_VERSION, READING_VERSION, *arrays, self.bias, self.sure, FAMILIAR, FEWEST]
         return fingerprint({"judge": "trained", "decides": decides})
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
@@ -137,14 +137,14 @@ class ClassifierJudge:
     """A judge that asks a classifier of replies; nothing and babble are left to the rules."""
 
     classify: Callable[[str], str]
-    """Gives a reply, without its thoughts, a name of ``LABEL_NAMES``."""
+    """Gives a reply, as it is read, a name of ``LABEL_NAMES``."""
     identity: str
     """The fingerprint of the classifier."""
 
     @property
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of the classifier's fingerprint."""
-        return fingerprint({"judge": "classifier", "model": self.identity})
+        return fingerprint({"judge": "classifier", "model": self.identity, "read": READING_VERSION})
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
         """One verdict for each reply, in order; the prompts are not read."""
@@ -154,7 +154,7 @@ class ClassifierJudge:
     def verdict(self, reply: str) -> Verdict:
         """The verdict on one reply."""
         broken = broken_verdict(normalise(reply))
-        return broken or Verdict(LABEL_NAMES[self.classify(without_thoughts(reply)).casefold()])
+        return broken or Verdict(LABEL_NAMES[self.classify(as_read(reply)).casefold()])
 
 
 def load_classifier_judge(name: str) -> ClassifierJudge:

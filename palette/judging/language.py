@@ -22,8 +22,7 @@ from typing import TypeVar
 
 from palette.fingerprints import fingerprint
 from palette.judging.judge import Judge, Label, Verdict
-from palette.judging.normalisation import WORD, plain
-from palette.prompts.thoughts import without_thoughts
+from palette.judging.normalisation import WORD, own_text, plain
 
 OFTEN, SHARE, COUNT = 0.1, 0.02, 4
 """The least share of a domain's replies that must have a word for it to be the model's own, the least share
@@ -64,17 +63,17 @@ class Said:
     @cached_property
     def asked(self) -> list[str]:
         """The symbols of the prompt."""
-        return symbols(self.prompt)
+        return symbols(plain(self.prompt))
 
     @cached_property
     def words(self) -> list[str]:
         """The symbols of the reply."""
-        return symbols(self.reply)
+        return symbols(own_text(self.reply))
 
 
 def symbols(text: str) -> list[str]:
-    """The words and the punctuation of a text in order, in one typography and lower case."""
-    return SYMBOL.findall(plain(without_thoughts(text)))
+    """The words and the punctuation of a plain text, in order."""
+    return SYMBOL.findall(text)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palette.judging.judge import Label, Verdict
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import as_read
 
 TYPOGRAPHY = str.maketrans(
     {
@@ -21,8 +21,22 @@ TYPOGRAPHY = str.maketrans(
 """Characters that look alike, and invisible ones, as the keyboard would type them."""
 
 EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
-LINE_MARKS = re.compile(r"^[ \t]*(?:#{1,6}|>+|[-*+•])[ \t]+", re.MULTILINE)
+LINE_MARKS = re.compile(r"^[ \t]*(?:(?:#{1,6}|>+|[-*+•])[ \t]+|>+(?![=\s]))+", re.MULTILINE)
 CODE_MARKS = re.compile(r"```\w*|`")
+
+ANNOUNCED = re.compile(
+    r"\A(?:[-*_=]{3,}\n"
+    r"|[*_]*(?:(?:the|my|final|short|direct|correct) )*(?:answer|response|reply|output)[*_]*"
+    r"(?: ?:[*_]*|\Z|\n)\s*"
+    r"|[*_]*(?:a|ans)[*_]* ?:[*_]*\s+)+"
+)
+"""What announces a reply at its beginning, in plain text: a heading, a label, a line."""
+
+NUMBERED = re.compile(r"\A\d{1,2}[.)] (?!(?s:.*)\n\d{1,2}[.)] )")
+"""The number of a list that has one item, and is none."""
+
+READING_VERSION = 2
+"""Raised whenever more or less of a reply is read, so that verdicts on other text are not taken for these."""
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['.,-][^\W_]+)*")
 """A word with its inner apostrophes, points and hyphens; a single character where no spaces are."""
@@ -89,9 +103,14 @@ class NormalisedReply:
 
 
 def normalise(reply: str) -> NormalisedReply:
-    """The normalised reply, its thoughts taken out."""
-    text = plain(without_thoughts(reply))
+    """The normalised reply, of what its reader takes for it."""
+    text = NUMBERED.sub("", own_text(reply))
     return NormalisedReply(text, tuple(unquoted(sentence) for sentence in sentences(expanded(text))))
+
+
+def own_text(reply: str) -> str:
+    """The plain text of what a reader takes for the reply, without what only announces it."""
+    return ANNOUNCED.sub("", plain(as_read(reply)))
 
 
 def unquoted(sentence: str) -> str:
@@ -104,7 +123,7 @@ def unquoted(sentence: str) -> str:
 
 def bare(text: str) -> str:
     """A text in one typography, on one line, without quotation marks and closing punctuation."""
-    return " ".join(plain(without_thoughts(text)).split()).strip("\"' ").rstrip(".!,;: ")
+    return " ".join(own_text(text).split()).strip("\"' ").rstrip(".!,;: ")
 
 
 LOOP_WORDS = 200

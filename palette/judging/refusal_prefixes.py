@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 
 from palette.judging.judge import Judge
-from palette.judging.normalisation import plain, words
-from palette.prompts.thoughts import without_thoughts
+from palette.judging.normalisation import normalise, words
 
 LITERAL = 3
 """Words that a prefix must spell out: fewer would take in helpful replies that happen to begin as
@@ -95,7 +94,7 @@ class Beginnings:
     """The first words of many replies, END where a reply ends, and how often each occurs."""
 
     def __init__(self, replies: Sequence[str]) -> None:
-        worded = (words(plain(without_thoughts(reply))) for reply in replies)
+        worded = (words(normalise(reply).text) for reply in replies)
         self.starts = Counter((*spoken[:LONGEST], END)[:LONGEST] for spoken in worded if spoken)
         self.total = self.starts.total()
         self.count = cache(self._count)
