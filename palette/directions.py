@@ -33,6 +33,7 @@ import torch
 from palette.activations import EditPlace, Edits, RankOneEdit, applied, captured
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
+from palette.processes import Advance, unheard
 from palette.shapes import Float, Tensor
 
 CANDIDATE_RIDGE = 1e-2
@@ -168,12 +169,15 @@ class StreamingMoments:
         return self.squares / max(1, self.count) - means.unsqueeze(-1) * means.unsqueeze(-2)
 
     @torch.no_grad()
-    def read(self, backbone: Backbone, prompts: Sequence[Sequence[int]]) -> StreamingMoments:
+    def read(
+        self, backbone: Backbone, prompts: Sequence[Sequence[int]], advance: Advance = unheard
+    ) -> StreamingMoments:
         """Runs the backbone over the prompts once and adds every site; returns itself."""
         for batch in batches(prompts, backbone.pad, backbone.model.device):
             with captured(backbone.blocks, self.add):
                 forward(backbone, batch)
             self.count += len(batch.rows)
+            advance(len(batch.rows))
         return self
 
     def joined(self, other: StreamingMoments) -> StreamingMoments:

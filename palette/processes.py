@@ -88,6 +88,10 @@ class Advance(Protocol):
         """``count`` more pieces are done, ``tokens`` of which were generated."""
 
 
+def unheard(count: int, tokens: int = 0) -> None:
+    """Takes what is done, and tells nobody."""
+
+
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a piece of work with its title and total, and gives what advances it."""
 
@@ -95,4 +99,4 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 @contextmanager
 def silent(title: str, total: int) -> Iterator[Advance]:
     """Progress that nobody sees."""
-    yield lambda count, tokens=0: None
+    yield unheard

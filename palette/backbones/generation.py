@@ -15,7 +15,7 @@ from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
 from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, read_prefix, window
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
-from palette.processes import Advance
+from palette.processes import Advance, unheard
 from palette.seeding import derive_seed
 from palette.shapes import Bool, Float, Int, Tensor
 from palette.threads import beside, lanes
@@ -78,7 +78,7 @@ def greedy_replies(
     backbone: Backbone,
     prompts: Prompts,
     max_new_tokens: int | Sequence[int],
-    advance: Advance = lambda count, tokens=0: None,
+    advance: Advance = unheard,
     decoding: Decoding = GREEDY,
 ) -> list[list[int]]:
     """The greedy reply to each prompt, up to its end token or ``max_new_tokens`` tokens, for all or for each.

@@ -25,7 +25,7 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import Backbone, answered, reply_logits
 from palette.fingerprints import fingerprint
-from palette.processes import Advance
+from palette.processes import Advance, unheard
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
 from palette.shapes import Float, Tensor
@@ -238,7 +238,7 @@ class Replies:
 
     folder: Path | None = None
     """Where replies are kept; without one they are not."""
-    advance: Advance = lambda count, tokens=0: None
+    advance: Advance = unheard
     tally: Tally = field(default_factory=Tally)
 
     def of(self, subject: Subject, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Tokens]:

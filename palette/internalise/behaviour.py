@@ -43,11 +43,12 @@ def behaviour(run: Run, collected: Collected, judge: Judge, adapter: Adapter) ->
     others = run.select("validation", Role.PRESERVE, Role.FLOOR, Role.BENIGN)
     requests = Requests.of(run, [*rows, *others.capped(run.recipe.at_most(OTHER_PROMPTS))])
     limits = requests.limits(run.recipe.reply_tokens, max(run.recipe.floor_tokens, collected.floor_tokens))
-    source = Replies(run.replies_folder)
-    own, changed = (
-        source.of(subject, requests.prompts, limits)
-        for subject in (Subject(run.backbone), Subject(run.backbone, adapter))
-    )
+    with run.progress("behaviour", 2 * len(requests)) as advance:
+        source = Replies(run.replies_folder, advance)
+        own, changed = (
+            source.of(subject, requests.prompts, limits)
+            for subject in (Subject(run.backbone), Subject(run.backbone, adapter))
+        )
     before, after = (
         [each.label for each in judge.verdicts(requests.questions, [run.backbone.decode(r) for r in replies])]
         for replies in (own, changed)

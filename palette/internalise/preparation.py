@@ -22,7 +22,7 @@ from palette.internalise.augmentation import crossed, crossed_alike
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
-from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, TaughtReply, reply_limit, teaching_of
+from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, taught_examples, teaching_of
 from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
@@ -85,7 +85,9 @@ class Preparation:
         self._teaching = teaching_of(run, collected, members, judge, answers)
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")
-        self._renaming = Renaming.learned(run.backbone, self._rows, answers, others, draw)
+        with run.progress("spare names", 1) as advance:
+            self._renaming = Renaming.learned(run.backbone, self._rows, answers, others, draw)
+            advance(1)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
         self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
         self._kept["near_floor"] += [
@@ -101,7 +103,7 @@ class Preparation:
         agreed = [each.share > MOSTLY for each in replies if each]
         if sum(agreed) > AGREED * len(agreed):
             return
-        pools, _ = self._decided({"target": _taught(self._asked, replies), **self._kept})
+        pools, _ = self._decided({"target": taught_examples(self._asked, replies), **self._kept})
         if own := pools["target"]:
             made = tutor(TrainingExamples(own, {"target": list(range(len(own)))}, [], {}))
             self._teaching.teachers.append(partial(mounted, self._run.backbone.model, made))
@@ -117,7 +119,7 @@ class Preparation:
         Raises:
             SearchError: if there is no reply to teach.
         """
-        taught = _taught(self._asked, self._teaching.replies(self._asked))
+        taught = taught_examples(self._asked, self._teaching.replies(self._asked))
         if not taught:
             raise SearchError(
                 "a student must have something to learn",
@@ -126,7 +128,7 @@ class Preparation:
             )
         told, _ = self._decided({"target": taught, **self._kept})
         kept, leaked = self._leaks_repeated({name: told[name] for name in self._kept})
-        held_taught = _taught(self._held_targets, self._teaching.replies(self._held_targets))
+        held_taught = taught_examples(self._held_targets, self._teaching.replies(self._held_targets))
         held = {"target": held_taught, **self._held_kept}
         pools, others = self._decided(
             {"target": taught + self._retaught(taught), **self._augmented(kept)}, held
@@ -201,13 +203,15 @@ class Preparation:
 
     def _refused_ones(self, prompts: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
         """Those of some prompts that the backbone refuses, with how it does."""
-        replies = greedy_replies(self._run.backbone, prompts, self._tokens("floor"))
+        with self._run.progress("crossed", len(prompts)) as advance:
+            replies = greedy_replies(self._run.backbone, prompts, self._tokens("floor"), advance)
         return [each for each in zip(prompts, replies, strict=True) if self._refused(each[1])]
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
         few = self._targets[:: max(1, -(-len(self._targets) // TRIAL_PROMPTS))]
-        replies = greedy_replies(self._run.backbone, few, reply_limit(self._run))
+        with self._run.progress("refusals", len(few)) as advance:
+            replies = greedy_replies(self._run.backbone, few, reply_limit(self._run), advance)
         return [
             Example(tuple(prompt), tuple(reply), taught=False, refused=True)
             for prompt, reply in zip(few, replies, strict=True)
@@ -241,21 +245,25 @@ class Preparation:
         domains, asked in the same style, do so first.
         """
         backbone, wider, leaked = self._run.backbone, dict(pools), dict[str, int]()
-        for name, pool in pools.items():
-            opened: set[Example] = set()
-            for student in self._students:
+        if not self._students:
+            return wider, leaked
+        ends, opened = backbone.stops[:1], {name: set[Example]() for name in pools}
+        asked = len(self._students) * sum(map(len, pools.values()))
+        with self._run.progress("leaks", asked) as advance:
+            for name, student in ((name, each) for name in pools for each in self._students):
+                pool = pools[name]
+                longest = max((example.decisive for example in pool), default=0) + 1
                 with mounted(backbone.model, student):
-                    longest = max((example.decisive for example in pool), default=0) + 1
-                    said = greedy_replies(backbone, [example.prompt for example in pool], longest)
-                ends = backbone.stops[:1]
-                opened |= {
+                    said = greedy_replies(backbone, [each.prompt for each in pool], longest, advance)
+                opened[name] |= {
                     example
                     for example, begun in zip(pool, said, strict=True)
                     if example.reply[: example.decisive + 1] != (*begun, *ends)[: example.decisive + 1]
                 }
-            if opened:
-                leaked[name] = len(opened)
-                again = [example for example in pool if example in opened]
+        for name, pool in pools.items():
+            if opened[name]:
+                leaked[name] = len(opened[name])
+                again = [example for example in pool if example in opened[name]]
                 wider[name] = pool + again * (LEAKED - 1)
         return wider, leaked
 
@@ -279,15 +287,6 @@ class Preparation:
                 draw = shuffler(self._run.seed, "crossed", name)
                 wider[name] += crossed(pool, len(pool), draw)
         return wider
-
-
-def _taught(prompts: Sequence[list[int]], replies: Sequence[TaughtReply | None]) -> list[Example]:
-    """An example of each target prompt for which a reply is believed."""
-    return [
-        Example(tuple(prompt), believed.reply, taught=True)
-        for prompt, believed in zip(prompts, replies, strict=True)
-        if believed
-    ]
 
 
 def _pool(run: Run, row: Prompt) -> str:

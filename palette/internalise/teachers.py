@@ -25,6 +25,7 @@ from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
 from palette.judging.judge import Judge
+from palette.processes import Advance, Progress, silent
 from palette.run import Run
 from palette.search.space import Collected, Member
 
@@ -55,6 +56,15 @@ class TaughtReply:
     """Mean log-likelihood of its tokens by all who judge, in nats a token."""
     share: float
     """Of those who have spoken to the prompt, who gave this reply."""
+
+
+def taught_examples(prompts: Prompts, replies: Sequence[TaughtReply | None]) -> list[Example]:
+    """An example of each target prompt for which a reply is believed."""
+    return [
+        Example(tuple(prompt), believed.reply, taught=True)
+        for prompt, believed in zip(prompts, replies, strict=True)
+        if believed
+    ]
 
 
 def chosen_teachers(
@@ -100,6 +110,7 @@ class Teaching:
     """What answers have from their requests; a reply that has not is about something else."""
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
+    progress: Progress = silent
     _found: dict[Tokens, dict[Tokens, list[float]]] = field(default_factory=dict)
     """Candidates by prompt, each with the mean log-likelihood of its tokens by each so far, the plain
     backbone first."""
@@ -115,11 +126,16 @@ class Teaching:
         plain: list[Opening] = [FREE, *self.openings]
         speakers: list[tuple[Teacher, Opening]] = [(nullcontext, each) for each in plain]
         speakers += [(each, FREE) for each in self.teachers]
-        for number, (teacher, opening) in enumerate(speakers):
-            unheard = [prompt for prompt in distinct if self._asked.get(prompt, 0) == number]
-            self._listen(teacher, unheard, opening(unheard))
-        for number, teacher in enumerate((nullcontext, *self.teachers)):
-            self._judge(teacher, number, distinct)
+        waiting = sum(max(0, len(speakers) - self._asked.get(prompt, 0)) for prompt in distinct)
+        with self.progress("teachers", waiting) as advance:
+            for number, (teacher, opening) in enumerate(speakers):
+                unheard = [prompt for prompt in distinct if self._asked.get(prompt, 0) == number]
+                self._listen(teacher, unheard, opening(unheard), advance)
+        judges = (nullcontext, *self.teachers)
+        with self.progress("beliefs", len(judges)) as advance:
+            for number, teacher in enumerate(judges):
+                self._judge(teacher, number, distinct)
+                advance(1)
         found = [{reply: _belief(by) for reply, by in sorted(self._found[key].items())} for key in keys]
         held = [
             {reply: belief for reply, belief in each.items() if self.copied.held(key, reply)}
@@ -136,14 +152,17 @@ class Teaching:
 
     def continued(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
         """What the plain backbone replies, openings and end token included; None for no answer."""
-        said = self._said(prompts, openings)
+        with self.progress("names", len(prompts)) as advance:
+            said = self._said(prompts, openings, advance)
         pairs = zip(prompts, said, strict=True)
         return [reply if reply and self.copied.held(prompt, reply) else None for prompt, reply in pairs]
 
-    def _listen(self, teacher: Teacher, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> None:
+    def _listen(
+        self, teacher: Teacher, prompts: Sequence[Tokens], openings: Sequence[Tokens], advance: Advance
+    ) -> None:
         """Asks a teacher that begins so, and keeps what is an answer."""
         with teacher():
-            said = self._said(prompts, openings)
+            said = self._said(prompts, openings, advance)
         for prompt, reply in zip(prompts, said, strict=True):
             self._asked[prompt] = self._asked.get(prompt, 0) + 1
             whole = self._found.setdefault(prompt, {})
@@ -151,7 +170,9 @@ class Teaching:
                 whole.setdefault(reply, [])
                 self._given[prompt, reply] += 1
 
-    def _said(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
+    def _said(
+        self, prompts: Sequence[Tokens], openings: Sequence[Tokens], advance: Advance
+    ) -> list[Tokens | None]:
         """What the model, as it is, replies behind openings; None for what is no answer."""
         begun = [(*prompt, *opening) for prompt, opening in zip(prompts, openings, strict=True)]
         limits = [max(1, self.limit - len(opening)) for opening in openings]
@@ -160,7 +181,7 @@ class Teaching:
         known = openings[0][len(openings[0]) - ending :] if openings else ()
         context = known if len(set(openings)) < 2 else (COPIED, *known)
         decoding = Decoding(barred=lambda said: self.ngrams.after((*context, *said)))
-        rest = greedy_replies(self.backbone, begun, limits, decoding=decoding)
+        rest = greedy_replies(self.backbone, begun, limits, advance=advance, decoding=decoding)
         said = [(*opening, *reply) for opening, reply in zip(openings, rest, strict=True)]
         whole = [(*x, *self.backbone.stops[:1]) if len(x) < self.limit else x for x in said]
         bad = self.failed(prompts, said)
@@ -199,7 +220,8 @@ def teaching_of(
     benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
     few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
     # Real answers may be longer than what is taught of them; a small model's that has no end is a loop.
-    ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit)]
+    with run.progress("endings", len(few)) as advance:
+        ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit, advance)]
     ending = sum(ended) > len(ended) / 2
 
     def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
@@ -211,11 +233,19 @@ def teaching_of(
         return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
 
     target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
-    teachers = (
-        chosen_teachers(backbone, collected.directions, members, target, failed, limit) if target else []
-    )
+    teachers: list[Teacher] = []
+    if target:
+        with run.progress("teachers' trial", min(TRIED, len(members))) as advance:
+
+            def counted(prompts: Prompts, replies: Prompts) -> list[bool]:
+                advance(1)
+                return failed(prompts, replies)
+
+            directions = collected.directions
+            teachers = chosen_teachers(backbone, directions, members, target, counted, limit)
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
-    return Teaching(backbone, teachers, collected.refusal_ngrams, failed, limit, copied, openings)
+    ngrams = collected.refusal_ngrams
+    return Teaching(backbone, teachers, ngrams, failed, limit, copied, openings, run.progress)
 
 
 def _belief(likelihoods: Sequence[float]) -> float:

@@ -244,21 +244,21 @@ def _panel(run: Run, collected: Collected, scoring: Scoring) -> dict[Role, list[
         chosen[role].required(f"{role.value} validation")
     ngrams, end = collected.refusal_ngrams, run.backbone.stops[0]
     told = max(run.recipe.floor_tokens, collected.floor_tokens)
-    panel: dict[Role, list[ScoredPrompt]] = {}
-    for role, prompts in chosen.items():
-        rendered = run.render(prompts)
-        limit = scoring.reply_tokens if role is Role.BENIGN else scoring.answer_tokens
-        limit = limit if role in (Role.TARGET, Role.BENIGN) else told
-        decoding = Decoding(barred=ngrams.after) if role is Role.TARGET else GREEDY
-        replies = greedy_replies(run.backbone, rendered, limit, decoding=decoding)
-        panel[role] = []
-        for prompt, reply in zip(rendered, replies, strict=True):
-            if role in (Role.TARGET, Role.BENIGN):
-                # A reply that ends in time is read to its end; one that does not, as far as it was said.
-                said = (*reply, end) if len(reply) < limit else tuple(reply)
-            else:
-                said = tuple(reply[: (ngrams.place(reply) or 0) + 1]) or (end,)
-            panel[role].append(ScoredPrompt(role, tuple(prompt), said, ngrams.marks(said)))
+    panel: dict[Role, list[ScoredPrompt]] = {role: [] for role in chosen}
+    with run.progress("panel", sum(map(len, chosen.values()))) as advance:
+        for role, prompts in chosen.items():
+            rendered = run.render(prompts)
+            limit = scoring.reply_tokens if role is Role.BENIGN else scoring.answer_tokens
+            limit = limit if role in (Role.TARGET, Role.BENIGN) else told
+            decoding = Decoding(barred=ngrams.after) if role is Role.TARGET else GREEDY
+            replies = greedy_replies(run.backbone, rendered, limit, advance, decoding)
+            for prompt, reply in zip(rendered, replies, strict=True):
+                if role in (Role.TARGET, Role.BENIGN):
+                    # A reply that ends in time is read to its end; one that does not, as far as it was said.
+                    said = (*reply, end) if len(reply) < limit else tuple(reply)
+                else:
+                    said = tuple(reply[: (ngrams.place(reply) or 0) + 1]) or (end,)
+                panel[role].append(ScoredPrompt(role, tuple(prompt), said, ngrams.marks(said)))
     return panel
 
 

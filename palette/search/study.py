@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from palette.errors import SearchError
-from palette.processes import Advance
+from palette.processes import Advance, unheard
 from palette.search.settings import SAMPLERS, shown
 from palette.search.space import Finished, Objectives, Params, Scored, Space
 from palette.search.storage import opened_storage, unreadable, without_novelty
@@ -53,7 +53,7 @@ class StudyPlan:
 def run_study(
     plan: StudyPlan,
     score: Callable[[Params], Scored],
-    advance: Advance = lambda count, tokens=0: None,
+    advance: Advance = unheard,
     workers: tuple[Executor, int] | None = None,
 ) -> list[Finished]:
     """The first ``trials`` finished trials of the study, running those that are missing.

@@ -89,26 +89,30 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     # Two are held at a time: the target's and the benign one's.
     fits = 2 * entries * 8 <= run.recipe.memory_gib / 4 * 2**30
 
-    def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
-        return StreamingMoments(*shape, covariance=covariance and fits).read(backbone, prompts)
-
     met = {role: baseline.requests[role].where(baseline.as_expected(role)) for role in Role}
-    target = moments(list(met[Role.TARGET].prompts), True)
-    pooled = target.joined(moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]))
     grouped: dict[str, list[list[int]]] = {}
     for row, prompt in zip(met[Role.BENIGN].rows, met[Role.BENIGN].prompts, strict=True):
         grouped.setdefault(row.domain, []).append(prompt)
-    concepts = [moments(prompts, True) for _, prompts in sorted(grouped.items())]
-    benign = reduce(StreamingMoments.joined, concepts)
-    within = None
-    if target.covariance is not None and benign.covariance is not None:
-        within = (target.covariance + benign.covariance) / 2
-    found = candidates(target.means, pooled.means, benign.means, [c.means for c in concepts], within)
-    apart = {
-        name: separation(direction, target.means - benign.means, within).tolist()
-        for name, direction in found.items()
-        if within is not None
-    }
+    with run.progress("directions", sum(map(len, met.values()))) as advance:
+
+        def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
+            streaming = StreamingMoments(*shape, covariance=covariance and fits)
+            return streaming.read(backbone, prompts, advance)
+
+        target = moments(list(met[Role.TARGET].prompts), True)
+        pooled = target.joined(moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]))
+        concepts = [moments(prompts, True) for _, prompts in sorted(grouped.items())]
+        benign = reduce(StreamingMoments.joined, concepts)
+        within = None
+        if target.covariance is not None and benign.covariance is not None:
+            within = (target.covariance + benign.covariance) / 2
+        # Whitening a wide stream takes as long as the passes, and stands in the same piece of work.
+        found = candidates(target.means, pooled.means, benign.means, [c.means for c in concepts], within)
+        apart = {
+            name: separation(direction, target.means - benign.means, within).tolist()
+            for name, direction in found.items()
+            if within is not None
+        }
     return Directions(target.means, benign.means, found), apart
 
 

@@ -223,14 +223,20 @@ def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tok
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
     upper = None
-    if bound and ideal:
-        table = tabulate(judged(bound.backbone, opened, judge, ideal, ideal).outcomes)["base"]
-        upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
-    kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
-    for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
-        kept[name].append(outcome)
-    plain = judged(backbone, requests, judge, own, changed, known)
-    null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
+    # A judge may be a model of its own, and slow.
+    with run.progress("judging", 4) as advance:
+        if bound and ideal:
+            table = tabulate(judged(bound.backbone, opened, judge, ideal, ideal).outcomes)["base"]
+            upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
+        advance(1)
+        kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
+        for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
+            kept[name].append(outcome)
+        advance(1)
+        plain = judged(backbone, requests, judge, own, changed, known)
+        advance(1)
+        null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
+        advance(1)
     return _Measured(requests, plain, kept, moved, upper, null)
 
 

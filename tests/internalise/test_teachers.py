@@ -50,7 +50,7 @@ def said(backbone, monkeypatch):
     """What the teachers say is given, one list of replies for each in turn."""
     turns = []
 
-    def replies(backbone, prompts, limit, decoding=None):
+    def replies(backbone, prompts, limit, advance=None, decoding=None):
         return turns.pop(0)
 
     monkeypatch.setattr(teachers, "greedy_replies", replies)

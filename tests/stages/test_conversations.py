@@ -23,6 +23,7 @@ from palette.stages.collect import collect
 from palette.stages.evaluate import evaluate_searched
 from palette.stages.internalise import internalise
 from palette.stages.search import search
+from tests.fixtures.told import Told
 
 EARLIER = ("user", "what is 1 plus 2 ?"), ("assistant", "it is 3 .")
 ANY = Limits(relaxation=-1e6, divergence=1e6, selectivity=1e6)
@@ -62,16 +63,41 @@ def folder(shared, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def talked(shared, folder, tmp_path_factory):
+def told():
+    """What the run tells of its progress."""
+    return Told()
+
+
+@pytest.fixture(scope="module")
+def talked(shared, folder, told, tmp_path_factory):
     """A run of which about every third prompt has three turns, through all stages."""
     where = {"model": "organism/shared", "prompts": str(folder), "keep_replies": False}
     run = Run(Recipe(authorise=("medical",), **where, **SMALL), tmp_path_factory.mktemp("talked"))
     vars(run)["backbone"] = shared.backbone
+    run.progress = told.progress
     collect(run)
     search(run, CONDITIONS)
     internalise(run)
     evaluate_searched(run)
     return run
+
+
+def test_every_long_piece_of_work_says_how_far_it_is(talked, told):
+    collecting, searching = {"collect", "refusals", "directions"}, {"panel", "search", "audit"}
+    teaching = {
+        "replies",
+        "endings",
+        "teachers' trial",
+        "spare names",
+        "crossed",
+        "teachers",
+        "beliefs",
+        "names",
+    }
+    assert collecting | searching | teaching <= told.titles
+    assert {"internalise", "behaviour", "evaluate", "judging"} <= told.titles
+    # Trained steps end early, and trials that fail are no more asked.
+    assert {title for title, _, _ in told.wrong} <= {"internalise", "tutor", "teachers' trial"}
 
 
 def conversations(run, split, *roles) -> PromptSet:
