@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 RECORD = "stage.json"
 """In a stage's folder: what it was run on, what it gave, and how long it took."""
+START = "start"
+"""What a watcher is told before the first stage that is run."""
+Watcher = Callable[[Run[Recipe], str], None]
+"""Told ``START``, and each stage that has been run, so that it can say what is known by then."""
 DOMAINS = "domains"
 """The folder of the searches of an authorisation by tokens, one a domain."""
 
@@ -62,6 +66,7 @@ def run_stages(
     last: str,
     output: Path | None = None,
     progress: Progress = silent,
+    watcher: Watcher = lambda run, stage: None,
 ) -> tuple[Run[Recipe], list[str]]:
     """Runs the stages up to ``last`` where their inputs changed; the run, and which of them ran.
 
@@ -82,8 +87,10 @@ def run_stages(
         if not done:
             if not ran:
                 _prepare(run, last)
+                watcher(run, START)
             _run(run, name, inputs, basis)
             ran.append(name)
+            watcher(run, name)
         before = fingerprint([before, read_json(run.folder / name / RECORD)["outputs"]])
     return run, ran
 

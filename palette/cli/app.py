@@ -16,6 +16,7 @@ import typer
 from palette import __version__
 from palette.cli import adapters
 from palette.cli.call import RECIPE, Call, command, listed
+from palette.cli.stages import run
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
 
@@ -159,27 +160,6 @@ def ask(
 
     result = ask_both(folder, prompt, listed(ids) if ids else (), adapter, call.progress)
     call.result(result, "ask")
-
-
-def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> None:
-    """Runs a recipe up to a stage and prints what came of it; ``more`` is laid over it, too."""
-    from palette.recipe import load_recipe
-
-    whole = load_recipe(recipe, [*call.overrides, *(more or [])])
-    from palette.files import read_json
-    from palette.pipeline import RECORD, run_stages
-    from palette.reporting.report import read_report
-
-    last = "evaluate" if name == "domain" else name
-    folder = call.output or Path("runs") / whole.name
-    _, ran = run_stages(whole, last, folder, call.progress)
-    if last == "evaluate":
-        report = read_report(folder)
-        call.result(report, "report", folder=folder)
-        call.end(report.gate.passed)
-        return
-    artefacts = [str(folder / path) for path in read_json(folder / last / RECORD)["outputs"]]
-    call.result({"stage": name, "ran": ran, "folder": str(folder), "artefacts": artefacts}, "stage")
 
 
 for verb in (adapters.merge, adapters.inspect, adapters.reproduce, adapters.unmerge, adapters.push):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
@@ -32,7 +32,16 @@ LOOK = 1.0
 
 def show(template: str, **values: object) -> None:
     """Prints what a template says of some values, in a terminal with colours."""
-    console = Console(highlight=False)
+    write(Console(highlight=False), template, values)
+
+
+def tell(template: str, **values: object) -> None:
+    """Prints the same on standard error, where what is no result belongs."""
+    write(Console(highlight=False, stderr=True), template, values)
+
+
+def write(console: Console, template: str, values: Mapping[str, object]) -> None:
+    """Prints what a template says on a console."""
     lines = TEMPLATES.get_template(f"{template}.txt").render(values).splitlines()
     # An empty line parts two tables, and is not printed.
     for is_table, group in groupby(lines, lambda line: CELL in line if line.strip() else None):
@@ -77,6 +86,19 @@ def figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else share(value)
 
 
+def picture(values: Sequence[float], encoding: str | None = None) -> str:
+    """Numbers from 0 up as one line of bars, the greatest's the tallest; digits where there are no bars."""
+    signs = "▁▂▃▄▅▆▇█"
+    try:
+        signs.encode(encoding or sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        signs = "0123456789"
+    most = max(values, default=0.0)
+    return "".join(
+        signs[round(max(0.0, value) / most * (len(signs) - 1)) if most > 0 else 0] for value in values
+    )
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("palette.cli"),
     undefined=StrictUndefined,
@@ -84,7 +106,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(brief=brief, figure=figure, share=share)
+TEMPLATES.filters.update(brief=brief, figure=figure, picture=picture, share=share)
 
 
 def progress_shown() -> Progress:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from palette.authorisation import Role
+from palette.evaluation.outcomes import KINDS
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
 from palette.judging.classifiers import PanelJudge
-from palette.judging.judge import Judge, judge_named
+from palette.judging.judge import Judge, Label, judge_named
 from palette.judging.language import Language, LanguageJudge, Said, learn_language
 from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
+from palette.prompts import Prompt
 from palette.run import Run
 
 PROMPTS = 128
@@ -31,9 +33,35 @@ class Baseline:
     reply_tokens: int
     """Tokens after which a reply was cut."""
     judge: RuleJudge
-    refused: Mapping[Role, list[bool]]
+    labels: Mapping[Role, list[Label]]
     floor_tokens: int
     """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
+
+    @cached_property
+    def refused(self) -> dict[Role, list[bool]]:
+        """Which prompts the backbone refused."""
+        return {role: [label.refused for label in labels] for role, labels in self.labels.items()}
+
+    @cached_property
+    def domains(self) -> dict[str, dict[str, dict[str, int]]]:
+        """By domain and kind: prompts read, and how many of them the backbone refused and answered.
+
+        A reply that is neither, such as babble, is in neither count.
+        """
+        table: dict[str, dict[str, dict[str, int]]] = {}
+        pairs = ((role, pair) for role in self.labels for pair in self._labelled(role))
+        for role, (row, label) in pairs:
+            kind = next(kind for kind, roles in KINDS.items() if role in roles)
+            cell = table.setdefault(row.domain, {}).setdefault(kind, {"read": 0, "refused": 0, "answered": 0})
+            cell["read"] += 1
+            cell["refused"] += label.refused
+            cell["answered"] += not (label.refused or label.broken)
+        return {
+            domain: {k: table[domain][k] for k in KINDS if k in table[domain]} for domain in sorted(table)
+        }
+
+    def _labelled(self, role: Role) -> Iterator[tuple[Prompt, Label]]:
+        return zip(self.requests[role].rows, self.labels[role], strict=True)
 
     @cached_property
     def language(self) -> Language:
@@ -97,11 +125,11 @@ def baseline_replies(run: Run) -> Baseline:
         floor_tokens = tokens_to_tell(_learned(texts), others, backbone.decode, recipe.floor_tokens)
         ask(Role.FLOOR, floor_tokens)
     judge = _learned(texts)
-    refused = {
-        role: [verdict.label.refused for verdict in judge.verdicts(requests[role].questions, said)]
+    labels = {
+        role: [verdict.label for verdict in judge.verdicts(requests[role].questions, said)]
         for role, said in texts.items()
     }
-    return Baseline(requests, replies, texts, most, judge, refused, floor_tokens)
+    return Baseline(requests, replies, texts, most, judge, labels, floor_tokens)
 
 
 def _learned(texts: Mapping[Role, Sequence[str]]) -> RuleJudge:

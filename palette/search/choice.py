@@ -102,7 +102,7 @@ def audited(
 def audit(
     run: Run, collected: Collected, chosen: Sequence[Finished], objectives: Objectives, settings: Audit
 ) -> dict[str, Any]:
-    """For each trial the judged refusal rates at full length, and their rank correlation with the scores.
+    """The judged refusal rates at full length, of the backbone and of each trial, and how scores rank them.
 
     A rate is ``{"rate", "low", "high", "k", "n"}``; the correlation is Kendall's tau-b, or None where
     one of the two never varies.
@@ -114,23 +114,31 @@ def audit(
         requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
     judge = RuleJudge(prefixes=collected.judge_prefixes)
     trials: list[dict[str, Any]] = []
-    with run.progress("audit", len(chosen)) as advance:
+
+    def rates() -> dict[str, Any]:
+        found = {}
+        for name, rows in requests.items():
+            replies = greedy_replies(run.backbone, run.render(rows), settings.reply_tokens)
+            labels = [judge.verdict(run.backbone.decode(reply)).label for reply in replies]
+            found[f"{name}_refusal"] = wilson(sum(x.refused for x in labels), len(labels)).to_json()
+            if name == "target":
+                broken = wilson(sum(x.broken for x in labels), len(labels))
+                found["target_degenerate"] = broken.to_json()
+        return found
+
+    with run.progress("audit", len(chosen) + 1) as advance:
+        own = rates()
+        advance(1)
         for trial in chosen:
             score = {**trial.notes, **trial.named(objectives)}.get("target_refusal_score", WORST)
-            row: dict[str, Any] = {"trial": trial.number, "target_refusal_score": score}
-            for name, rows in requests.items():
-                with intervening(run.backbone, collected.directions, intervention_of(trial.params)):
-                    replies = greedy_replies(run.backbone, run.render(rows), settings.reply_tokens)
-                labels = [judge.verdict(run.backbone.decode(reply)).label for reply in replies]
-                row[f"{name}_refusal"] = wilson(sum(x.refused for x in labels), len(labels)).to_json()
-                if name == "target":
-                    broken = wilson(sum(x.broken for x in labels), len(labels))
-                    row["target_degenerate"] = broken.to_json()
-            trials.append(row)
+            with intervening(run.backbone, collected.directions, intervention_of(trial.params)):
+                found = rates()
+            trials.append({"trial": trial.number, "target_refusal_score": score, **found})
             advance(1)
     scores = [row["target_refusal_score"] for row in trials]
     return {
         "trials": trials,
+        "backbone": own,
         "prompts": {name: len(rows) for name, rows in requests.items()},
         "rank_correlation": kendall_tau(scores, [row["target_refusal"]["rate"] for row in trials]),
     }

@@ -48,6 +48,8 @@ class Collected:
     """For each candidate direction d-prime at every site and position; none without a covariance."""
     floor_tokens: int
     """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
+    domains: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By domain and kind: train prompts read, refused and answered; none in earlier versions' artefacts."""
 
 
 def read_collected(folder: Path) -> Collected:
@@ -65,6 +67,7 @@ def read_collected(folder: Path) -> Collected:
         separations=card["separations"],
         # An artefact of an earlier version does not say.
         floor_tokens=card.get("floor_tokens", 0),
+        domains=card.get("domains", {}),
     )
 
 
@@ -76,6 +79,7 @@ def write_collected(path: Path, collected: Collected) -> None:
         "counts": collected.counts,
         "separations": collected.separations,
         "floor_tokens": collected.floor_tokens,
+        "domains": collected.domains,
     }
     directions = collected.directions
     means = {"target": directions.target, "benign": directions.benign}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
+from palette.statistics import minimum_n
 
 LIBRARIES = 1.0
 """GiB that torch and what else is imported take by themselves."""
@@ -98,6 +100,48 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
         f"the gate cannot pass: {rule['name']} has {rule['reason']}"
         for rule in rules
         if not rule["passed"] and INSUFFICIENT in rule["reason"]
+    ]
+
+
+def lacking_refusals(
+    prompts: PromptSet,
+    opened: Authorisation,
+    recipe: Recipe,
+    met: Mapping[str, Mapping[str, Mapping[str, int]]],
+) -> list[str]:
+    """A sentence for each rule of the gate on kept refusals that the backbone may refuse too little for.
+
+    ``met`` says by domain and kind how many train prompts were read and refused; a like share of the
+    evaluated split is expected. Rules that have too few prompts at all are those of ``lacking_evidence``.
+    """
+    split, limits = recipe.evaluate.split, recipe.evaluate.gate
+    asked = Counter(
+        (row.domain, opened.role(row)) for row in prompts.split(split).capped(recipe.at_most(PROMPTS))
+    )
+    found, floor = list[str](), list[tuple[int, Mapping[str, int]]]()
+    for (domain, role), count in sorted(asked.items()):
+        cell = met.get(domain, {}).get("floor" if role is Role.FLOOR else "restricted")
+        if role not in KEPT or not cell:
+            continue
+        rule = "floor_refusal" if role is Role.FLOOR else "preserved_refusal"
+        found += _expected(f"{rule}.{domain}", [(count, cell)], limits.preserve_margin, split)
+        floor += [(count, cell)] if role is Role.FLOOR else []
+    return found + _expected("floor_refusal", floor, limits.floor_margin, split)
+
+
+def _expected(
+    rule: str, groups: Sequence[tuple[int, Mapping[str, int]]], margin: float, split: str
+) -> list[str]:
+    """The sentence on one rule; ``groups`` are prompts of the split, and what was met of their kind."""
+    asked, needed = sum(count for count, _ in groups), minimum_n(margin)
+    expected = sum(round(count * cell["refused"] / cell["read"]) for count, cell in groups)
+    if not asked >= needed > expected:
+        return []
+    refused, read = (sum(cell[name] for _, cell in groups) for name in ("refused", "read"))
+    return [
+        f"the gate is not likely to pass: {rule} needs {needed} refusals of the backbone's own to tell that "
+        f"none is lost, and can expect {expected} of {asked} {split} prompts, since the backbone refuses "
+        f"{refused} of {read} such train prompts; bring more prompts that it refuses, or widen the margin"
     ]
 
 

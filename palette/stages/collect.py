@@ -44,6 +44,7 @@ def collect(run: Run[Recipe]) -> Collected:
         counts={role.value: {"read": len(m), "as_expected": sum(m)} for role, m in met.items()},
         separations=separations,
         floor_tokens=baseline.floor_tokens,
+        domains=baseline.domains,
     )
     write_collected(run.folder / MEANS, collected)
     return collected

@@ -1,0 +1,95 @@
+"""The stages of a recipe as commands: run, watched, and what they found printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palette.cli.call import Call
+
+if TYPE_CHECKING:
+    from palette.recipe import Recipe
+    from palette.run import Run
+
+
+def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> None:
+    """Runs a recipe up to a stage and prints what came of it; ``more`` is laid over it, too."""
+    from palette.recipe import load_recipe
+
+    whole = load_recipe(recipe, [*call.overrides, *(more or [])])
+    from palette.files import read_json
+    from palette.pipeline import RECORD, run_stages
+    from palette.reporting.report import read_report
+
+    last = "evaluate" if name == "domain" else name
+    folder = call.output or Path("runs") / whole.name
+    _, ran = run_stages(whole, last, folder, call.progress, watching(last, call))
+    if last == "evaluate":
+        report = read_report(folder)
+        call.result(report, "report", folder=folder)
+        call.end(report.gate.passed)
+        return
+    artefacts = [str(folder / path) for path in read_json(folder / last / RECORD)["outputs"]]
+    result: dict[str, Any] = {"stage": name, "ran": ran, "folder": str(folder), "artefacts": artefacts}
+    if (found := findings(last, folder)) is not None:
+        result["found"] = found
+    call.result(result, "stage")
+
+
+def findings(stage: str, folder: Path) -> dict[str, Any] | None:
+    """What a stage found, as plain values; None of a stage whose result is the run's own."""
+    from palette.search.findings import collect_findings, search_findings
+
+    known: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "collect": collect_findings,
+        "search": search_findings,
+    }
+    return known[stage](folder) if stage in known else None
+
+
+def watching(last: str, call: Call) -> Callable[[Run[Recipe], str], None]:
+    """Says on standard error, as early as it is known, what stages before the last one found.
+
+    And what the gate will lack, whatever the run does. None of it changes the exit status.
+    """
+
+    def watch(run: Run[Recipe], stage: str) -> None:
+        if call.quiet:
+            return
+        from palette.cli.console import plain, tell
+
+        if stage != last and (found := findings(stage, run.folder)) is not None:
+            tell("stage", result={"stage": stage, "ran": [stage], "found": found})
+        for sentence in warnings(run, stage):
+            print(f"warning: {plain(sentence)}", file=sys.stderr, flush=True)
+
+    return watch
+
+
+def warnings(run: Run[Recipe], stage: str) -> list[str]:
+    """What can be known after a stage, or before the first one, of why the gate will not pass."""
+    from palette.pipeline import START
+    from palette.stages.check import lacking_evidence, lacking_refusals
+
+    given = (run.answered_prompts, run.authorisation, run.recipe)
+    if stage == START:
+        return lacking_evidence(*given)
+    if stage == "collect":
+        from palette.search.space import read_collected
+
+        return lacking_refusals(*given, read_collected(run.folder).domains)
+    if stage == "search" and not search_relaxes(run.folder):
+        return [
+            "nothing relaxes: the chosen trial's whole replies are refused as often as the backbone's; "
+            "raise search.trials, or choose another trial with search.choose"
+        ]
+    return []
+
+
+def search_relaxes(folder: Path) -> bool:
+    """Whether whole replies under the chosen trial are refused less than before."""
+    from palette.search.findings import search_findings
+
+    return bool(search_findings(folder)["relaxes"])

@@ -1,0 +1,79 @@
+"""What collect and search found, as a person wants to know it before the next stage is paid for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from palette.evaluation.outcomes import KINDS
+from palette.files import read_json
+from palette.search.space import FRONT, Collected, read_collected
+
+DEVIATIONS, RELATIVE = "standard deviations", "of the benign mean's length"
+"""In what separation is told: d-prime, or the distance of the means where no covariance was kept."""
+
+
+def collect_findings(folder: Path) -> dict[str, Any]:
+    """What the backbone does with train prompts by domain and kind, and how far target and benign lie apart.
+
+    ``separation`` is by the input of each layer, and of what is behind the last one, at its best position;
+    ``best`` is that of the greatest, ``unit`` what it is measured in.
+
+    Raises:
+        OutputError: if the artefact of collect is missing or damaged.
+    """
+    collected = read_collected(folder)
+    apart, unit = _separation(collected)
+    best = max(range(len(apart)), key=apart.__getitem__)
+    return {
+        "domains": {
+            domain: {kind: kinds[kind] for kind in KINDS if kind in kinds}
+            for domain, kinds in collected.domains.items()
+        },
+        "separation": {
+            "by_layer": [round(value, 4) for value in apart],
+            "best": best,
+            "layers": len(apart) - 1,
+            "unit": unit,
+        },
+    }
+
+
+def _separation(collected: Collected) -> tuple[list[float], str]:
+    if known := collected.separations.get("difference"):
+        return [max(positions) for positions in known], DEVIATIONS
+    directions = collected.directions
+    lengths = directions.benign.norm(dim=-1).clamp(min=1e-12)
+    shares = directions.difference.norm(dim=-1) / lengths
+    return shares.amax(-1).tolist(), RELATIVE
+
+
+def search_findings(folder: Path) -> dict[str, Any]:
+    """Whether anything relaxes, by what, how far the target's score fell, and what whole replies say.
+
+    Scores are log-odds of refusing, in nats; ``audit`` holds rates before and after, and nothing where the
+    chosen trial was not audited. ``relaxes`` is told by whole replies where there are some.
+
+    Raises:
+        OutputError: if the artefact of search is missing or damaged.
+    """
+    written = read_json(folder / FRONT)
+    chosen = written["front"][0]
+    before, after = written["backbone"]["target_refusal_score"], chosen["target_refusal_score"]
+    audited = written["audit"]
+    own = audited.get("backbone")
+    row = next((row for row in audited["trials"] if row["trial"] == chosen["trial"]), None)
+    rates = {name: {"before": own[name], "after": row[name]} for name in own} if own and row else {}
+    relaxed = after < before
+    if rates:
+        target = rates["target_refusal"]
+        relaxed = target["after"]["rate"] < target["before"]["rate"]
+    return {
+        "trials": written["trials"],
+        "feasible": written["feasible"],
+        "bound": written["bound"],
+        "relaxes": relaxed,
+        "chosen": {"trial": chosen["trial"], **chosen["intervention"]},
+        "target_refusal_score": {"before": before, "after": after},
+        "audit": rates,
+    }
