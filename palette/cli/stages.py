@@ -80,16 +80,14 @@ def warnings(run: Run[Recipe], stage: str) -> list[str]:
         from palette.search.space import read_collected
 
         return lacking_refusals(*given, read_collected(run.folder).domains)
-    if stage == "search" and not search_relaxes(run.folder):
-        return [
-            "nothing relaxes: the chosen trial's whole replies are refused as often as the backbone's; "
-            "raise search.trials, or choose another trial with search.choose"
-        ]
+    if stage == "search":
+        from palette.search.findings import search_findings
+
+        found = search_findings(run.folder)
+        if not found["relaxes"]:
+            return [
+                f"nothing relaxes: none of the {found['audited']['trials']} audited trials has whole replies "
+                "refused less often than the backbone's, so that the adapter has only what the backbone says "
+                "where it may not refuse to learn from; raise search.trials"
+            ]
     return []
-
-
-def search_relaxes(folder: Path) -> bool:
-    """Whether whole replies under the chosen trial are refused less than before."""
-    from palette.search.findings import search_findings
-
-    return bool(search_findings(folder)["relaxes"])

@@ -49,10 +49,11 @@ def _separation(collected: Collected) -> tuple[list[float], str]:
 
 
 def search_findings(folder: Path) -> dict[str, Any]:
-    """Whether anything relaxes, by what, how far the target's score fell, and what whole replies say.
+    """Whether anything relaxes, what was chosen, how far the target's score fell, and what whole replies say.
 
-    Scores are log-odds of refusing, in nats; ``audit`` holds rates before and after, and nothing where the
-    chosen trial was not audited. ``relaxes`` is told by whole replies where there are some.
+    Scores are log-odds of refusing, in nats; ``audit`` holds the chosen trial's rates before and after, and
+    nothing where it was not audited. Something ``relaxes`` where one of the ``audited`` trials has whole
+    replies refused less often than the backbone's, or, where none was audited, the chosen one's score fell.
 
     Raises:
         OutputError: if the artefact of search is missing or damaged.
@@ -64,15 +65,14 @@ def search_findings(folder: Path) -> dict[str, Any]:
     own = audited.get("backbone")
     row = next((row for row in audited["trials"] if row["trial"] == chosen["trial"]), None)
     rates = {name: {"before": own[name], "after": row[name]} for name in own} if own and row else {}
-    relaxed = after < before
-    if rates:
-        target = rates["target_refusal"]
-        relaxed = target["after"]["rate"] < target["before"]["rate"]
+    rows = audited["trials"] if own else []
+    relaxing = sum(row["target_refusal"]["rate"] < own["target_refusal"]["rate"] for row in rows)
     return {
         "trials": written["trials"],
         "feasible": written["feasible"],
         "bound": written["bound"],
-        "relaxes": relaxed,
+        "relaxes": relaxing > 0 if rows else after < before,
+        "audited": {"trials": len(rows), "relaxing": relaxing},
         "chosen": {"trial": chosen["trial"], **chosen["intervention"]},
         "target_refusal_score": {"before": before, "after": after},
         "audit": rates,

@@ -70,7 +70,7 @@ def test_search_prints_the_chosen_trial_and_what_it_does(palette, collected, sma
     folder, _ = collected
     status, out, _ = palette("search", RECIPES / "medical.yaml", "-o", folder, *small)
     assert status == 0
-    assert " of 6 trials relax refusals and keep every limit" in out
+    assert " of 6 trials lower the refusal score far enough and keep every limit" in out
     assert "chosen: trial " in out
     assert " strength " in out
     assert "target refusal score: " in out
@@ -113,6 +113,7 @@ def test_domain_says_between_stages_whether_anything_relaxes(watched, after):
         "feasible": 3,
         "bound": {"benign_divergence": 2},
         "relaxes": after < 1,
+        "audited": {"trials": 2, "relaxing": int(after < 1)},
         "chosen": {
             "trial": 4, "method": "directional_ablation", "direction": "cleaned", "peak": 7, "width": 2,
             "strength": 1.25,
@@ -121,16 +122,16 @@ def test_domain_says_between_stages_whether_anything_relaxes(watched, after):
         "audit": {"target_refusal": {"before": rate(1.0, 24), "after": rate(after, 24)}},
     }  # fmt: skip
     said = watched("search", "evaluate", search_findings=found)
-    assert (
-        "3 of 6 trials relax refusals and keep every limit\nbenign_divergence bound 2 of the others\n" in said
-    )
+    assert " keep every limit\nbenign_divergence bound 2 of the others\n" in said
     assert "trial 4, directional_ablation of cleaned at site 7, width 2, strength 1.25" in said
     assert "target refusal score: 8.10 before, -4.20 after (nats)" in said
     assert "100.0% 0%–100%" in said
     warning = (
-        "warning: nothing relaxes: the chosen trial's whole replies are refused as often as the backbone's; "
-        "raise search.trials, or choose another trial with search.choose"
+        "warning: nothing relaxes: none of the 2 audited trials has whole replies refused less often than "
+        "the backbone's, so that the adapter has only what the backbone says where it may not refuse to "
+        "learn from; raise search.trials"
     )
+    assert f"{int(after < 1)} of 2 audited trials have whole replies refused less often" in said
     assert (warning in said.splitlines()) == (after == 1)
 
 

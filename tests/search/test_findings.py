@@ -74,12 +74,14 @@ def test_search_says_what_was_chosen_and_how_far_it_relaxes(searched):
 @pytest.mark.parametrize(("after", "relaxes"), [(0.25, True), (1.0, False)])
 def test_whole_replies_decide_whether_anything_relaxes(searched, tmp_path, after, relaxes):
     written = json.loads((searched.folder / FRONT).read_text())
-    chosen = written["front"][0]["trial"]
-    (row,) = (row for row in written["audit"]["trials"] if row["trial"] == chosen)
-    row["target_refusal"]["rate"] = after
+    for row in written["audit"]["trials"]:
+        row["target_refusal"]["rate"] = 1.0
+    written["audit"]["trials"][-1]["target_refusal"]["rate"] = after
     (tmp_path / "search").mkdir()
     (tmp_path / FRONT).write_text(json.dumps(written))
-    assert search_findings(tmp_path)["relaxes"] is relaxes
+    found = search_findings(tmp_path)
+    assert found["relaxes"] is relaxes
+    assert found["audited"] == {"trials": 2, "relaxing": int(relaxes)}
 
 
 @pytest.mark.parametrize("gone", ["backbone", "trials"])
