@@ -17,7 +17,7 @@ from palette.internalise.settings import InternaliseSettings
 from palette.merging import settings as merging
 from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
-from palette.prompts.sources import source_keys, sources_beside
+from palette.prompts.settings import source_keys, sources_beside
 from palette.run import RunSettings
 from palette.search import settings as searching
 from palette.search.settings import SearchSettings

@@ -29,7 +29,7 @@ from palette.prompts import (
     messages,
     read_sources,
 )
-from palette.prompts.sources import load_sources
+from palette.prompts.settings import load_sources
 from palette.settings import FORM, Settings, Thinking
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from palette.errors import RecipeError
 from palette.evaluation.settings import GateSettings
 from palette.prompts import PromptSources
-from palette.prompts.sources import load_sources, source_keys
+from palette.prompts.settings import load_sources, source_keys
 from palette.recipe import (
     Recipe,
     create_recipe,
