@@ -19,8 +19,9 @@ ROWS, CPU_ROWS = 1024, 256
 """Replies that grow together at most; more do not make a step faster."""
 SHARE = 0.5
 """The share of the memory available now that a batch may take."""
-TURNS = 2
-"""A work batch is as many replies as grow together, times this: long enough to be refilled."""
+TURNS, LEAST = 2, 32
+"""A work batch is as many replies as grow together, times this: long enough to be refilled. Where there are
+fewer, they are divided among what runs at once, down to so many in each."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ def planned(
     )
     works: list[WorkBatch] = []
     gathered: list[PrefillBatch] = []
-    capacity = 1
+    capacity, even = 1, max(LEAST, -(-len(prompts) // lanes(device)))
     for prefill in prefills:
         if not gathered:
             width = len(prompts[prefill.rows[0]])
             capacity = fitting(free, row_bytes(backbone, width, limit, token_bytes), most)
         gathered += split(prefill, capacity)
-        if sum(len(part.rows) for part in gathered) >= TURNS * capacity:
+        if sum(len(part.rows) for part in gathered) >= min(TURNS * capacity, even):
             works.append(WorkBatch(tuple(gathered), capacity))
             gathered = []
     return [*works, WorkBatch(tuple(gathered), capacity)] if gathered else works
