@@ -16,6 +16,7 @@ from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
 from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
+from palette.internalise.examples import SHARES
 from palette.internalise.methods import gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
 from palette.judging.judge import Label
@@ -179,7 +180,7 @@ def _memory(backbone: Backbone, recipe: Recipe, longest: int) -> float:
     """
     weights = sum(each.nbytes for each in backbone.model.parameters()) / 2**30
     reply = min(recipe.reply_tokens, REPLY_TOKENS)
-    gradient = min(recipe.memory_gib, gradient_gib(backbone, longest + reply, reply))
+    gradient = min(recipe.memory_gib, gradient_gib(backbone, longest + reply, reply, sum(SHARES.values())))
     return float(LIBRARIES + weights + recipe.memory_gib + gradient)
 
 
