@@ -22,7 +22,7 @@ from palette.internalise.teachers import REPLY_TOKENS
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
-from palette.run import Run
+from palette.run import Run, folder_of
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 
 LIBRARIES = 1.0
@@ -47,6 +47,8 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
         lambda: load_sketch(run.model_folder, recipe.model, dtype=recipe.dtype, thinking=recipe.thinking),
         errors,
     )
+    if helpful := recipe.evaluate.helpful:
+        _tried(lambda: load_sketch(folder_of(helpful), helpful, dtype=recipe.dtype), errors)
     opened = _tried(lambda: run.authorisation, errors) if prompts is not None else None
     warnings: list[str] = []
     if prompts is not None and opened is not None:

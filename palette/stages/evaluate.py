@@ -7,19 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Role
-from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
+from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
 from palette.evaluation.null_control import NullControl
 from palette.evaluation.outcomes import (
     OUTCOMES,
+    SIDES,
     Judged,
     Outcome,
     counted,
@@ -36,12 +36,13 @@ from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
+from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
 from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
-from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
-from palette.run import Run
+from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search
+from palette.run import HELPFUL, Run, folder_of
 from palette.search.choice import RULE
 from palette.search.space import FRONT, read_collected, read_front
 from palette.suites.run import included
@@ -68,19 +69,31 @@ def read_earlier(
     return included(settings.suites, measured), calibration
 
 
+class Before(NamedTuple):
+    """What there is before the backbone is asked: the search, seconds by stage, and helpful replies."""
+
+    search: Search | None = None
+    seconds: Mapping[str, float] = {}
+    helpful: HelpfulReplies | None = None
+
+
+BEFORE = Before()
+
+
 def evaluate_searched(run: Run[Recipe]) -> Report:
     """The report of the adapter that the run has made, with the search behind it.
 
     Raises:
         PaletteError: as ``report_on`` does.
     """
+    # First, so that its model has gone before the backbone comes.
+    helpful = _helpful(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-    return report_on(
-        run, read_adapter(run.folder), judge, baseline.floor_tokens, _search_section(run.folder), seconds
-    )
+    before = Before(_search_section(run.folder), seconds, helpful)
+    return report_on(run, read_adapter(run.folder), judge, baseline.floor_tokens, before)
 
 
 def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
@@ -89,9 +102,10 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
+    helpful = _helpful(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
-    return report_on(run, adapter, judge, baseline.floor_tokens)
+    return report_on(run, adapter, judge, baseline.floor_tokens, Before(helpful=helpful))
 
 
 def evaluate_model(
@@ -117,6 +131,8 @@ def evaluate_model(
     measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
     read_earlier(run.recipe.evaluate, folder, measured)
+    if run.recipe.evaluate.helpful:
+        folder_of(run.recipe.evaluate.helpful)
     # Every law is checked before the folder is touched.
     _ = run.authorisation
     if output or not adapter:
@@ -129,8 +145,7 @@ def report_on(
     adapter: Adapter | None,
     judge: Judge,
     floor_tokens: int = 0,
-    search: Search | None = None,
-    seconds: Mapping[str, float] | None = None,
+    before: Before = BEFORE,
 ) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
@@ -142,16 +157,17 @@ def report_on(
         AdapterError: if the adapter does not fit the backbone.
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a suite's result is none, or of another backbone or adapter.
+        BackboneError: if the helpful checkpoint is not there.
     """
     backbone, authorised, settings = run.backbone, run.authorisation.domains, run.recipe.evaluate
     digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
     suites, calibration = read_earlier(settings, run.folder, digests)
     floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
-    measured = _measured(run, adapter, judge, floor_tokens)
+    measured = _measured(run, adapter, judge, floor_tokens, before.helpful or _helpful(run))
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
     ids = [row.id for row in rows]
     sections = {
-        "search": search,
+        "search": before.search,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {
@@ -170,7 +186,7 @@ def report_on(
         outcomes,
         measured.moved,
         gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
-        _provenance(run, judge, adapter, seconds or {}),
+        _provenance(run, judge, adapter, before.seconds),
         OptionalSections.model_validate(sections),
     )
     write_json(run.folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
@@ -190,46 +206,74 @@ class _Measured:
     wrapped: dict[str, list[Outcome]]
     moved: dict[str, float]
     """Divergence on benign prompts, in nats a token."""
-    upper_bound: UpperBound | None
+    upper_bound: dict[str, Any] | None
     null_control: dict[str, Any] | None
 
 
-def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int) -> _Measured:
-    """The replies of both subjects, of the upper bound and of the null control, judged."""
-    split, recipe, backbone = run.recipe.evaluate.split, run.recipe, run.backbone
-    rows = run.answered_prompts.split(split).capped(recipe.at_most(PROMPTS)).required(split)
+def _asked(run: Run[Recipe]) -> PromptSet:
+    """The prompts of the split that are asked.
+
+    Raises:
+        PromptError: if there is none.
+    """
+    split = run.recipe.evaluate.split
+    return run.answered_prompts.split(split).capped(run.recipe.at_most(PROMPTS)).required(split)
+
+
+def _helpful(run: Run[Recipe]) -> HelpfulReplies | None:
+    """The replies of the helpful checkpoint to the target prompts, where there is one."""
+    stated = run.recipe.evaluate.helpful
+    name = stated or (HELPFUL if run.recipe.model == "organism" else None)
+    if name is None:
+        return None
+    role = run.authorisation.role
+    rows = _asked(run).where(lambda row: role(row) is Role.TARGET)
+    return helpful_replies(run, rows, name, again=stated is not None)
+
+
+def _measured(
+    run: Run[Recipe],
+    adapter: Adapter | None,
+    judge: Judge,
+    floor_tokens: int,
+    helpful: HelpfulReplies | None,
+) -> _Measured:
+    """The replies of both subjects and of the null control, judged, beside those of the upper bound."""
+    recipe, backbone, rows = run.recipe, run.backbone, _asked(run)
     requests = Requests.of(run, rows)
     inside, names = wrapped(run, rows, recipe.at_most(WRAPPED_PROMPTS))
     benign = requests.benign(recipe.at_most(DIVERGENCE_PROMPTS))
-    helpful = organism.weights("helpful") if recipe.model == "organism" else None
-    bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
-    opened = requests.where([i for i, role in enumerate(requests.roles) if role is Role.TARGET])
     base, adapted = Subject(backbone), Subject(backbone, adapter)
     knowledge = Knowledge.of(backbone, requests)
     control = NullControl.of(backbone, adapter, requests, run.seed) if adapter else None
     total = 2 * len(requests) + 2 * len(inside) + len(knowledge.openings)
-    total += (len(opened) if bound else 0) + (len(control.places) if control else 0)
+    total += len(control.places) if control else 0
     with run.progress("evaluate", total) as advance:
         replies = Replies(run.replies_folder, advance)
         limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
         own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
         before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
         moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
-        most = [recipe.reply_tokens] * len(opened)
-        ideal = replies.of(bound, opened.prompts, most) if bound else None
         known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
         longest = max(map(len, [*own, *changed]))
         drawn = control.replies(replies, requests, limits, longest) if control else []
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
-    upper = None
-    if bound and ideal:
-        table = tabulate(judged(bound.backbone, opened, judge, ideal, ideal).outcomes)["base"]
-        upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
     kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
     for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
         kept[name].append(outcome)
     plain = judged(backbone, requests, judge, own, changed, known)
+    upper = None
+    if helpful and helpful.greedy:
+        opened = [i for i, role in enumerate(requests.roles) if role is Role.TARGET]
+        sides = {
+            side: given(
+                said(backbone, [replied[i] for i in opened], recipe.reply_tokens),
+                [plain.verdicts[side][i] for i in opened],
+            )
+            for side, replied in zip(SIDES, (own, changed), strict=True)
+        }
+        upper = upper_bound(helpful, requests.where(opened), judge, sides, run.seed)
     null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
     return _Measured(requests, plain, kept, moved, upper, null)
 

@@ -211,3 +211,21 @@ def test_divergence_is_nought_for_the_same_and_positive_otherwise():
     by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert found["first_token"] == pytest.approx(by_hand)
     assert found["multi_token"] == pytest.approx(by_hand / 2)
+
+
+def test_drawn_replies_depend_on_their_seed_and_are_kept_apart_from_greedy_ones(shared, prompts, tmp_path):
+    limits = [LIMIT] * len(prompts)
+    # One that is less sure than the organism itself, whose draws are its likeliest tokens.
+    unsure = adapter(shared.backbone)
+    source = Replies(tmp_path)
+    greedy = source.of(Subject(shared.backbone, unsure), prompts, limits)
+    drawn = [source.of(Subject(shared.backbone, unsure, seed=seed), prompts, limits) for seed in (1, 2)]
+    assert drawn[0] != drawn[1]
+    assert greedy not in drawn
+    again = Replies(tmp_path)
+    assert again.of(Subject(shared.backbone, unsure, seed=1), prompts, limits) == drawn[0]
+    assert again.tally.generated == 0
+    # A draw depends on who is asked beside, so that fewer prompts are other draws.
+    fewer = Replies(tmp_path)
+    fewer.of(Subject(shared.backbone, unsure, seed=1), prompts[:2], limits[:2])
+    assert fewer.tally.generated == 2
