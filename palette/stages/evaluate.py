@@ -41,10 +41,9 @@ from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
 from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
-from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search
+from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
 from palette.run import HELPFUL, Run, folder_of
-from palette.search.choice import RULE
-from palette.search.space import FRONT, read_collected, read_front
+from palette.search.choice import search_section
 from palette.suites.run import included
 
 PAGE = Path("report.html")
@@ -92,7 +91,7 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-    before = Before(_search_section(run.folder), seconds, helpful)
+    before = Before(search_section(run.folder), seconds, helpful)
     return report_on(run, read_adapter(run.folder), judge, baseline.floor_tokens, before)
 
 
@@ -276,32 +275,6 @@ def _measured(
         upper = upper_bound(helpful, requests.where(opened), judge, sides, run.seed)
     null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
     return _Measured(requests, plain, kept, moved, upper, null)
-
-
-def _search_section(folder: Path) -> Search | None:
-    """The front that the search found, and what collect read before it."""
-    front, audit, collected = read_front(folder), read_json(folder / FRONT)["audit"], read_collected(folder)
-    points = tuple(
-        Point(
-            trial=member.trial,
-            target_refusal=member.values["target_refusal_score"],
-            preserved_refusal=member.values["preserved_refusal_score"],
-            divergence=member.values["benign_divergence"],
-            label=f"{member.intervention.method} of {member.intervention.direction} "
-            f"at site {member.intervention.kernel.peak}",
-        )
-        for member in front
-    )
-    separation = collected.separations.get("difference")
-    return Search(
-        front=points,
-        chosen=front[0].trial,
-        rule=RULE,
-        audited=len(audit.get("trials", ())),
-        rank_correlation=audit.get("rank_correlation"),
-        collected=collected.counts,
-        separation=None if separation is None else tuple(map(tuple, separation)),
-    )
 
 
 def _provenance(
