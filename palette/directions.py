@@ -121,8 +121,11 @@ def cleaned(d: Means, concepts: Sequence[Means]) -> Means:
 
 def whitened(d: Means, within: Covariance) -> Means:
     """(Σ + λI)⁻¹ d."""
-    solved: Tensor = torch.linalg.solve(_ridged(within), d.unsqueeze(-1))
-    return solved.squeeze(-1)
+    # Site by site, since each solution takes the room of two more covariances.
+    solved = [
+        torch.linalg.solve(_ridged(each), row.unsqueeze(-1)) for each, row in zip(within, d, strict=True)
+    ]
+    return torch.stack(solved).squeeze(-1)
 
 
 def separation(direction: Means, difference: Means, within: Covariance) -> Float[Tensor, "site position"]:
