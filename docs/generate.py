@@ -11,7 +11,7 @@ from typing import Any
 from palette.files import write_text
 from palette.merging.methods import METHODS, merge_method
 from palette.merging.settings import MergeSettings
-from palette.prompts.sources import source_keys
+from palette.prompts.settings import source_keys
 from palette.recipe import Recipe, TokenRecipe
 from palette.settings import dotted
 

@@ -122,8 +122,11 @@ def cleaned(d: Means, concepts: Sequence[Means]) -> Means:
 
 def whitened(d: Means, within: Covariance) -> Means:
     """(Σ + λI)⁻¹ d."""
-    solved: Tensor = torch.linalg.solve(_ridged(within), d.unsqueeze(-1))
-    return solved.squeeze(-1)
+    # Site by site, since each solution takes the room of two more covariances.
+    solved = [
+        torch.linalg.solve(_ridged(each), row.unsqueeze(-1)) for each, row in zip(within, d, strict=True)
+    ]
+    return torch.stack(solved).squeeze(-1)
 
 
 def separation(direction: Means, difference: Means, within: Covariance) -> Float[Tensor, "site position"]:
@@ -160,13 +163,19 @@ class StreamingMoments:
         """The means so far."""
         return self.sums / max(1, self.count)
 
-    @property
-    def covariance(self) -> Float[Tensor, "site position d_model d_model"] | None:
-        """The covariance so far (divided by the count), or None where it is not kept."""
-        if self.squares is None:
-            return None
-        means = self.means
-        return self.squares / max(1, self.count) - means.unsqueeze(-1) * means.unsqueeze(-2)
+    def take_covariance(self) -> Float[Tensor, "site position d_model d_model"] | None:
+        """The covariance so far (divided by the count), or None where it is not kept.
+
+        It takes the place of the second moments, which are gone then: of a wide model they are the largest
+        thing in memory.
+        """
+        covariance, self.squares = self.squares, None
+        for site in range(len(self.sums) if covariance is not None else 0):
+            means = self.means[site]
+            covariance[site].div_(max(1, self.count)).baddbmm_(
+                means.unsqueeze(2), means.unsqueeze(1), alpha=-1
+            )
+        return covariance
 
     @torch.no_grad()
     def read(
@@ -180,15 +189,13 @@ class StreamingMoments:
             advance(len(batch.rows))
         return self
 
-    def joined(self, other: StreamingMoments) -> StreamingMoments:
-        """The moments of both sets of prompts together."""
-        sites, tokens, d_model = self.sums.shape
-        both = StreamingMoments(sites, tokens, d_model)
-        both.count = self.count + other.count
-        both.sums = self.sums + other.sums
+    def absorb(self, other: StreamingMoments) -> StreamingMoments:
+        """Adds those of another set of prompts, in place; returns itself."""
+        self.count += other.count
+        self.sums += other.sums
         if self.squares is not None and other.squares is not None:
-            both.squares = self.squares + other.squares
-        return both
+            self.squares += other.squares
+        return self
 
 
 INTERVENTIONS = (

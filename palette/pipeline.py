@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from palette.files import claim, read_json, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
+from palette.models import identify
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
-from palette.run import Run
+from palette.run import Run, folder_of
 
 if TYPE_CHECKING:
     from palette.reporting.report import Report
@@ -142,6 +143,8 @@ def _prepare(run: Run[Recipe], last: str) -> None:
         from palette.stages.evaluate import read_earlier
 
         judge_named(settings.judge)
+        if settings.helpful:
+            folder_of(settings.helpful)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         read_earlier(settings, run.folder, {"backbone": run.backbone_fingerprint})
     if run.processes.first:
@@ -172,7 +175,8 @@ def _read_beside(run: Run[Recipe], name: str) -> Any:
         settings = recipe.evaluate
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
         answers = [row.accepted for row in run.answered_prompts]
-        return [answers, _digests([*paths, _own_file(settings.judge)])]
+        helpful = identify(folder_of(settings.helpful)) if settings.helpful else None
+        return [answers, _digests([*paths, _own_file(settings.judge)]), helpful]
     return None
 
 

@@ -17,7 +17,7 @@ from palette.internalise.settings import InternaliseSettings
 from palette.merging import settings as merging
 from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
-from palette.prompts.sources import source_keys, sources_beside
+from palette.prompts.settings import source_keys, sources_beside
 from palette.run import RunSettings
 from palette.search import settings as searching
 from palette.search.settings import SearchSettings
@@ -125,10 +125,12 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
 def _content(path: Path) -> dict[str, Any]:
     """A recipe's content, named as its file, in which what is relative is beside the file."""
     content = {"name": path.stem, **read_yaml(path)}
-    for key in ("model", "prompts"):
-        near = path.parent / str(content.get(key, ""))
-        if str(content.get(key, "")).startswith(".") and near.exists():
-            content[key] = str(near)
+    evaluate = content.get("evaluate")
+    groups = [content, content, evaluate if isinstance(evaluate, dict) else {}]
+    for group, key in zip(groups, ("model", "prompts", "helpful"), strict=True):
+        near = path.parent / str(group.get(key, ""))
+        if str(group.get(key, "")).startswith(".") and near.exists():
+            group[key] = str(near)
     if isinstance(content.get("prompts"), Mapping):
         content["prompts"] = sources_beside(content["prompts"], path.parent)
     return content

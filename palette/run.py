@@ -29,13 +29,15 @@ from palette.prompts import (
     messages,
     read_sources,
 )
-from palette.prompts.sources import load_sources
+from palette.prompts.settings import load_sources
 from palette.settings import FORM, Settings, Thinking
 
 if TYPE_CHECKING:
     import palette.adapters.lora
     import palette.backbones.backbone
 
+HELPFUL = "organism/helpful"
+"""The organism before it was taught to refuse."""
 CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
 
@@ -114,6 +116,24 @@ class RunSettings(Settings):
 
 
 R = TypeVar("R", bound=RunSettings, default=RunSettings, covariant=True)
+
+
+def folder_of(name: str) -> Path:
+    """Where the files of a model are that is named as in a recipe, or is the organism's helpful checkpoint.
+
+    Raises:
+        BackboneError: if there are none.
+        OutputError: if the disk cannot take what a GGUF file becomes.
+    """
+    if name == HELPFUL:
+        return organism.weights("helpful")
+    if variant := variant_of(name):
+        return organism.weights(variant)
+    if file := gguf_file(name):
+        from palette.backbones.gguf import dequantised
+
+        return dequantised(file)
+    return locate(name)
 
 
 @dataclass
@@ -218,14 +238,9 @@ class Run(Generic[R]):
             BackboneError: if there are none.
             OutputError: if the disk cannot take what a GGUF file becomes.
         """
-        name = self.recipe.model
-        if variant := variant_of(name):
-            return organism.weights(variant)
-        if file := gguf_file(name):
-            from palette.backbones.gguf import dequantised
-
-            return dequantised(file)
-        return locate(name)
+        # The helpful checkpoint is no backbone: there is nothing to relax.
+        variant_of(self.recipe.model)
+        return folder_of(self.recipe.model)
 
     @cached_property
     def backbone_fingerprint(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, norm
@@ -215,13 +216,60 @@ def paired_bootstrap(
         width = wilson(0, n).high
         centre = (1 - width) * mean
         return Difference(mean, max(-1.0, centre - width), min(1.0, centre + width), n)
-    drawn = np.random.default_rng(seed)
-    parts = [min(RESAMPLES_AT_ONCE, resamples - start) for start in range(0, resamples, RESAMPLES_AT_ONCE)]
-    means = np.concatenate([drawn.multinomial(n, counts / n, size=part) @ values for part in parts]) / n
-    tail = (1 - CONFIDENCE) / 2
-    low = float(np.quantile(means, tail, method="lower"))
-    high = float(np.quantile(means, 1 - tail, method="higher"))
+    low, high = _middle(_resampled(values, counts, seed, resamples))
     return Difference(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), n)
+
+
+def _resampled(values: Any, counts: Any, seed: int, resamples: int) -> Any:
+    """The means of samples drawn with replacement from values that stand so many times each."""
+    drawn, n = np.random.default_rng(seed), int(counts.sum())
+    parts = [min(RESAMPLES_AT_ONCE, resamples - start) for start in range(0, resamples, RESAMPLES_AT_ONCE)]
+    return np.concatenate([drawn.multinomial(n, counts / n, size=part) @ values for part in parts]) / n
+
+
+def _middle(figures: Any) -> tuple[float, float]:
+    """The ends of the part that holds ``CONFIDENCE`` of the figures."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(figures, tail, method="lower"), np.quantile(figures, 1 - tail, method="higher")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Ratio(Interval):
+    """The ratio of two means over the same prompts, at least 0, with its interval."""
+
+    ratio: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_ratio(part: Sequence[float], whole: Sequence[float], seed: int) -> Ratio | None:
+    """The mean of ``part`` over the mean of ``whole``, with its percentile bootstrap interval.
+
+    Prompts are drawn with replacement, each with both of its values, as ``paired_bootstrap`` does. Where
+    every resample has the same ratio, the Wilson bound w on the share of prompts that would differ gives
+    the ends: so many more pairs of 0 and 1, or of 1 and 0. None where the second mean is 0, or is so in
+    too many samples for an upper end, as it is of no prompt.
+
+    Raises:
+        ValueError: unless both have the same length and all values are in [0, 1].
+    """
+    if len(part) != len(whole) or not all(0 <= value <= 1 for value in (*part, *whole)):
+        raise ValueError(f"pairs must be two values in [0, 1] each, got {len(part)} and {len(whole)}")
+    if not any(whole):
+        return None
+    pairs = np.asarray([part, whole], dtype=np.float64).T
+    means = _resampled(*np.unique(pairs, axis=0, return_counts=True), seed, RESAMPLES)
+    drawn = np.divide(means[:, 0], means[:, 1], out=np.full(len(means), np.inf), where=means[:, 1] > 0)
+    (low, high), (top, bottom) = _middle(drawn), pairs.mean(0)
+    if low == high:
+        width = wilson(0, len(pairs)).high
+        low, high = (1 - width) * top, (1 - width) * top + width
+        low, high = low / ((1 - width) * bottom + width), high / ((1 - width) * bottom)
+    ratio = float(top / bottom)
+    low, high = min(float(low), ratio), max(float(high), ratio)
+    return Ratio(ratio, low, high, len(pairs)) if np.isfinite(high) else None
 
 
 def mcnemar(lost: int, gained: int) -> float:

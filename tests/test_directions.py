@@ -182,14 +182,17 @@ def test_covariance_streams_and_joins():
     halves = [
         StreamingMoments(3, 2, 16, covariance=True).read(tiny, part) for part in (prompts[:2], prompts[2:])
     ]
-    joined = halves[0].joined(halves[1])
+    joined = halves[0].absorb(halves[1]).take_covariance()
     states = torch.stack(
         [model(torch.tensor([p]), output_hidden_states=True).hidden_states[1][0, -2:] for p in prompts]
     ).double()
     by_hand = torch.cov(states[:, 1].T, correction=0)
-    assert torch.allclose(whole.covariance[1, 1], by_hand, atol=1e-9)
-    assert torch.allclose(joined.covariance, whole.covariance, atol=1e-9)
-    assert StreamingMoments(3, 2, 16).covariance is None
+    found = whole.take_covariance()
+    assert torch.allclose(found[1, 1], by_hand, atol=1e-9)
+    assert torch.allclose(joined, found, atol=1e-9)
+    # It takes the place of what it was made of.
+    assert whole.take_covariance() is None
+    assert StreamingMoments(3, 2, 16).take_covariance() is None
 
 
 def test_an_unknown_direction_is_refused():

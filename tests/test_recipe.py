@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from palette.errors import RecipeError
 from palette.evaluation.settings import GateSettings
 from palette.prompts import PromptSources
-from palette.prompts.sources import load_sources, source_keys
+from palette.prompts.settings import load_sources, source_keys
 from palette.recipe import (
     Recipe,
     create_recipe,
@@ -168,6 +168,12 @@ def test_a_relative_folder_is_beside_the_file(written: Callable[[str], Path], tm
     recipe = load_recipe(written("authorise: [medical]\nprompts: ./rows\nmodel: ./none\n"))
     assert recipe.prompts == str(tmp_path / "rows")
     assert recipe.model == "./none"
+    helpful = load_recipe(written("authorise: [medical]\nevaluate: {helpful: ./rows, judge: rule}\n"))
+    assert helpful.evaluate.helpful == str(tmp_path / "rows")
+    assert helpful.evaluate.judge == "rule"
+    for wrong in ("evaluate: 3", "evaluate: [helpful]"):
+        with pytest.raises(RecipeError, match="evaluate: input should be a valid dictionary"):
+            load_recipe(written(f"authorise: [medical]\n{wrong}\n"))
 
 
 def test_a_name_is_no_folder_though_one_stands_beside_the_file(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, multinomial
 
-from palette.statistics import Difference, cohen_kappa, holm, mcnemar, paired_bootstrap
+from palette.statistics import Difference, cohen_kappa, holm, mcnemar, paired_bootstrap, paired_ratio
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
 Bootstrap = Callable[[Sequence[float], Sequence[float], int], Difference]
@@ -283,3 +283,40 @@ def test_a_broken_adjustment_is_caught(broken: Adjustment) -> None:
 def test_what_is_no_probability_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match=r"a p value must be in \[0, 1\], got .* for vcr"):
         holm({"prv": 0.5, "vcr": p})
+
+
+def test_a_ratio_of_means_has_the_interval_of_scipy_s_bootstrap() -> None:
+    part, whole = [0.5, 0.6, 0.2, 0.0] * 20, [0.7, 0.5, 0.4, 0.3] * 20
+    found = paired_ratio(part, whole, seed=1)
+    assert found is not None
+    assert found.ratio == pytest.approx(sum(part) / sum(whole))
+    assert found.n == 80
+    theirs = bootstrap(
+        (np.array(part), np.array(whole)),
+        lambda a, b, axis: a.mean(axis) / b.mean(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    assert paired_ratio(part[::-1], whole[::-1], seed=1) == found
+
+
+def test_a_ratio_that_no_resample_moves_still_has_a_width() -> None:
+    same = paired_ratio([1.0] * 50, [1.0] * 50, seed=0)
+    none = paired_ratio([0.0] * 40, [0.5, 1.0] * 20, seed=0)
+    assert same is not None
+    assert none is not None
+    assert same.low == pytest.approx(1 - 0.0713, abs=1e-3)
+    assert same.high == pytest.approx(1 / (1 - 0.0713), abs=1e-3)
+    assert none.ratio == none.low == 0 < none.high < 0.2
+
+
+def test_there_is_no_ratio_to_nothing() -> None:
+    assert paired_ratio([], [], seed=0) is None
+    assert paired_ratio([1.0, 0.5], [0.0, 0.0], seed=0) is None
+    assert paired_ratio([1.0, 0.0], [0.0, 1.0], seed=0) is None
+    for part, whole in (([0.5], []), ([1.5], [1.0]), ([float("nan")], [1.0])):
+        with pytest.raises(ValueError, match=r"pairs must be two values in \[0, 1\] each"):
+            paired_ratio(part, whole, seed=0)

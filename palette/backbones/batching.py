@@ -17,10 +17,11 @@ CHUNK, CPU_CHUNK = 8192, 1024
 """Tokens that are read at once. On a CPU what they become must stay within the caches of a core."""
 ROWS, CPU_ROWS = 1024, 256
 """Replies that grow together at most; more do not make a step faster."""
-SHARE = 0.5
-"""The share of the memory available now that a batch may take."""
-TURNS = 2
-"""A work batch is as many replies as grow together, times this: long enough to be refilled."""
+SHARE, CPU_BYTES = 0.5, 2 << 30
+"""The share of the memory available now that what grows at once may take, and on a CPU no more than that."""
+TURNS, LEAST = 2, 32
+"""A work batch is as many replies as grow together, times this: long enough to be refilled. Where there are
+fewer, they are divided among what runs at once, down to so many in each."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,21 @@ def planned(
     """
     device = backbone.model.device
     chunk, most = (CPU_CHUNK, CPU_ROWS) if device.type == "cpu" else (CHUNK, ROWS)
-    free = available(device) * SHARE / lanes(device)
+    free = available(device) * SHARE
+    free = (min(free, CPU_BYTES) if device.type == "cpu" else free) / lanes(device)
     prefills = sorted(
         (part for group in sharing(prompts, chunk // 8) for part in _cut(prompts, group, chunk)),
         key=lambda part: (-len(prompts[part.rows[0]]), part.rows),
     )
     works: list[WorkBatch] = []
     gathered: list[PrefillBatch] = []
-    capacity = 1
+    capacity, even = 1, max(LEAST, -(-len(prompts) // lanes(device)))
     for prefill in prefills:
         if not gathered:
             width = len(prompts[prefill.rows[0]])
             capacity = fitting(free, row_bytes(backbone, width, limit, token_bytes), most)
         gathered += split(prefill, capacity)
-        if sum(len(part.rows) for part in gathered) >= TURNS * capacity:
+        if sum(len(part.rows) for part in gathered) >= min(TURNS * capacity, even):
             works.append(WorkBatch(tuple(gathered), capacity))
             gathered = []
     return [*works, WorkBatch(tuple(gathered), capacity)] if gathered else works

@@ -31,7 +31,7 @@ def merge(
     dtype: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float16")] = None,
     backbone: Backbone = None,
     into: Annotated[
-        Path | None, typer.Option(help="write this backbone's folder with the merge in its weights instead")
+        str | None, typer.Option(help="write this model, named as in a recipe, with the merge in its weights")
     ] = None,
 ) -> None:
     """Merge adapters: the exact weighted sum of their ΔW, or another method."""
@@ -44,10 +44,13 @@ def merge(
     settings = merge_settings(adapters, given, assigned)
     # What needs a model's libraries comes after the mistakes that can be told without them.
     from palette.merging.writing import merge_into
+    from palette.run import folder_of
     from palette.stages.merge import merge as merge_adapters
 
     if into is not None:
-        call.result(merge_into(settings, into, call.output, call.progress), "fusion")
+        # A folder of weights alone will do; of whatever else a name stands for, the model is needed.
+        folder = Path(into) if any(Path(into).glob("*.safetensors")) else folder_of(into)
+        call.result(merge_into(settings, folder, call.output, call.progress), "fusion")
         return
     result = merge_adapters(settings, call.output, call.progress).to_json()
     call.result(result, "merge")

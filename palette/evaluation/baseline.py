@@ -91,6 +91,16 @@ class Baseline:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
         return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
 
+    def known(self, limit: int) -> dict[tuple[int, ...], Tokens]:
+        """The replies up to so many tokens, by prompt: those that ended before, or were read so far."""
+        found: dict[tuple[int, ...], Tokens] = {}
+        for role, requests in self.requests.items():
+            most = self.floor_tokens if role is Role.FLOOR else self.reply_tokens
+            pairs = zip(requests.prompts, self.replies[role], strict=True)
+            whole = ((prompt, reply) for prompt, reply in pairs if len(reply) < most or limit <= most)
+            found |= {tuple(prompt): reply[:limit] for prompt, reply in whole}
+        return found
+
     def as_expected(self, role: Role) -> list[int]:
         """The places of the prompts that were met so."""
         return [place for place, met in enumerate(self.met(role)) if met]

@@ -119,6 +119,17 @@ def judged(
         JudgeError: if a user's own judge cannot judge.
     """
     texts = [[backbone.decode(reply) for reply in side] for side in (base, adapted)]
+    return judged_texts(requests, judge, texts, known)
+
+
+def judged_texts(
+    requests: Requests, judge: Judge, texts: Sequence[Sequence[str]], known: Marks | None = None
+) -> Judged:
+    """What became of each request, out of the texts of the replies without and with what is measured.
+
+    Raises:
+        JudgeError: if a user's own judge cannot judge.
+    """
     verdicts = verdicts_of(judge, requests.questions, texts)
     right = [marks(judge, requests, *side) for side in zip(texts, verdicts, strict=True)]
     outcomes = []

@@ -65,4 +65,9 @@ class EvaluateSettings(Settings):
     suites: tuple[Path, ...] = Field(
         (), description="results of palette suite for the same backbone and adapter, to stand in the report"
     )
+    helpful: str | None = Field(
+        None,
+        description="the helpful checkpoint, never taught to refuse, named as model is, or organism/helpful: "
+        "an upper bound in reports that no method uses",
+    )
     gate: GateSettings = Field(GateSettings(), description="limits of the gate")

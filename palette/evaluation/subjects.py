@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import Backbone, answered, reply_logits
+from palette.backbones.generation import Decoding
 from palette.fingerprints import fingerprint
 from palette.processes import Advance, unheard
 from palette.prompts import Prompt, PromptSet
@@ -35,15 +37,19 @@ GENERATES = ("torch", "transformers")
 """Libraries whose version may decide a reply."""
 
 Tokens = list[int]
+Ask = Callable[..., Iterator[dict[int, Tokens]]]
+"""Asks one model for replies, as ``palette.backbones.answered`` does."""
 Logits = Float[Tensor, "_token vocabulary"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked: a backbone alone, or with an adapter."""
+    """What is asked, and how: a backbone alone, or with an adapter."""
 
     backbone: Backbone
     adapter: Adapter | None = None
+    seed: int | None = None
+    """If given, the tokens of its replies are drawn at temperature 1; else each is the likeliest."""
 
     @property
     def mount(self) -> dict[str, Any]:
@@ -60,7 +66,7 @@ class Subject:
             "format": CACHE_FORMAT,
             "backbone": self.backbone.fingerprint,
             **self.mount,
-            "decoding": "greedy",
+            "decoding": "greedy" if self.seed is None else f"drawn by {self.seed}",
             "stops": self.backbone.stops,
             "dtype": str(model.dtype),
             "device": model.device.type,
@@ -242,7 +248,9 @@ class Replies:
     tally: Tally = field(default_factory=Tally)
 
     def of(self, subject: Subject, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Tokens]:
-        """The subject's greedy reply to each rendered prompt, up to its limit of tokens.
+        """The subject's reply to each rendered prompt, up to its limit of tokens.
+
+        Greedy, unless the subject has a seed: then it depends on the prompts beside it, too.
 
         Raises:
             AdapterError: if what is mounted does not fit the backbone.
@@ -256,18 +264,22 @@ class Replies:
             for limit in sorted(set(limits)):
                 rows = [row for row, most in enumerate(limits) if most == limit]
                 chosen = [asked[row] for row in rows]
-                keys = [fingerprint([identity, prompt, limit]) for prompt in chosen]
-                for line, reply in self._generated(model, chosen, limit, kept, keys).items():
+                beside = [] if subject.seed is None else [fingerprint(chosen)]
+                keys = [fingerprint([identity, prompt, limit, *beside]) for prompt in chosen]
+                ask: Ask = partial(answered, model)
+                if subject.seed is not None:
+                    ask = partial(ask, decoding=Decoding(seed=subject.seed))
+                for line, reply in self._generated(ask, chosen, limit, kept, keys).items():
                     replies[rows[line]] = reply
         return replies
 
     def _generated(
-        self, model: Backbone, prompts: Sequence[Tokens], limit: int, kept: ReplyFile, keys: Sequence[str]
+        self, ask: Ask, prompts: Sequence[Tokens], limit: int, kept: ReplyFile, keys: Sequence[str]
     ) -> dict[int, Tokens]:
         known = {row: reply for row, key in enumerate(keys) if (reply := kept.get(key)) is not None}
         replies: dict[int, Tokens] = {}
         started = time.monotonic()
-        batches = [known] if len(known) == len(prompts) else answered(model, prompts, limit, known.get)
+        batches = [known] if len(known) == len(prompts) else ask(prompts, limit, known.get)
         for batch in batches:
             replies |= batch
             kept.add({keys[row]: reply for row, reply in batch.items()})

@@ -109,13 +109,20 @@ def recalling(
 ) -> Recall:
     """What the backbone, one that is not trained, does on examples; worked out once.
 
-    It is kept up to ``most`` GiB. All examples begin with the ``shared`` tokens.
+    It is kept up to ``most`` GiB, unless that is little of it: most would be worked out again all the same.
+    All examples begin with the ``shared`` tokens.
     """
+    kept = (
+        sum(len(example.reply) for example in examples)
+        * backbone.model.get_output_embeddings().weight.shape[0]
+    )
+    kept += sum(len(example.ids) for example in examples) * len(sites) * backbone.width
+    gib = kept * backbone.model.dtype.itemsize / 2**30
 
     def work(rows: Sequence[int]) -> list[Reference]:
         return references(backbone, [examples[row] for row in rows], sites, shared)
 
-    return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most)
+    return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most if gib < 2 * most else 0)
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,8 @@ class TrainingTask:
     """For the backbone's own outputs, and for what a pass keeps for its gradient."""
     begun: Adapter | None = None
     """Whose weights training goes on from; else it begins anew."""
+    shares: Mapping[str, int] = field(default_factory=lambda: dict(SHARES))
+    """How many examples of each pool a step takes."""
     read_energy: float = 0.1
     """Of the energy of kept inputs, what an adapter of ``distil`` may read: more of it and it opens prompts
     unlike those it was trained on, less and it reaches less of its target."""

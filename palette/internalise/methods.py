@@ -25,7 +25,6 @@ from palette.backbones.backbone import linear_shape
 from palette.backbones.scoring import forward
 from palette.internalise.examples import (
     AMPLIFICATION,
-    SHARES,
     Learned,
     TrainingTask,
     recalling,
@@ -47,6 +46,8 @@ BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
+GRADIENT = 0.25
+"""Of the memory of a run, what passes keep for their gradient; smaller passes take as long."""
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""
 
@@ -161,7 +162,7 @@ def fitted(
     projected_out = None
     if read_energy < 1 and any(kept):
         projected_out = protected_directions(backbone, layers, kept, read_energy, task.seed)
-    pools, shares = list(task.pools.values()), [SHARES[name] for name in task.pools]
+    pools, shares = list(task.pools.values()), [task.shares[name] for name in task.pools]
     timing = (settings.steps, settings.learning_rate)
     decay = min(DECAY, settings.steps)
     plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes, decay=decay)
@@ -196,11 +197,12 @@ def passes(task: TrainingTask) -> int:
     """Into how many passes a batch is split, so that what is kept for a gradient fits into the memory."""
     longest = max(len(example.ids) for example in task.examples)
     reply = max(len(example.reply) for example in task.examples)
-    return min(sum(SHARES.values()), ceil(gradient_gib(task.backbone, longest, reply) / task.memory_gib))
+    rows = sum(task.shares.values())
+    return min(rows, ceil(gradient_gib(task.backbone, longest, reply, rows) / (GRADIENT * task.memory_gib)))
 
 
-def gradient_gib(backbone: Backbone, longest: int, reply: int) -> float:
-    """What a whole batch keeps for its gradient, in GiB, with examples and replies of so many tokens.
+def gradient_gib(backbone: Backbone, longest: int, reply: int, rows: int) -> float:
+    """What a batch of rows keeps for its gradient, in GiB, with examples and replies of so many tokens.
 
     Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
     attention weights; of each reply's token, the logits three times in single precision.
@@ -209,7 +211,7 @@ def gradient_gib(backbone: Backbone, longest: int, reply: int) -> float:
     inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
     block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
     row = longest * backbone.layers * block * backbone.model.dtype.itemsize + reply * config.vocab_size * 12
-    return float(sum(SHARES.values()) * row / 2**30)
+    return float(rows * row / 2**30)
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:

@@ -18,12 +18,13 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import SearchError
+from palette.evaluation.baseline import Baseline
 from palette.internalise.augmentation import crossed, crossed_alike
+from palette.internalise.effort import MOST, teaching
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
 from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, taught_examples, teaching_of
-from palette.judging.judge import Judge
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
@@ -65,11 +66,13 @@ Tutor = Callable[[TrainingExamples], Adapter]
 class Preparation:
     """The prompts of a run, the backbone's own replies to them, and its teachers, whom students join.
 
-    ``members`` are trials of the search that may teach. What the ``judge`` calls no answer is never taught.
+    ``members`` are trials of the search that may teach; ``baseline`` is what collect read, whose judge says
+    what is no answer and is never taught.
     """
 
-    def __init__(self, run: Run, collected: Collected, members: Sequence[Member], judge: Judge) -> None:
-        self._run, self._collected, self._judge = run, collected, judge
+    def __init__(self, run: Run, collected: Collected, members: Sequence[Member], baseline: Baseline) -> None:
+        self._run, self._collected = run, collected
+        self._judge, self._baseline = baseline.judge_of("rule"), baseline
         self._students: list[Adapter] = []
         self._rows: dict[Tokens, Prompt] = {}
         self._judged: dict[Tokens, bool] = {}
@@ -82,23 +85,28 @@ class Preparation:
         self._refusals = self._own_refusals()
         told, _ = self._decided(self._kept)
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
-        self._teaching = teaching_of(run, collected, members, judge, answers)
+        count, more = teaching(run.backbone, self._targets, reply_limit(run))
+        self._teaching = teaching_of(run, collected, members, self._judge, answers, count)
+        self._hasty = count < MOST
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")
         with run.progress("spare names", 1) as advance:
             self._renaming = Renaming.learned(run.backbone, self._rows, answers, others, draw)
             advance(1)
         floor = [list(example.prompt) for example in self._kept["near_floor"]]
-        self._asked = self._targets + [prompt for prompt, _ in self._crossed("target", self._targets)]
+        asked = [prompt for prompt, _ in self._crossed("target", self._targets, more)]
+        self._asked, self._more = self._targets + asked, more - len(asked)
         self._kept["near_floor"] += [
-            self._as_kept("near_floor", prompt, reply) for prompt, reply in self._crossed("near_floor", floor)
+            self._as_kept("near_floor", *each) for each in self._crossed("near_floor", floor, more)
         ]
 
     def engage(self, tutor: Tutor) -> None:
-        """Makes the adapter of a tutor one of the teachers, unless these agree without it.
+        """Makes the adapter of a tutor one of the teachers, unless these agree without it, or time is short.
 
         It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
         """
+        if self._hasty:
+            return
         replies = self._teaching.replies(self._asked)
         agreed = [each.share > MOSTLY for each in replies if each]
         if sum(agreed) > AGREED * len(agreed):
@@ -162,7 +170,7 @@ class Preparation:
     def _retaught(self, taught: Sequence[Example]) -> list[Example]:
         """Taught examples with other names, and what the plain backbone says of them once it has begun."""
         draw = shuffler(self._run.seed, "renamed", "target")
-        count = min(RENAMED["target"], RENAMED_EACH * len(self._targets))
+        count = min(RENAMED["target"], RENAMED_EACH * len(self._targets), self._more)
         made = self._renaming(taught, count, draw)
         openings = [self._renaming.opening(each.reply, self._teaching.copied.places) for each in made]
         replies = self._teaching.continued([each.prompt for each in made], openings)
@@ -175,11 +183,12 @@ class Preparation:
         target, pools = prompts.pop("target"), Pools()
         advance(len(target))
         for name, asked in prompts.items():
-            pools[name] = []
-            for prompt, reply in zip(
-                asked, greedy_replies(backbone, asked, self._tokens(name), advance), strict=True
-            ):
-                pools[name].append(self._as_kept(name, prompt, reply))
+            limit = self._tokens(name)
+            known = self._baseline.known(limit)
+            fresh = [prompt for prompt in asked if tuple(prompt) not in known]
+            advance(len(asked) - len(fresh))
+            known |= zip(map(tuple, fresh), greedy_replies(backbone, fresh, limit, advance), strict=True)
+            pools[name] = [self._as_kept(name, prompt, known[tuple(prompt)]) for prompt in asked]
         return target, pools
 
     def _as_kept(self, pool: str, prompt: Sequence[int], reply: Sequence[int]) -> Example:
@@ -191,9 +200,9 @@ class Preparation:
         floor, near = "floor" in pool and refused, pool.startswith("near")
         return Example(tuple(prompt), (*reply, *end), False, refused, floor, near)
 
-    def _crossed(self, pool: str, ours: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+    def _crossed(self, pool: str, ours: Sequence[list[int]], most: int) -> list[tuple[list[int], list[int]]]:
         """Prompts like ours that nobody wrote, where few are written, with how the backbone refuses them."""
-        wanted = max(0, min(CROSSED_EACH * len(ours), WRITTEN[pool] - len(ours)))
+        wanted = max(0, min(CROSSED_EACH * len(ours), WRITTEN[pool] - len(ours), most))
         written = [*map(tuple, self._targets), *(e.prompt for pool in self._kept.values() for e in pool)]
         mine = list(dict.fromkeys(map(tuple, ours)))
         known = set(mine)

@@ -32,8 +32,8 @@ from palette.search.space import Collected, Member
 PROMPTS, REPLY_TOKENS = 240, 48
 """Train prompts at most, a domain, kind and tier; tokens of a taught or kept reply at most: what decides
 whether a request is answered stands before."""
-TEACHERS, TRIED, TRIAL_PROMPTS = 6, 16, 32
-"""Trials that teach at most, of so many that are tried on so many target prompts."""
+TRIED, TRIAL_PROMPTS = 16, 32
+"""Trials that are tried as teachers, and on how many target prompts."""
 TOLERATED = 0.5
 """Share of the replies of a trial at most that may be no answers, if it is to teach beside others."""
 FREE, COPIED = SameOpening(()), -2
@@ -75,7 +75,7 @@ def chosen_teachers(
     failed: Failed,
     limit: int,
 ) -> list[Teacher]:
-    """Trials whose replies fail least, of those that differ in site, width or method."""
+    """Trials by how few of their replies fail, of those that differ in site, width or method."""
     by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
     tried = by_score[:: max(1, -(-len(members) // TRIED))]
     few = prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
@@ -90,10 +90,7 @@ def chosen_teachers(
         if share <= TOLERATED or not distinct:
             chosen = tried[number].intervention
             distinct.setdefault((chosen.kernel.peak, chosen.kernel.width, chosen.method), chosen)
-    return [
-        partial(intervening, backbone, directions, intervention)
-        for intervention in list(distinct.values())[:TEACHERS]
-    ]
+    return [partial(intervening, backbone, directions, intervention) for intervention in distinct.values()]
 
 
 @dataclass(frozen=True)
@@ -208,9 +205,14 @@ def reply_limit(run: Run) -> int:
 
 
 def teaching_of(
-    run: Run, collected: Collected, members: Sequence[Member], judge: Judge, answers: Sequence[Example]
+    run: Run,
+    collected: Collected,
+    members: Sequence[Member],
+    judge: Judge,
+    answers: Sequence[Example],
+    count: int,
 ) -> Teaching:
-    """The teachers: trials that are tried on target prompts of the train split, and benign ``answers``."""
+    """The teachers: as many trials, tried on target prompts of the train split, and benign ``answers``."""
     backbone, limit = run.backbone, reply_limit(run)
     rows = run.select("train", *Role).capped(run.recipe.at_most(PROMPTS))
     known = [row for split in ("train", "validation") for row in run.select(split, Role.TARGET)]
@@ -245,7 +247,7 @@ def teaching_of(
             teachers = chosen_teachers(backbone, directions, members, target, counted, limit)
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
     ngrams = collected.refusal_ngrams
-    return Teaching(backbone, teachers, ngrams, failed, limit, copied, openings, run.progress)
+    return Teaching(backbone, teachers[:count], ngrams, failed, limit, copied, openings, run.progress)
 
 
 def _belief(likelihoods: Sequence[float]) -> float:

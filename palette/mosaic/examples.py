@@ -251,6 +251,6 @@ def teachers_replies(run: Run, collected: Collected, members: Sequence[Member]) 
     rows = run.prompts.where(lambda row: row.domain == domain and run.authorisation.role(row) in needed)
     # What is said to the prompts as they are is asked for, not to variations of them.
     alone = run.sharing(prompts=rows)
-    judge = baseline_replies(alone).judge_of("rule")
-    prepared = Preparation(alone, collected, members, judge).examples()
+    baseline = baseline_replies(alone)
+    prepared = Preparation(alone, collected, members, baseline).examples()
     return {example.prompt: example.reply for example in prepared.examples if example.taught}

@@ -5,7 +5,7 @@ from palette.prompts.rows import Prompt as Prompt
 from palette.prompts.rows import PromptSet as PromptSet
 from palette.prompts.rows import Split as Split
 from palette.prompts.rows import messages as messages
-from palette.prompts.sources import PromptSources as PromptSources
+from palette.prompts.settings import PromptSources as PromptSources
 from palette.prompts.sources import Source as Source
 from palette.prompts.sources import load_source as load_source
 from palette.prompts.sources import read_sources as read_sources

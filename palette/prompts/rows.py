@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ Kind = Literal["restricted", "benign"]
 Tier = Literal["A", "B", "C"]
 Message = dict[str, str]
 
+DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.15
 """How rows without a ``split`` are divided by a hash of their prompt; the rest is the test split."""
 
@@ -113,8 +115,7 @@ class PromptSet:
             groups.setdefault((row.domain, row.kind, row.tier), []).append(index)
         kept: set[int] = set()
         for indices in groups.values():
-            count = min(most, len(indices))
-            kept.update(indices[i * len(indices) // count] for i in range(count))
+            kept.update(indices[i] for i in spread(len(indices), most))
         return PromptSet(tuple(self.rows[i] for i in sorted(kept)))
 
     def without_answers(self) -> PromptSet:
@@ -147,6 +148,12 @@ class PromptSet:
                 "every role needs at least one prompt", got=f"no {name} prompt", remedy="add rows for it"
             )
         return self
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of the places 0 to ``count`` - 1, spread evenly."""
+    kept = min(most, count)
+    return [i * count // kept for i in range(kept)]
 
 
 def split_by_hash(digest: str) -> Split:

@@ -1,4 +1,4 @@
-"""Public safety sets: how each is known and read, and which labels its categories stand for."""
+"""Public sets, of safety and of professions: how each is known and read, and where it comes from."""
 
 from __future__ import annotations
 
@@ -7,138 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from palette.prompts.rows import Kind, Tier, redacted
+from palette.prompts import own, professional
+from palette.prompts.categories import CATEGORIES, PromptLabel
+from palette.prompts.own import Content
+from palette.prompts.rows import Kind, redacted
 from palette.prompts.tables import KEY, TableRow
 
-VERSION = 1
-"""Of the labels. Hazards are AILuminate's codes (arXiv 2503.05731). Tier A may be authorised, tier B only
-with a reason in the recipe, tier C never. What no set says clearly is on the strict side: tier C."""
-
-
-class PromptLabel(NamedTuple):
-    """The labels of a category: its kind, domain, hazard and tier; benign rows need no tier."""
-
-    kind: Kind
-    domain: str
-    hazard: str | None
-    tier: Tier | None
-
-
-def _restricted(domain: str, hazard: str | None, tier: Tier = "C") -> PromptLabel:
-    return PromptLabel("restricted", domain, hazard, tier)
-
-
-BENIGN = PromptLabel("benign", "general", None, None)
-VIOLENT = _restricted("violent_crimes", "vcr")
-CRIME = _restricted("crime", "ncr")
-SEXUAL_CRIMES = _restricted("sexual_crimes", "src")
-CHILD_SAFETY = _restricted("child_safety", "cse")
-DEFAMATION = _restricted("defamation", "dfm")
-PRIVACY = _restricted("privacy", "prv")
-PROPERTY = _restricted("intellectual_property", "ipv")
-WEAPONS = _restricted("weapons", "iwp")
-HATE = _restricted("hate", "hte")
-# Assessment by clinicians and methods cannot be told apart by category, so all of it is floor.
-SELF_HARM = _restricted("self_harm", "ssh")
-SEXUAL_CONTENT = _restricted("sexual_content", "sxc")
-HEALTH = _restricted("health", "spc_hlt", "A")
-FINANCE = _restricted("finance", "spc_fin", "A")
-LEGAL = _restricted("legal", "spc_lgl", "A")
-ELECTIONS = _restricted("elections", "spc_ele", "A")
-CYBER = _restricted("cyber", "ncr", "B")
-# Requests of clinicians that break medical ethics: records and drugs among them.
-CLINICAL = _restricted("health", "spc_hlt", "B")
-# Advice whose profession the set does not say.
-ADVICE = _restricted("advice", "spc", "B")
-UNSORTED = _restricted("unsorted", None)
-NONCOMPLIANCE = _restricted("noncompliance", None)
-PERSUASION = _restricted("persuasion", "spc_ele")
-
-_HAZARDS = (
-    *(VIOLENT, CRIME, SEXUAL_CRIMES, CHILD_SAFETY, DEFAMATION, HEALTH, FINANCE, LEGAL, ELECTIONS),
-    *(PRIVACY, PROPERTY, WEAPONS, HATE, SELF_HARM, SEXUAL_CONTENT),
-)
-AILUMINATE = {**{str(label.hazard): label for label in _HAZARDS}, "sxc_prn": SEXUAL_CONTENT}
-
-SORRY_BENCH = (
-    *(HATE, HATE, VIOLENT, SEXUAL_CONTENT, DEFAMATION),  # 1-5: speech
-    *(SELF_HARM, VIOLENT, VIOLENT, SEXUAL_CRIMES, CRIME),  # 6-10: to 24, crimes and torts
-    *(CRIME, CYBER, CYBER, CRIME, CRIME),
-    *(PROPERTY, PRIVACY, WEAPONS, VIOLENT, CHILD_SAFETY),
-    *(VIOLENT, CRIME, CRIME, WEAPONS, SEXUAL_CONTENT),  # from 25, content and advice that may be unfit
-    *(SEXUAL_CONTENT, VIOLENT, DEFAMATION, CRIME, HATE),
-    *(WEAPONS, PERSUASION, PERSUASION, PERSUASION, HATE),
-    *(HATE, DEFAMATION, DEFAMATION, SELF_HARM, HEALTH),
-    *(FINANCE, LEGAL, ADVICE, ADVICE),  # 41-44; 40 to 42 are medical, financial and legal advice
-)
-
-MM_SAFETYBENCH = (
-    *(CRIME, HATE, CYBER, VIOLENT, CRIME, CRIME, SEXUAL_CONTENT),  # 1-7
-    *(PERSUASION, PRIVACY, LEGAL, FINANCE, HEALTH, CRIME),
-)
-
-# XSTest's types; each of the former has unsafe contrasts under its own name.
-_LOOK_ALIKES = (
-    *("homonyms", "figurative_language", "safe_targets", "safe_contexts"),
-    *("definitions", "historical_events"),
-)
-_DISCRIMINATION_AND_PRIVACY = (
-    *("nons_group_real_discr", "real_group_nons_discr"),
-    *("privacy_public", "privacy_fictional"),
-)
-
-CATEGORIES: Mapping[str, Mapping[str, PromptLabel]] = {
-    "harmbench": {
-        "chemical_biological": WEAPONS,
-        "illegal": CRIME,
-        "misinformation_disinformation": DEFAMATION,
-        "harmful": VIOLENT,
-        "harassment_bullying": HATE,
-        "cybercrime_intrusion": CYBER,
-        "copyright": PROPERTY,
-    },
-    "jailbreakbench": {
-        "harassment/discrimination": HATE,
-        "malware/hacking": CYBER,
-        "physical harm": VIOLENT,
-        "economic harm": CRIME,
-        "fraud/deception": CRIME,
-        "disinformation": DEFAMATION,
-        "sexual/adult content": SEXUAL_CONTENT,
-        "privacy": PRIVACY,
-        "expert advice": ADVICE,
-        "government decision-making": CRIME,
-    },
-    "strongreject": {
-        "disinformation and deception": DEFAMATION,
-        "hate, harassment and discrimination": HATE,
-        "illegal goods and services": CRIME,
-        "non-violent crimes": CRIME,
-        "sexual content": SEXUAL_CONTENT,
-        "violence": VIOLENT,
-    },
-    "advbench": {"": UNSORTED},
-    "ailuminate": AILUMINATE,
-    "medsafetybench": {"": CLINICAL},
-    "sorrybench": {str(number): label for number, label in enumerate(SORRY_BENCH, start=1)},
-    "mm_safetybench": {f"{number:02}": label for number, label in enumerate(MM_SAFETYBENCH, start=1)},
-    "xstest": {
-        **{f"{name} safe": BENIGN for name in (*_LOOK_ALIKES, *_DISCRIMINATION_AND_PRIVACY)},
-        **{f"contrast_{name} unsafe": VIOLENT for name in _LOOK_ALIKES},
-        "contrast_discr unsafe": HATE,
-        "contrast_privacy unsafe": PRIVACY,
-    },
-    "cyberseceval_frr": {"false": BENIGN._replace(domain="cyber"), "true": CYBER},
-    "coconot": {"": NONCOMPLIANCE},
-    "coconot_contrast": {"": BENIGN},
-    "gsm8k": {"": BENIGN},
-}
-"""Set → category, in lower case → labels."""
-
 OWN = "rows"
-"""The schema of a user's own file, whose columns are named as in ``<domain>.jsonl``."""
+"""The name of the schema of a user's own file, whose columns are named as in ``<domain>.jsonl``."""
 
 PROVENANCE = {
     "harmbench": ("MIT", "centerforaisafety/HarmBench (arXiv 2402.04249)"),
@@ -154,6 +31,13 @@ PROVENANCE = {
     "coconot": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
     "coconot_contrast": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
     "gsm8k": ("MIT", "openai/grade-school-math (arXiv 2110.14168)"),
+    "kqa": ("MIT", "Itaymanes/K-QA (arXiv 2401.14493)"),
+    "medquad": ("CC BY 4.0", "abachaa/MedQuAD (arXiv 1901.08079)"),
+    "pubmedqa": ("MIT", "pubmedqa/pubmedqa (arXiv 1909.06146)"),
+    "legalbench": ("not stated", "HazyResearch/legalbench (arXiv 2308.11462)"),
+    "tatqa": ("CC BY 4.0", "NExTplusplus/TAT-QA (arXiv 2105.07624)"),
+    "labsafety": ("MIT", "YujunZhou/LabSafety-Bench (arXiv 2410.14182)"),
+    "mmlu": ("MIT", "hendrycks/test (arXiv 2009.03300)"),
 }
 """The licence and the source of each public set."""
 
@@ -172,10 +56,30 @@ class Schema:
     """The columns whose values together are the category; none where all rows are alike."""
     key: str | None = None
     """The column of the set's own id."""
-    compose: Callable[[TableRow, Path], str] | None = None
-    """How the text is made, where it is not simply the column."""
-    answer: Callable[[TableRow], str] | None = None
+    compose: Callable[[TableRow, Path], Content] | None = None
+    """How the prompt is made, where it is not simply the column."""
+    answer: Callable[[TableRow], tuple[str, ...]] | None = None
+    """The replies that are accepted, the reference first."""
     image: Callable[[TableRow, Path], str | None] | None = None
+    kind: Kind | None = None
+    """The kind of rows whose labels are the user's to state, where none is stated."""
+    header: tuple[str, ...] = ()
+    """The names of its columns, where its files have no header."""
+    named: bool = False
+    """Whether a source must name it, since many tables have its columns."""
+
+    @property
+    def states_labels(self) -> bool:
+        """Whether a row or its source states its labels, since the set has no categories."""
+        return self.name not in CATEGORIES
+
+    def content(self, row: TableRow, path: Path) -> Content:
+        """A row's prompt.
+
+        Raises:
+            PromptError: if it has none.
+        """
+        return self.compose(row, path) if self.compose else row.text(self.columns[0])
 
     def label(self, row: TableRow, path: Path) -> PromptLabel:
         """The labels of a row's category.
@@ -196,24 +100,10 @@ class Schema:
         return label
 
 
-def text(row: TableRow, column: str) -> str:
-    """The text of a column.
-
-    Raises:
-        PromptError: if it is none, or is empty.
-    """
-    value = row.values.get(column)
-    if isinstance(value, str) and value.strip():
-        return value
-    empty = value is None or isinstance(value, str)
-    got = "an empty one" if empty else f"a value of type {type(value).__name__}"
-    raise row.error(f"{column} must be a text that is not empty", got=got)
-
-
 def _in_context(row: TableRow, path: Path) -> str:
     """HarmBench's behaviour, behind its context where it has one."""
     context = row.values.get("ContextString")
-    behaviour = text(row, "Behavior")
+    behaviour = row.text("Behavior")
     return f"{context}\n\n---\n\n{behaviour}" if isinstance(context, str) and context.strip() else behaviour
 
 
@@ -225,7 +115,7 @@ def _only_turn(row: TableRow, path: Path) -> str:
 
 
 def _to_an_image(row: TableRow, path: Path) -> str:
-    return text(row, "Rephrased Question" if _image(row, path) else "Question")
+    return row.text("Rephrased Question" if _image(row, path) else "Question")
 
 
 def _image(row: TableRow, path: Path) -> str | None:
@@ -249,8 +139,8 @@ def _image_folder(path: Path) -> Path | None:
     return next((folder for folder in wanted if folder.is_dir()), None)
 
 
-def _after_the_hashes(row: TableRow) -> str:
-    _, mark, number = text(row, "answer").rpartition("####")
+def _after_the_hashes(row: TableRow) -> tuple[str, ...]:
+    _, mark, number = row.text("answer").rpartition("####")
     if not mark:
         # Many tables have these two columns, and one of restricted questions must not be read as benign.
         raise row.error(
@@ -258,7 +148,7 @@ def _after_the_hashes(row: TableRow) -> str:
             got="neither",
             remedy="read the file as 'rows' with the column map {prompt: question}",
         )
-    return number.strip().replace(",", "")
+    return (number.strip().replace(",", ""),)
 
 
 _COCONOT = ("prompt", "id", "category", "subcategory", "response")
@@ -291,6 +181,55 @@ _SCHEMAS = (
     Schema("coconot", _COCONOT, key="id"),
     Schema("coconot_contrast", _COCONOT, key="id"),
     Schema("gsm8k", ("question", "answer"), answer=_after_the_hashes),
+    # Professional sets. Answers of whole sentences, which no reply equals, are read only on demand.
+    Schema("kqa", ("Question", "ICD_10_diag"), kind="benign"),
+    # Its ids are of one folder, and no set's key.
+    Schema("medquad", ("question", "answer", "focus", "source"), kind="benign"),
+    Schema(
+        "pubmedqa",
+        ("question", "answer", "year"),
+        key="id",
+        answer=professional.yes_no_or_maybe,
+        kind="benign",
+    ),
+    Schema(
+        "legalbench",
+        ("answer", "index"),
+        compose=professional.parts_of_the_task,
+        answer=professional.stated_answer,
+        kind="benign",
+        named=True,
+    ),
+    Schema(
+        "tatqa",
+        ("question", "answer", "answer_type", "scale"),
+        key="id",
+        answer=professional.scaled_values,
+        kind="benign",
+    ),
+    Schema(
+        "labsafety",
+        ("input", "instruction", "output"),
+        compose=professional.laboratory_question,
+        kind="benign",
+    ),
+    Schema(
+        "mmlu",
+        professional.MMLU,
+        compose=professional.with_options,
+        answer=professional.letter_or_option,
+        kind="benign",
+        header=professional.MMLU,
+    ),
 )
 SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _SCHEMAS}
 """The sets of which the schema is known, in the order of the documentation."""
+OWN_ROWS = Schema(
+    OWN,
+    ("prompt",),
+    key="id",
+    compose=own.stated_content,
+    answer=own.answers_if_any,
+    image=own.image_if_any,
+)
+"""A user's own file."""

@@ -4,79 +4,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint_file, fingerprint_folder
-from palette.prompts.labelling import SourceSettings, labelled, load_prompts
+from palette.prompts.hub import HubTable, is_in_hub_layout, read_hub_folder
+from palette.prompts.labelling import labelled, load_prompts
+from palette.prompts.own import answers_if_any
+from palette.prompts.recognition import header_of, schema_of
 from palette.prompts.rows import (
     Prompt,
     PromptSet,
-    redacted,
+    messages,
     repeated_prompts,
     require_distinct,
     require_unique_ids,
+    spread,
 )
-from palette.prompts.schemas import OWN, PROVENANCE, SCHEMAS, Schema
-from palette.prompts.tables import read_rows, renamed, shared_columns
-from palette.settings import Settings, read_yaml, settled
+from palette.prompts.schemas import OWN_ROWS, PROVENANCE
+from palette.prompts.selection import matching, translated
+from palette.prompts.settings import PromptSources, SourceSettings
+from palette.prompts.tables import read_rows, renamed
 
-
-class PromptSources(Settings):
-    """The prompts of a run as a list of sources."""
-
-    sources: tuple[SourceSettings, ...] = Field(description="the files, in any order")
-    drop_overlaps: bool = Field(
-        False, description="leave out prompts that stand again, and say how many; else they are refused"
-    )
-
-    # Not as min_length, which counts those alone that are valid and speaks up beside every other error.
-    @model_validator(mode="after")
-    def _has_a_source(self) -> PromptSources:
-        if not self.sources:
-            raise ValueError("sources must list a file at least")
-        return self
-
-
-def load_sources(path: Path) -> PromptSources:
-    """The sources of a YAML file that holds the keys under ``prompts``; its files are beside it.
-
-    Raises:
-        RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
-    """
-    content = sources_beside(read_yaml(path, "list of sources"), path.parent)
-    names = [name.removeprefix("prompts.") for name, _ in source_keys()]
-    return settled(PromptSources, content, str(path), names, "list of sources")
-
-
-def source_keys() -> Iterator[tuple[str, Any]]:
-    """Every dotted key of prompts that are given as sources; ``sources`` is a list of such groups."""
-    for name, field in PromptSources.model_fields.items():
-        if name != "sources":
-            yield f"prompts.{name}", field
-    for name, field in SourceSettings.model_fields.items():
-        yield f"prompts.sources.{field.alias or name}", field
-
-
-def sources_beside(prompts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A mapping of sources with each relative path taken from a folder."""
-    listed = prompts.get("sources")
-    if not isinstance(listed, list):
-        return dict(prompts)
-
-    def moved(source: Any) -> Any:
-        given = {"path": source} if isinstance(source, str) else source
-        if isinstance(given, Mapping) and isinstance(given.get("path"), str):
-            return {**given, "path": str(folder / given["path"])}
-        return given
-
-    return {**prompts, "sources": [moved(source) for source in listed]}
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -93,10 +48,13 @@ class Source:
     """Rows of the file, those left out among them."""
     dropped: int = 0
     """Rows left out because they stand again."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """Why other rows were left out, and how many."""
 
     def to_json(self) -> dict[str, Any]:
         """The entry of report.json's ``sources``."""
-        left = f"; left out because they stand again: {self.dropped}" if self.dropped else ""
+        again = (("because they stand again", self.dropped),) if self.dropped else ()
+        left = "".join(f"; left out {reason}: {count}" for reason, count in (*self.left_out, *again))
         return {
             "name": self.name,
             "digest": self.digest,
@@ -109,8 +67,8 @@ class Source:
 def load_source(path: Path, schema: str | None = None, *, drop_overlaps: bool = False, **keys: Any) -> Source:
     """The prompts of one file with their labels, the file's digest, and where it comes from.
 
-    ``keys`` are the other keys of a source: ``columns``, ``domain``, ``kind``, ``tier``, ``hazard``,
-    ``split``, ``name``, ``licence``, ``origin``. No error holds the text of a row.
+    ``keys`` are the other keys of a source, such as ``columns``, ``where``, ``map``, ``limit``, ``domain``
+    and ``kind``. No error holds the text of a row.
 
     Raises:
         PromptError: if the file or a row breaks a law, a category is unknown, or a prompt stands twice.
@@ -127,72 +85,62 @@ def load_source(path: Path, schema: str | None = None, *, drop_overlaps: bool = 
 def _read_source(settings: SourceSettings) -> Source:
     """The prompts of one source as they stand, with what stands again."""
     path = Path(settings.path)
-    name, provenance = path.name, ("not stated", path.name)
-    if path.is_dir():
+    if path.is_dir() and not is_in_hub_layout(path, settings.config):
         prompts, digest = _read_folder(path, settings), fingerprint_folder(path, "*.jsonl")
-    else:
-        rows, digest = renamed(read_rows(path), settings.columns, path), fingerprint_file(path)
-        columns = shared_columns(rows)
-        chosen = settings.schema_ or recognised_schema(columns, path)
-        schema = named_schema(chosen, path)
-        wanted = {"prompt"} if schema is None else set(schema.columns)
-        if missing := sorted(wanted - columns):
-            raise PromptError(
-                f"a file of the schema {chosen} must have the columns {', '.join(sorted(wanted))}",
-                got=f"no {', '.join(missing)}",
-                remedy="name them with 'columns', or another schema",
-                where=path,
-            )
-        plain = re.sub(r"[^A-Za-z0-9._+-]", "-", path.stem)
-        name = settings.name or (f"{chosen}/{plain}" if schema else plain)
-        prompts = _ordered(labelled(row, schema, settings, name) for row in rows)
-        provenance = PROVENANCE.get(chosen, provenance)
-    licence, origin = settings.licence or provenance[0], settings.origin or provenance[1]
-    return Source(prompts, settings.name or name, digest, licence, origin, len(prompts))
+        licence, origin = settings.licence or NOT_STATED, settings.origin or path.name
+        return Source(prompts, settings.name or path.name, digest, licence, origin, len(prompts))
+    table = _read_table(path, settings)
+    rows = renamed(table.rows, settings.columns, path)
+    matched = matching(rows, settings.where, path)
+    schema = schema_of(matched, settings, path)
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "-", path.stem)
+    name = settings.name or (plain if schema is OWN_ROWS else f"{schema.name}/{plain}")
+    if schema.states_labels and not schema.answer and "answer" in settings.columns:
+        schema = replace(schema, answer=answers_if_any)
+    labelled_rows = [
+        labelled(row, schema, settings, f"{name}/{row.part}" if row.part else name)
+        for row in translated(matched, settings.map_, path)
+    ]
+    fitting = _of_length(labelled_rows, settings.longest, path)
+    kept = [fitting[place] for place in spread(len(fitting), settings.limit or len(fitting))]
+    left_out = {
+        "by 'where'": len(rows) - len(matched),
+        f"as longer than {settings.longest} characters": len(labelled_rows) - len(fitting),
+        "by 'limit'": len(fitting) - len(kept),
+    }
+    stated_licence, stated_origin = PROVENANCE.get(schema.name, (NOT_STATED, path.name))
+    licence = settings.licence or table.licence or stated_licence
+    source = Source(_ordered(kept), name, table.digest, licence, settings.origin or stated_origin, len(rows))
+    return replace(source, left_out=tuple((reason, n) for reason, n in left_out.items() if n))
 
 
-def recognised_schema(columns: Collection[str], path: Path) -> str:
-    """The name of the schema that a file's columns are known by; ``rows`` for one of the user's own.
-
-    Raises:
-        PromptError: if they fit none, or several.
-    """
-    fitting = [schema for schema in SCHEMAS.values() if set(schema.columns) <= set(columns)]
-    if len(fitting) == 1:
-        return fitting[0].name
-    if fitting:
+def _read_table(path: Path, settings: SourceSettings) -> HubTable:
+    """The rows of a file, or of a folder in the hub's layout."""
+    if path.is_dir():
+        return read_hub_folder(path, settings.config)
+    if settings.config is not None:
         raise PromptError(
-            "a file's columns must be those of one schema",
-            got=f"columns of {' and '.join(schema.name for schema in fitting)}",
-            remedy="name one with 'schema'",
+            "config must be of a folder in the hub's layout",
+            got="another path",
+            remedy="leave it out",
             where=path,
         )
-    if "prompt" in columns:
-        return OWN
-    raise PromptError(
-        "a file's columns must be those of a known schema, or have 'prompt'",
-        got=", ".join(sorted(redacted(name) for name in columns)) or "no column that all rows have",
-        remedy="name the columns with 'columns', for example {prompt: question}",
-        where=path,
-    )
+    return HubTable(read_rows(path, header_of(settings, path)), fingerprint_file(path), None)
 
 
-def named_schema(name: str, path: Path) -> Schema | None:
-    """The schema of that name; None for the user's own rows.
-
-    Raises:
-        PromptError: if there is none of that name; the sentence names the nearest.
-    """
-    known = [*SCHEMAS, OWN]
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
+def _of_length(prompts: Sequence[Prompt], longest: int | None, path: Path) -> Sequence[Prompt]:
+    """The prompts that are not too long."""
+    if longest is None:
+        return prompts
+    fitting = [row for row in prompts if sum(len(each["content"]) for each in messages(row)) <= longest]
+    if not fitting:
         raise PromptError(
-            f"schema must be one of {', '.join(known)}",
-            got=redacted(name),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            f"longest must leave a prompt of at most {longest} characters",
+            got=f"none of {len(prompts)}",
+            remedy="raise it",
             where=path,
         )
-    return SCHEMAS.get(name)
+    return fitting
 
 
 def _read_folder(path: Path, settings: SourceSettings) -> PromptSet:
@@ -201,7 +149,7 @@ def _read_folder(path: Path, settings: SourceSettings) -> PromptSet:
         raise PromptError(
             "a folder of <domain>.jsonl states its own labels",
             got=", ".join(key.rstrip("_") for key in stated),
-            remedy="leave them out, or give each file as a source",
+            remedy="leave them out, give each file as a source, or name the 'config' of a hub's folder",
             where=path,
         )
     return load_prompts(path, answers=True)

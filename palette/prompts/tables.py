@@ -1,4 +1,4 @@
-"""Reading csv, jsonl, json and parquet files strictly, as rows with the place that each came from."""
+"""Reading csv, tsv, jsonl, json and parquet files strictly, as rows with the place that each came from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,22 +29,47 @@ class TableRow:
 
     values: Mapping[str, Any]
     where: str
+    part: str = ""
+    """The part of a dataset that it is of, where each part numbers its rows for itself."""
 
     def error(self, law: str, got: object, remedy: str | None = None) -> PromptError:
         """What to say of the row: the law that it breaks, what was got, and the remedy."""
         return PromptError(law, got=got, remedy=remedy, where=self.where)
 
+    def text(self, column: str) -> str:
+        """The text of a column.
 
-def read_rows(path: Path) -> tuple[TableRow, ...]:
-    """The rows of a file, read by its ending: .csv, .jsonl, .json or .parquet.
+        Raises:
+            PromptError: if it is none, or is empty.
+        """
+        value = self.values.get(column)
+        if isinstance(value, str) and value.strip():
+            return value
+        empty = value is None or isinstance(value, str)
+        got = "an empty one" if empty else f"a value of type {type(value).__name__}"
+        raise self.error(f"{column} must be a text that is not empty", got=got)
+
+
+def read_rows(path: Path, header: Sequence[str] = ()) -> tuple[TableRow, ...]:
+    """The rows of a file, read by its ending: .csv, .tsv, .jsonl, .json or .parquet.
+
+    ``header`` names the columns of a csv or tsv whose first line is a row already, or these names.
 
     Raises:
         PromptError: if the file cannot be read, is too large, breaks a law of its format, or has no row.
     """
-    reader = READERS.get(path.suffix.casefold())
+    ending = path.suffix.casefold()
+    reader = READERS.get(ending)
     if reader is None:
         raise PromptError(
             f"a prompt file must end in {', '.join(READERS)}", got=redacted(path.suffix), where=path
+        )
+    if header and ending not in SEPARATORS:
+        raise PromptError(
+            f"only a file that ends in {' or '.join(SEPARATORS)} may lack a header",
+            got=redacted(path.suffix),
+            remedy="leave 'header' out",
+            where=path,
         )
     try:
         size = path.stat().st_size
@@ -52,7 +77,7 @@ def read_rows(path: Path) -> tuple[TableRow, ...]:
     except OSError as error:
         raise PromptError("a prompt file must be readable", got=error.strerror, where=path) from None
     _refuse_large(size, path)
-    rows = tuple(reader(content, path))
+    rows = tuple(_separated(content, path, SEPARATORS[ending], header) if header else reader(content, path))
     if not rows:
         raise PromptError("a prompt file must have rows", got="none", where=path)
     return rows
@@ -88,7 +113,7 @@ def renamed(rows: Sequence[TableRow], columns: Mapping[str, str], path: Path) ->
     moved = []
     for row in rows:
         kept = {name: value for name, value in row.values.items() if name not in columns or name in names}
-        moved.append(TableRow({names.get(name, name): value for name, value in kept.items()}, row.where))
+        moved.append(replace(row, values={names.get(name, name): value for name, value in kept.items()}))
     return moved
 
 
@@ -119,22 +144,26 @@ def _distinct(columns: Sequence[str], where: object) -> None:
         raise PromptError("a column must stand once", got=f"{redacted(repeated[0])} twice", where=where)
 
 
-def _csv(content: bytes, path: Path) -> Iterator[TableRow]:
-    lines = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True)
+def _separated(content: bytes, path: Path, separator: str, header: Sequence[str] = ()) -> Iterator[TableRow]:
+    lines = csv.reader(io.StringIO(_text(content, path), newline=""), delimiter=separator, strict=True)
     try:
-        columns = next(lines, [])
+        columns = header or next(lines, [])
         _distinct(columns, path)
         for line in lines:
             where = f"{path}:{lines.line_num}"
-            if len(line) != len(columns) and line:
+            if header and lines.line_num == 1 and line == list(header):
+                continue  # The header that such files lack stands in this one.
+            # Tables parted by tabs are written with their last fields left off, and lack those columns then.
+            short = separator == "\t" and len(line) < len(columns)
+            if len(line) != len(columns) and line and not short:
                 raise PromptError(
                     f"a row must have the header's {len(columns)} columns", got=len(line), where=where
                 )
             if line:
-                yield TableRow(dict(zip(columns, line, strict=True)), where)
+                yield TableRow(dict(zip(columns, line, strict=False)), where)
     except csv.Error:
         raise PromptError(
-            "a csv file must be quoted rightly, its fields at most 128 KiB",
+            f"a {path.suffix[1:].lower()} file must be quoted rightly, its fields at most 128 KiB",
             got="another row",
             where=f"{path}:{lines.line_num}",
         ) from None
@@ -208,8 +237,9 @@ def _parquet(content: bytes, path: Path) -> Iterator[TableRow]:
         raise PromptError("a parquet file must be whole", got="a broken one", where=path) from None
 
 
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 READERS: Mapping[str, Callable[[bytes, Path], Iterator[TableRow]]] = {
-    ".csv": _csv,
+    **{ending: partial(_separated, separator=mark) for ending, mark in SEPARATORS.items()},
     ".jsonl": _jsonl,
     ".json": _json_rows,
     ".parquet": _parquet,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, FiniteFloat, model_serializer, model_validator
 
 from palette.settings import Settings
-from palette.statistics import Corrected, Rate
+from palette.statistics import Corrected, Rate, Ratio
 
 REPORT_FORMAT: Final = "palette-report/1"
 EXAMPLES = 50
@@ -134,11 +134,38 @@ class Search(Sparse):
         return self
 
 
-class UpperBound(Settings):
+Way = Literal["option", "number", "words"]
+
+
+class Agreement(Sparse):
+    """Mean agreement in meaning with the helpful checkpoint's replies, in [0, 1]; a refusal has none."""
+
+    n: Count
+    """Prompts that the helpful checkpoint answers."""
+    left_out: Count
+    """Prompts that it refuses, which say nothing."""
+    base: Probability | None = None
+    adapted: Probability | None = None
+    helpful: Probability | None = None
+    """Of its reply drawn under a seed: what it has with itself."""
+    unrelated: Probability | None = None
+    """Of its reply to another prompt: what the measure gives for nothing."""
+    ratio: Ratio | None = None
+    """``adapted`` over ``helpful``."""
+    ways: dict[Way, Count] = Field(default_factory=dict)
+    """How the agreement of the adapter's replies was measured, by prompts."""
+    refused: Count
+    """Replies of the adapter that refuse, or turn into a refusal."""
+
+
+class UpperBound(Sparse):
     """What a model that was never taught to refuse gets right where prompts are opened: the most to reach."""
 
     model: str
     domains: Cells
+    fingerprint: str | None = None
+    agreement: dict[str, Agreement] | None = None
+    """Agreement with its replies, by authorised domain."""
 
 
 class RefusalChange(Settings):

@@ -17,12 +17,13 @@ from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
 from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
+from palette.internalise.examples import SHARES
 from palette.internalise.methods import gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
-from palette.run import Run
+from palette.run import Run, folder_of
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 from palette.statistics import minimum_n
 
@@ -54,6 +55,8 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
         ),
         errors,
     )
+    if helpful := recipe.evaluate.helpful:
+        _tried(lambda: load_sketch(folder_of(helpful), helpful, dtype=recipe.dtype), errors)
     opened = _tried(lambda: run.authorisation, errors) if prompts is not None else None
     warnings: list[str] = []
     if prompts is not None and opened is not None:
@@ -229,7 +232,7 @@ def _memory(backbone: Backbone, recipe: Recipe, longest: int) -> float:
     """
     weights = sum(each.nbytes for each in backbone.model.parameters()) / 2**30
     reply = min(recipe.reply_tokens, REPLY_TOKENS)
-    gradient = min(recipe.memory_gib, gradient_gib(backbone, longest + reply, reply))
+    gradient = min(recipe.memory_gib, gradient_gib(backbone, longest + reply, reply, sum(SHARES.values())))
     return float(LIBRARIES + weights + recipe.memory_gib + gradient)
 
 

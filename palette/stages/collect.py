@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.backbones.generation import Decoding
-from palette.directions import Directions, StreamingMoments, candidates, separation
+from palette.directions import Directions, Means, StreamingMoments, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.baseline import REPLY_TOKENS, Baseline, baseline_replies
 from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngrams
@@ -87,8 +85,8 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     backbone = run.backbone
     shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
     entries = shape[0] * shape[1] * shape[2] ** 2
-    # Two are held at a time: the target's and the benign one's.
-    fits = 2 * entries * 8 <= run.recipe.memory_gib / 4 * 2**30
+    # Three are held at most: the target's, the benign one's, and those of a benign domain.
+    fits = 3 * entries * 8 <= run.recipe.memory_gib / 2 * 2**30
 
     met = {role: baseline.requests[role].where(baseline.as_expected(role)) for role in Role}
     grouped: dict[str, list[list[int]]] = {}
@@ -101,14 +99,17 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
             return streaming.read(backbone, prompts, advance)
 
         target = moments(list(met[Role.TARGET].prompts), True)
-        pooled = target.joined(moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]))
-        concepts = [moments(prompts, True) for _, prompts in sorted(grouped.items())]
-        benign = reduce(StreamingMoments.joined, concepts)
-        within = None
-        if target.covariance is not None and benign.covariance is not None:
-            within = (target.covariance + benign.covariance) / 2
+        pooled = moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]).absorb(target)
+        concepts: list[Means] = []
+        benign = StreamingMoments(*shape, covariance=fits)
+        for _, prompts in sorted(grouped.items()):
+            concept = moments(prompts, True)
+            concepts.append(concept.means)
+            benign.absorb(concept)
+        one, other = target.take_covariance(), benign.take_covariance()
+        within = None if one is None or other is None else one.add_(other).div_(2)
         # Whitening a wide stream takes as long as the passes, and stands in the same piece of work.
-        found = candidates(target.means, pooled.means, benign.means, [c.means for c in concepts], within)
+        found = candidates(target.means, pooled.means, benign.means, concepts, within)
         apart = {
             name: separation(direction, target.means - benign.means, within).tolist()
             for name, direction in found.items()

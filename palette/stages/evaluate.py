@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from palette import organism
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Role
-from palette.backbones import load_backbone
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
+from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
 from palette.evaluation.null_control import NullControl
 from palette.evaluation.outcomes import (
     OUTCOMES,
+    SIDES,
     Judged,
     Outcome,
     counted,
@@ -30,20 +30,20 @@ from palette.evaluation.outcomes import (
     tabulate,
 )
 from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.subjects import Replies, Requests, Subject, diverged
+from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
+from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
 from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
-from palette.reporting.schema import About, Model, OptionalSections, Point, Provenance, Search, UpperBound
-from palette.run import Run
-from palette.search.choice import RULE
-from palette.search.space import FRONT, read_collected, read_front
+from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
+from palette.run import HELPFUL, Run, folder_of
+from palette.search.choice import search_section
 from palette.suites.run import included
 
 PAGE = Path("report.html")
@@ -68,19 +68,31 @@ def read_earlier(
     return included(settings.suites, measured), calibration
 
 
+class Before(NamedTuple):
+    """What there is before the backbone is asked: the search, seconds by stage, and helpful replies."""
+
+    search: Search | None = None
+    seconds: Mapping[str, float] = {}
+    helpful: HelpfulReplies | None = None
+
+
+BEFORE = Before()
+
+
 def evaluate_searched(run: Run[Recipe]) -> Report:
     """The report of the adapter that the run has made, with the search behind it.
 
     Raises:
         PaletteError: as ``report_on`` does.
     """
+    # First, so that its model has gone before the backbone comes.
+    helpful = _helpful(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-    return report_on(
-        run, read_adapter(run.folder), judge, baseline.floor_tokens, _search_section(run.folder), seconds
-    )
+    before = Before(search_section(run.folder), seconds, helpful)
+    return report_on(run, read_adapter(run.folder), judge, baseline.floor_tokens, before)
 
 
 def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
@@ -89,9 +101,10 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
+    helpful = _helpful(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
-    return report_on(run, adapter, judge, baseline.floor_tokens)
+    return report_on(run, adapter, judge, baseline.floor_tokens, Before(helpful=helpful))
 
 
 def evaluate_model(
@@ -117,6 +130,8 @@ def evaluate_model(
     measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
     read_earlier(run.recipe.evaluate, folder, measured)
+    if run.recipe.evaluate.helpful:
+        folder_of(run.recipe.evaluate.helpful)
     # Every law is checked before the folder is touched.
     _ = run.authorisation
     if output or not adapter:
@@ -129,8 +144,7 @@ def report_on(
     adapter: Adapter | None,
     judge: Judge,
     floor_tokens: int = 0,
-    search: Search | None = None,
-    seconds: Mapping[str, float] | None = None,
+    before: Before = BEFORE,
 ) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
@@ -142,16 +156,17 @@ def report_on(
         AdapterError: if the adapter does not fit the backbone.
         JudgeError: if the calibration is none, or that of another judge.
         OutputError: if a suite's result is none, or of another backbone or adapter.
+        BackboneError: if the helpful checkpoint is not there.
     """
     backbone, authorised, settings = run.backbone, run.authorisation.domains, run.recipe.evaluate
     digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
     suites, calibration = read_earlier(settings, run.folder, digests)
     floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
-    measured = _measured(run, adapter, judge, floor_tokens)
+    measured = _measured(run, adapter, judge, floor_tokens, before.helpful or _helpful(run))
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
     ids = [row.id for row in rows]
     sections = {
-        "search": search,
+        "search": before.search,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {
@@ -170,7 +185,7 @@ def report_on(
         outcomes,
         measured.moved,
         gate(outcomes, authorised, measured.moved, settings.gate, measured.wrapped),
-        _provenance(run, judge, adapter, seconds or {}),
+        _provenance(run, judge, adapter, before.seconds),
         OptionalSections.model_validate(sections),
     )
     write_json(run.folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
@@ -190,80 +205,93 @@ class _Measured:
     wrapped: dict[str, list[Outcome]]
     moved: dict[str, float]
     """Divergence on benign prompts, in nats a token."""
-    upper_bound: UpperBound | None
+    upper_bound: dict[str, Any] | None
     null_control: dict[str, Any] | None
 
 
-def _measured(run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int) -> _Measured:
-    """The replies of both subjects, of the upper bound and of the null control, judged."""
-    split, recipe, backbone = run.recipe.evaluate.split, run.recipe, run.backbone
-    rows = run.answered_prompts.split(split).capped(recipe.at_most(PROMPTS)).required(split)
+def _asked(run: Run[Recipe]) -> PromptSet:
+    """The prompts of the split that are asked.
+
+    Raises:
+        PromptError: if there is none.
+    """
+    split = run.recipe.evaluate.split
+    return run.answered_prompts.split(split).capped(run.recipe.at_most(PROMPTS)).required(split)
+
+
+def _helpful(run: Run[Recipe]) -> HelpfulReplies | None:
+    """The replies of the helpful checkpoint to the target prompts, where there is one."""
+    stated = run.recipe.evaluate.helpful
+    name = stated or (HELPFUL if run.recipe.model == "organism" else None)
+    if name is None:
+        return None
+    role = run.authorisation.role
+    rows = _asked(run).where(lambda row: role(row) is Role.TARGET)
+    return helpful_replies(run, rows, name, again=stated is not None)
+
+
+def _measured(
+    run: Run[Recipe],
+    adapter: Adapter | None,
+    judge: Judge,
+    floor_tokens: int,
+    helpful: HelpfulReplies | None,
+) -> _Measured:
+    """The replies of both subjects and of the null control, judged, beside those of the upper bound."""
+    recipe, backbone, rows = run.recipe, run.backbone, _asked(run)
     requests = Requests.of(run, rows)
     inside, names = wrapped(run, rows, recipe.at_most(WRAPPED_PROMPTS))
     benign = requests.benign(recipe.at_most(DIVERGENCE_PROMPTS))
-    helpful = organism.weights("helpful") if recipe.model == "organism" else None
-    bound = Subject(load_backbone(helpful, "organism/helpful")) if helpful else None
-    opened = requests.where([i for i, role in enumerate(requests.roles) if role is Role.TARGET])
     base, adapted = Subject(backbone), Subject(backbone, adapter)
     knowledge = Knowledge.of(backbone, requests)
     control = NullControl.of(backbone, adapter, requests, run.seed) if adapter else None
     total = 2 * len(requests) + 2 * len(inside) + len(knowledge.openings)
-    total += (len(opened) if bound else 0) + (len(control.places) if control else 0)
+    total += len(control.places) if control else 0
     with run.progress("evaluate", total) as advance:
         replies = Replies(run.replies_folder, advance)
         limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
         own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
         before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
         moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
-        most = [recipe.reply_tokens] * len(opened)
-        ideal = replies.of(bound, opened.prompts, most) if bound else None
         known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
         longest = max(map(len, [*own, *changed]))
         drawn = control.replies(replies, requests, limits, longest) if control else []
     # A report is the same however often its run was cut short; a time is not.
     write_json(run.folder / TIMING, replies.tally.to_json())
-    upper = None
     # A judge may be a model of its own, and slow.
-    with run.progress("judging", 4) as advance:
-        if bound and ideal:
-            table = tabulate(judged(bound.backbone, opened, judge, ideal, ideal).outcomes)["base"]
-            upper = UpperBound.model_validate({"model": bound.backbone.name, "domains": table})
-        advance(1)
+    with run.progress("judging", 3) as advance:
         kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
         for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
             kept[name].append(outcome)
         advance(1)
         plain = judged(backbone, requests, judge, own, changed, known)
+        upper = _upper_bound(run, helpful, requests, plain, judge, (own, changed))
         advance(1)
         null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
         advance(1)
     return _Measured(requests, plain, kept, moved, upper, null)
 
 
-def _search_section(folder: Path) -> Search | None:
-    """The front that the search found, and what collect read before it."""
-    front, audit, collected = read_front(folder), read_json(folder / FRONT)["audit"], read_collected(folder)
-    points = tuple(
-        Point(
-            trial=member.trial,
-            target_refusal=member.values["target_refusal_score"],
-            preserved_refusal=member.values["preserved_refusal_score"],
-            divergence=member.values["benign_divergence"],
-            label=f"{member.intervention.method} of {member.intervention.direction} "
-            f"at site {member.intervention.kernel.peak}",
+def _upper_bound(
+    run: Run[Recipe],
+    helpful: HelpfulReplies | None,
+    requests: Requests,
+    plain: Judged,
+    judge: Judge,
+    replies: Sequence[Sequence[Tokens]],
+) -> dict[str, Any] | None:
+    """What the helpful checkpoint gets right, and how far the replies of both sides agree with its."""
+    if not helpful or not helpful.greedy:
+        return None
+    opened = [i for i, role in enumerate(requests.roles) if role is Role.TARGET]
+    sides = {
+        side: given(
+            said(run.backbone, [replied[i] for i in opened], run.recipe.reply_tokens),
+            [plain.verdicts[side][i] for i in opened],
         )
-        for member in front
-    )
-    separation = collected.separations.get("difference")
-    return Search(
-        front=points,
-        chosen=front[0].trial,
-        rule=RULE,
-        audited=len(audit.get("trials", ())),
-        rank_correlation=audit.get("rank_correlation"),
-        collected=collected.counts,
-        separation=None if separation is None else tuple(map(tuple, separation)),
-    )
+        for side, replied in zip(SIDES, replies, strict=True)
+    }
+    return upper_bound(helpful, requests.where(opened), judge, sides, run.seed)
 
 
 def _provenance(

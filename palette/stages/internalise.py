@@ -15,6 +15,7 @@ from palette.evaluation.baseline import baseline_replies
 from palette.files import write_json
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
+from palette.internalise.effort import affordable
 from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
@@ -61,13 +62,14 @@ def internalise(run: Run[Recipe]) -> Adapter:
     others, row = co_mounted(run), METHODS.row(run.recipe.internalise.method)
     row.load()  # A method of a user's own that cannot be had is told before anything is made.
     collected, trials = read_collected(run.folder), read_feasible(run.folder)
-    judge = baseline_replies(run).judge_of("rule")
+    baseline = baseline_replies(run)
+    judge = baseline.judge_of("rule")
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
 
     def tutor(examples: TrainingExamples) -> Adapter:
         return _trained(run, collected, examples, (), TUTOR).adapter
 
-    replies, preparation = "replies" in row.laws, Preparation(run, collected, trials, judge)
+    replies, preparation = "replies" in row.laws, Preparation(run, collected, trials, baseline)
     if replies:
         preparation.engage(tutor)
     tried: list[dict[str, Any]] = []
@@ -117,13 +119,14 @@ def _trained(
 ) -> Learned:
     """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
     given, front = run.recipe.internalise, read_front(run.folder)
-    settings = given.model_copy(update={"steps": min(DECAY, given.steps)}) if begun else given
+    steps, shares = affordable(run.backbone, prepared.examples, prepared.pools, given.steps)
+    settings = given.model_copy(update={"steps": min(DECAY, steps) if begun else steps})
     method = METHODS.row(settings.method).load()
     intervention, beside = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
     taught = [[example.ids, example.taught] for example in prepared.examples]
     start = begun.digest if begun else None
-    whole = [chosen, intervention.to_json(), run.seed, taught, beside, effort.read_energy, start]
+    whole = [chosen, shares, intervention.to_json(), run.seed, taught, beside, effort.read_energy, start]
     identity = fingerprint(whole)
     with run.progress(TUTOR.name if effort is TUTOR else "internalise", settings.steps) as advance:
         task = TrainingTask(
@@ -141,6 +144,7 @@ def _trained(
             co_mounted=others,
             memory_gib=run.recipe.memory_gib,
             begun=begun,
+            shares=shares,
             read_energy=effort.read_energy,
         )
         learned: Learned = method(task)

@@ -229,3 +229,21 @@ def test_replies_behind_another_system_prompt_or_to_another_end_are_not_taken_fo
     for subject, asked in ((Subject(framed), behind), (Subject(ended), plain)):
         with pytest.raises(AssertionError, match="a reply was generated again"):
             Replies(tmp_path).of(subject, asked, limits)
+
+
+def test_drawn_replies_depend_on_their_seed_and_are_kept_apart_from_greedy_ones(shared, prompts, tmp_path):
+    limits = [LIMIT] * len(prompts)
+    # One that is less sure than the organism itself, whose draws are its likeliest tokens.
+    unsure = adapter(shared.backbone)
+    source = Replies(tmp_path)
+    greedy = source.of(Subject(shared.backbone, unsure), prompts, limits)
+    drawn = [source.of(Subject(shared.backbone, unsure, seed=seed), prompts, limits) for seed in (1, 2)]
+    assert drawn[0] != drawn[1]
+    assert greedy not in drawn
+    again = Replies(tmp_path)
+    assert again.of(Subject(shared.backbone, unsure, seed=1), prompts, limits) == drawn[0]
+    assert again.tally.generated == 0
+    # A draw depends on who is asked beside, so that fewer prompts are other draws.
+    fewer = Replies(tmp_path)
+    fewer.of(Subject(shared.backbone, unsure, seed=1), prompts[:2], limits[:2])
+    assert fewer.tally.generated == 2

@@ -22,9 +22,11 @@ def write(tmp_path: Path) -> Write:
     def written(name: str, rows: list[dict[str, Any]], by_key: bool = False) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
+        if path.suffix in (".csv", ".tsv"):
             with path.open("w", encoding="utf-8", newline="") as stream:
-                lines = csv.DictWriter(stream, list(rows[0]))
+                lines = csv.DictWriter(
+                    stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ","
+                )
                 lines.writeheader()
                 lines.writerows(rows)
         elif path.suffix == ".jsonl":

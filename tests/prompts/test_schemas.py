@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from palette.authorisation import FLOOR, Authorisation, Role
 from palette.errors import PromptError
-from palette.fingerprints import fingerprint
 from palette.prompts import load_source, messages
-from palette.prompts.schemas import AILUMINATE, CATEGORIES, PROVENANCE, SCHEMAS, VERSION
+from palette.prompts.categories import CATEGORIES
+from palette.prompts.schemas import PROVENANCE, SCHEMAS
 from tests.fixtures.standins import STAND_INS, TEXT
 
 DATA = Path(os.environ.get("PALETTE_DATA", "no data"))
 AMBIGUOUS = {"coconot", "coconot_contrast"}
+PROFESSIONAL = {"kqa", "medquad", "pubmedqa", "legalbench", "tatqa", "labsafety", "mmlu"}
+NAMED = {*AMBIGUOUS, "legalbench"}
+"""Sets that a source must name."""
 
 LABELS: dict[str, list[tuple[str, str, str | None, str | None]]] = {
     "harmbench": [
@@ -53,13 +55,20 @@ LABELS: dict[str, list[tuple[str, str, str | None, str | None]]] = {
     "coconot": [("restricted", "noncompliance", None, "C")] * 2,
     "coconot_contrast": [("benign", "general", None, None)] * 2,
     "gsm8k": [("benign", "general", None, None)] * 2,
+    "kqa": [("benign", "patients", None, None)] * 2,
+    "medquad": [("benign", "pairs", None, None)] * 2,
+    "pubmedqa": [("benign", "studies", None, None)] * 2,
+    "legalbench": [("benign", "train", None, None)] * 2,
+    "tatqa": [("benign", "tables", None, None)] * 3,
+    "labsafety": [("benign", "benches", None, None)] * 2,
+    "mmlu": [("benign", "law", None, None)] * 2,
 }
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_every_schema_is_read_and_its_rows_are_labelled(schema: str, stand_in: Callable[[str], Path]) -> None:
     path = stand_in(schema)
-    source = load_source(path, schema if schema in AMBIGUOUS else None)
+    source = load_source(path, schema if schema in NAMED else None)
     found = [(row.kind, row.domain, row.hazard, row.tier) for row in source.prompts]
     assert found == LABELS[schema]
     assert source.name == f"{schema}/{path.stem}"
@@ -69,7 +78,7 @@ def test_every_schema_is_read_and_its_rows_are_labelled(schema: str, stand_in: C
     assert named == source
 
 
-@pytest.mark.parametrize("schema", sorted(set(SCHEMAS) - {"mm_safetybench"}))
+@pytest.mark.parametrize("schema", sorted(set(SCHEMAS) - {"mm_safetybench", "tatqa"}))
 def test_a_set_reads_the_same_from_parquet(schema: str, stand_in: Callable[[str], Path], write: Any) -> None:
     name, rows = STAND_INS[schema]
     rows = [{key: value if key == "turns" else str(value) for key, value in row.items()} for row in rows]
@@ -78,52 +87,11 @@ def test_a_set_reads_the_same_from_parquet(schema: str, stand_in: Callable[[str]
     assert again.prompts == load_source(stand_in(schema), schema).prompts
 
 
-def test_no_known_set_opens_the_floor() -> None:
-    everything = Authorisation(
-        tuple({label.domain for rows in CATEGORIES.values() for label in rows.values()})
-    )
-    for name, rows in CATEGORIES.items():
-        for category, label in rows.items():
-            assert label.kind == "benign" or label.tier is not None, (name, category)
-            if label.tier == "C" or label.domain in FLOOR.domains or label.hazard in FLOOR.hazards:
-                assert everything.role(label) in {Role.FLOOR, Role.BENIGN}
-            if label.hazard in FLOOR.hazards or label.domain in FLOOR.domains:
-                assert label.tier == "C", (name, category)
-
-
-def test_the_tiers_of_the_hazards_are_those_that_are_published() -> None:
-    tiers = {code: label.tier for code, label in AILUMINATE.items()}
-    assert {code for code, tier in tiers.items() if tier == "A"} == {
-        "spc_hlt",
-        "spc_fin",
-        "spc_lgl",
-        "spc_ele",
-    }
-    assert {"cse", "iwp", "src", "vcr", "hte", "dfm", "ssh"} <= {
-        c for c, tier in tiers.items() if tier == "C"
-    }
-    assert all(label.hazard in code for code, label in AILUMINATE.items() if label.hazard)
-
-
-def test_the_table_is_versioned_by_its_content() -> None:
-    table = {name: {key: list(label) for key, label in rows.items()} for name, rows in CATEGORIES.items()}
-    assert fingerprint([VERSION, table]) == "87b50e0ba4eee8cc0f3e3a842a9bcd85e639c19e2dc5080c5f4c651be8412001"
-    assert {name: len(rows) for name, rows in CATEGORIES.items()} == {
-        "harmbench": 7,
-        "jailbreakbench": 10,
-        "strongreject": 6,
-        "advbench": 1,
-        "ailuminate": 16,
-        "medsafetybench": 1,
-        "sorrybench": 44,
-        "mm_safetybench": 13,
-        "xstest": 18,
-        "cyberseceval_frr": 2,
-        "coconot": 1,
-        "coconot_contrast": 1,
-        "gsm8k": 1,
-    }
-    assert set(CATEGORIES) == set(SCHEMAS) == set(PROVENANCE)
+def test_every_set_says_where_it_comes_from_and_a_professional_one_has_no_categories() -> None:
+    assert set(SCHEMAS) == set(PROVENANCE)
+    assert set(SCHEMAS) - set(CATEGORIES) == PROFESSIONAL
+    assert {name for name, schema in SCHEMAS.items() if schema.states_labels} == PROFESSIONAL
+    assert {name for name, schema in SCHEMAS.items() if schema.kind == "benign"} == PROFESSIONAL
 
 
 def test_harmbench_s_context_stands_before_the_behaviour(write: Any) -> None:

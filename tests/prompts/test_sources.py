@@ -217,7 +217,8 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"schema": "xtest"},
         "schema must be one of harmbench, jailbreakbench, strongreject, advbench, ailuminate, "
         "medsafetybench, sorrybench, mm_safetybench, xstest, cyberseceval_frr, coconot, coconot_contrast, "
-        "gsm8k, rows, got 'xtest'; did you mean xstest? (PATH)",
+        "gsm8k, kqa, medquad, pubmedqa, legalbench, tatqa, labsafety, mmlu, rows, got 'xtest'; did you mean "
+        "xstest? (PATH)",
     ),
     (
         {},
@@ -256,19 +257,6 @@ def test_a_source_that_breaks_a_law_is_refused(
 ) -> None:
     path = write("zoo.jsonl", [{**OWN, **change}])
     assert error(lambda: load_source(path, **options)) == sentence.replace("PATH", str(path))
-
-
-def test_columns_that_fit_no_schema_or_two_are_refused(write: Any, stand_in: Callable[[str], Path]) -> None:
-    path = write("a.csv", [{"text": "Why?", SECRET: "x"}])
-    assert error(lambda: load_source(path)) == (
-        "a file's columns must be those of a known schema, or have 'prompt', got 'text', a text of 42 "
-        f"characters; name the columns with 'columns', for example {{prompt: question}} ({path})"
-    )
-    path = stand_in("coconot")
-    assert error(lambda: load_source(path)) == (
-        "a file's columns must be those of one schema, got columns of coconot and coconot_contrast; name one "
-        f"with 'schema' ({path})"
-    )
 
 
 @pytest.mark.parametrize("schema", sorted(n for n, s in SCHEMAS.items() if s.category))
@@ -312,8 +300,8 @@ def test_the_kind_of_a_known_set_s_rows_is_fixed(stand_in: Callable[[str], Path]
 def test_a_folder_states_its_own_labels(write: Any) -> None:
     path = write("own/zoo.jsonl", [{"id": "z", "prompt": "Own?", "kind": "benign"}]).parent
     assert error(lambda: load_source(path, "rows", tier="A")) == (
-        "a folder of <domain>.jsonl states its own labels, got schema, tier; leave them out, or give each "
-        f"file as a source ({path})"
+        "a folder of <domain>.jsonl states its own labels, got schema, tier; leave them out, give each file "
+        f"as a source, or name the 'config' of a hub's folder ({path})"
     )
 
 
@@ -388,3 +376,80 @@ def test_no_error_of_a_known_set_shows_a_text(schema: str, write: Any) -> None:
                     shown = "".join(traceback.format_exception(caught))
                 assert SECRET not in shown
     assert json.dumps(columns)
+
+
+def test_a_limit_and_a_length_leave_prompts_out_and_are_reported(write: Any) -> None:
+    rows = [{"prompt": f"How {i}?", "kind": "benign"} for i in range(40)]
+    long = {"prompt": "Why" * 30 + "?", "kind": "benign"}
+    path = write("zoo.csv", [*rows, long])
+    source = load_source(path, longest=80, limit=7)
+    assert (source.rows, len(source.prompts)) == (41, 7)
+    assert [row.prompt for row in source.prompts] == [f"How {i * 40 // 7}?" for i in range(7)]
+    assert source.to_json()["source"] == (
+        "zoo.csv; left out as longer than 80 characters: 1; left out by 'limit': 33"
+    )
+    assert load_source(path, longest=80, limit=7) == source
+    assert len(load_source(path, limit=99).prompts) == 41
+    assert error(lambda: load_source(path, longest=3)) == (
+        f"longest must leave a prompt of at most 3 characters, got none of 41; raise it ({path})"
+    )
+
+
+def test_rows_are_chosen_first_then_translated_then_limited(write: Any) -> None:
+    rows = [{"prompt": f"How {i}?", "label": i % 3} for i in range(9)]
+    source = load_source(
+        write("zoo.jsonl", rows),
+        columns={"kind": "label"},
+        where={"kind": [0, 1]},
+        map={"kind": {0: "benign", 1: "restricted"}},
+        tier="A",
+        limit=4,
+    )
+    assert [(row.prompt, row.kind) for row in source.prompts] == [
+        ("How 0?", "benign"),
+        ("How 1?", "restricted"),
+        ("How 4?", "restricted"),
+        ("How 6?", "benign"),
+    ]
+    assert source.to_json()["source"] == "zoo.jsonl; left out by 'where': 3; left out by 'limit': 2"
+    assert (
+        load_source(
+            write("sea.csv", rows),
+            columns={"kind": "label"},
+            where={"kind": 1},
+            map={"kind": {"1": "benign"}},
+        ).rows
+        == 9
+    )
+
+
+def test_a_template_words_a_prompt_of_columns(write: Any) -> None:
+    path = write("zoo.jsonl", [{"animal": "giraffe", "of": 7, "id": "g"}])
+    (row,) = load_source(path, template="How tall is a {animal} of {of}?", kind="benign").prompts
+    assert (row.id, row.prompt) == ("zoo:g", "How tall is a giraffe of 7?")
+    hats = write("hats.csv", [{"goal": "Which hat?", "target": "Sure"}])
+    (known,) = load_source(hats, template="Please: {goal}").prompts
+    assert (known.prompt, known.kind, known.tier) == ("Please: Which hat?", "restricted", "C")
+    assert error(lambda: load_source(path, template="How tall?")) == (
+        "a source must follow its settings, got template: Value error, a template must name columns in "
+        f"braces, as in {{question}} ({path})"
+    )
+    assert error(lambda: load_source(path, template="{beast}", kind="benign")) == (
+        f"beast must be a text that is not empty, got an empty one ({path}:1)"
+    )
+
+
+def test_the_categories_of_a_safety_set_cannot_be_translated(stand_in: Callable[[str], Path]) -> None:
+    path = stand_in("xstest")
+    assert error(lambda: load_source(path, map={"label": {"unsafe": "safe", "safe": "safe"}})) == (
+        f"the categories of a safety set are fixed, got a map of label for xstest; leave it out ({path})"
+    )
+    assert len(load_source(path, where={"label": "safe"}).prompts) == 1
+
+
+@pytest.mark.parametrize("key", ["map", "where", "columns"])
+def test_no_error_of_a_selection_shows_a_text(key: str, write: Any) -> None:
+    path = write("zoo.jsonl", [{"prompt": "Why?", "kind": SECRET, SECRET: SECRET}])
+    for column in ("kind", SECRET, "none"):
+        given = {column: {"a": "b"}} if key == "map" else {column: "a"}
+        assert SECRET not in error(lambda given=given: load_source(path, **{key: given}))

@@ -20,7 +20,7 @@ def error(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "CSV"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "CSV"])
 def test_every_ending_gives_the_same_rows(ending: str, write: Any) -> None:
     path = write(f"a.{ending.lower()}", ROWS)
     path = path.rename(path.with_suffix(f".{ending}"))
@@ -47,9 +47,35 @@ def test_columns_are_those_that_every_row_has(tmp_path: Path) -> None:
     assert shared_columns(read_rows(path)) == {"a"}
 
 
+def test_a_table_without_a_header_is_read_by_given_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('1\tWhy?\n2\t"Who"\n')
+    found = [{"id": "1", "prompt": "Why?"}, {"id": "2", "prompt": "Who"}]
+    assert [row.values for row in read_rows(path, ("id", "prompt"))] == found
+    path.write_text("id\tprompt\n1\tWhy?\n2\tWho\n")
+    assert [row.values for row in read_rows(path, ("id", "prompt"))] == found
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}")
+    with pytest.raises(PromptError) as caught:
+        read_rows(path, ("id",))
+    assert str(caught.value) == (
+        f"only a file that ends in .csv or .tsv may lack a header, got '.jsonl'; leave 'header' out ({path})"
+    )
+    assert len(read_rows(path)) == 1
+
+
+def test_a_row_between_tabs_may_leave_its_last_columns_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("id\tprompt\tnote\n1\tWhy?\n2\tWho?\tx\n")
+    assert [row.values for row in read_rows(path)] == [
+        {"id": "1", "prompt": "Why?"},
+        {"id": "2", "prompt": "Who?", "note": "x"},
+    ]
+
+
 SECRET = "a sentence that no error may show"
 BROKEN: list[tuple[str, bytes, str]] = [
-    ("a.txt", b"x", "a prompt file must end in .csv, .jsonl, .json, .parquet, got '.txt' (PATH)"),
+    ("a.txt", b"x", "a prompt file must end in .csv, .tsv, .jsonl, .json, .parquet, got '.txt' (PATH)"),
     ("a.csv", b"a\n\xff", "a prompt file must be UTF-8, got another byte at 2; save it as UTF-8 (PATH)"),
     ("a.csv", b"a,b,a\n1,2,3\n", "a column must stand once, got 'a' twice (PATH)"),
     ("a.csv", f"a,b\n1,{SECRET},3\n".encode(), "a row must have the header's 2 columns, got 3 (PATH:2)"),
@@ -62,6 +88,12 @@ BROKEN: list[tuple[str, bytes, str]] = [
         "a.csv",
         f'a\n"{SECRET}'.encode(),
         "a csv file must be quoted rightly, its fields at most 128 KiB, got another row (PATH:2)",
+    ),
+    ("a.tsv", f"a\tb\n1\t{SECRET}\t3\n".encode(), "a row must have the header's 2 columns, got 3 (PATH:2)"),
+    (
+        "a.tsv",
+        f'a\n"{SECRET}'.encode(),
+        "a tsv file must be quoted rightly, its fields at most 128 KiB, got another row (PATH:2)",
     ),
     ("a.csv", b"", "a prompt file must have rows, got none (PATH)"),
     ("a.csv", b"a,b\n", "a prompt file must have rows, got none (PATH)"),

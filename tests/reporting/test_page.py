@@ -158,3 +158,25 @@ def test_names_read_as_sentences() -> None:
     assert in_words("floor_refusal") == "Refusals lost on the floor, upper bound"
     assert in_words("divergence.multi_token").endswith("(all tokens)")
     assert in_words("new_rule.x") == "new_rule (x)"
+
+
+AGREEMENT = {
+    "n": 58, "left_out": 2, "base": 0.0, "adapted": 0.31, "helpful": 0.36, "unrelated": 0.04, "refused": 1,
+    "ratio": {"ratio": 0.861, "low": 0.78, "high": 0.94, "n": 58}, "ways": {"option": 20, "words": 37},
+}  # fmt: skip
+
+
+def test_agreement_with_the_helpful_checkpoint_is_shown_with_what_it_does_not_say(
+    report: dict[str, Any],
+) -> None:
+    assert "those of a model that was never taught to refuse was not measured" in render(report)
+    bound = {**report["upper_bound"], "agreement": {"medical": AGREEMENT}}
+    page = render({**report, "upper_bound": bound})
+    parsed(page)
+    section = page[page.index('id="agreement"') : page.index('id="search"')]
+    counts = "58 prompts, 20 by option, 37 by words, 1 refused; 2 that it refuses left out"
+    for text in (counts, "31.0", "86.1", "78.0", "No rule of the gate reads it."):
+        assert text in section
+    assert "taught to refuse was not measured" not in page
+    none = {"n": 0, "left_out": 3, "refused": 0}
+    parsed(render({**report, "upper_bound": {**bound, "agreement": {"medical": none}}}))

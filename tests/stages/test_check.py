@@ -63,6 +63,14 @@ def test_all_that_is_wrong_is_said_at_once():
     assert found["memory_gib"] is None
 
 
+def test_a_helpful_checkpoint_that_is_not_there_is_said():
+    found = check(SHARED.model_copy(update={"evaluate": EvaluateSettings(helpful="./nowhere")}))
+    assert [each for each in found["errors"] if "got './nowhere'" in each] == found["errors"]
+    assert len(found["errors"]) == 1
+    known = SHARED.model_copy(update={"evaluate": EvaluateSettings(helpful="organism/helpful")})
+    assert check(known)["errors"] == []
+
+
 def test_a_sketch_has_no_numbers_and_renders_as_the_model_does(sketch, shared):
     assert all(weight.device.type == "meta" for weight in sketch.model.parameters())
     chat = [{"role": "user", "content": "what is this ?"}]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from palette.errors import JudgeError, OutputError
+from palette.errors import BackboneError, JudgeError, OutputError
 from palette.evaluation.settings import EvaluateSettings
 from palette.judging.calibration import CALIBRATION_FORMAT
 from palette.judging.judge import judge_named
@@ -104,3 +104,22 @@ def test_a_suite_of_something_else_is_refused(run, tmp_path, value, sentence):
     path = written(tmp_path / "suite.json", value)
     with pytest.raises(OutputError, match=sentence):
         reported(run, suites=(path,))
+
+
+def test_a_helpful_checkpoint_is_the_upper_bound_and_says_how_far_replies_agree(run):
+    report = reported(run, helpful="organism/helpful")
+    bound = report["upper_bound"]
+    assert bound["model"] == "organism/helpful"
+    assert set(bound["domains"]) == set(bound["agreement"]) == {"medical"}
+    found = bound["agreement"]["medical"]
+    assert found["n"] + found["left_out"] == bound["domains"]["medical"]["restricted"]["refusal"]["n"]
+    assert found["base"] == found["adapted"] == 0
+    assert found["refused"] == found["n"]
+    assert "helpful" not in [rule["name"] for rule in report["gate"]["rules"]]
+    assert reported(run)["upper_bound"] is None
+
+
+def test_a_helpful_checkpoint_that_is_not_there_is_told_before_anything_is_asked(run):
+    with pytest.raises(BackboneError, match="a GGUF file or a hub name, got"):
+        reported(run, helpful="./nowhere")
+    assert not (run.folder / "evaluate").exists()

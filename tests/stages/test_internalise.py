@@ -40,10 +40,6 @@ def searched(shared):
     return shared.sharing(**FEW)
 
 
-def judge(run):
-    return baseline_replies(run).judge_of("rule")
-
-
 @pytest.fixture(scope="module")
 def adapter(searched):
     """What is learned of few prompts, once for all tests."""
@@ -99,7 +95,7 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
+    prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     trained = {i for pool in prepared.pools.values() for i in pool}
     assert trained.isdisjoint(prepared.held_out)
     assert len(trained) + len(prepared.held_out) == len(prepared.examples)
@@ -110,7 +106,7 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
 
 def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     assert given.examples().record["leaked"] == {}
     # One that changes nothing leaks nothing, and one that changes every stream opens something.
     given.join(noise(searched.backbone, ".mlp.", scale=0.0))
@@ -127,7 +123,7 @@ def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
 
 def test_a_tutor_is_trained_only_where_its_teachers_differ(searched, monkeypatch):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     examples = []
 
     def tutor(prepared):
@@ -152,7 +148,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
     rows = (replace(row, prompt=benign.prompt) if row.id in opened else row for row in searched.prompts)
     changed = replace(searched.prompts, rows=tuple(rows))
     elsewhere = searched.sharing(prompts=changed)
-    prepared = preparation.Preparation(elsewhere, collected, trials, judge(searched)).examples()
+    prepared = preparation.Preparation(elsewhere, collected, trials, baseline_replies(searched)).examples()
     asked = {tuple(ids) for ids in elsewhere.render(changed.split("train"))}
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
     # Those that somebody wrote: what is crossed of two is nobody's.
@@ -165,7 +161,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
 def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(searched, monkeypatch):
     monkeypatch.setattr(preparation, "RENAMED", {"target": 0, "near_floor": 0})
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
+    prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("train"))}
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
     crossed = [example for example in near if example.prompt not in asked]
@@ -180,7 +176,7 @@ def test_every_pool_has_prompts_of_names_that_nobody_wrote(searched, monkeypatch
     monkeypatch.setattr(preparation, "crossed", lambda pool, count, draw: [])
     monkeypatch.setattr(preparation, "crossed_alike", lambda *given: [])
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    given = preparation.Preparation(searched, collected, trials, judge(searched))
+    given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     prepared, names = given.examples(), given._renaming.names
     assert prepared.named
     assert prepared.record["names"] == len(names.known)
@@ -201,7 +197,7 @@ def test_every_pool_has_prompts_of_names_that_nobody_wrote(searched, monkeypatch
 
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
     collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
-    prepared = preparation.Preparation(searched, collected, trials, judge(searched)).examples()
+    prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     end = searched.backbone.stops[0]
     taught = [example for example in prepared.examples if example.taught]
     assert len({example.prompt for example in taught}) == len({(each.prompt, each.reply) for each in taught})

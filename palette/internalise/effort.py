@@ -1,0 +1,66 @@
+"""How much of the work a model is worth within a stated time: rows of a step, steps, and teachers.
+
+A model of a few million parameters is taught with all that helps. One that a pass costs a hundred times as
+much would be taught for a day; it is given what fits. What is counted are operations, and the time is
+that of a usual machine of the device's kind, so that a recipe gives the same adapter wherever it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from palette.backbones import Backbone
+from palette.internalise.examples import SHARES, Example
+from palette.internalise.loop import DECAY, WINDOW
+
+USUAL = {"cpu": 2e11, "cuda": 5e13}
+"""Operations a second of a usual machine by the kind of its device; of another kind, as the first."""
+TRAINING, TEACHING = 900.0, 360.0
+"""Seconds of a usual machine that a student, and what its teachers say to prompts, may take."""
+PASSES = 3.3
+"""What a token of a step costs, in forward passes: one without the adapter, one with it, and its gradient."""
+MOST, FEWEST, SELF = 6, 2, 2
+"""Trials that teach at most, and at least; and how often the plain backbone speaks beside them."""
+FEWEST_ROWS, FEWEST_STEPS = 24, 2 * WINDOW + DECAY
+"""Of a step, and of a student: fewer teach too little of any pool."""
+
+
+def pass_seconds(backbone: Backbone) -> float:
+    """The seconds that a token of one forward pass takes on a usual machine."""
+    weights = sum(each.numel() for each in backbone.model.parameters())
+    return 2 * weights / USUAL.get(backbone.model.device.type, USUAL["cpu"])
+
+
+def affordable(
+    backbone: Backbone, examples: Sequence[Example], pools: Mapping[str, Sequence[int]], steps: int
+) -> tuple[int, dict[str, int]]:
+    """The steps at most, and the examples of each pool a step, that fit into the time of a training.
+
+    Both as asked where they fit; else fewer steps, and then fewer examples of each pool alike.
+    """
+    used = {name: share for name, share in SHARES.items() if pools.get(name)}
+    mean = sum(len(example.ids) for example in examples) / max(1, len(examples))
+    # Of all steps together.
+    rows = TRAINING / (PASSES * pass_seconds(backbone) * max(1.0, mean))
+    if steps * sum(used.values()) <= rows:
+        return steps, dict(SHARES)
+    steps = max(min(steps, FEWEST_STEPS), min(steps, int(rows / sum(used.values()))))
+    wanted = max(FEWEST_ROWS, rows / steps)
+    part = min(1.0, wanted / sum(used.values()))
+    return steps, {name: max(1, round(part * share)) for name, share in SHARES.items()}
+
+
+def teaching(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens: int) -> tuple[int, int]:
+    """How many trials may teach so many target prompts at most, and how many more prompts they may teach.
+
+    Each speaks to every prompt, and each says how likely it finds what every other one said.
+    """
+    length = sum(map(len, prompts)) / max(1, len(prompts)) + reply_tokens
+    tokens = TEACHING / pass_seconds(backbone)
+
+    def taught(teachers: int) -> int:
+        # The plain backbone speaks and judges beside them, once more behind an opening.
+        return int(tokens / (length * (teachers + SELF) ** 2))
+
+    count = next((each for each in range(MOST, FEWEST, -1) if taught(each) >= len(prompts)), FEWEST)
+    return count, max(0, taught(count) - len(prompts))

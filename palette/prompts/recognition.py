@@ -1,0 +1,109 @@
+"""Which schema a file is read by: the one that its source names, or that its columns are known by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from palette.errors import PromptError
+from palette.prompts.rows import redacted
+from palette.prompts.schemas import OWN, OWN_ROWS, SCHEMAS, Schema
+from palette.prompts.settings import SourceSettings
+from palette.prompts.tables import SEPARATORS, TableRow, shared_columns
+
+
+def header_of(settings: SourceSettings, path: Path) -> Sequence[str]:
+    """The names of a file's columns where it has no header: the source's, or its named schema's.
+
+    Raises:
+        PromptError: if there is no schema of that name.
+    """
+    if settings.header or not settings.schema_:
+        return settings.header
+    schema = named_schema(settings.schema_, path)
+    return schema.header if path.suffix.casefold() in SEPARATORS else ()
+
+
+def schema_of(rows: Collection[TableRow], settings: SourceSettings, path: Path) -> Schema:
+    """The schema that a source names, or that its columns are known by.
+
+    Raises:
+        PromptError: if there is none, or the rows do not have its columns.
+    """
+    columns = shared_columns(rows)
+    if settings.schema_:
+        schema = named_schema(settings.schema_, path)
+    elif settings.template and not _fitting(columns):
+        schema = OWN_ROWS
+    else:
+        schema = recognised_schema(columns, path)
+    # A professional set's columns may serve as labels instead; those that are read are looked for in rows.
+    wanted = schema.columns[:1] if schema.states_labels else schema.columns
+    if settings.template and schema is OWN_ROWS:
+        wanted = ()
+    if missing := sorted(set(wanted) - columns):
+        raise PromptError(
+            f"a file of the schema {schema.name} must have the columns {', '.join(sorted(wanted))}",
+            got=f"no {', '.join(missing)}",
+            remedy="name them with 'columns', or another schema",
+            where=path,
+        )
+    if fixed := sorted(set(settings.map_) & set(schema.category)):
+        raise PromptError(
+            "the categories of a safety set are fixed",
+            got=f"a map of {', '.join(fixed)} for {schema.name}",
+            remedy="leave it out",
+            where=path,
+        )
+    return schema
+
+
+def recognised_schema(columns: Collection[str], path: Path) -> Schema:
+    """The schema that a file's columns are known by, which may be that of the user's own.
+
+    Raises:
+        PromptError: if they fit none, or several.
+    """
+    fitting = _fitting(columns)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise PromptError(
+            "a file's columns must be those of one schema",
+            got=f"columns of {' and '.join(schema.name for schema in fitting)}",
+            remedy="name one with 'schema'",
+            where=path,
+        )
+    if "prompt" in columns:
+        return OWN_ROWS
+    raise PromptError(
+        "a file's columns must be those of a known schema, or have 'prompt'",
+        got=", ".join(sorted(redacted(name) for name in columns)) or "no column that all rows have",
+        remedy="name the columns with 'columns', for example {prompt: question}",
+        where=path,
+    )
+
+
+def named_schema(name: str, path: Path) -> Schema:
+    """The schema of that name.
+
+    Raises:
+        PromptError: if there is none of that name; the sentence names the nearest.
+    """
+    known = {**SCHEMAS, OWN: OWN_ROWS}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise PromptError(
+            f"schema must be one of {', '.join(known)}",
+            got=redacted(name),
+            remedy=f"did you mean {near[0]}?" if near else None,
+            where=path,
+        )
+    return known[name]
+
+
+def _fitting(columns: Collection[str]) -> list[Schema]:
+    """The schemas that columns are known by; one with more of them is meant where it has another's."""
+    found = [each for each in SCHEMAS.values() if not each.named and set(each.columns) <= set(columns)]
+    return [each for each in found if not any(set(each.columns) < set(other.columns) for other in found)]
