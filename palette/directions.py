@@ -170,11 +170,9 @@ class StreamingMoments:
         thing in memory.
         """
         covariance, self.squares = self.squares, None
-        for site in range(len(self.sums) if covariance is not None else 0):
-            means = self.means[site]
-            covariance[site].div_(max(1, self.count)).baddbmm_(
-                means.unsqueeze(2), means.unsqueeze(1), alpha=-1
-            )
+        if covariance is not None:
+            for squares, mean in zip(covariance, self.means, strict=True):
+                squares.div_(max(1, self.count)).baddbmm_(mean.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
         return covariance
 
     @torch.no_grad()
