@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from palette.search.settings import OBJECTIVES, Caching, Conditions, Limits, Sco
 from palette.search.space import Collected, Finished, Objectives, Scored, dominates, losses
 from palette.search.sweeps import Sweeper
 from palette.shapes import Tensor
+from palette.threads import beside, lanes
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,31 @@ class TrialScores:
 
 
 class Rung:
-    """Some of the prompts, as a panel of rows, with what the backbone itself says to the benign ones."""
+    """Some of the prompts, as panels of rows, with what the backbone itself says to the benign ones.
+
+    Each twin of the backbone runs a panel of its own, all of them at once.
+    """
+
+    def __init__(self, twins: Sequence[Backbone], rows: Sequence[ScoredPrompt], caching: Caching) -> None:
+        # Of every length as many, so that all end at about the same time.
+        longest = sorted(range(len(rows)), key=lambda number: -len(rows[number].prompt))
+        kept = replace(caching, cache_gib=caching.cache_gib / len(twins))
+        parts = [
+            [rows[number] for number in sorted(longest[lane :: len(twins)])] for lane in range(len(twins))
+        ]
+        self._panels = [Panel(twin, part, kept) for twin, part in zip(twins, parts, strict=True) if part]
+
+    def measure(self, edits: Edits, found: TrialScores) -> None:
+        """Adds what this rung's prompts say of a trial."""
+        pieces = [partial(panel.measured, edits) for panel in self._panels]
+        for each in beside(pieces, len(pieces)):
+            found.divergences += each.divergences
+            for role, scores in each.scores.items():
+                found.scores[role] += scores
+
+
+class Panel:
+    """Rows that one twin of the backbone runs, again and again."""
 
     def __init__(self, backbone: Backbone, rows: Sequence[ScoredPrompt], caching: Caching) -> None:
         self._rows = rows
@@ -90,9 +116,9 @@ class Rung:
             if rows[number].role is Role.BENIGN
         }
 
-    def measure(self, edits: Edits, found: TrialScores) -> None:
-        """Adds what this rung's prompts say of a trial."""
-        scores: dict[int, float] = {}
+    def measured(self, edits: Edits) -> TrialScores:
+        """What these rows say of a trial."""
+        found, scores = TrialScores(), dict[int, float]()
         for logits in self._sweeper.sweep(edits):
             if benign := [number for number in logits if number in self._base]:
                 own, changed = (torch.cat([said[n] for n in benign]) for said in (self._base, logits))
@@ -101,6 +127,7 @@ class Rung:
             scores |= zip(logits, refusal_scores([*logits.values()], marks).tolist(), strict=True)
         for number in sorted(scores):
             found.scores[self._rows[number].role].append(scores[number])
+        return found
 
 
 class Objective:
@@ -117,7 +144,8 @@ class Objective:
         self._first: list[tuple[float, ...]] = []
         panel = _panel(run, collected, conditions.scoring)
         divided = _divided(panel, conditions.scoring.first_rung)
-        self._rungs = [Rung(run.backbone, rows, conditions.caching) for rows in divided]
+        twins = [run.backbone, *(run.backbone.twin() for _ in range(1, lanes(run.backbone.model.device)))]
+        self._rungs = [Rung(twins, rows, conditions.caching) for rows in divided]
         own = TrialScores()
         for rung in self._rungs:
             rung.measure({}, own)
