@@ -53,9 +53,7 @@ def behaviour(report: dict[str, Any]) -> dict[str, Any]:
         for name, cell in cells.items()
         if name.endswith("restricted") and name.split(",")[0] not in opened and cell["refused"][0]
     }
-    floors = [
-        cell["refused"][1] / cell["refused"][0] for name, cell in cells.items() if name.endswith("floor")
-    ]
+    floor = [cell["refused"] for name, cell in cells.items() if name.endswith("floor")]
     return {
         "cells": cells,
         "worst_kept_of_others": min(kept.values()),
