@@ -19,7 +19,7 @@ ROWS, CPU_ROWS = 1024, 256
 """Replies that grow together at most; more do not make a step faster."""
 SHARE, CPU_BYTES = 0.5, 2 << 30
 """The share of the memory available now that what grows at once may take, and on a CPU no more than that."""
-TURNS, LEAST = 2, 32
+TURNS, LEAST = 2, 24
 """A work batch is as many replies as grow together, times this: long enough to be refilled. Where there are
 fewer, they are divided among what runs at once, down to so many in each."""
 

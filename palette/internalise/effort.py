@@ -1,8 +1,7 @@
 """How much of the work a model is worth within a stated time: rows of a step, steps, and teachers.
 
 A model of a few million parameters is taught with all that helps. One that a pass costs a hundred times as
-much would be taught for a day; it is given what fits. What is counted are operations, and the time is
-that of a usual machine of the device's kind, so that a recipe gives the same adapter wherever it is run.
+much would be taught for a day; it is given what fits into the time of a usual machine.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from palette.backbones import Backbone
+from palette.backbones.cost import pass_seconds
 from palette.internalise.examples import SHARES, Example
 from palette.internalise.loop import DECAY, WINDOW
 
-USUAL = {"cpu": 2e11, "cuda": 5e13}
-"""Operations a second of a usual machine by the kind of its device; of another kind, as the first."""
 TRAINING, TEACHING = 900.0, 360.0
 """Seconds of a usual machine that a student, and what its teachers say to prompts, may take."""
 PASSES = 3.3
@@ -23,12 +21,6 @@ MOST, FEWEST, SELF = 6, 2, 2
 """Trials that teach at most, and at least; and how often the plain backbone speaks beside them."""
 FEWEST_ROWS, FEWEST_STEPS = 24, 2 * WINDOW + DECAY
 """Of a step, and of a student: fewer teach too little of any pool."""
-
-
-def pass_seconds(backbone: Backbone) -> float:
-    """The seconds that a token of one forward pass takes on a usual machine."""
-    weights = sum(each.numel() for each in backbone.model.parameters())
-    return 2 * weights / USUAL.get(backbone.model.device.type, USUAL["cpu"])
 
 
 def affordable(

@@ -17,10 +17,12 @@ from scipy.stats import kendalltau
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
+from palette.backbones.cost import pass_seconds
 from palette.directions import intervening
 from palette.errors import SearchError
 from palette.files import read_json
 from palette.judging.rules import RuleJudge
+from palette.prompts import Prompt
 from palette.reporting.schema import Point, Search
 from palette.run import Run
 from palette.search.settings import OBJECTIVES, Audit
@@ -113,6 +115,23 @@ def audited(
     return members + shuffler(seed, "audit").sample(others, min(settings.sample, len(others)))
 
 
+def affordable(run: Run, settings: Audit) -> Audit:
+    """The audit with as many trials as fit into its time."""
+    prompts = [prompt for rows in _asked(run, settings).values() for prompt in run.render(rows)]
+    tokens = sum(len(prompt) + settings.reply_tokens for prompt in prompts)
+    return settings.within(tokens * pass_seconds(run.backbone))
+
+
+def _asked(run: Run, settings: Audit) -> dict[str, list[Prompt]]:
+    """The validation prompts that are answered, of the target and of all preserved domains."""
+    requests = {}
+    for name, role in (("target", Role.TARGET), ("preserved", Role.PRESERVE)):
+        rows = list(run.select("validation", role))
+        # Spread evenly over all of them.
+        requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
+    return requests
+
+
 def audit(
     run: Run, collected: Collected, chosen: Sequence[Finished], objectives: Objectives, settings: Audit
 ) -> dict[str, Any]:
@@ -121,19 +140,19 @@ def audit(
     A rate is ``{"rate", "low", "high", "k", "n"}``; the correlation is Kendall's tau-b, or None where
     one of the two never varies.
     """
-    requests = {}
-    for name, role in (("target", Role.TARGET), ("preserved", Role.PRESERVE)):
-        rows = list(run.select("validation", role))
-        # Spread evenly over all of them.
-        requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
+    requests = _asked(run, settings)
+    prompts = [prompt for rows in requests.values() for prompt in run.render(rows)]
     judge = RuleJudge(prefixes=collected.judge_prefixes)
     trials: list[dict[str, Any]] = []
 
     def rates() -> dict[str, Any]:
         found = {}
+        replies = iter(greedy_replies(run.backbone, prompts, settings.reply_tokens))
         for name, rows in requests.items():
-            replies = greedy_replies(run.backbone, run.render(rows), settings.reply_tokens)
-            labels = [judge.verdict(run.backbone.decode(reply)).label for reply in replies]
+            labels = [
+                judge.verdict(run.backbone.decode(reply)).label
+                for _, reply in zip(rows, replies, strict=False)
+            ]
             found[f"{name}_refusal"] = wilson(sum(x.refused for x in labels), len(labels)).to_json()
             if name == "target":
                 broken = wilson(sum(x.broken for x in labels), len(labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -94,6 +94,12 @@ class Audit:
     sample: int = 8  # Trials drawn at random from all others.
     prompts: int = 24  # Validation prompts of the target, and of all preserved domains.
     reply_tokens: int = 128
+    seconds: float = 120.0  # Of a usual machine, for all of them; two of each are always audited.
+
+    def within(self, seconds: float) -> Audit:
+        """The same with as many trials as fit into its time, where each takes so many seconds."""
+        most = max(2, int(self.seconds / (2 * seconds)))
+        return replace(self, members=min(self.members, most), sample=min(self.sample, most))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from palette.fingerprints import fingerprint, fingerprint_file
 from palette.processes import silent
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.choice import RULE, audit, audited, choose
+from palette.search.choice import RULE, affordable, audit, audited, choose
 from palette.search.objectives import Objective
 from palette.search.settings import Conditions, SearchSettings
 from palette.search.space import (
@@ -66,7 +66,8 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
         trials = run_study(plan, score, advance, workers)
     chosen = choose(trials, plan.objectives, settings.choose)
     front = [Member.of(trial, plan.objectives) for trial in chosen]
-    checked = audited(trials, chosen, conditions.audit, run.seed)
+    settled = affordable(run, conditions.audit)
+    checked = audited(trials, chosen, settled, run.seed)
     write_json(
         run.folder / FRONT,
         {
@@ -78,7 +79,7 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
             "rungs": dict(Counter(f"rung {trial.notes.get('rung', 0)}" for trial in trials)),
             "backbone": objective.base,
             "front": [member.to_json() for member in front],
-            "audit": audit(run, collected, checked, plan.objectives, conditions.audit),
+            "audit": audit(run, collected, checked, plan.objectives, settled),
             "all": [
                 {
                     "trial": trial.number,

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palette.backbones.cost import pass_seconds
 from palette.internalise.effort import (
     FEWEST,
     FEWEST_ROWS,
@@ -17,7 +18,6 @@ from palette.internalise.effort import (
     TEACHING,
     TRAINING,
     affordable,
-    pass_seconds,
     teaching,
 )
 from palette.internalise.examples import SHARES, Example

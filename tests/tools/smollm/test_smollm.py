@@ -96,7 +96,7 @@ def test_what_is_taught_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     whole = raising.taught(backbone, prompts, tmp_path / "whole", silent)
     assert sum(float(module.delta().norm()) for module in whole.modules.values()) > 0
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(label, total):
@@ -107,7 +107,7 @@ def test_what_is_taught_goes_on_where_it_was_killed(tmp_path, monkeypatch):
                 def advance(count, tokens=0):
                     done[0] += count
                     if label == "refusals" and done[0] >= 5:
-                        raise Killed
+                        raise KilledError
 
                 return advance
 
@@ -116,7 +116,7 @@ def test_what_is_taught_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 
         return At()
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         raising.taught(backbone, prompts, tmp_path / "cut", killed)
     again = raising.taught(backbone, prompts, tmp_path / "cut", silent)
     assert again.digest == whole.digest
