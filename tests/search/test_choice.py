@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,16 @@ def test_the_audit_takes_the_front_and_a_seeded_sample_of_the_rest():
     assert [trial.number for trial in taken[:2]] == [0, 1]
     assert len({trial.number for trial in taken}) == 5
     assert taken == audited(trials, trials[:4], settings, 0)
+
+
+def test_as_many_trials_are_audited_as_fit_into_its_time_and_two_of_each_at_least():
+    asked = Audit()
+    assert asked.within(1e-6) == asked
+    few = asked.within(asked.seconds / 8)
+    assert (few.members, few.sample) == (4, 4)
+    assert asked.within(1e6) == replace(asked, members=2, sample=2)
+    # Fewer than two that were asked for stay so few.
+    assert Audit(members=1, sample=1).within(1e6).members == 1
 
 
 def test_rank_correlation_allows_for_ties():

@@ -19,6 +19,7 @@ from palette.errors import RecipeError, SearchError
 from palette.evaluation.refusal_ngrams import LIMIT, RefusalNgrams
 from palette.evaluation.subjects import divergence
 from palette.run import RunSettings
+from palette.search import objectives
 from palette.search import objectives as scoring
 from palette.search.objectives import Objective, _panel, excesses
 from palette.search.settings import (
@@ -68,6 +69,18 @@ def collected(gathered, tmp_path):
 def objective(run, scoring=WHOLE, limits=None, caching=None, names=tuple(OBJECTIVES)) -> Objective:
     conditions = Conditions(scoring, limits or Limits(), caching or Caching())
     return Objective(run, read_collected(run.folder), names, conditions)
+
+
+def test_one_panel_or_two_at_once_say_the_same_of_a_trial(collected, monkeypatch):
+    several = objective(collected)
+    monkeypatch.setattr(objectives, "lanes", lambda device: 1)
+    alone = objective(collected)
+    for trial in TRIALS:
+        one, other = alone(trial), several(trial)
+        assert one.values == pytest.approx(other.values, abs=1e-4)
+        assert one.constraints == pytest.approx(other.constraints, abs=1e-4)
+    assert several.base == pytest.approx(alone.base, abs=1e-4)
+    assert not any(block._forward_hooks for block in collected.backbone.blocks)
 
 
 def test_search_writes_a_front_that_reads_back(collected):
