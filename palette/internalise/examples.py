@@ -112,17 +112,24 @@ def recalling(
     It is kept up to ``most`` GiB, unless that is little of it: most would be worked out again all the same.
     All examples begin with the ``shared`` tokens.
     """
-    kept = (
-        sum(len(example.reply) for example in examples)
-        * backbone.model.get_output_embeddings().weight.shape[0]
-    )
-    kept += sum(len(example.ids) for example in examples) * len(sites) * backbone.width
-    gib = kept * backbone.model.dtype.itemsize / 2**30
+    tokens = sum(len(example.ids) for example in examples)
+    said = sum(len(example.reply) for example in examples)
+    most = recalled_gib(backbone, tokens, said, len(sites), most)
 
     def work(rows: Sequence[int]) -> list[Reference]:
         return references(backbone, [examples[row] for row in rows], sites, shared)
 
-    return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most if gib < 2 * most else 0)
+    return Memo(work, lambda known: known.logits.nbytes + known.streams.nbytes, most)
+
+
+def recalled_gib(backbone: Backbone, tokens: int, said: int, sites: int, most: float) -> float:
+    """How many GiB of a backbone's outputs on so many tokens, of which some are said, are worth being kept.
+
+    None where less than half of it would fit.
+    """
+    vocabulary = backbone.model.config.get_text_config().vocab_size
+    gib = 4 * (said * vocabulary + tokens * sites * backbone.width) / 2**30
+    return min(gib, most) if gib < 2 * most else 0.0
 
 
 @dataclass(frozen=True)
