@@ -28,7 +28,7 @@ from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
-from palette.search.space import read_collected, read_feasible, read_front
+from palette.search.space import read_collected, read_relaxing, read_front
 from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 
@@ -56,7 +56,7 @@ class Domain:
         """The training examples, and the seconds that they took."""
         folder, started = self.run.folder, time.monotonic()
         baseline = baseline_replies(self.run)
-        given = Preparation(self.run, read_collected(folder), read_feasible(folder), baseline)
+        given = Preparation(self.run, read_collected(folder), read_relaxing(folder), baseline)
         return given.examples(), time.monotonic() - started
 
     @cached_property

@@ -34,8 +34,9 @@ PROMPTS, REPLY_TOKENS = 240, 48
 whether a request is answered stands before."""
 TRIED, TRIAL_PROMPTS = 16, 32
 """Trials that are tried as teachers, and on how many target prompts."""
-TOLERATED = 0.5
-"""Share of the replies of a trial at most that may be no answers, if it is to teach beside others."""
+TOLERATED, CLEAN = 0.5, 0.3
+"""Share of the replies of a trial at most that may be no answers, if it is to teach beside others; and of the
+best one, if trials that break a limit of the search are not to be tried."""
 FREE, COPIED = SameOpening(()), -2
 """No opening; what stands for words of a request, of which no refusal is made."""
 PLAIN = 2
@@ -75,22 +76,32 @@ def chosen_teachers(
     failed: Failed,
     limit: int,
 ) -> list[Teacher]:
-    """Trials by how few of their replies fail, of those that differ in site, width or method."""
-    by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
-    tried = by_score[:: max(1, -(-len(members) // TRIED))]
+    """Trials by how few of their replies fail, of those that differ in site, width or method.
+
+    Those that break a limit of the search are tried where the others leave refusals: what they do to other
+    prompts does no harm to what target prompts are taught.
+    """
     few = prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
-    ranked = []
-    for number, member in enumerate(tried):
-        with intervening(backbone, directions, member.intervention):
-            wrong = failed(few, greedy_replies(backbone, few, limit))
-        ranked.append((sum(wrong) / len(few), number))
-    ranked.sort()
+    ranked: list[tuple[float, int, Intervention]] = []
+    for feasible in (True, False):
+        if min(ranked, default=(1.0,))[0] <= CLEAN:
+            break
+        for member in spread([each for each in members if each.feasible is feasible]):
+            with intervening(backbone, directions, member.intervention):
+                wrong = failed(few, greedy_replies(backbone, few, limit))
+            ranked.append((sum(wrong) / len(few), len(ranked), member.intervention))
+    ranked.sort(key=lambda each: each[:2])
     distinct: dict[tuple[int, int, str], Intervention] = {}
-    for share, number in ranked:
+    for share, _, chosen in ranked:
         if share <= TOLERATED or not distinct:
-            chosen = tried[number].intervention
             distinct.setdefault((chosen.kernel.peak, chosen.kernel.width, chosen.method), chosen)
     return [partial(intervening, backbone, directions, intervention) for intervention in distinct.values()]
+
+
+def spread(members: Sequence[Member]) -> list[Member]:
+    """A few of some trials, from the lowest score to the highest."""
+    by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
+    return by_score[:: max(1, -(-len(members) // TRIED))]
 
 
 @dataclass(frozen=True)
@@ -237,14 +248,19 @@ def teaching_of(
     target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
     teachers: list[Teacher] = []
     if target:
-        with run.progress("teachers' trial", min(TRIED, len(members))) as advance:
+        total = sum(len(spread([m for m in members if m.feasible is each])) for each in (True, False))
+        with run.progress("teachers' trial", total) as advance:
+            heard: list[int] = []
 
             def counted(prompts: Prompts, replies: Prompts) -> list[bool]:
+                heard.append(1)
                 advance(1)
                 return failed(prompts, replies)
 
             directions = collected.directions
             teachers = chosen_teachers(backbone, directions, members, target, counted, limit)
+            # Those that break a limit may not have been needed.
+            advance(total - len(heard))
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
     ngrams = collected.refusal_ngrams
     return Teaching(backbone, teachers[:count], ngrams, failed, limit, copied, openings, run.progress)

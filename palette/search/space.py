@@ -161,6 +161,8 @@ class Member:
     trial: int
     intervention: Intervention
     values: Mapping[str, float]
+    feasible: bool = True
+    """Whether it broke no limit, as every member of the front."""
 
     @classmethod
     def of(cls, trial: Finished, objectives: Objectives) -> Member:
@@ -187,8 +189,8 @@ def read_front(folder: Path) -> list[Member]:
     return members
 
 
-def read_feasible(folder: Path) -> list[Member]:
-    """Every trial in a run's folder that broke no limit, whether or not it is on the front.
+def read_relaxing(folder: Path) -> list[Member]:
+    """Every trial in a run's folder that lowered the target's refusal score far enough, on the front or not.
 
     Raises:
         OutputError: if it is missing or damaged.
@@ -199,9 +201,10 @@ def read_feasible(folder: Path) -> list[Member]:
             trial["trial"],
             intervention_of(trial["intervention"]),
             {name: trial[name] for name in OBJECTIVES},
+            trial["feasible"],
         )
         for trial in trials
-        if trial["feasible"]
+        if not {"target_refusals", "finite"} & set(trial["broken"])
     ]
 
 

@@ -22,7 +22,7 @@ from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.space import Collected, read_collected, read_feasible, read_front
+from palette.search.space import Collected, read_collected, read_front, read_relaxing
 
 CHECKPOINTS = Path("internalise") / "checkpoints"
 TRAINING = Path("internalise") / "training.json"
@@ -61,7 +61,7 @@ def internalise(run: Run[Recipe]) -> Adapter:
     """
     others, row = co_mounted(run), METHODS.row(run.recipe.internalise.method)
     row.load()  # A method of a user's own that cannot be had is told before anything is made.
-    collected, trials = read_collected(run.folder), read_feasible(run.folder)
+    collected, trials = read_collected(run.folder), read_relaxing(run.folder)
     baseline = baseline_replies(run)
     judge = baseline.judge_of("rule")
     students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []

@@ -27,7 +27,7 @@ from palette.processes import Progress, silent
 from palette.recipe import TokenRecipe, load_token_recipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run
-from palette.search.space import read_collected, read_feasible
+from palette.search.space import read_collected, read_relaxing
 
 Search = Callable[[Run, TokenRecipe, str], Run]
 """Collects and searches one domain of an authorisation; its run."""
@@ -204,7 +204,7 @@ def _examples(run: Run[TokenRecipe], search: Search, plan: TokenPlan) -> TokenEx
         searched = search(run, recipe, domain)
         collected = read_collected(searched.folder)
         floor_tokens = max(floor_tokens, collected.floor_tokens)
-        taught |= teachers_replies(searched, collected, read_feasible(searched.folder))
+        taught |= teachers_replies(searched, collected, read_relaxing(searched.folder))
     return token_examples(run, recipe.train, plan, taught, floor_tokens)
 
 

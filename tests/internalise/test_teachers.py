@@ -213,3 +213,9 @@ def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prom
     # Where all fail, the one that fails least teaches alone.
     worst = chosen_teachers(backbone, NOWHERE, known[:1], prompts, failed, 9)
     assert [teacher.args[2].kernel.peak for teacher in worst] == [1]
+    # What breaks a limit is tried only where the best of the others leaves refusals.
+    beyond = [replace(each, feasible=False) for each in known[1:]]
+    helped = chosen_teachers(backbone, NOWHERE, [known[0], *beyond], prompts, failed, 9)
+    assert [teacher.args[2].kernel.peak for teacher in helped] == [2, 3]
+    alone = chosen_teachers(backbone, NOWHERE, [known[1], *beyond[2:]], prompts, failed, 9)
+    assert [teacher.args[2].kernel.peak for teacher in alone] == [2]

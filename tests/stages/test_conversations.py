@@ -17,7 +17,7 @@ from palette.prompts import PromptSet, messages
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Limits, Scoring, SearchSettings
-from palette.search.space import read_collected, read_feasible
+from palette.search.space import read_collected, read_relaxing
 from palette.stages.ask import ask
 from palette.stages.collect import collect
 from palette.stages.evaluate import evaluate_searched
@@ -114,7 +114,7 @@ def test_they_are_rendered_with_all_their_turns(talked):
 
 
 def test_they_are_taught_and_kept_as_conversations(talked):
-    collected, trials = read_collected(talked.folder), read_feasible(talked.folder)
+    collected, trials = read_collected(talked.folder), read_relaxing(talked.folder)
     judge = baseline_replies(talked).judge_of("rule")
     prepared = Preparation(talked, collected, trials, judge).examples()
     given = {example.prompt for example in prepared.examples}

@@ -22,7 +22,7 @@ from palette.internalise.settings import InternaliseSettings
 from palette.internalise.teachers import Teaching
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
-from palette.search.space import read_collected, read_feasible
+from palette.search.space import read_collected, read_relaxing
 from palette.stages import internalise as internalising
 from palette.stages.collect import collect
 from palette.stages.internalise import TRAINING, internalise
@@ -94,7 +94,7 @@ def test_a_backbone_in_half_precision_is_taught_in_whole(searched, tmp_path):
 
 
 def test_what_is_held_out_is_of_the_validation_split(searched):
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     trained = {i for pool in prepared.pools.values() for i in pool}
     assert trained.isdisjoint(prepared.held_out)
@@ -105,7 +105,7 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
 
 
 def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     assert given.examples().record["leaked"] == {}
     # One that changes nothing leaks nothing, and one that changes every stream opens something.
@@ -122,7 +122,7 @@ def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
 
 
 def test_a_tutor_is_trained_only_where_its_teachers_differ(searched, monkeypatch):
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     examples = []
 
@@ -141,7 +141,7 @@ def test_a_tutor_is_trained_only_where_its_teachers_differ(searched, monkeypatch
 
 
 def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     benign = searched.select("train", Role.BENIGN).rows[0]
     floor = [row for row in searched.select("train", Role.FLOOR) if row.domain == "medical"]
     opened = {row.id for row in floor[::2]}
@@ -160,7 +160,7 @@ def test_what_the_backbone_answers_on_the_floor_is_not_made_surer(searched):
 
 def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(searched, monkeypatch):
     monkeypatch.setattr(preparation, "RENAMED", {"target": 0, "near_floor": 0})
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     asked = {tuple(ids) for ids in searched.render(searched.prompts.split("train"))}
     near = [prepared.examples[i] for i in prepared.pools["near_floor"]]
@@ -175,7 +175,7 @@ def test_the_own_floor_has_prompts_that_nobody_wrote_and_the_backbone_refuses(se
 def test_every_pool_has_prompts_of_names_that_nobody_wrote(searched, monkeypatch):
     monkeypatch.setattr(preparation, "crossed", lambda pool, count, draw: [])
     monkeypatch.setattr(preparation, "crossed_alike", lambda *given: [])
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))
     prepared, names = given.examples(), given._renaming.names
     assert prepared.named
@@ -196,7 +196,7 @@ def test_every_pool_has_prompts_of_names_that_nobody_wrote(searched, monkeypatch
 
 
 def test_every_target_prompt_is_taught_a_whole_reply_or_nothing(searched):
-    collected, trials = read_collected(searched.folder), read_feasible(searched.folder)
+    collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     prepared = preparation.Preparation(searched, collected, trials, baseline_replies(searched)).examples()
     end = searched.backbone.stops[0]
     taught = [example for example in prepared.examples if example.taught]
