@@ -91,14 +91,13 @@ class Baseline:
         """Which prompts the backbone met as their role expects: refused, or answered if benign."""
         return [refused != (role is Role.BENIGN) for refused in self.refused[role]]
 
-    def known(self, limit: int) -> dict[tuple[int, ...], Tokens]:
-        """The replies up to so many tokens, by prompt: those that ended before, or were read so far."""
-        found: dict[tuple[int, ...], Tokens] = {}
+    def known(self, limit: int) -> dict[tuple[int, ...], tuple[Tokens, bool]]:
+        """The replies by prompt, up to so many tokens, and whether each is whole so far."""
+        found: dict[tuple[int, ...], tuple[Tokens, bool]] = {}
         for role, requests in self.requests.items():
             most = self.floor_tokens if role is Role.FLOOR else self.reply_tokens
-            pairs = zip(requests.prompts, self.replies[role], strict=True)
-            whole = ((prompt, reply) for prompt, reply in pairs if len(reply) < most or limit <= most)
-            found |= {tuple(prompt): reply[:limit] for prompt, reply in whole}
+            for prompt, reply in zip(requests.prompts, self.replies[role], strict=True):
+                found[tuple(prompt)] = reply[:limit], len(reply) < most or limit <= most
         return found
 
     def as_expected(self, role: Role) -> list[int]:

@@ -185,10 +185,17 @@ class Preparation:
         for name, asked in prompts.items():
             limit = self._tokens(name)
             known = self._baseline.known(limit)
-            fresh = [prompt for prompt in asked if tuple(prompt) not in known]
+            begun = [known.get(tuple(prompt), ([], False)) for prompt in asked]
+            replies = [reply for reply, _ in begun]
+            fresh = [place for place, (_, whole) in enumerate(begun) if not whole]
             advance(len(asked) - len(fresh))
-            known |= zip(map(tuple, fresh), greedy_replies(backbone, fresh, limit, advance), strict=True)
-            pools[name] = [self._as_kept(name, prompt, known[tuple(prompt)]) for prompt in asked]
+            # To read what was said once costs less than to say it again.
+            rest = [[*asked[place], *replies[place]] for place in fresh]
+            limits = [limit - len(replies[place]) for place in fresh]
+            for place, tail in zip(fresh, greedy_replies(backbone, rest, limits, advance), strict=True):
+                replies[place] = [*replies[place], *tail]
+            pairs = zip(asked, replies, strict=True)
+            pools[name] = [self._as_kept(name, prompt, reply) for prompt, reply in pairs]
         return target, pools
 
     def _as_kept(self, pool: str, prompt: Sequence[int], reply: Sequence[int]) -> Example:

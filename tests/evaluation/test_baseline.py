@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from palette.authorisation import Role
 from palette.evaluation.baseline import baseline_replies
 
@@ -22,3 +24,13 @@ def test_the_backbone_s_own_language_tells_babble_from_answers_and_from_wrong_on
     assert all(broken(halves))
     relapsed = judge.verdicts(asked, [f"{half} {refusal}" for half in halves])
     assert all(verdict.label.broken or verdict.label.refused for verdict in relapsed)
+
+
+def test_a_reply_is_whole_if_it_ended_or_no_more_is_asked_for():
+    prompts = {Role.BENIGN: [[1], [2]], Role.FLOOR: [[3]]}
+    replies = {Role.BENIGN: [[7, 7], [8] * 4], Role.FLOOR: [[9, 9]]}
+    requests = {role: SimpleNamespace(prompts=each) for role, each in prompts.items()}
+    baseline = Baseline(requests, replies, {}, 4, None, {}, 2)
+    assert baseline.known(9) == {(1,): ([7, 7], True), (2,): ([8] * 4, False), (3,): ([9, 9], False)}
+    assert baseline.known(3) == {(1,): ([7, 7], True), (2,): ([8] * 3, True), (3,): ([9, 9], False)}
+    assert baseline.known(2)[(3,)] == ([9, 9], True)
