@@ -13,8 +13,10 @@ from palette.backbones.cost import pass_seconds
 from palette.internalise.examples import SHARES, Example
 from palette.internalise.loop import DECAY, WINDOW
 
-TRAINING, TEACHING = 900.0, 360.0
-"""Seconds of a usual machine that a student, and what its teachers say to prompts, may take."""
+TRAINING, TEACHING, TRYING = 900.0, 360.0, 45.0
+"""Seconds of a usual machine: of a student, of what its teachers say to prompts, and of trying who may teach."""
+TRIED, LEAST_TRIED, SAID = 16, 4, 2.5
+"""Trials that are tried as teachers, at most and at least; and tokens read that cost as much as one said."""
 PASSES = 3.3
 """What a token of a step costs, in forward passes: one without the adapter, one with it, and its gradient."""
 MOST, FEWEST, SELF = 6, 2, 2
@@ -56,3 +58,9 @@ def teaching(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens:
 
     count = next((each for each in range(MOST, FEWEST, -1) if taught(each) >= len(prompts)), FEWEST)
     return count, max(0, taught(count) - len(prompts))
+
+
+def tried(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens: int) -> int:
+    """How many trials may be tried as teachers on so many prompts."""
+    tokens = sum(len(prompt) + SAID * reply_tokens for prompt in prompts)
+    return max(LEAST_TRIED, min(TRIED, int(TRYING / (tokens * pass_seconds(backbone)))))

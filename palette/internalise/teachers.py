@@ -22,6 +22,7 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
+from palette.internalise.effort import tried
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
 from palette.judging.judge import Judge
@@ -32,8 +33,8 @@ from palette.search.space import Collected, Member
 PROMPTS, REPLY_TOKENS = 240, 48
 """Train prompts at most, a domain, kind and tier; tokens of a taught or kept reply at most: what decides
 whether a request is answered stands before."""
-TRIED, TRIAL_PROMPTS = 16, 32
-"""Trials that are tried as teachers, and on how many target prompts."""
+TRIAL_PROMPTS = 32
+"""Target prompts on which trials are tried as teachers."""
 TOLERATED, CLEAN = 0.5, 0.3
 """Share of the replies of a trial at most that may be no answers, if it is to teach beside others; and of the
 best one, if trials that break a limit of the search are not to be tried."""
@@ -81,12 +82,13 @@ def chosen_teachers(
     Those that break a limit of the search are tried where the others leave refusals: what they do to other
     prompts does no harm to what target prompts are taught.
     """
-    few = prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
+    few = _few(prompts)
+    most = tried(backbone, few, limit)
     ranked: list[tuple[float, int, Intervention]] = []
     for feasible in (True, False):
         if min(ranked, default=(1.0,))[0] <= CLEAN:
             break
-        for member in spread([each for each in members if each.feasible is feasible]):
+        for member in spread([each for each in members if each.feasible is feasible], most):
             with intervening(backbone, directions, member.intervention):
                 wrong = failed(few, greedy_replies(backbone, few, limit))
             ranked.append((sum(wrong) / len(few), len(ranked), member.intervention))
@@ -98,10 +100,14 @@ def chosen_teachers(
     return [partial(intervening, backbone, directions, intervention) for intervention in distinct.values()]
 
 
-def spread(members: Sequence[Member]) -> list[Member]:
-    """A few of some trials, from the lowest score to the highest."""
+def spread(members: Sequence[Member], most: int) -> list[Member]:
+    """So many of some trials at most, from the lowest score to the highest."""
     by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
-    return by_score[:: max(1, -(-len(members) // TRIED))]
+    return by_score[:: max(1, -(-len(members) // most))]
+
+
+def _few(prompts: Prompts) -> Prompts:
+    return prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
 
 
 @dataclass(frozen=True)
@@ -248,7 +254,8 @@ def teaching_of(
     target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
     teachers: list[Teacher] = []
     if target:
-        total = sum(len(spread([m for m in members if m.feasible is each])) for each in (True, False))
+        most = tried(backbone, _few(target), limit)
+        total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
         with run.progress("teachers' trial", total) as advance:
             heard: list[int] = []
 

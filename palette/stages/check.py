@@ -20,7 +20,7 @@ from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
 from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
-from palette.internalise.effort import PASSES, TEACHING, TRAINING
+from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
 from palette.internalise.examples import SHARES, recalled_gib
 from palette.internalise.methods import GRADIENT, gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
@@ -41,9 +41,7 @@ NAMED = 8
 
 LEAST_SECONDS = 150.0
 """What the smallest model takes: it waits for the interpreter."""
-SAID = 2.5
-"""What a token that is said costs, in tokens that are read: measured on two cores (benchmarks/LOG.md)."""
-TRIED, DRAWN = 0.6, 400
+SCORED, DRAWN = 0.6, 400
 """The share of its prompts that a trial is scored on at last, and how many refusals are drawn."""
 
 T = TypeVar("T")
@@ -282,7 +280,7 @@ def _minutes(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
 
     collected = asked(sizes.train, BASELINE_TOKENS) + sizes.train * sizes.mean + asked(DRAWN, BASELINE_TOKENS)
     panel = Scoring.target_prompts + Scoring.other_prompts * sizes.groups
-    searched = TRIED * recipe.search.trials * panel * (sizes.mean + Scoring.answer_tokens)
+    searched = SCORED * recipe.search.trials * panel * (sizes.mean + Scoring.answer_tokens)
     prepared, evaluated = asked(sizes.train, REPLY_TOKENS), 2 * asked(sizes.asked, recipe.reply_tokens / 2)
     passes = pass_seconds(backbone) * (collected + searched + prepared + evaluated)
     examples = recipe.internalise.steps * sum(SHARES.values()) * (sizes.mean + REPLY_TOKENS)

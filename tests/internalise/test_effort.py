@@ -11,13 +11,16 @@ from palette.internalise.effort import (
     FEWEST,
     FEWEST_ROWS,
     FEWEST_STEPS,
+    LEAST_TRIED,
     MOST,
     PASSES,
     SELF,
     TEACHING,
     TRAINING,
+    TRIED,
     affordable,
     teaching,
+    tried,
 )
 from palette.internalise.examples import SHARES, Example
 
@@ -68,6 +71,13 @@ def test_teachers_fit_into_their_time_or_are_the_fewest(weights, prompts):
     assert more >= 0
     seconds = pass_seconds(backbone(weights)) * 88 * (count + SELF) ** 2 * (prompts + more)
     assert seconds <= TEACHING * 1.001 or (count == FEWEST and more == 0)
+
+
+@given(SIZES)
+def test_fewer_trials_are_tried_as_teachers_where_a_reply_takes_long(weights):
+    prompts = [[1] * 40] * 32
+    assert LEAST_TRIED <= tried(backbone(10 * weights), prompts, 48) <= tried(backbone(weights), prompts, 48)
+    assert tried(backbone(1_000_000), prompts, 48) == TRIED
 
 
 def test_an_empty_pool_takes_no_row_from_the_others():
