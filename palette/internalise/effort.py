@@ -14,7 +14,7 @@ from palette.internalise.examples import SHARES, Example
 from palette.internalise.loop import DECAY, WINDOW
 
 TRAINING, TEACHING, TRYING = 900.0, 360.0, 45.0
-"""Seconds of a usual machine: of a student, of what its teachers say to prompts, and of trying who may teach."""
+"""Seconds of a usual machine: of a student, of what its teachers say, and of trying who may teach."""
 TRIED, LEAST_TRIED, SAID = 16, 4, 2.5
 """Trials that are tried as teachers, at most and at least; and tokens read that cost as much as one said."""
 PASSES = 3.3
