@@ -115,8 +115,7 @@ def test_they_are_rendered_with_all_their_turns(talked):
 
 def test_they_are_taught_and_kept_as_conversations(talked):
     collected, trials = read_collected(talked.folder), read_relaxing(talked.folder)
-    judge = baseline_replies(talked).judge_of("rule")
-    prepared = Preparation(talked, collected, trials, judge).examples()
+    prepared = Preparation(talked, collected, trials, baseline_replies(talked)).examples()
     given = {example.prompt for example in prepared.examples}
     for role in (Role.TARGET, Role.BENIGN):
         asked = conversations(talked, "train", role)
