@@ -45,10 +45,10 @@ threads: {threads}
 # Tokens of a reply at most: as long as the model's usual answer.
 # reply_tokens: 128
 """
+AT_ONCE = 2
+"""Passes that run at once on a CPU, each on as many threads; palette.threads has it, and takes seconds to load."""
 PLAIN = re.compile(r"[\w./~][\w./~:-]*[\w./~-]")
 """What YAML takes for a text without quotation marks."""
-SMALL = 2
-"""Threads that a pass can use on most machines; models of a few million parameters are fastest on one."""
 
 
 def init(
@@ -90,7 +90,7 @@ def init(
         prompts=_stated(prompts, folder) if prompts else "./prompts",
         known=f", of {', '.join(domains)}" if domains else "",
         authorise=", ".join(map(_quoted, authorise)),
-        threads=min(SMALL, os.cpu_count() or 1),
+        threads=max(1, (os.cpu_count() or 1) // AT_ONCE),
     )
     write_text(path, text)
     named = (("model", model), ("prompts", prompts or domains), ("authorise", authorise))
