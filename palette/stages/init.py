@@ -46,7 +46,7 @@ threads: {threads}
 # reply_tokens: 128
 """
 AT_ONCE = 2
-"""Passes that run at once on a CPU, each on as many threads; palette.threads has it, and takes seconds to load."""
+"""Passes that run at once on a CPU, as palette.threads says, which takes seconds to load."""
 PLAIN = re.compile(r"[\w./~][\w./~:-]*[\w./~-]")
 """What YAML takes for a text without quotation marks."""
 
