@@ -28,7 +28,7 @@ from palette.pipeline import run_stages
 from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.run import Run
-from palette.search.space import read_collected, read_relaxing, read_front
+from palette.search.space import read_collected, read_front, read_relaxing
 from palette.stages.merge import search_weights
 from tools.organism.acceptance import after_opening
 
