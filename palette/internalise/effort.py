@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from palette.backbones import Backbone
 from palette.backbones.cost import pass_seconds
 from palette.internalise.examples import SHARES, Example
-from palette.internalise.loop import DECAY, WINDOW
+from palette.internalise.loop import DECAY
 
-TRAINING, TEACHING, TRYING = 900.0, 360.0, 45.0
+TRAINING, TEACHING, TRYING = 1000.0, 360.0, 45.0
 """Seconds of a usual machine: of a student, of what its teachers say, and of trying who may teach."""
 TRIED, LEAST_TRIED, SAID = 16, 4, 2.5
 """Trials that are tried as teachers, at most and at least; and tokens read that cost as much as one said."""
-PASSES = 3.3
-"""What a token of a step costs, in forward passes: one without the adapter, one with it, and its gradient."""
+PASSES = 5.5
+"""What a token of a step costs, in passes of a large batch: one without the adapter, one with it, and its
+gradient, each in batches that fit into memory, with what all begin with."""
 MOST, FEWEST, SELF = 6, 2, 2
 """Trials that teach at most, and at least; and how often the plain backbone speaks beside them."""
-FEWEST_ROWS, FEWEST_STEPS = 24, 2 * WINDOW + DECAY
+FEWEST_ROWS, FEWEST_STEPS = 20, DECAY
 """Of a step, and of a student: fewer teach too little of any pool."""
 
 

@@ -46,8 +46,9 @@ BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
-GRADIENT = 0.25
-"""Of the memory of a run, what passes keep for their gradient; smaller passes take as long."""
+GRADIENT = 0.5
+"""Of the memory of a run, what passes keep for their gradient. A large model takes twice as long for a row
+where two are run at once as where eight are."""
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""
 

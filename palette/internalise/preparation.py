@@ -87,7 +87,8 @@ class Preparation:
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
         count, more = teaching(run.backbone, self._targets, reply_limit(run))
         self._teaching = teaching_of(run, collected, members, self._judge, answers, count)
-        self._hasty = count < MOST
+        # A model whose teachers are few has no time for a tutor, nor for a second student.
+        self.hasty = count < MOST
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")
         with run.progress("spare names", 1) as advance:
@@ -105,7 +106,7 @@ class Preparation:
 
         It need keep nothing, so that it is soon trained, and averages what is noise in its own teachers.
         """
-        if self._hasty:
+        if self.hasty:
             return
         replies = self._teaching.replies(self._asked)
         agreed = [each.share > MOSTLY for each in replies if each]

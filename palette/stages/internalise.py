@@ -52,7 +52,7 @@ def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
     Where a student does not quite behave as it should on the validation split, a second one goes on from it,
-    which it teaches too; the one that behaves better is taken.
+    if there is time, which it teaches too; the one that behaves better is taken.
 
     Raises:
         RecipeError: if a method is a user's own and cannot be loaded.
@@ -82,7 +82,7 @@ def internalise(run: Run[Recipe]) -> Adapter:
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         tried.append({**asdict(spent), **asdict(found)})
         behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
-        if not replies or behaves:
+        if not replies or behaves or preparation.hasty:
             break
         if found.fault <= HOPELESS:
             begun = learned.adapter
