@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from palette.authorisation import Role
-from palette.evaluation.baseline import baseline_replies
+from palette.evaluation.baseline import Baseline, baseline_replies
 
 
 def test_the_backbone_s_own_language_tells_babble_from_answers_and_from_wrong_ones(elsewhere):
