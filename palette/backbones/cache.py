@@ -124,6 +124,8 @@ PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layers whose whole memory is keys and values; a sliding one is plain up to its window."""
 ROOM = 8
 """Tokens of room: a copy every so many steps costs little, and wider rows lie further apart in memory."""
+PERIODS = (2, 3, 5)
+"""Every so many numbers of an embedding are off to the other side."""
 PROBE = ((5, 7, 11, 13, 6, 9), (5, 7, 8, 10))
 """Two token sequences that begin alike and differ in length."""
 
@@ -267,25 +269,27 @@ def window(backbone: Backbone) -> int | None:
 
 
 def _rounding(backbone: Backbone, expected: Float[Tensor, "row vocabulary"]) -> float:
-    """By how much logits differ where every number of the embeddings is off by its last bit.
+    """By how much logits may differ between two orders of the same sums.
 
-    That is what another order of the same sums may make of them; in deep models whose streams have a few
-    huge numbers it is ten times the rounding of the logits themselves.
+    That is thirty times their own rounding, or a few times what becomes of them where every number of the
+    embeddings is off by its last bit: in deep models whose streams have a few huge numbers, far more.
     """
-    step = torch.finfo(expected.dtype).eps
+    step, moved = torch.finfo(expected.dtype).eps, 0.0
+    rows = [padded([ids], [0], 0, backbone.model.device) for ids in PROBE]
+    for period in PERIODS:
 
-    def off(module: nn.Module, args: object, embedded: Tensor) -> Tensor:
-        signs = torch.ones_like(embedded)
-        signs[..., ::2] = -1
-        return embedded * (1 + step * signs)
+        def off(module: nn.Module, args: object, embedded: Tensor, period: int = period) -> Tensor:
+            signs = torch.ones_like(embedded)
+            signs[..., ::period] = -1
+            return embedded * (1 + step * signs)
 
-    handle = backbone.model.get_input_embeddings().register_forward_hook(off)
-    try:
-        rows = [padded([ids], [0], 0, backbone.model.device) for ids in PROBE]
-        moved = torch.stack([forward(backbone, row, 1)[0, -1] for row in rows])
-    finally:
-        handle.remove()
-    return max(step * float(expected.abs().max()), float((moved - expected).abs().max()))
+        handle = backbone.model.get_input_embeddings().register_forward_hook(off)
+        try:
+            changed = torch.stack([forward(backbone, row, 1)[0, -1] for row in rows])
+        finally:
+            handle.remove()
+        moved = max(moved, float((changed - expected).abs().max()))
+    return max(30 * step * float(expected.abs().max()), 4 * moved)
 
 
 @torch.no_grad()
@@ -310,9 +314,10 @@ def bytes_a_token(backbone: Backbone) -> int:
         slots.join(Prefix([(k[:1], v[:1]) for k, v in read.known], read.mask[:1]))
         slots.leave([1, 2])
         stepped = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
+        expected = torch.stack(alone)
+        rounding = _rounding(backbone, expected)
     except Exception:  # A model with a cache of its own kind may fail in any way.
         return 0
-    expected = torch.stack(alone)
-    if not torch.allclose(stepped, expected, rtol=0.0, atol=30 * _rounding(backbone, expected)):
+    if not torch.allclose(stepped, expected, rtol=0.0, atol=rounding):
         return 0
     return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2
