@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from palette.backbones import Backbone
-from palette.backbones.scoring import Batch, forward, padded
+from palette.backbones.scoring import Batch, forward, padded, rounding
 from palette.shapes import Bool, Float, Int, Tensor
 
 Stream = Float[Tensor, "batch position d_model"]
@@ -271,8 +271,8 @@ def positionwise(backbone: Backbone) -> list[list[nn.Module]]:
     whole = forward(backbone, batch)
     with narrowed(placed(parts, beginnings(batch), batch.mask == 1, last, 1)):
         narrow = forward(backbone, batch)
-    rounding = 30 * torch.finfo(whole.dtype).eps * float(whole.abs().max())
-    return parts if torch.allclose(whole, narrow, rtol=0.0, atol=rounding) else [[] for _ in parts]
+    same = torch.allclose(whole, narrow, rtol=0.0, atol=rounding(whole))
+    return parts if same else [[] for _ in parts]
 
 
 @torch.no_grad()

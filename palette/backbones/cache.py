@@ -13,7 +13,17 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from palette.backbones.backbone import Backbone, shared
-from palette.backbones.scoring import Batch, KeysValues, batches, cache_of, forward, held_by, marked, padded
+from palette.backbones.scoring import (
+    Batch,
+    KeysValues,
+    batches,
+    cache_of,
+    forward,
+    held_by,
+    marked,
+    padded,
+    rounding,
+)
 from palette.shapes import Float, Int, Tensor
 
 T = TypeVar("T")
@@ -268,11 +278,11 @@ def window(backbone: Backbone) -> int | None:
     return int(sliding) if sliding and slides else None
 
 
-def _rounding(backbone: Backbone, expected: Float[Tensor, "row vocabulary"]) -> float:
-    """By how much logits may differ between two orders of the same sums.
+def _deep_rounding(backbone: Backbone, expected: Float[Tensor, "row vocabulary"]) -> float:
+    """By how much a model's logits may differ between two orders of the same sums.
 
-    That is thirty times their own rounding, or a few times what becomes of them where every number of the
-    embeddings is off by its last bit: in deep models whose streams have a few huge numbers, far more.
+    That is their own ``rounding``, or a few times what becomes of them where every number of the embeddings
+    is off by its last bit: in deep models whose streams have a few huge numbers, far more.
     """
     step, moved = torch.finfo(expected.dtype).eps, 0.0
     rows = [padded([ids], [0], 0, backbone.model.device) for ids in PROBE]
@@ -289,7 +299,7 @@ def _rounding(backbone: Backbone, expected: Float[Tensor, "row vocabulary"]) -> 
         finally:
             handle.remove()
         moved = max(moved, float((changed - expected).abs().max()))
-    return max(30 * step * float(expected.abs().max()), 4 * moved)
+    return max(rounding(expected), 4 * moved)
 
 
 @torch.no_grad()
@@ -316,11 +326,10 @@ def bytes_a_token(backbone: Backbone) -> int:
         stepped = slots.step(backbone, torch.tensor([first[-1], second[-1]], device=device))
         expected = torch.stack(alone)
         apart = float((stepped - expected).abs().max())
-        # What most models need no more than is known without a pass.
-        own = 30 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
-        rounding = own if apart <= own else _rounding(backbone, expected)
+        # Most models need no more than is known without a pass.
+        agrees = apart <= rounding(expected) or apart <= _deep_rounding(backbone, expected)
     except Exception:  # A model with a cache of its own kind may fail in any way.
         return 0
-    if not apart <= rounding:
+    if not agrees:
         return 0
     return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2

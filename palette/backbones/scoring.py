@@ -126,6 +126,11 @@ def _released_logits(
     return by_row
 
 
+def rounding(logits: Float[Tensor, "*row vocabulary"]) -> float:
+    """By how much logits may differ between two orders of the same sums: thirty times the last bit."""
+    return 30 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
+
+
 Cache = DynamicCache
 KeysValues = Sequence[tuple[Float[Tensor, "batch _head past _d"], Float[Tensor, "batch _head past _d"]]]
 """The attention keys and values of tokens that were run before, layer by layer; layers may differ."""

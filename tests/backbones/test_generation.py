@@ -27,7 +27,7 @@ from transformers import (
 from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, generation, greedy_replies
-from palette.backbones.cache import PROBE, _rounding, bytes_a_token, window
+from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, window
 from palette.backbones.generation import Decoding
 from palette.backbones.scoring import forward, next_token_logits, padded
 from palette.seeding import torch_seed
@@ -285,7 +285,7 @@ def test_what_rounding_may_be_is_told_by_the_model_and_leaves_no_hook(backbone):
     rows = [padded([ids], [0], 0, backbone.model.device) for ids in PROBE]
     with torch.no_grad():
         expected = torch.stack([forward(backbone, row, 1)[0, -1] for row in rows])
-        allowed = _rounding(backbone, expected)
+        allowed = _deep_rounding(backbone, expected)
     own = 30 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
     # Far from what another token would make of them.
     assert own <= allowed < 1e-2 * float(expected.abs().max())
