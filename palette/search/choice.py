@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from scipy.stats import kendalltau
@@ -20,24 +19,11 @@ from palette.backbones import greedy_replies
 from palette.backbones.cost import pass_seconds
 from palette.directions import intervening
 from palette.errors import SearchError
-from palette.files import read_json
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt
-from palette.reporting.schema import Point, Search
 from palette.run import Run
 from palette.search.settings import OBJECTIVES, Audit
-from palette.search.space import (
-    FRONT,
-    WORST,
-    Collected,
-    Finished,
-    Objectives,
-    dominates,
-    intervention_of,
-    losses,
-    read_collected,
-    read_front,
-)
+from palette.search.space import WORST, Collected, Finished, Objectives, dominates, intervention_of, losses
 from palette.seeding import shuffler
 from palette.statistics import wilson
 
@@ -182,29 +168,3 @@ def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
     if len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(kendalltau(one, other).statistic)
-
-
-def search_section(folder: Path) -> Search | None:
-    """The front that the search found, and what collect read before it."""
-    front, audit, collected = read_front(folder), read_json(folder / FRONT)["audit"], read_collected(folder)
-    points = tuple(
-        Point(
-            trial=member.trial,
-            target_refusal=member.values["target_refusal_score"],
-            preserved_refusal=member.values["preserved_refusal_score"],
-            divergence=member.values["benign_divergence"],
-            label=f"{member.intervention.method} of {member.intervention.direction} "
-            f"at site {member.intervention.kernel.peak}",
-        )
-        for member in front
-    )
-    separation = collected.separations.get("difference")
-    return Search(
-        front=points,
-        chosen=front[0].trial,
-        rule=RULE,
-        audited=len(audit.get("trials", ())),
-        rank_correlation=audit.get("rank_correlation"),
-        collected=collected.counts,
-        separation=None if separation is None else tuple(map(tuple, separation)),
-    )

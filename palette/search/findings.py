@@ -1,4 +1,4 @@
-"""What collect and search found, as a person wants to know it before the next stage is paid for."""
+"""What collect and search found: for a person before the next stage is paid for, and for the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from palette.evaluation.outcomes import KINDS
 from palette.files import read_json
-from palette.search.space import FRONT, Collected, read_collected
+from palette.reporting.schema import Point, Search
+from palette.search.choice import RULE
+from palette.search.space import FRONT, Collected, read_collected, read_front
 
 DEVIATIONS, RELATIVE = "standard deviations", "of the benign mean's length"
 """In what separation is told: d-prime, or the distance of the means where no covariance was kept."""
@@ -77,3 +79,29 @@ def search_findings(folder: Path) -> dict[str, Any]:
         "target_refusal_score": {"before": before, "after": after},
         "audit": rates,
     }
+
+
+def search_section(folder: Path) -> Search | None:
+    """The front that the search found, and what collect read before it."""
+    front, audit, collected = read_front(folder), read_json(folder / FRONT)["audit"], read_collected(folder)
+    points = tuple(
+        Point(
+            trial=member.trial,
+            target_refusal=member.values["target_refusal_score"],
+            preserved_refusal=member.values["preserved_refusal_score"],
+            divergence=member.values["benign_divergence"],
+            label=f"{member.intervention.method} of {member.intervention.direction} "
+            f"at site {member.intervention.kernel.peak}",
+        )
+        for member in front
+    )
+    separation = collected.separations.get("difference")
+    return Search(
+        front=points,
+        chosen=front[0].trial,
+        rule=RULE,
+        audited=len(audit.get("trials", ())),
+        rank_correlation=audit.get("rank_correlation"),
+        collected=collected.counts,
+        separation=None if separation is None else tuple(map(tuple, separation)),
+    )

@@ -43,7 +43,7 @@ from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
 from palette.run import HELPFUL, Run, folder_of
-from palette.search.choice import search_section
+from palette.search.findings import search_section
 from palette.suites.run import included
 
 PAGE = Path("report.html")
