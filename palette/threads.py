@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
     Twice as many are held at most, running or done. What is switched for the caller's thread alone, as
     whether gradients are recorded, a piece switches itself. When the iterator is closed, none runs any more.
     """
+    import torch
+
     threads, inside = torch.get_num_threads(), threading.current_thread().name.startswith(_NAME)
     count = min(count, _cores() // threads)
     if inside or count < 2:
@@ -54,6 +57,8 @@ def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
 @cache
 def _pool(count: int, threads: int) -> ThreadPoolExecutor:
     """Threads that stay: a new one would have to be given its memory anew by the system."""
+    import torch
+
     return ThreadPoolExecutor(count, _NAME, torch.set_num_threads, (threads,))
 
 

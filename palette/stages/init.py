@@ -14,6 +14,7 @@ import yaml
 from palette.errors import OutputError, RecipeError
 from palette.files import write_text
 from palette.prompts import load_prompts
+from palette.threads import LANES
 
 RECIPE = "recipe.yaml"
 
@@ -45,8 +46,6 @@ threads: {threads}
 # Tokens of a reply at most: as long as the model's usual answer.
 # reply_tokens: 128
 """
-AT_ONCE = 2
-"""Passes that run at once on a CPU, as palette.threads says, which takes seconds to load."""
 PLAIN = re.compile(r"[\w./~][\w./~:-]*[\w./~-]")
 """What YAML takes for a text without quotation marks."""
 
@@ -90,7 +89,7 @@ def init(
         prompts=_stated(prompts, folder) if prompts else "./prompts",
         known=f", of {', '.join(domains)}" if domains else "",
         authorise=", ".join(map(_quoted, authorise)),
-        threads=max(1, (os.cpu_count() or 1) // AT_ONCE),
+        threads=max(1, (os.cpu_count() or 1) // LANES),
     )
     write_text(path, text)
     named = (("model", model), ("prompts", prompts or domains), ("authorise", authorise))
