@@ -97,6 +97,10 @@ class RankOneEdit:
         slope, offset = (part.to(x.device, x.dtype) for part in (self.slope, self.offset))
         return x - (slope * (x @ r) + offset).unsqueeze(-1) * r
 
+    def on(self, device: torch.device) -> RankOneEdit:
+        """The same edit with its numbers on a device, which no pass has to wait for there."""
+        return RankOneEdit(*(part.to(device) for part in (self.direction, self.slope, self.offset)))
+
 
 Edits = Mapping[EditPlace, RankOneEdit]
 
@@ -163,13 +167,14 @@ def beginnings(batch: Batch) -> Int[Tensor, "row position"]:
     A causal model's stream is the same there, so that one of them can speak for all.
     """
     known: dict[tuple[int, int], int] = {}
-    numbers = torch.zeros_like(batch.ids)
+    # Not on the batch's device: on an accelerator each number would be a launch of its own.
+    numbers = torch.zeros(batch.ids.shape, dtype=torch.long)
     for row, ids, mask in zip(numbers, batch.ids.tolist(), batch.mask.tolist(), strict=True):
         number = -1
         for place in (place for place, real in enumerate(mask) if real):
             number = known.setdefault((number, ids[place]), len(known))
             row[place] = number
-    return numbers
+    return numbers.to(batch.ids.device)
 
 
 def distinct(numbers: Int[Tensor, "row position"], wanted: Bool[Tensor, "row position"]) -> Places:

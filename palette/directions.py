@@ -272,5 +272,6 @@ def intervening(backbone: Backbone, directions: Directions, intervention: Interv
 def editing(backbone: Backbone, edits: Edits) -> Iterator[None]:
     """The backbone with edits on, for every forward pass in the block."""
     writing = any(kind == "writers" for kind, _ in edits)
-    with applied(backbone.blocks, backbone.writers if writing else None, edits):
+    placed = {place: edit.on(backbone.model.device) for place, edit in edits.items()}
+    with applied(backbone.blocks, backbone.writers if writing else None, placed):
         yield

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -65,9 +66,13 @@ class Decoding:
         if self.seed is not None:
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             logits = logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-        for line, reply in enumerate(replies if self.barred else ()):
-            if tokens := list(self.barred(reply)):  # type: ignore[misc]
-                logits[line, tokens] = float("-inf")
+        if self.barred is not None:
+            barred = [tuple(self.barred(reply)) for reply in replies]
+            lines = [line for line, tokens in enumerate(barred) for _ in tokens]
+            # All at once: on an accelerator each row alone would be a launch, and a copy that it waits for.
+            if lines:
+                at, of = torch.tensor([lines, [*chain(*barred)]], device=logits.device)
+                logits[at, of] = float("-inf")
         return logits
 
 

@@ -230,7 +230,9 @@ def _restore(parameters: Parameters, optimiser: Optimizer, checkpoint: Checkpoin
         state.weights = {name: tensors[f"best/{name}"].clone() for name in parameters}
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[f"weight/{name}"])
-        optimiser.state[parameter] = {
-            key: tensors[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+        # The moments where the parameter is; the step is the optimiser's own, which it counts on the CPU.
+        moments = {
+            key: tensors[f"{key}/{name}"].to(parameter.device, copy=True) for key in ("exp_avg", "exp_avg_sq")
         }
+        optimiser.state[parameter] = {"step": tensors[f"step/{name}"].clone(), **moments}
     return state

@@ -282,9 +282,11 @@ def _minutes(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
     panel = Scoring.target_prompts + Scoring.other_prompts * sizes.groups
     searched = SCORED * recipe.search.trials * panel * (sizes.mean + Scoring.answer_tokens)
     prepared, evaluated = asked(sizes.train, REPLY_TOKENS), 2 * asked(sizes.asked, recipe.reply_tokens / 2)
-    passes = pass_seconds(backbone) * (collected + searched + prepared + evaluated)
+    # A sketch is on no device.
+    one = pass_seconds(backbone, recipe.device.partition(":")[0])
+    passes = one * (collected + searched + prepared + evaluated)
     examples = recipe.internalise.steps * sum(SHARES.values()) * (sizes.mean + REPLY_TOKENS)
-    taught = min(TRAINING, PASSES * pass_seconds(backbone) * examples) + min(TEACHING, passes)
+    taught = min(TRAINING, PASSES * one * examples) + min(TEACHING, passes)
     return (LEAST_SECONDS + passes + taught + min(Audit.seconds, passes)) / 60
 
 
