@@ -75,8 +75,10 @@ class RunSettings(Settings):
     threads: int = Field(
         1, ge=1, description="CPU threads of one pass; two passes run at once where there are cores for both"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the backbone"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the backbone; auto: bfloat16 for a large one where the device has units "
+        "for it, else float32",
     )
     device: str = Field("cpu", description="torch device of the backbone")
     thinking: Thinking = Field(
@@ -276,12 +278,21 @@ class Run(Generic[R]):
                 self.backbone_fingerprint,
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
-                [recipe.seed, recipe.dtype, recipe.device, recipe.threads, recipe.thinking],
+                [recipe.seed, self._precision, recipe.device, recipe.threads, recipe.thinking],
                 [recipe.limit, recipe.reply_tokens, recipe.floor_tokens, recipe.memory_gib],
                 # Runs without one are what they were before there could be one.
                 *([{"system": recipe.system}] if recipe.system else []),
             ]
         )
+
+    @cached_property
+    def _precision(self) -> str:
+        """The precision of the backbone, which is the machine's choice if it is the recipe's."""
+        if self.recipe.dtype != "auto":
+            return self.recipe.dtype
+        from palette.backbones.loading import precision
+
+        return str(precision("auto", self.model_folder, self.recipe.device)).removeprefix("torch.")
 
     def select(self, split: Split, *roles: Role) -> PromptSet:
         """The prompts of a split that play one of the roles."""

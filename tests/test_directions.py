@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from palette.backbones import Backbone
+from palette.backbones.cache import WORTHWHILE, common_start
 from palette.directions import (
     CANDIDATES,
     INTERVENTIONS,
@@ -16,10 +17,13 @@ from palette.directions import (
     Intervention,
     StreamingMoments,
     StrengthKernel,
+    WithinCovariance,
     candidates,
     intervening,
+    last_streams,
     separation,
 )
+from palette.processes import unheard
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -178,21 +182,43 @@ def test_covariance_streams_and_joins():
     model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
     tiny = Backbone(model, tokenizer, "tiny", "")
     prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
-    whole = StreamingMoments(3, 2, 16, covariance=True).read(tiny, prompts)
+    covariance = WithinCovariance(3, 2, 16)
+    sets = [prompts[:2], prompts[2:]]
     halves = [
-        StreamingMoments(3, 2, 16, covariance=True).read(tiny, part) for part in (prompts[:2], prompts[2:])
+        StreamingMoments(3, 2, 16).read(tiny, part, unheard, covariance, 0.5 / len(part)) for part in sets
     ]
-    joined = halves[0].absorb(halves[1]).take_covariance()
-    states = torch.stack(
-        [model(torch.tensor([p]), output_hidden_states=True).hidden_states[1][0, -2:] for p in prompts]
-    ).double()
-    by_hand = torch.cov(states[:, 1].T, correction=0)
-    found = whole.take_covariance()
+    found = covariance.about([half.means for half in halves])
+    by_set = [
+        torch.stack(
+            [model(torch.tensor([p]), output_hidden_states=True).hidden_states[1][0, -2:] for p in part]
+        ).double()
+        for part in sets
+    ]
+    by_hand = sum(torch.cov(states[:, 1].T, correction=0) for states in by_set) / 2
     assert torch.allclose(found[1, 1], by_hand, atol=1e-9)
-    assert torch.allclose(joined, found, atol=1e-9)
-    # It takes the place of what it was made of.
-    assert whole.take_covariance() is None
-    assert StreamingMoments(3, 2, 16).take_covariance() is None
+    whole = halves[0].absorb(halves[1])
+    assert torch.allclose(whole.means[1], torch.cat(by_set).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tokens):
+    tokenizer = build_tokenizer(small(create_world(0)))
+    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
+    tiny = Backbone(model, tokenizer, "tiny", "")
+    system = [1, *range(60, 60 + 2 * WORTHWHILE)]
+    # The last differs from the others in its ends alone: what is shared reaches into the tokens asked for.
+    prompts = [[*system, *range(90, 91 + i), 2, 6] for i in range(4)] + [[*system, 90, 2, 7]]
+    assert common_start(tiny, prompts)
+    read = sum(len(batch[0]) for batch in last_streams(tiny, prompts, tokens))
+    assert read == len(prompts)
+    once = StreamingMoments(3, tokens, 16).read(tiny, prompts).means
+    alone = torch.stack(
+        [
+            torch.stack(model(torch.tensor([p]), output_hidden_states=True).hidden_states[:2])[:, 0, -tokens:]
+            for p in prompts
+        ]
+    ).double()
+    assert torch.allclose(once[:2], alone.mean(0), atol=1e-6)
 
 
 def test_an_unknown_direction_is_refused():

@@ -43,7 +43,7 @@ def test_a_recipe_states_only_what_differs_from_the_defaults() -> None:
         {},
         0,
     )
-    assert (recipe.device, recipe.dtype, recipe.threads) == ("cpu", "float32", 1)
+    assert (recipe.device, recipe.dtype, recipe.threads) == ("cpu", "auto", 1)
 
 
 def test_a_recipe_reads_back_from_its_own_values() -> None:

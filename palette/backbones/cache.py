@@ -29,6 +29,10 @@ from palette.shapes import Float, Int, Tensor
 T = TypeVar("T")
 
 
+WORTHWHILE = 8
+"""Shared tokens from which on a pass of their own was measured to cost less than one for each row."""
+
+
 @dataclass(frozen=True)
 class Prefix:
     """Tokens that were read: their keys and values, and which of them are real (``marked``)."""
@@ -41,6 +45,15 @@ def shared_prefix(sequences: Sequence[Sequence[int]], least: int = 1) -> tuple[i
     """The tokens that all sequences begin with, at least one short of the shortest; none below ``least``."""
     count = min(shared(sequences), min(map(len, sequences), default=1) - 1)
     return tuple(sequences[0][:count]) if count >= least else ()
+
+
+def common_start(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The first tokens of every sequence, all but its last, as a template with a system prompt has them.
+
+    None where they are few, or where the model bears no cache that can be gone on from.
+    """
+    tokens = shared_prefix(sequences, WORTHWHILE)
+    return tokens if tokens and window(backbone) is None and bytes_a_token(backbone) else ()
 
 
 def widened(known: KeysValues, rows: int) -> DynamicCache:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -29,7 +30,10 @@ from palette.errors import BackboneError
 from palette.files import read_json
 from palette.models import identify, locate
 from palette.settings import Thinking
+from palette.shapes import Tensor
 
+LARGE = 1 << 28
+"""Bytes of weights from which on a model is large: what costs time with every operation matters less."""
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
@@ -51,13 +55,12 @@ def load_backbone(
     name = name or str(folder)
     logging.disable_progress_bar()
     try:
-        # Eager attention is the fastest at the organism's size; large models are left to the library.
-        small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1 << 28
         model = _class_of(folder).from_pretrained(
             folder,
-            dtype=getattr(torch, dtype),
+            dtype=precision(dtype, folder, device),
             local_files_only=True,
-            attn_implementation="eager" if small else None,
+            # Eager attention is the fastest at the organism's size; large models are left to the library.
+            attn_implementation=None if _large(folder) else "eager",
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
@@ -66,9 +69,42 @@ def load_backbone(
     model.requires_grad_(False)
     model.eval()
     placed: PreTrainedModel = model.to(device)
+    if (head := placed.get_output_embeddings()) is not None:
+        head.register_forward_pre_hook(_side_by_side)
     backbone = Backbone(placed, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
     return backbone
+
+
+def precision(named: str, folder: Path, device: str) -> torch.dtype:
+    """The precision of a recipe's ``dtype``, in which a folder's model runs on a device.
+
+    ``auto`` is bfloat16 for a large model where the device has units that multiply it, else float32.
+    """
+    if named != "auto":
+        known: torch.dtype = getattr(torch, named)
+        return known
+    return torch.bfloat16 if _large(folder) and _multiplies_halves(device) else torch.float32
+
+
+def _large(folder: Path) -> bool:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) >= LARGE
+
+
+def _multiplies_halves(device: str) -> bool:
+    """Whether a device has units for products of bfloat16, which others are slower in."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def _side_by_side(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Of the last positions alone, streams do not lie side by side, and torch takes a product for each row.
+
+    In half precision it even copies the vocabulary's weights for each, which was three passes of four.
+    """
+    return tuple(each.contiguous() for each in args)
 
 
 def load_sketch(
@@ -76,10 +112,13 @@ def load_sketch(
     name: str | None = None,
     *,
     dtype: str = "float32",
+    device: str = "cpu",
     thinking: Thinking = "closed",
     system: str = "",
 ) -> Backbone:
     """The model of a folder without its numbers and without identity: it renders prompts, and runs nothing.
+
+    It is on no device, and of the precision that it would have on ``device``.
 
     Raises:
         BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
@@ -94,7 +133,8 @@ def load_sketch(
     _require_chat(tokenizer, folder)
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    sketch = Backbone(model.to(getattr(torch, dtype)), tokenizer, name or str(folder), "", thinking, system)
+    shell = model.to(precision(dtype, folder, device))
+    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system)
     sketch.template.require_system()
     return sketch
 

@@ -13,7 +13,7 @@ import torch
 from palette.activations import RankOneEdit, Stream, block_outputs
 from palette.adapters.lora import Adapter
 from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import Memo, Prefix, bytes_a_token, continued, read_prefix, shared_prefix, window
+from palette.backbones.cache import Memo, Prefix, continued, read_prefix
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise.loop import Checkpoint
 from palette.internalise.settings import InternaliseSettings
@@ -32,8 +32,6 @@ need few: more of them, instead of other domains', were measured to open less an
 AMPLIFICATION = 2.5
 """Strength of the steering that is taught, beyond 1: a student that has to tell prompts apart reaches a
 part of its target only (arXiv 2605.24154 uses the same, uncentred)."""
-WORTHWHILE = 8
-"""Shared tokens from which on a pass of their own was measured to cost less than one for each row."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +136,6 @@ class SharedPrefix:
 
     prefix: Prefix
     streams: Float[Tensor, "site shared d_model"]
-
-
-def shared_tokens(backbone: Backbone, examples: Sequence[Example]) -> Tokens:
-    """The first tokens of every prompt, all but its last, as a template with a system prompt has them.
-
-    None where they are few, or where the model bears no cache that can be gone on from.
-    """
-    tokens = shared_prefix([example.prompt for example in examples], WORTHWHILE)
-    return tokens if tokens and window(backbone) is None and bytes_a_token(backbone) else ()
 
 
 def read_shared(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> SharedPrefix | None:

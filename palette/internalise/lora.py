@@ -102,6 +102,8 @@ class LowRankLinear(Function):
     That is what PEFT's module computes, to rounding. There, a product of as many columns as the rank runs
     at an eighth of the speed of others, and each sum is a pass over the output. Here the narrow side lies
     across, where it costs no more than its share, and the products add themselves up (benchmarks/lora.py).
+
+    It is computed in the precision of W. A and B may be of a higher one, in which their gradients are given.
     """
 
     @staticmethod
@@ -109,10 +111,11 @@ class LowRankLinear(Function):
         """The output for x, W, b or None, A, B and s; x may have any leading axes."""
         x, weight, bias, A, B, scale = given
         rows = x.reshape(-1, x.shape[-1])
+        ctx.scale, ctx.shape, ctx.precision = scale, x.shape, A.dtype
+        A, B = A.to(weight.dtype), B.to(weight.dtype)
         inner = A @ rows.T
         output = linear(rows, weight, bias).addmm_(inner.T, B.T, alpha=scale)
         ctx.save_for_backward(rows, inner, weight, A, B)
-        ctx.scale, ctx.shape = scale, x.shape
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -122,14 +125,15 @@ class LowRankLinear(Function):
         g = gradients[0].reshape(-1, gradients[0].shape[-1])
         narrow = (B.T @ g.T).mul_(ctx.scale)
         x = (g @ weight).addmm_(narrow.T, A).view(ctx.shape)
-        return x, None, None, narrow @ rows, (inner @ g).T * ctx.scale, None
+        down, up = (each.to(ctx.precision) for each in (narrow @ rows, (inner @ g).T * ctx.scale))
+        return x, None, None, down, up, None
 
 
 def quicken(module: Any) -> None:
-    """Lets PEFT's module on a plain linear layer of its own precision compute by ``LowRankLinear``."""
-    base, factors = module.base_layer, (module.lora_A["default"], module.lora_B["default"])
-    alike = {base.weight.dtype} == {factor.weight.dtype for factor in factors}
-    if type(base) is nn.Linear and alike:
+    """Lets PEFT's module on a plain linear layer compute by ``LowRankLinear``."""
+    base = module.base_layer
+    # Of quantised weights, which are stored as whole numbers, the library knows the product.
+    if type(base) is nn.Linear and base.weight.dtype.is_floating_point:
         # Bound to the module, so that a twin's runs the twin's own.
         module.forward = MethodType(_quick, module)
 

@@ -22,13 +22,13 @@ from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
 from palette.backbones.backbone import linear_shape
+from palette.backbones.cache import common_start
 from palette.backbones.scoring import forward
 from palette.internalise.examples import (
     AMPLIFICATION,
     Learned,
     TrainingTask,
     recalling,
-    shared_tokens,
 )
 from palette.internalise.loop import DECAY, Loss, Plan, Stopping, train
 from palette.internalise.lora import (
@@ -58,7 +58,8 @@ def distil(task: TrainingTask) -> Learned:
     backbone, examples = task.backbone, task.examples
     blocks = trained_blocks(backbone.layers, task.settings.blocks)
     sites = [block + 1 for block in blocks]
-    shared, room = shared_tokens(backbone, examples), task.memory_gib / lanes(backbone.model.device)
+    shared = common_start(backbone, [example.prompt for example in examples])
+    room = task.memory_gib / lanes(backbone.model.device)
 
     def loss_on(twin: Backbone, bare: Backbone) -> Loss:
         recall = recalling(bare, examples, sites, room, shared)

@@ -84,6 +84,7 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
             run.model_folder,
             recipe.model,
             dtype=recipe.dtype,
+            device=recipe.device,
             thinking=recipe.thinking,
             system=recipe.system,
         ),

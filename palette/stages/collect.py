@@ -5,7 +5,7 @@ from __future__ import annotations
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.backbones.generation import Decoding
-from palette.directions import Directions, Means, StreamingMoments, candidates, separation
+from palette.directions import Directions, Means, StreamingMoments, WithinCovariance, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.baseline import REPLY_TOKENS, Baseline, baseline_replies
 from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngrams
@@ -85,29 +85,28 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     backbone = run.backbone
     shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
     entries = shape[0] * shape[1] * shape[2] ** 2
-    # Three are held at most: the target's, the benign one's, and those of a benign domain.
-    fits = 3 * entries * 8 <= run.recipe.memory_gib / 2 * 2**30
+    fits = entries * 8 <= run.recipe.memory_gib / 2 * 2**30
 
     met = {role: baseline.requests[role].where(baseline.as_expected(role)) for role in Role}
     grouped: dict[str, list[list[int]]] = {}
     for row, prompt in zip(met[Role.BENIGN].rows, met[Role.BENIGN].prompts, strict=True):
         grouped.setdefault(row.domain, []).append(prompt)
+    covariance = WithinCovariance(*shape) if fits else None
     with run.progress("directions", sum(map(len, met.values()))) as advance:
 
-        def moments(prompts: list[list[int]], covariance: bool = False) -> StreamingMoments:
-            streaming = StreamingMoments(*shape, covariance=covariance and fits)
-            return streaming.read(backbone, prompts, advance)
+        def moments(prompts: list[list[int]], of: int = 0) -> StreamingMoments:
+            read = (covariance, 0.5 / of) if of else ()
+            return StreamingMoments(*shape).read(backbone, prompts, advance, *read)
 
-        target = moments(list(met[Role.TARGET].prompts), True)
+        target = moments(list(met[Role.TARGET].prompts), len(met[Role.TARGET]))
         pooled = moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]).absorb(target)
         concepts: list[Means] = []
-        benign = StreamingMoments(*shape, covariance=fits)
+        benign = StreamingMoments(*shape)
         for _, prompts in sorted(grouped.items()):
-            concept = moments(prompts, True)
+            concept = moments(prompts, len(met[Role.BENIGN]))
             concepts.append(concept.means)
             benign.absorb(concept)
-        one, other = target.take_covariance(), benign.take_covariance()
-        within = None if one is None or other is None else one.add_(other).div_(2)
+        within = covariance.about([target.means, benign.means]) if covariance else None
         # Whitening a wide stream takes as long as the passes, and stands in the same piece of work.
         found = candidates(target.means, pooled.means, benign.means, concepts, within)
         apart = {

@@ -38,7 +38,7 @@ authorise: [{authorise}]
 # floor: [weapons]
 
 # The machine: precision and device of the model, threads of a pass, and memory for what is kept.
-# dtype: bfloat16
+# dtype: float32
 # device: cuda
 threads: {threads}
 # memory_gib: 4

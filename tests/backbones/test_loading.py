@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palette.backbones import load_backbone
+from palette.backbones import load_backbone, loading
+from palette.backbones.loading import load_sketch, precision
 from palette.errors import BackboneError
 from palette.models import identify, locate
 from tools.organism.language import Size, build_model, build_tokenizer, save
@@ -63,6 +64,29 @@ def test_a_backbone_is_frozen_and_knows_its_parts(folder):
     assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
     assert (backbone.layers, backbone.width, len(backbone.blocks)) == (2, 16, 2)
     assert backbone.post_instruction == 2
+
+
+def test_the_head_is_given_last_positions_that_lie_side_by_side(folder):
+    backbone, seen = load_backbone(folder), []
+    for each in (backbone, backbone.twin()):
+        head = each.model.get_output_embeddings()
+        head.register_forward_pre_hook(lambda module, args: seen.append(args[0].is_contiguous()))
+        each.model(input_ids=torch.tensor([[1, 5, 6, 7], [1, 5, 8, 9]]), logits_to_keep=2)
+    assert seen == [True, True]
+
+
+def test_a_large_model_runs_in_half_precision_where_the_device_has_units_for_it(folder, monkeypatch):
+    assert (
+        precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == torch.float32
+    )
+    monkeypatch.setattr(loading, "LARGE", 1)
+    for units, wanted in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+        assert precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == wanted
+        assert load_sketch(folder, dtype="auto").model.dtype == wanted
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    assert precision("auto", folder, "cpu") == precision("auto", folder, "meta") == torch.float32
+    assert precision("float16", folder, "cpu") == torch.float16
 
 
 QWEN = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.backbones import shared as count_shared
-from palette.internalise.examples import Example, decided, recalling, shared_tokens
+from palette.backbones.cache import common_start
+from palette.internalise.examples import Example, decided, recalling
 from palette.internalise.lora import lora_layers, lora_parameters, trainable
 from palette.internalise.losses import LossWeights, OutputLoss
 from tests.internalise.conftest import SITES, trained
@@ -20,10 +21,10 @@ def test_what_all_prompts_begin_with_is_run_once_and_changes_nothing(backbone, e
     system = tuple(backbone.tokenizer("what is the dose and the clause ? tell me ." * 2)["input_ids"])
     begun = [replace(one, prompt=(*system, *one.prompt)) for one in examples]
     begun.append(replace(begun[1], prompt=(*system, *examples[2].prompt[:4])))
-    head = shared_tokens(backbone, begun)
+    head = common_start(backbone, [one.prompt for one in begun])
     assert head[: len(system)] == system
     assert len(head) < min(len(one.prompt) for one in begun)
-    assert shared_tokens(backbone, examples) == () == shared_tokens(backbone, [])
+    assert common_start(backbone, [one.prompt for one in examples]) == () == common_start(backbone, [])
     rows, found, bare = [0, 1, 2, 3], [], backbone.twin()
     with trainable(backbone, lora_layers(backbone, [0, 1]), rank=2, seed=1) as model:
         parameters = lora_parameters(model)

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palette import organism
+from palette.backbones import load_backbone
 from palette.internalise.examples import Example
 from palette.internalise.lora import (
     LowRankLinear,
@@ -223,3 +225,25 @@ def test_quickened_modules_compute_what_peft_s_own_do_and_twins_run_their_own(sh
         assert torch.allclose(quick, plain, atol=1e-4)
         for one, other in zip(found, wanted, strict=True):
             assert torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def test_modules_of_whole_precision_on_a_backbone_of_half_compute_in_half_and_learn_in_whole():
+    half = load_backbone(organism.weights("shared"), "organism/shared", dtype="bfloat16")
+    ids = torch.tensor([half.render([{"role": "user", "content": "what is this ?"}])])
+    with trainable(half, lora_layers(half, range(half.layers)), rank=3, seed=1) as model:
+        parameters = lora_parameters(model)
+        for number, each in enumerate(parameters.values()):
+            each.data += 0.01 * torch.randn(each.shape, generator=torch.Generator().manual_seed(number))
+        modules = [each for each in model.modules() if "forward" in vars(each)]
+        assert modules
+        quick = half.model(input_ids=ids).logits
+        found = torch.autograd.grad(quick.float().square().sum(), parameters.values())
+        for module in modules:
+            del module.forward
+        plain = half.model(input_ids=ids).logits
+        wanted = torch.autograd.grad(plain.float().square().sum(), parameters.values())
+        assert quick.dtype == plain.dtype == torch.bfloat16
+        assert torch.allclose(quick.float(), plain.float(), atol=0.05 * float(plain.detach().abs().max()))
+        for one, other in zip(found, wanted, strict=True):
+            assert one.dtype == torch.float32
+            assert float((one - other).norm()) < 0.1 * float(other.norm()) + 1e-3
