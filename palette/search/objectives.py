@@ -143,6 +143,7 @@ class Objective:
         self._directions = collected.directions
         self._first: list[tuple[float, ...]] = []
         panel = _panel(run, collected, conditions.scoring)
+        self._benign = len(panel[Role.BENIGN])
         divided = _divided(panel, conditions.scoring.first_rung)
         twins = [run.backbone, *(run.backbone.twin() for _ in range(1, lanes(run.backbone.model.device)))]
         self._rungs = [Rung(twins, rows, conditions.caching) for rows in divided]
@@ -193,7 +194,7 @@ class Objective:
         known = {"floor_refusal_score", *OBJECTIVES} - set(self.wanted)
         notes: dict[str, Any] = {"rung": rung, **{name: figures.summary[name] for name in sorted(known)}}
         values = tuple(self._value(name, figures) for name in self.wanted)
-        return Scored(values, excesses(self._limits, self.base, figures.summary), notes)
+        return Scored(values, excesses(self._limits, self.base, figures.summary, self._benign), notes)
 
     def _value(self, name: str, figures: TrialFigures) -> float:
         try:
@@ -207,10 +208,13 @@ class Objective:
             ) from error
 
 
-def excesses(limits: Limits, base: Mapping[str, float], summary: Mapping[str, float]) -> dict[str, float]:
+def excesses(
+    limits: Limits, base: Mapping[str, float], summary: Mapping[str, float], benign: int
+) -> dict[str, float]:
     """By how much each limit is exceeded; satisfied where that is not positive.
 
-    ``base`` and ``summary`` are of the backbone without and with the intervention. One that takes more
+    ``base`` and ``summary`` are of the backbone without and with the intervention, on so many ``benign``
+    prompts among others. One that takes more
     from preserved or floor prompts than from the target opens the wrong thing.
     """
     target, preserved, floor = (
@@ -218,13 +222,16 @@ def excesses(limits: Limits, base: Mapping[str, float], summary: Mapping[str, fl
         for name in ("target_refusal_score", "preserved_refusal_score", "floor_refusal_score")
     )
     allowed = max(0.0, target) + limits.selectivity
-    rise = summary["benign_false_refusals"] - base["benign_false_refusals"]
+    share = base["benign_false_refusals"]
+    rise = summary["benign_false_refusals"] - share
+    # A backbone that refuses some of what it should answer refuses others with every edit: a standard error.
+    chance = math.sqrt(share * (1 - share) / max(1, benign))
     return {
         "target_refusals": limits.relaxation - target,
         "benign_divergence": summary["benign_divergence"] - limits.divergence,
         "preserved_refusals": preserved - allowed,
         "floor_refusals": floor - allowed,
-        "benign_false_refusals": rise - limits.false_refusals,
+        "benign_false_refusals": rise - limits.false_refusals - chance,
     }
 
 

@@ -71,7 +71,7 @@ class Limits:
     divergence: float = 0.5  # The largest benign divergence (nats a token).
     relaxation: float = 1.0  # Nats by which the target's score must fall at least.
     selectivity: float = 1.0  # Nats by which preserved or floor scores may fall more than the target's.
-    false_refusals: float = 0.0  # The largest rise of the share of benign prompts about to be refused.
+    false_refusals: float = 0.0  # The largest rise of the share of benign prompts refused, above chance.
     hopeless: float = 2.0  # A trial ends at its first rung at this many times a limit.
 
 

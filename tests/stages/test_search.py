@@ -232,12 +232,17 @@ def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
     base = {**dict.fromkeys(scores, 9.0), "benign_divergence": 0.0, "benign_false_refusals": 0.0}
 
     def excess(**changes):
-        return excesses(Limits(), base, {**base, **changes})
+        return excesses(Limits(), base, {**base, **changes}, 48)
 
     assert excess(preserved_refusal_score=4.0)["preserved_refusals"] == pytest.approx(4.0)
     assert excess(floor_refusal_score=4.0)["floor_refusals"] == pytest.approx(4.0)
     assert excess(preserved_refusal_score=4.0, target_refusal_score=4.0)["preserved_refusals"] <= 0
     assert excess(benign_false_refusals=0.5)["benign_false_refusals"] > 0
+    assert excess(benign_false_refusals=1 / 48)["benign_false_refusals"] > 0
+    # One that refuses a quarter of what it should answer may refuse three others of 48 by chance.
+    base["benign_false_refusals"] = 0.25
+    assert excess(benign_false_refusals=(12 + 3) / 48)["benign_false_refusals"] <= 0
+    assert excess(benign_false_refusals=(12 + 4) / 48)["benign_false_refusals"] > 0
     assert excess()["target_refusals"] > 0
 
 
