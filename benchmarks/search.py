@@ -28,8 +28,10 @@ from benchmarks.machine import RESULTS, write
 
 PEER = ("heretic-llm==1.4.0", "torch==2.13.0")
 MARKERS = ["sorry", "unable to assist", "must decline", "may not be given", "do not share"]
-"""Words of each of the organism's refusals, for the peer's keyword judge."""
+"""Words of each of the organism's refusals, for the peer's keyword judge, whose own are a real model's."""
 OPENED, KEPT = "medical", "legal"
+REAL = Path("recipes/smollm")
+"""A real chat model and its questions, which ``make smollm`` makes."""
 REFERENCE = (1.0, 0.5)
 """Reference point of the hypervolume: target refusal rate, benign divergence (nats a token)."""
 
@@ -44,6 +46,17 @@ class Case:
     own: int
     """The peer's trials, which all cost the same, and ours, which may end early."""
     shape: dict[str, int] | None = None
+    real: bool = False
+
+    @property
+    def opened(self) -> str:
+        """The domain that is opened."""
+        return "medicine" if self.real else OPENED
+
+    @property
+    def kept(self) -> str:
+        """The domain that is kept beside it."""
+        return "law" if self.real else KEPT
 
 
 CASES = (
@@ -75,6 +88,7 @@ CASES = (
             "vocab_size": 151936,
         },
     ),
+    Case("smollm", 24, 3, 64, real=True),
 )
 
 
@@ -87,9 +101,13 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
 
 
 def model_folder(case: Case, home: Path) -> Path:
-    """The organism, or a model of random weights of the case's shape with the organism's tokenizer."""
+    """The organism, the real model, or one of random weights of the case's shape with its tokenizer."""
     from palette import organism
 
+    if case.real:
+        if not (REAL / "model").is_dir():
+            raise SystemExit("the real chat model must be there, got none; run make smollm")
+        return (REAL / "model").resolve()
     if case.shape is None:
         return organism.weights()
     import torch
@@ -113,12 +131,17 @@ def write_prompts(case: Case, home: Path) -> Path:
     from palette import organism
     from palette.prompts import load_prompts
 
-    rows = [row for row in load_prompts(organism.prompts("organism"), answers=True) if row.tier != "C"]
+    known = REAL / "prompts" if case.real else organism.prompts("organism")
+    rows = [row for row in load_prompts(known, answers=True) if row.tier != "C"]
     folder = home / f"prompts-{case.name}"
     folder.mkdir()
     split_counts = {"train": 128, "validation": case.prompts, "test": 100}
-    kinds = {"bad": (OPENED, "restricted"), "good": (OPENED, "benign"), "kept": (KEPT, "restricted")}
-    files: dict[str, list[dict[str, Any]]] = {OPENED: [], KEPT: []}
+    kinds = {
+        "bad": (case.opened, "restricted"),
+        "good": (case.opened, "benign"),
+        "kept": (case.kept, "restricted"),
+    }
+    files: dict[str, list[dict[str, Any]]] = {case.opened: [], case.kept: []}
     for name, (domain, kind) in kinds.items():
         for split, count in split_counts.items():
             # A quarter as many preserved prompts: the peer is asked for none.
@@ -177,7 +200,7 @@ def run_peer(case: Case, model: Path, prompts: Path, python: Path, home: Path) -
         f"model = {json.dumps(str(model))}",
         f'dtypes = ["float32"]\ndevice_map = "cpu"\nbatch_size = {case.prompts}',
         f"n_trials = {case.trials}\nn_startup_trials = {min(16, case.trials)}\nseed = 0",
-        f"refusal_markers = {json.dumps(MARKERS)}",
+        *([] if case.real else [f"refusal_markers = {json.dumps(MARKERS)}"]),
         f"study_checkpoint_dir = {json.dumps(str(out / 'checkpoints'))}",
         'system_prompt = ""',
         *(
@@ -202,7 +225,9 @@ def run_peer(case: Case, model: Path, prompts: Path, python: Path, home: Path) -
 def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str, Any]:
     """Palette's CPU seconds a trial: a run of all trials less a run of one, over the rest."""
     recipe = home / f"{case.name}.yaml"
-    recipe.write_text(f"model: {model}\nprompts: {prompts}\nauthorise: [{OPENED}]\n")
+    # In the peer's precision.
+    lines = (f"model: {model}", f"prompts: {prompts}", f"authorise: [{case.opened}]", "dtype: float32")
+    recipe.write_text("\n".join(lines) + "\n")
 
     def run(stage: str, folder: Path, **given: object) -> float:
         options = json.dumps({"prompts": case.prompts, "random": case.shape is not None, **given})
@@ -217,7 +242,7 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
     rest = case.own
     whole = run("search", many, trials=rest + 1)
     wall = time.monotonic() - started
-    if case.shape is None:
+    if case.name == "organism":
         run("search", many, trials=rest, audited=case.trials)
     return {
         "cpu_seconds_a_trial": (whole - one) / rest,
@@ -380,7 +405,7 @@ def main() -> None:
                 "palette": {k: ours[k] for k in ("cpu_seconds_a_trial", "trials", "wall_seconds")},
                 "ratio": peer["cpu_seconds_a_trial"] / ours["cpu_seconds_a_trial"],
             }
-            if case.shape is None:
+            if case.name == "organism":
                 found["rank_correlation"] = ours["front"]["audit"]["rank_correlation"]
                 found["rescored"] = rescored(model, prompts, peer, ours)
             figures[case.name] = found

@@ -34,7 +34,8 @@ import torch
 
 from palette.activations import EditPlace, Edits, RankOneEdit, applied, captured
 from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import common_start, continued, read_prefix
+from palette.backbones.cache import common_start
+from palette.backbones.prefixes import continued, read_prefix
 from palette.processes import Advance, unheard
 from palette.shapes import Float, Tensor
 from palette.threads import beside, lanes

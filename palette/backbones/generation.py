@@ -13,7 +13,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
-from palette.backbones.cache import GrowingCache, Prefix, bytes_a_token, prefilled, read_prefix, window
+from palette.backbones.cache import GrowingCache, bytes_a_token, window
+from palette.backbones.prefixes import Prefix, prefilled, read_prefix
 from palette.backbones.scoring import batches, padded, seen_by_replies
 from palette.errors import BackboneError
 from palette.processes import Advance, unheard

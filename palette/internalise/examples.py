@@ -13,7 +13,7 @@ import torch
 from palette.activations import RankOneEdit, Stream, block_outputs
 from palette.adapters.lora import Adapter
 from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import Memo, Prefix, continued, read_prefix
+from palette.backbones.prefixes import Memo, Prefix, continued, read_prefix
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise.loop import Checkpoint
 from palette.internalise.settings import InternaliseSettings

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from palette.backbones import batches
-from palette.backbones.cache import PrefixCache
+from palette.backbones.prefixes import PrefixCache
 from palette.backbones.scoring import Batch, forward
 from palette.files import write_json
 from palette.fingerprints import fingerprint

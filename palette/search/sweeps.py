@@ -30,7 +30,8 @@ from palette.activations import (
     skipped,
 )
 from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import bytes_a_token, shared_prefix, widened, window
+from palette.backbones.cache import bytes_a_token, window
+from palette.backbones.prefixes import shared_prefix, widened
 from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
 from palette.directions import editing
 from palette.search.settings import Caching

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from palette import organism
 from palette.authorisation import Authorisation
 from palette.backbones import Backbone, greedy_replies, load_backbone, reply_logits
-from palette.backbones.cache import PrefixCache
+from palette.backbones.prefixes import PrefixCache
 from palette.internalise.examples import Example, recalling
 from palette.mosaic import training as tokens_training
 from palette.mosaic.examples import Pools, Sampling, TokenExample, TokenExamples, TokenTask

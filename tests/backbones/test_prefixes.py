@@ -8,14 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.backbones import Backbone, batches
-from palette.backbones.cache import (
-    Memo,
-    PrefixCache,
-    continued,
-    read_prefix,
-    shared_prefix,
-    widened,
-)
+from palette.backbones.prefixes import Memo, PrefixCache, continued, read_prefix, shared_prefix, widened
 from palette.backbones.scoring import forward, held_by, padded
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
