@@ -16,8 +16,8 @@ from palette.threads import beside, lanes
 BATCH_TOKENS, CPU_TOKENS = 8192, 768
 """How many tokens, padding among them, a batch holds at most, and on a CPU, where caches are small."""
 
-ROWS = 16
-"""Replies whose logits are held at once."""
+ROWS = 64
+"""Replies that a lane reads at once, in batches of like length."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,10 @@ def reply_logits(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "_token vocabulary"]]:
     """For each prompt, the logits with which the model would say each token of the reply, teacher-forced."""
-    first = backbone.weightless
-    if backbone.releases and first is not None and any(max(prompt, default=0) >= first for prompt in prompts):
-        return _released_logits(backbone, prompts, replies)
     by_row: list[Tensor] = [torch.empty(0)] * len(prompts)
-    whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
-    for batch in batches(whole, backbone.pad, backbone.model.device):
-        longest = max(len(replies[row]) for row in batch.rows)
-        logits = forward(backbone, batch, longest + 1).float()
-        for line, row in enumerate(batch.rows):
-            # Cloned, so that one kept row does not keep its whole batch in memory.
-            by_row[row] = logits[line, logits.shape[1] - 1 - len(replies[row]) : -1].clone()
+    for row, logits in _replied(backbone, prompts, replies):
+        # Cloned, so that one kept row does not keep its whole batch in memory.
+        by_row[row] = logits.float().clone()
     return by_row
 
 
@@ -92,38 +85,51 @@ def reply_likelihoods(
 ) -> list[float]:
     """The mean log-likelihood of each reply's tokens after its prompt, in nats a token."""
 
+    @torch.no_grad()
     def found(part: slice) -> list[float]:
-        means = []
-        for reply, logits in zip(
-            replies[part], reply_logits(backbone, prompts[part], replies[part]), strict=True
-        ):
-            tokens = torch.tensor(reply, device=logits.device).unsqueeze(-1)
-            means.append(float(logits.log_softmax(-1).gather(-1, tokens).mean()))
+        means = [0.0] * len(replies[part])
+        for row, logits in _replied(backbone, prompts[part], replies[part]):
+            # Row by row: those of many replies at once would not fit where the vocabulary is large.
+            tokens = torch.tensor(replies[part][row], device=logits.device).unsqueeze(-1)
+            means[row] = float(logits.float().log_softmax(-1).gather(-1, tokens).mean())
         return means
 
-    # The logits of all replies at once would not fit where the vocabulary is large.
     parts = (slice(start, start + ROWS) for start in range(0, len(replies), ROWS))
     pieces = (partial(found, part) for part in parts)
     return [value for each in beside(pieces, lanes(backbone.model.device)) for value in each]
 
 
-def _released_logits(
+def _replied(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
-) -> list[Float[Tensor, "_token vocabulary"]]:
+) -> Iterator[tuple[int, Float[Tensor, "_token vocabulary"]]]:
+    """Each row and the logits of its reply's tokens, which are gone when the next batch is asked for."""
+    first = backbone.weightless
+    if backbone.releases and first is not None and any(max(prompt, default=0) >= first for prompt in prompts):
+        yield from _released(backbone, prompts, replies)
+        return
+    whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
+    for batch in batches(whole, backbone.pad, backbone.model.device):
+        longest = max(len(replies[row]) for row in batch.rows)
+        logits = forward(backbone, batch, longest + 1)
+        for line, row in enumerate(batch.rows):
+            yield row, logits[line, logits.shape[1] - 1 - len(replies[row]) : -1]
+
+
+def _released(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, Float[Tensor, "_token vocabulary"]]]:
     """The same in two passes, prompts and then replies, which see of a prompt what is not released."""
-    by_row: list[Tensor] = [torch.empty(0)] * len(prompts)
     for batch in batches(prompts, backbone.pad, backbone.model.device):
         cache = DynamicCache()
-        first = forward(backbone, batch, 1, cache).float()
+        first = forward(backbone, batch, 1, cache)
         reply_batch = padded(replies, batch.rows, backbone.pad, backbone.model.device)
         rest = first[:, :0]
         if reply_batch.ids.shape[1]:
             seen = seen_by_replies(backbone, marked(backbone, batch))
-            rest = forward(backbone, reply_batch, 0, cache, seen).float()
+            rest = forward(backbone, reply_batch, 0, cache, seen)
         for line, row in enumerate(batch.rows):
             length = len(replies[row])
-            by_row[row] = torch.cat([first[line], rest[line, rest.shape[1] - length :]])[:length]
-    return by_row
+            yield row, torch.cat([first[line], rest[line, rest.shape[1] - length :]])[:length]
 
 
 def rounding(logits: Float[Tensor, "*row vocabulary"]) -> float:
