@@ -152,7 +152,7 @@ def outputs(
 ) -> tuple[Float[Tensor, "batch kept vocabulary"], list[Stream]]:
     """The logits of a batch's last positions and its streams at the sites; it goes on from ``start``."""
     with block_outputs(backbone.blocks, sites) as streams:
-        logits = continued(backbone, batch, keep, start.prefix if start else None).float()
+        logits = continued(backbone, batch, keep, start.prefix if start else None)
     return logits, [streams[site] for site in sites]
 
 

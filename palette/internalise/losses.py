@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.autograd import Function
 
 from palette.adapters import mounting
 from palette.adapters.lora import Adapter
@@ -24,6 +25,9 @@ from palette.internalise.examples import (
 )
 from palette.seeding import shuffler
 from palette.shapes import Float, Int, Tensor
+
+BLOCK = 1 << 20
+"""Probabilities that are worked out at once."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class OutputLoss:
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
         places = firsts + torch.tensor([example.decisive for example in examples], device=device)
-        terms = [logits.new_zeros(()) for _ in range(4)]
+        terms = [torch.zeros((), device=device) for _ in range(4)]
         terms[2] = self.lacking(examples, alone, together, logits[rows, places]).square().sum()
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
@@ -158,7 +162,7 @@ class OutputLoss:
             torch.stack([one.logits[place] for one, place in zip(rows, places, strict=True)])
             for rows in (alone, together)
         )
-        odds, sure, mounted = (log_odds(logits, words) for logits in (said, bare, base))
+        odds, sure, mounted = (log_odds(logits.float(), words) for logits in (said, bare, base))
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.
         same = floor | (base.argmax(-1) == bare.argmax(-1))
@@ -187,12 +191,56 @@ class OutputLoss:
         return [own if example.taught else next(changed) for own, example in zip(bare, chosen, strict=True)]
 
 
+class TokenLoss(Function):
+    """The loss of each token, in nats, in blocks of rows: the vocabulary is held once, as the gradient.
+
+    Cross-entropy −log q(w) where a word w ≥ 0 is given, KL(p ‖ q) where it is −1; p is the backbone's, q the
+    student's. With both the gradient of q's logits is q less what it should be: the word, or p.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, base: Tensor, words: Tensor) -> Tensor:
+        """The losses [token]; ``said`` and ``base`` are logits [token, vocabulary] of any precision."""
+        losses = torch.empty(len(said), device=said.device)
+        gradient = torch.empty_like(said) if ctx.needs_input_grad[0] else None
+        size = max(1, BLOCK // max(1, said.shape[-1]))
+        for rows in (slice(start, start + size) for start in range(0, len(said), size)):
+            q, p = said[rows].float().log_softmax(-1), base[rows].float().log_softmax(-1)
+            word, given = words[rows].clamp(min=0).unsqueeze(-1), words[rows] >= 0
+            wanted = p.exp()
+            kl = (wanted * (p - q)).sum(-1)
+            losses[rows] = torch.where(given, -q.gather(-1, word).squeeze(-1), kl)
+            if gradient is not None:
+                one = torch.zeros_like(wanted).scatter_(-1, word, 1.0)
+                gradient[rows] = q.exp() - torch.where(given.unsqueeze(-1), one, wanted)
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the student's logits."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].unsqueeze(-1).to(gradient.dtype), None, None
+
+
 def taught_loss(
     said: Float[Tensor, "token vocabulary"], base: Float[Tensor, "token vocabulary"], reply: Tensor
 ) -> Float[Tensor, "token"]:
     """The loss of each token of a taught reply, in nats."""
     own = base.argmax(-1) == reply
-    return torch.where(own, kl_each(base, said), cross_entropy(said, reply, reduction="none"))
+    return _token_loss(said, base, torch.where(own, -1, reply))
+
+
+def kl_each(
+    base: Float[Tensor, "token vocabulary"], said: Float[Tensor, "token vocabulary"]
+) -> Float[Tensor, "token"]:
+    """KL(base ‖ said) of each token, in nats."""
+    return _token_loss(said, base, torch.full((len(said),), -1, device=said.device))
+
+
+def _token_loss(said: Tensor, base: Tensor, words: Tensor) -> Tensor:
+    losses: Tensor = TokenLoss.apply(said, base, words)  # type: ignore[no-untyped-call]
+    return losses
 
 
 def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
@@ -200,14 +248,6 @@ def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row
     places = tokens.unsqueeze(-1)
     others = logits.scatter(-1, places, float("-inf")).logsumexp(-1)
     return logits.gather(-1, places).squeeze(-1) - others
-
-
-def kl_each(
-    base: Float[Tensor, "token vocabulary"], said: Float[Tensor, "token vocabulary"]
-) -> Float[Tensor, "token"]:
-    """KL(base ‖ said) of each token, in nats, in the precision of training."""
-    p, q = base.log_softmax(-1), said.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def movement(

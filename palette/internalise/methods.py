@@ -207,13 +207,14 @@ def gradient_gib(backbone: Backbone, longest: int, reply: int, rows: int) -> flo
     """What a batch of rows keeps for its gradient, in GiB, with examples and replies of so many tokens.
 
     Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
-    attention weights; of each reply's token, the logits three times in single precision.
+    attention weights; of each reply's token, seven rows of the vocabulary: the logits and their gradient, each as
+    they are batched and as they are wanted, the backbone's twice, and the loss's gradient.
     """
     config = backbone.model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
     block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
-    row = longest * backbone.layers * block * backbone.model.dtype.itemsize + reply * config.vocab_size * 12
-    return float(rows * row / 2**30)
+    numbers = longest * backbone.layers * block + 7 * reply * config.vocab_size
+    return float(rows * numbers * backbone.model.dtype.itemsize / 2**30)
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:

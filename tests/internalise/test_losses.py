@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 from palette.adapters.mounting import mounted
+from palette.internalise import losses
 from palette.internalise.examples import Reference, recalling, references
 from palette.internalise.lora import trainable
-from palette.internalise.losses import LossWeights, OutputLoss, log_odds
+from palette.internalise.losses import LossWeights, OutputLoss, kl_each, log_odds, taught_loss
 from tests.internalise.conftest import SITES, WEAK, loss_of, trained
 
 EXACT = {"log_odds_margin": 0.0}
@@ -165,3 +167,30 @@ def test_log_odds_are_those_of_the_probabilities(seed):
     labels = torch.tensor([[0, 1, 2], [6, 5, 4]])
     shares = known.exp().gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     assert torch.allclose(log_odds(known, labels), torch.logit(shares), atol=1e-4)
+
+
+@given(st.integers(1, 9), st.integers(2, 30), st.integers(1, 64), st.integers(0, 99))
+def test_losses_in_blocks_are_those_of_the_whole_with_their_gradient(rows, words, block, seed):
+    draw = torch.Generator().manual_seed(seed)
+    said, base = (3 * torch.randn(rows, words, generator=draw) for _ in range(2))
+    reply, weights = torch.randint(words, (rows,), generator=draw), torch.rand(rows, generator=draw)
+    said.requires_grad_(True)
+    q, p = said.log_softmax(-1), base.log_softmax(-1)
+    kl, ce = (p.exp() * (p - q)).sum(-1), cross_entropy(said, reply, reduction="none")
+    whole = {"kept": kl, "taught": torch.where(base.argmax(-1) == reply, kl, ce)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "BLOCK", block)
+        found = {"kept": kl_each(base, said), "taught": taught_loss(said, base, reply)}
+        for name, each in found.items():
+            assert torch.allclose(each, whole[name], atol=1e-5)
+            sides = [
+                torch.autograd.grad((one * weights).sum(), said, retain_graph=True)[0]
+                for one in (each, whole[name])
+            ]
+            assert torch.allclose(*sides, atol=1e-5)
+        # Logits of half precision are those very numbers, and are given a gradient of their own precision.
+        half = said.detach().bfloat16().requires_grad_(True)
+        exact = kl_each(base.bfloat16().float(), half.float())
+        assert torch.equal(kl_each(base.bfloat16(), half), exact)
+        (gradient,) = torch.autograd.grad(kl_each(base, half).sum(), half)
+        assert gradient.dtype == torch.bfloat16
