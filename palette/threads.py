@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,6 +55,28 @@ def beside(pieces: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
         for future in held:
             future.cancel()
         wait(held)
+        _FREED.give_back()
+
+
+class Freed:
+    """What was freed and is still this process's: each thread's share is kept apart, and only grows."""
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """It is given back to the system every so many seconds at most."""
+        self._every, self._clock, self._last = every, clock, clock()
+
+    def give_back(self) -> bool:
+        """Gives it back where the C library can and the time has come; whether it did."""
+        if self._clock() - self._last < self._every:
+            return False
+        self._last = self._clock()
+        # Only glibc has it, and only glibc needs it.
+        with suppress(AttributeError, OSError, TypeError):
+            return bool(ctypes.CDLL(None).malloc_trim(0))
+        return False
+
+
+_FREED = Freed(10.0)
 
 
 @cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette import threads
-from palette.threads import beside, lanes
+from palette.threads import Freed, beside, lanes
 
 
 @pytest.fixture
@@ -86,3 +88,18 @@ def test_passes_that_take_all_cores_run_one_after_the_other(cores):
 def test_an_accelerator_is_given_one_piece_at_a_time():
     assert lanes(torch.device("cpu")) == threads.LANES
     assert lanes(torch.device("cuda", 0)) == 1
+
+
+def test_memory_is_given_back_now_and_then_and_nowhere_by_force(monkeypatch):
+    now, trimmed = [0.0], []
+    freed = Freed(10.0, lambda: now[0])
+    library = SimpleNamespace(malloc_trim=lambda pad: trimmed.append(pad) or 1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    for seconds in (1.0, 9.9, 10.0, 12.0, 20.0, 31.0):
+        now[0] = seconds
+        freed.give_back()
+    assert trimmed == [0, 0, 0]
+    now[0] = 99.0
+    # A C library without it keeps what it keeps.
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert not freed.give_back()

@@ -207,8 +207,8 @@ def gradient_gib(backbone: Backbone, longest: int, reply: int, rows: int) -> flo
     """What a batch of rows keeps for its gradient, in GiB, with examples and replies of so many tokens.
 
     Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
-    attention weights; of each reply's token, seven rows of the vocabulary: the logits and their gradient, each
-    as they are batched and as they are wanted, the backbone's twice, and the loss's gradient.
+    attention weights; of each reply's token, seven rows of the vocabulary: the logits and their gradient,
+    each as they are batched and as they are wanted, the backbone's twice, and the loss's gradient.
     """
     config = backbone.model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
