@@ -86,6 +86,10 @@ def write_collected(path: Path, collected: Collected) -> None:
     write_tensors(path, {**directions.candidates, **means}, card)
 
 
+USUAL_METHOD, USUAL_DEPTHS = "centred_ablation", (2 / 3, 3 / 4, 4 / 5, 9 / 10)
+"""What is tried before all else, and at which shares of the depth its direction is read."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """What one trial is worth: objectives in order, constraints (met where ≤ 0), and notes kept with it."""
@@ -206,6 +210,27 @@ def read_relaxing(folder: Path) -> list[Member]:
         for trial in trials
         if not {"target_refusals", "finite"} & set(trial["broken"])
     ]
+
+
+def usual_trials(space: Space, layers: int) -> list[Params]:
+    """What opens real chat models: one direction that is read deep in a model, and taken away at every site.
+
+    Read at four fifths of the depth it was measured to take a model's refusals from 94 to 0 % where
+    directions read earlier, or at few sites, left them or made babble (benchmarks/LOG.md). A search of a
+    few dozen trials over all there is may meet none of them.
+    """
+    method, width = space["method"], space["width"]
+    assert isinstance(method, CategoricalDistribution)
+    assert isinstance(width, CategoricalDistribution)
+    fixed = {
+        "method": USUAL_METHOD if USUAL_METHOD in method.choices else method.choices[0],
+        "direction": "difference",
+        "position": -1,
+        "width": width.choices[-1],
+        "strength": 1.0,
+    }
+    sites = dict.fromkeys(max(1, round(depth * layers)) for depth in USUAL_DEPTHS)
+    return [{**fixed, "site": site} for site in sites]
 
 
 def latin_hypercube(space: Space, count: int, seed: int) -> list[Params]:

@@ -31,6 +31,7 @@ from palette.search.space import (
     intervention_space,
     latin_hypercube,
     read_collected,
+    usual_trials,
 )
 from palette.search.study import StudyPlan, read_study, run_study, spawned
 from palette.seeding import derive_seed
@@ -38,7 +39,8 @@ from palette.seeding import derive_seed
 OUTPUTS = (FRONT,)
 JOURNAL = Path("search") / "study.journal"
 STARTUP = 32
-"""Trials spread evenly over the space first, and NSGA's population: fewer missed whole regions."""
+"""Trials that are usual or spread evenly over the space, first, and NSGA's population: fewer missed whole
+regions."""
 
 
 def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Member]:
@@ -127,6 +129,8 @@ def _plan(
         *([{"system": run.recipe.system}] if run.recipe.system else []),
     ]
     space = intervention_space(run.backbone, settings.methods, collected.directions.names)
+    usual = usual_trials(space, run.backbone.layers)
+    spread = latin_hypercube(space, STARTUP - len(usual), derive_seed(run.seed, "startup"))
     return StudyPlan(
         storage=settings.storage or run.folder / JOURNAL,
         space=space,
@@ -136,6 +140,6 @@ def _plan(
         seed=run.seed,
         sampler=settings.sampler,
         startup=STARTUP,
-        enqueue=tuple(latin_hypercube(space, STARTUP, derive_seed(run.seed, "startup"))),
+        enqueue=(*usual, *spread),
         machine=platform.node(),
     )

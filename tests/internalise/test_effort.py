@@ -30,10 +30,10 @@ POOLS = dict.fromkeys(SHARES, (0,))
 SIZES = st.integers(5, 11).map(lambda power: 10**power)
 
 
-def backbone(weights, device="cpu"):
-    """A model of so many weights, of which only the number and the device are read."""
+def backbone(weights, device="cpu", dtype=torch.float32):
+    """A model of so many weights, of which only the number, the device and the precision are read."""
     parameters = [SimpleNamespace(numel=lambda: weights)]
-    model = SimpleNamespace(parameters=lambda: parameters, device=torch.device(device))
+    model = SimpleNamespace(parameters=lambda: parameters, device=torch.device(device), dtype=dtype)
     return SimpleNamespace(model=model)
 
 

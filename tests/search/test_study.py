@@ -17,7 +17,16 @@ from optuna.storages.journal import JournalFileBackend
 from palette.errors import SearchError
 from palette.search import study as studying
 from palette.search.settings import SAMPLERS
-from palette.search.space import WORST, Categorical, Integer, Real, Scored, latin_hypercube, losses
+from palette.search.space import (
+    WORST,
+    Categorical,
+    Integer,
+    Real,
+    Scored,
+    latin_hypercube,
+    losses,
+    usual_trials,
+)
 from palette.search.study import read_study, run_study, spawned
 from tests.search.conftest import OBJECTIVES, SPACE, score
 
@@ -282,3 +291,23 @@ def test_first_trials_are_spread_evenly_over_every_parameter():
     assert sorted(point["kind"] for point in points) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     assert sorted(point["site"] for point in points) == sorted([*range(1, 7)] * 2)
     assert sorted(int((point["strength"] - 0.5) / 2 * 12) for point in points) == list(range(12))
+
+
+@pytest.mark.parametrize(("layers", "sites"), [(30, [20, 22, 24, 27]), (2, [1, 2]), (1, [1])])
+def test_usual_trials_are_points_of_the_space_deep_in_the_model_and_at_every_site(layers, sites):
+    space = {
+        "method": Categorical(("directional_ablation", "centred_ablation")),
+        "direction": Categorical(("difference", "projected")),
+        "site": Integer(1, layers),
+        "position": Categorical((-2, -1)),
+        "width": Categorical((0, layers)),
+        "strength": Real(0.5, 2.5),
+    }
+    trials = usual_trials(space, layers)
+    assert [each["site"] for each in trials] == sites
+    for each in trials:
+        assert all(space[axis]._contains(space[axis].to_internal_repr(value)) for axis, value in each.items())
+        assert (each["method"], each["width"], each["position"]) == ("centred_ablation", layers, -1)
+    # Where a recipe searches by one other method, by that.
+    alone = {**space, "method": Categorical(("directional_ablation",))}
+    assert {each["method"] for each in usual_trials(alone, layers)} == {"directional_ablation"}
