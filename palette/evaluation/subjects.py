@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,9 @@ from palette.shapes import Float, Tensor
 CACHE_FORMAT = "palette-replies/1"
 GENERATES = ("torch", "transformers")
 """Libraries whose version may decide a reply."""
+
+COMPARED = 1 << 26
+"""Logits of each of two subjects that are held at once."""
 
 Tokens = list[int]
 Ask = Callable[..., Iterator[dict[int, Tokens]]]
@@ -148,7 +151,7 @@ def kl(base: Float[Tensor, "*token vocabulary"], changed: Float[Tensor, "*token 
     return (p.exp() * (p - q)).sum(-1)
 
 
-def divergence(base: Sequence[Logits], changed: Sequence[Logits]) -> dict[str, float]:
+def divergence(base: Iterable[Logits], changed: Iterable[Logits]) -> dict[str, float]:
     """Mean KL(base ‖ changed) in nats: of the first token, and over all tokens of the replies.
 
     Both are teacher-forced on the backbone's own replies, so the second is a true multi-token KL a
@@ -164,7 +167,15 @@ def diverged(
 ) -> dict[str, float]:
     """The divergence of two subjects in nats, on what the first replies to some prompts and their end."""
     whole = [[*reply, base.backbone.stops[0]] for reply in replies]
-    return divergence(base.logits(prompts, whole), changed.logits(prompts, whole))
+    # Some at a time: what a hundred replies' tokens take over a large vocabulary is gigabytes.
+    words = int(base.backbone.model.config.get_text_config().vocab_size)
+    size = max(1, COMPARED // (words * max(map(len, whole), default=1)))
+    parts = [slice(start, start + size) for start in range(0, len(whole), size)]
+    sides = (
+        (logits for part in parts for logits in subject.logits(prompts[part], whole[part]))
+        for subject in (base, changed)
+    )
+    return divergence(*sides)
 
 
 class ReplyFile:
