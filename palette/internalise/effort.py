@@ -13,11 +13,10 @@ from palette.backbones.cost import pass_seconds
 from palette.internalise.examples import SHARES, Example
 from palette.internalise.loop import DECAY
 
-TRAINING, TEACHING, TRYING = 1000.0, 360.0, 120.0
+TRAINING, TEACHING, TRYING = 1000.0, 360.0, 60.0
 """Seconds of a usual machine: of a student, of what its teachers say, and of trying who may teach."""
-TRIED, LEAST_TRIED, FIRST, SAID = 8, 4, 4, 2.5
-"""Trials that are tried as teachers, at most and at least; as many times as many are tried before, on such a
-part of the prompts; and tokens read that cost as much as one said."""
+TRIED, LEAST_TRIED, SAID = 16, 4, 2.5
+"""Trials that are tried as teachers, at most and at least; and tokens read that cost as much as one said."""
 PASSES = 5.5
 """What a token of a step costs, in passes of a large batch: one without the adapter, one with it, and its
 gradient, each in batches that fit into memory, with what all begin with."""
@@ -63,6 +62,6 @@ def teaching(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens:
 
 
 def tried(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens: int) -> int:
-    """How many trials may be tried as teachers on so many prompts, the best of more on a part of them."""
-    tokens = 2 * sum(len(prompt) + SAID * reply_tokens for prompt in prompts)
+    """How many trials may be tried as teachers on so many prompts."""
+    tokens = sum(len(prompt) + SAID * reply_tokens for prompt in prompts)
     return max(LEAST_TRIED, min(TRIED, int(TRYING / (tokens * pass_seconds(backbone)))))

@@ -22,7 +22,7 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.effort import FIRST, tried
+from palette.internalise.effort import tried
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
 from palette.judging.judge import Judge
@@ -85,21 +85,13 @@ def chosen_teachers(
     few = _few(prompts)
     most = tried(backbone, few, limit)
     ranked: list[tuple[float, int, Intervention]] = []
-
-    def wrong(member: Member, asked: Prompts) -> float:
-        with intervening(backbone, directions, member.intervention):
-            return sum(failed(asked, greedy_replies(backbone, asked, limit))) / len(asked)
-
     for feasible in (True, False):
         if min(ranked, default=(1.0,))[0] <= CLEAN:
             break
-        met = spread([each for each in members if each.feasible is feasible], FIRST * most)
-        if len(met) > most:
-            by = {each.trial: wrong(each, few[::FIRST]) for each in met}
-            met = sorted(met, key=lambda each: by[each.trial])[:most]
-        ranked += [
-            (wrong(each, few), len(ranked) + place, each.intervention) for place, each in enumerate(met)
-        ]
+        for member in spread([each for each in members if each.feasible is feasible], most):
+            with intervening(backbone, directions, member.intervention):
+                wrong = failed(few, greedy_replies(backbone, few, limit))
+            ranked.append((sum(wrong) / len(few), len(ranked), member.intervention))
     ranked.sort(key=lambda each: each[:2])
     distinct: dict[tuple[int, int, str], Intervention] = {}
     for share, _, chosen in ranked:
@@ -263,12 +255,7 @@ def teaching_of(
     teachers: list[Teacher] = []
     if target:
         most = tried(backbone, _few(target), limit)
-        groups = [
-            len(spread([each for each in members if each.feasible is feasible], FIRST * most))
-            for feasible in (True, False)
-        ]
-        # A group that is larger than what may be tried is tried on a part of the prompts before.
-        total = sum(count + most * (count > most) for count in groups)
+        total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
         with run.progress("teachers' trial", total) as advance:
             heard: list[int] = []
 

@@ -94,7 +94,7 @@ class Audit:
     sample: int = 8  # Trials drawn at random from all others.
     prompts: int = 24  # Validation prompts of the target, and of all preserved domains.
     reply_tokens: int = 128
-    seconds: float = 120.0  # Of a usual machine, for all of them; two of each are always audited.
+    seconds: float = 75.0  # Of a usual machine, for all of them; two of each are always audited.
 
     def within(self, seconds: float) -> Audit:
         """The same with as many trials as fit into its time, where each takes so many seconds."""

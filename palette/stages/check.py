@@ -5,68 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone
-from palette.backbones.batching import CPU_BYTES
-from palette.backbones.cost import pass_seconds
 from palette.backbones.loading import load_sketch
 from palette.errors import BackboneError, PaletteError, PromptError
-from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import GateSettings
 from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
-from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
-from palette.internalise.examples import SHARES, recalled_gib
-from palette.internalise.methods import GRADIENT, gradient_gib
-from palette.internalise.teachers import REPLY_TOKENS
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
 from palette.run import Run, folder_of
-from palette.search.settings import Audit, Scoring
+from palette.stages.estimate import bytes_of, memory_of, minutes_of, sizes_of
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 from palette.statistics import minimum_n
 
-LIBRARIES = 1.0
-"""GiB that torch and what else is imported take by themselves."""
-SAMPLED = 64
-"""Prompts that are rendered to learn how long they are."""
 NAMED = 8
 """Prompts that a sentence names at most."""
 
-LEAST_SECONDS = 150.0
-"""What the smallest model takes: it waits for the interpreter."""
-SCORED, DRAWN = 0.6, 400
-"""The share of its prompts that a trial is scored on at last, and how many refusals are drawn."""
-
 T = TypeVar("T")
-
-
-class Sizes(NamedTuple):
-    """What a run's time and memory depend on."""
-
-    mean: float
-    """Tokens of a prompt."""
-    longest: int
-    train: int
-    asked: int
-    """Prompts of the split that is evaluated."""
-    groups: int
-    """Domains, each kind for itself."""
-
-
-def _sizes(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
-    """The sizes of a run, from a few of its prompts."""
-    few = sorted(prompts, key=_bytes)
-    spread = [len(backbone.render(messages(row))) for row in [*few[:: max(1, len(few) // SAMPLED)], few[-1]]]
-    train, asked = (len(prompts.split(name)) for name in ("train", recipe.evaluate.split))
-    groups = len({(row.domain, row.kind, row.tier) for row in prompts})
-    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups)
 
 
 def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
@@ -74,7 +36,7 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
 
     ``errors`` are sentences on what ends a run, all there are; ``warnings`` on what it can be done with, but
     not passed, or not here. ``prompts`` are counts by domain, role and split, ``memory_gib`` is the most
-    that the run takes, ``minutes`` what it takes about on a usual machine.
+    that the run takes, ``stages_gib`` that of each stage, ``minutes`` what it takes on a usual machine.
     """
     run = Run(recipe, folder or Path("runs") / recipe.name)
     errors: list[str] = []
@@ -103,19 +65,21 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
         errors += unreadable(backbone, prompts or PromptSet(()), recipe.reply_tokens)
     memory = minutes = None
     if prompts and backbone is not None and not errors:
-        sizes = _sizes(backbone, prompts, recipe)
-        memory, minutes = _memory(backbone, recipe, sizes), _minutes(backbone, recipe, sizes)
+        sizes = sizes_of(backbone, prompts, recipe)
+        memory, minutes = memory_of(backbone, recipe, sizes), minutes_of(backbone, recipe, sizes)
     free = psutil.virtual_memory().available / 2**30
-    if memory and recipe.device == "cpu" and memory > free:
+    most = max(memory.values()) if memory else None
+    if most and recipe.device == "cpu" and most > free:
         warnings.append(
-            f"the run takes up to {memory:.1f} GiB of memory, and {free:.1f} are free; lower memory_gib"
+            f"the run takes up to {most:.1f} GiB of memory, and {free:.1f} are free; lower memory_gib"
         )
     return {
         "recipe": recipe.name,
         "model": _facts(backbone) if backbone else None,
         "prompts": _counts(prompts, opened) if prompts is not None else None,
         "authorised": list(opened.domains) if opened else list(recipe.authorise),
-        "memory_gib": round(memory, 2) if memory else None,
+        "memory_gib": round(most, 2) if most else None,
+        "stages_gib": {stage: round(gib, 2) for stage, gib in memory.items()} if memory else None,
         "minutes": round(minutes) if minutes else None,
         "errors": errors,
         "warnings": warnings,
@@ -198,7 +162,7 @@ def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> lis
     empty = [{"role": "user", "content": ""}]
     frame = len(backbone.render(empty)) + reply_tokens
     # No text has more tokens than bytes, so that few have to be rendered.
-    long = [row for row in prompts if _bytes(row) + frame > room]
+    long = [row for row in prompts if bytes_of(row) + frame > room]
     beyond = [row.id for row in long if len(backbone.render(messages(row))) + reply_tokens > room]
     if beyond:
         shown = ", ".join(beyond[:NAMED]) + (f" and {len(beyond) - NAMED} more" if beyond[NAMED:] else "")
@@ -245,10 +209,6 @@ def _tried(work: Callable[[], T], errors: list[str]) -> T | None:
         return None
 
 
-def _bytes(row: Prompt) -> int:
-    return sum(len(str(message["content"]).encode()) for message in messages(row))
-
-
 def _facts(backbone: Backbone) -> dict[str, Any]:
     config = backbone.model.config.get_text_config()
     return {
@@ -259,36 +219,6 @@ def _facts(backbone: Backbone) -> dict[str, Any]:
         "context": getattr(config, "max_position_embeddings", None),
         "template_tokens": backbone.post_instruction,
     }
-
-
-def _memory(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
-    """The most memory that a run takes, in GiB: weights, and what is kept or grows beside them."""
-    weights = sum(each.nbytes for each in backbone.model.parameters()) / 2**30
-    said = min(recipe.reply_tokens, REPLY_TOKENS)
-    rows = sum(SHARES.values())
-    gradient = min(GRADIENT * recipe.memory_gib, gradient_gib(backbone, sizes.longest + said, said, rows))
-    tokens, spoken = round(sizes.train * (sizes.mean + said)), sizes.train * said
-    recalled = recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
-    replies = CPU_BYTES / 2**30 if recipe.device == "cpu" else 0.0
-    return float(LIBRARIES + weights + max(replies, recipe.memory_gib / 2, gradient + recalled))
-
-
-def _minutes(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
-    """The minutes that a usual machine takes for all stages, roughly."""
-
-    def asked(rows: float, said: float) -> float:
-        return rows * (sizes.mean + SAID * said)
-
-    collected = asked(sizes.train, BASELINE_TOKENS) + sizes.train * sizes.mean + asked(DRAWN, BASELINE_TOKENS)
-    panel = Scoring.target_prompts + Scoring.other_prompts * sizes.groups
-    searched = SCORED * recipe.search.trials * panel * (sizes.mean + Scoring.answer_tokens)
-    prepared, evaluated = asked(sizes.train, REPLY_TOKENS), 2 * asked(sizes.asked, recipe.reply_tokens / 2)
-    # A sketch is on no device.
-    one = pass_seconds(backbone, recipe.device.partition(":")[0])
-    passes = one * (collected + searched + prepared + evaluated)
-    examples = recipe.internalise.steps * sum(SHARES.values()) * (sizes.mean + REPLY_TOKENS)
-    taught = min(TRAINING, PASSES * one * examples) + min(TEACHING, passes)
-    return (LEAST_SECONDS + passes + taught + min(Audit.seconds, passes)) / 60
 
 
 def _counts(prompts: PromptSet, opened: Authorisation | None) -> dict[str, dict[str, dict[str, int]]]:

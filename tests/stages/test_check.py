@@ -51,6 +51,8 @@ def test_a_sound_recipe_has_nothing_in_its_way():
     assert found["prompts"]["medical"]["target"]["test"] == 200
     assert found["prompts"]["weapons"]["floor"]["test"] == 144
     assert 2 < found["memory_gib"] < 1 + 2 * SHARED.memory_gib + 1
+    assert list(found["stages_gib"]) == ["collect", "search", "internalise", "evaluate"]
+    assert max(found["stages_gib"].values()) == found["memory_gib"]
     assert json.loads(json.dumps(found)) == found
 
 

@@ -1,0 +1,90 @@
+"""What a run takes, told before its model runs: the memory of each stage, and the minutes of all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from palette.backbones import Backbone
+from palette.backbones.batching import CPU_BYTES
+from palette.backbones.cost import pass_seconds
+from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
+from palette.evaluation.subjects import COMPARED
+from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
+from palette.internalise.examples import SHARES, recalled_gib
+from palette.internalise.methods import GRADIENT, gradient_gib
+from palette.internalise.teachers import REPLY_TOKENS
+from palette.prompts import Prompt, PromptSet, messages
+from palette.recipe import Recipe
+from palette.search.settings import Audit, Caching, Scoring
+
+LIBRARIES = 1.0
+"""GiB that torch and what else is imported take by themselves."""
+SAMPLED = 64
+"""Prompts that are rendered to learn how long they are."""
+LEAST_SECONDS = 150.0
+"""What the smallest model takes: it waits for the interpreter."""
+SCORED, DRAWN = 0.6, 400
+"""The share of its prompts that a trial is scored on at last, and how many refusals are drawn."""
+
+
+class Sizes(NamedTuple):
+    """What a run's time and memory depend on."""
+
+    mean: float
+    """Tokens of a prompt."""
+    longest: int
+    train: int
+    asked: int
+    """Prompts of the split that is evaluated."""
+    groups: int
+    """Domains, each kind for itself."""
+
+
+def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
+    """The sizes of a run, from a few of its prompts."""
+    few = sorted(prompts, key=bytes_of)
+    spread = [len(backbone.render(messages(row))) for row in [*few[:: max(1, len(few) // SAMPLED)], few[-1]]]
+    train, asked = (len(prompts.split(name)) for name in ("train", recipe.evaluate.split))
+    groups = len({(row.domain, row.kind, row.tier) for row in prompts})
+    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups)
+
+
+def bytes_of(row: Prompt) -> int:
+    """How long a prompt is."""
+    return sum(len(str(message["content"]).encode()) for message in messages(row))
+
+
+def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
+    """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
+    own = LIBRARIES + sum(each.nbytes for each in backbone.model.parameters()) / 2**30
+    said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
+    gradient = min(GRADIENT * recipe.memory_gib, gradient_gib(backbone, sizes.longest + said, said, rows))
+    tokens, spoken = round(sizes.train * (sizes.mean + said)), sizes.train * said
+    recalled = recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
+    replies = CPU_BYTES / 2**30 if recipe.device == "cpu" else 0.0
+    # Of two subjects that are compared, in single precision.
+    compared = 2 * 4 * COMPARED / 2**30
+    return {
+        "collect": own + max(replies, recipe.memory_gib / 2),
+        "search": own + max(replies, Caching.cache_gib),
+        "internalise": own + max(replies, gradient + recalled),
+        "evaluate": own + replies + compared,
+    }
+
+
+def minutes_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
+    """The minutes that a usual machine takes for all stages, roughly."""
+
+    def asked(rows: float, said: float) -> float:
+        return rows * (sizes.mean + SAID * said)
+
+    collected = asked(sizes.train, BASELINE_TOKENS) + sizes.train * sizes.mean + asked(DRAWN, BASELINE_TOKENS)
+    panel = Scoring.target_prompts + Scoring.other_prompts * sizes.groups
+    searched = SCORED * recipe.search.trials * panel * (sizes.mean + Scoring.answer_tokens)
+    prepared, evaluated = asked(sizes.train, REPLY_TOKENS), 2 * asked(sizes.asked, recipe.reply_tokens / 2)
+    # A sketch is on no device.
+    one = pass_seconds(backbone, recipe.device.partition(":")[0])
+    passes = one * (collected + searched + prepared + evaluated)
+    examples = recipe.internalise.steps * sum(SHARES.values()) * (sizes.mean + REPLY_TOKENS)
+    taught = min(TRAINING, PASSES * one * examples) + min(TEACHING, passes)
+    return (LEAST_SECONDS + passes + taught + min(Audit.seconds, passes)) / 60
