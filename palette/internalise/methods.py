@@ -46,7 +46,7 @@ BLOCK_IDENTITY_WEIGHT = 3.0
 """Of the activation identity in ``activation``, beside a cosine of at most 2."""
 NULL_ENERGY = 0.01
 """Of the energy of kept inputs, what ``closed_form`` may write on."""
-GRADIENT = 0.5
+GRADIENT = 0.4
 """Of the memory of a run, what passes keep for their gradient. A large model takes twice as long for a row
 where two are run at once as where eight are."""
 RIDGE = 1e-3
@@ -197,24 +197,30 @@ def fitted(
 
 def passes(task: TrainingTask) -> int:
     """Into how many passes a batch is split, so that what is kept for a gradient fits into the memory."""
-    longest = max(len(example.ids) for example in task.examples)
+    lengths = [len(example.ids) for example in task.examples]
     reply = max(len(example.reply) for example in task.examples)
     rows = sum(task.shares.values())
-    return min(rows, ceil(gradient_gib(task.backbone, longest, reply, rows) / (GRADIENT * task.memory_gib)))
+    # A pass holds rows of all lengths, and the longest may be among them.
+    tokens = ceil(rows * sum(lengths) / len(lengths)) + max(lengths)
+    gib = gradient_gib(task.backbone, tokens, rows * reply, max(lengths))
+    return min(rows, ceil(gib / (GRADIENT * task.memory_gib)))
 
 
-def gradient_gib(backbone: Backbone, longest: int, reply: int, rows: int) -> float:
-    """What a batch of rows keeps for its gradient, in GiB, with examples and replies of so many tokens.
+def gradient_gib(backbone: Backbone, tokens: int, said: int, longest: int) -> float:
+    """What a batch of so many tokens keeps for its gradient, in GiB, of whose replies so many are said.
 
-    Of each token and block about ten streams, three vectors of the feed-forward's width and two rows of
-    attention weights; of each reply's token, seven rows of the vocabulary: the logits and their gradient,
-    each as they are batched and as they are wanted, the backbone's twice, and the loss's gradient.
+    Of each token and block about fifteen streams, three vectors of the feed-forward's width and, where
+    attention is worked out in the open, two rows of its weights; of each reply's token, seven rows of the
+    vocabulary: the logits and their gradient, each as they are batched and as they are wanted, the
+    backbone's twice, and the loss's gradient.
     """
     config = backbone.model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * backbone.width
-    block = 10 * backbone.width + 3 * inner + 2 * config.num_attention_heads * longest
-    numbers = longest * backbone.layers * block + 7 * reply * config.vocab_size
-    return float(rows * numbers * backbone.model.dtype.itemsize / 2**30)
+    block = 15 * backbone.width + 3 * inner
+    if getattr(config, "_attn_implementation", None) == "eager":
+        block += 2 * config.num_attention_heads * longest
+    numbers = tokens * backbone.layers * block + 7 * said * config.vocab_size
+    return float(numbers * backbone.model.dtype.itemsize / 2**30)
 
 
 def trained_blocks(layers: int, count: int | None) -> list[int]:

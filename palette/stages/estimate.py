@@ -17,7 +17,7 @@ from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
 from palette.search.settings import Audit, Caching, Scoring
 
-LIBRARIES = 1.0
+LIBRARIES = 0.6
 """GiB that torch and what else is imported take by themselves."""
 SAMPLED = 64
 """Prompts that are rendered to learn how long they are."""
@@ -58,7 +58,9 @@ def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, flo
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
     own = LIBRARIES + sum(each.nbytes for each in backbone.model.parameters()) / 2**30
     said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
-    gradient = min(GRADIENT * recipe.memory_gib, gradient_gib(backbone, sizes.longest + said, said, rows))
+    read = round(rows * (sizes.mean + said)) + sizes.longest
+    whole = gradient_gib(backbone, read, rows * said, sizes.longest + said)
+    gradient = min(GRADIENT * recipe.memory_gib, whole)
     tokens, spoken = round(sizes.train * (sizes.mean + said)), sizes.train * said
     recalled = recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
     replies = CPU_BYTES / 2**30 if recipe.device == "cpu" else 0.0

@@ -130,7 +130,7 @@ def test_a_study_behind_another_system_prompt_is_refused(collected):
 
 def test_no_feasible_trial_names_the_constraint_and_what_to_loosen(collected):
     strict = replace(SMALL, limits=Limits(divergence=1e-12, relaxation=1e6))
-    with pytest.raises(SearchError, match="6 trials, of which .*benign_divergence bound") as caught:
+    with pytest.raises(SearchError, match=r"6 trials, of which .*benign_divergence bound") as caught:
         search(collected.sharing(search=SIX), strict)
     assert (collected.folder / JOURNAL).is_file()
     remedy = "; raise search.divergence or lower search.relaxation or raise search.trials; the study is kept"
