@@ -18,9 +18,9 @@ from palette.backbones import (
     Backbone,
     batches,
     batching,
-    cache,
     greedy_replies,
     next_token_logits,
+    prefixes,
     reply_logits,
 )
 from palette.backbones.scoring import forward
@@ -122,7 +122,7 @@ def test_a_reply_grown_with_a_cache_is_the_one_read_whole(backbone, tokens, prom
 
 
 def test_a_cache_that_forgot_which_tokens_take_no_position_is_caught(backbone, tokens, prompts, monkeypatch):
-    monkeypatch.setattr(cache, "marked", lambda backbone, batch: batch.mask)
+    monkeypatch.setattr(prefixes, "marked", lambda backbone, batch: batch.mask)
     with mounted_tokens(backbone, tokens("end")) as controlled:
         asked = [controlled.prefixed(p, SUBSETS[20]) for p in prompts]
         replies = greedy_replies(controlled, asked, 8)
