@@ -171,11 +171,12 @@ def diverged(
     words = int(base.backbone.model.config.get_text_config().vocab_size)
     size = max(1, COMPARED // (words * max(map(len, whole), default=1)))
     parts = [slice(start, start + size) for start in range(0, len(whole), size)]
-    sides = (
-        (logits for part in parts for logits in subject.logits(prompts[part], whole[part]))
-        for subject in (base, changed)
-    )
-    return divergence(*sides)
+
+    def each(subject: Subject) -> Iterator[Logits]:
+        for part in parts:
+            yield from subject.logits(prompts[part], whole[part])
+
+    return divergence(each(base), each(changed))
 
 
 class ReplyFile:

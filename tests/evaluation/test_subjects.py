@@ -15,7 +15,7 @@ from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies
 from palette.evaluation import subjects
 from palette.evaluation.settings import EvaluateSettings, GateSettings
-from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally, divergence, kl
+from palette.evaluation.subjects import Replies, ReplyFile, Subject, Tally, diverged, divergence, kl
 from palette.files import cache_folder
 from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
@@ -212,6 +212,21 @@ def test_divergence_is_nought_for_the_same_and_positive_otherwise():
     by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert found["first_token"] == pytest.approx(by_hand)
     assert found["multi_token"] == pytest.approx(by_hand / 2)
+
+
+@pytest.mark.parametrize("held", [1, 1 << 26])
+def test_subjects_are_compared_some_replies_at_a_time_and_differ_as_the_whole_does(
+    shared, prompts, monkeypatch, held
+):
+    monkeypatch.setattr(subjects, "COMPARED", held)
+    plain, changed = Subject(shared.backbone), Subject(shared.backbone, adapter(shared.backbone))
+    replies = [[40, 41, 42][: 1 + place % 3] for place in range(len(prompts))]
+    whole = [[*reply, shared.backbone.stops[0]] for reply in replies]
+    wanted = divergence(plain.logits(prompts, whole), changed.logits(prompts, whole))
+    found = diverged(plain, changed, prompts, replies)
+    assert found == pytest.approx(wanted, rel=1e-3)
+    assert min(found.values()) > 1e-3
+    assert diverged(changed, changed, prompts, replies) == pytest.approx(dict.fromkeys(found, 0.0), abs=1e-9)
 
 
 def test_replies_behind_another_system_prompt_or_to_another_end_are_not_taken_for_these(
