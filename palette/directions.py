@@ -217,7 +217,7 @@ def last_streams(
     with torch.no_grad():
         prefix = read_prefix(backbone, start) if start else None
     device = backbone.model.device
-    idle = deque([backbone, *(backbone.twin() for _ in range(1, lanes(device)))])
+    idle = deque(backbone.twins(lanes(device)))
 
     @torch.no_grad()
     def found(batch: Batch) -> list[Tensor]:

@@ -126,6 +126,10 @@ class Backbone:
         tensors = (*self.model.parameters(), *self.model.buffers())
         return replace(self, model=deepcopy(self.model, {id(tensor): tensor for tensor in tensors}))
 
+    def twins(self, count: int) -> list[Backbone]:
+        """So many of the same, itself the first of them: one for each piece of work that runs at once."""
+        return [self, *(self.twin() for _ in range(1, count))]
+
     def render(self, messages: Messages) -> list[int]:
         """The token ids of a conversation, ready for the reply's first token."""
         return self.template.render(messages)

@@ -9,8 +9,6 @@ from palette.backbones.backbone import Backbone
 
 USUAL = {"cpu": 2e11, "cuda": 5e13}
 """Operations a second of a usual machine by the kind of its device; of another kind, as the first."""
-
-
 HALVES = {"cpu": 1.6}
 """How many times as many in half precision, which a device is given where it has units for it: over passes
 (three times), replies (twice to three times) and training (1.6), what a real chat model gained at least."""

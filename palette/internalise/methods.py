@@ -179,7 +179,7 @@ def fitted(
         projected_out=projected_out,
         begun=task.begun,
     ) as model:
-        twins = [backbone, *(backbone.twin() for _ in range(count - 1))]
+        twins = backbone.twins(count)
         losses = [loss_on(*pair) for pair in zip(twins, bare, strict=True)]
 
         def measure() -> float:

@@ -145,7 +145,7 @@ class Objective:
         panel = _panel(run, collected, conditions.scoring)
         self._benign = len(panel[Role.BENIGN])
         divided = _divided(panel, conditions.scoring.first_rung)
-        twins = [run.backbone, *(run.backbone.twin() for _ in range(1, lanes(run.backbone.model.device)))]
+        twins = run.backbone.twins(lanes(run.backbone.model.device))
         self._rungs = [Rung(twins, rows, conditions.caching) for rows in divided]
         own = TrialScores()
         for rung in self._rungs:
@@ -214,8 +214,8 @@ def excesses(
     """By how much each limit is exceeded; satisfied where that is not positive.
 
     ``base`` and ``summary`` are of the backbone without and with the intervention, on so many ``benign``
-    prompts among others. One that takes more
-    from preserved or floor prompts than from the target opens the wrong thing.
+    prompts among others. One that takes more from preserved or floor prompts than from the target opens the
+    wrong thing.
     """
     target, preserved, floor = (
         base[name] - summary[name]
