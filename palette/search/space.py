@@ -87,7 +87,7 @@ def write_collected(path: Path, collected: Collected) -> None:
 
 
 USUAL_METHOD, USUAL_DEPTHS = "centred_ablation", (2 / 3, 3 / 4, 4 / 5, 9 / 10)
-"""What is tried before all else, and at which shares of the depth its direction is read."""
+"""What is tried among the first trials, and at which shares of the depth its direction is read."""
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ from palette.seeding import derive_seed
 
 OUTPUTS = (FRONT,)
 JOURNAL = Path("search") / "study.journal"
-STARTUP = 32
-"""Trials that are usual or spread evenly over the space, first, and NSGA's population: fewer missed whole
-regions."""
+STARTUP, FEW = 32, 8
+"""Trials spread evenly over the space first, and NSGA's population: fewer missed whole regions. Behind the
+first few of them stand the usual ones."""
 
 
 def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Member]:
@@ -130,7 +130,7 @@ def _plan(
     ]
     space = intervention_space(run.backbone, settings.methods, collected.directions.names)
     usual = usual_trials(space, run.backbone.layers)
-    spread = latin_hypercube(space, STARTUP - len(usual), derive_seed(run.seed, "startup"))
+    spread = latin_hypercube(space, STARTUP, derive_seed(run.seed, "startup"))
     return StudyPlan(
         storage=settings.storage or run.folder / JOURNAL,
         space=space,
@@ -140,6 +140,7 @@ def _plan(
         seed=run.seed,
         sampler=settings.sampler,
         startup=STARTUP,
-        enqueue=(*usual, *spread),
+        # A search of very few trials has those that differ.
+        enqueue=(*spread[:FEW], *usual, *spread[FEW:]),
         machine=platform.node(),
     )
