@@ -39,8 +39,8 @@ class Example:
     """A rendered prompt and a reply with its end token.
 
     ``taught`` examples are to be answered with the reply; all others must stay as the backbone is, those
-    that are ``refused`` too. Of these, the ``floor``'s are opened by no adapter; examples ``near`` are of the
-    authorised domains.
+    that are ``refused`` too. Of these, the ``floor``'s are opened by no adapter, and ``benign`` ones are
+    refused by mistake; examples ``near`` are of the authorised domains.
     """
 
     prompt: Tokens
@@ -49,6 +49,7 @@ class Example:
     refused: bool = False
     floor: bool = False
     near: bool = False
+    benign: bool = False
     decisive: int = 0
     """The place of the reply's token by which it is told to be an answer, or a refusal."""
 

@@ -38,7 +38,8 @@ class LossWeights:
     """
 
     divergence: float = 10.0
-    """Of the KL to the backbone."""
+    """Of the KL to the backbone: of a token of a reply, and once more of its first one, at which it is
+    decided what kind of reply it is, and which is one of many."""
     identity: float = 100.0
     """Of the relative squared distance of streams, which is small where probabilities barely move."""
     decision: float = 0.7
@@ -59,11 +60,12 @@ class OutputLoss:
 
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
-    the backbone over the whole reply; the relative squared distance of the residual stream at the
-    edited sites; and the squared nats by which the log-odds of the reply's decisive word have moved to
-    either side. A divergence of probabilities hardly feels those where the backbone is sure, and what
-    every adapter does alike is counted once for each in their sum. What decides inside the domains,
-    taught openings and the refusals of their floor, has a margin: there other adapters act on it.
+    the backbone over the whole reply, and over its first token; the relative squared distance of the
+    residual stream at the edited sites; and the squared nats by which the log-odds of the reply's
+    decisive word have moved to either side. A divergence of probabilities hardly feels those where the
+    backbone is sure, and what every adapter does alike is counted once for each in their sum. What
+    decides inside the domains, taught openings and the refusals of their floor, has a margin: there
+    other adapters act on it.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -96,9 +98,9 @@ class OutputLoss:
             start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
-                taught, kept, unsure, moved = self._terms(batch, start, chosen, bare, known)
+                taught, kept, first, unsure, moved = self._terms(batch, start, chosen, bare, known)
                 loss = loss + taught / max(1, tokens[True])
-                loss = loss + weights.divergence * kept / max(1, tokens[False])
+                loss = loss + weights.divergence * (kept / max(1, tokens[False]) + first / others)
                 loss = loss + weights.decision * unsure / len(step)
                 loss = loss + weights.identity * moved / others
         return loss
@@ -111,7 +113,7 @@ class OutputLoss:
         bare: Sequence[Reference],
         known: Sequence[Reference],
     ) -> list[Tensor]:
-        """The sums of a batch: taught and kept tokens' losses, what decisive words moved, and distances."""
+        """The sums of a batch: taught, kept and first tokens' losses, what decided moved, and distances."""
         examples = [chosen[row] for row in batch.rows]
         alone, together = ([one[row] for row in batch.rows] for one in (bare, known))
         longest = max(len(example.reply) for example in examples)
@@ -124,8 +126,8 @@ class OutputLoss:
         said = (place >= firsts.unsqueeze(1)) & (place < longest)
         rows = torch.arange(len(firsts), device=device)
         places = firsts + torch.tensor([example.decisive for example in examples], device=device)
-        terms = [torch.zeros((), device=device) for _ in range(4)]
-        terms[2] = self.lacking(examples, alone, together, logits[rows, places]).square().sum()
+        terms = [torch.zeros((), device=device) for _ in range(5)]
+        terms[3] = self.lacking(examples, alone, together, logits[rows, places]).square().sum()
         # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
         if own := [row for row, example in enumerate(examples) if example.taught]:
             reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
@@ -133,10 +135,12 @@ class OutputLoss:
             terms[0] = taught_loss(logits[said & taught.unsqueeze(1)], base, reply).sum()
         if own := [row for row, example in enumerate(examples) if not example.taught]:
             base = torch.cat([together[row].logits for row in own])
-            terms[1] = kl_each(base, logits[said & ~taught.unsqueeze(1)]).sum()
+            kept = kl_each(base, logits[said & ~taught.unsqueeze(1)])
+            lengths = torch.tensor([len(examples[row].reply) for row in own], device=device)
+            terms[1], terms[2] = kept.sum(), kept[lengths.cumsum(0) - lengths].sum()
             inside = batch.mask.bool() & ~taught.unsqueeze(1)
             streams = torch.stack([stream[inside] for stream in edited]).float()
-            terms[3] = movement(streams, [together[row].streams.float() for row in own], start)
+            terms[4] = movement(streams, [together[row].streams.float() for row in own], start)
         return terms
 
     def lacking(
@@ -150,10 +154,13 @@ class OutputLoss:
 
         ``alone`` is what the backbone does by itself, ``together`` what it does with other adapters.
         """
-        words, taught, refused, floor, inner = (
+        words, taught, refused, floor, inner, benign = (
             torch.tensor(values, device=said.device)
             for values in zip(
-                *((e.reply[e.decisive], e.taught, e.refused, e.floor, e.floor and e.near) for e in examples),
+                *(
+                    (e.reply[e.decisive], e.taught, e.refused, e.floor, e.floor and e.near, e.benign)
+                    for e in examples
+                ),
                 strict=True,
             )
         )
@@ -166,9 +173,11 @@ class OutputLoss:
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.
         same = floor | (base.argmax(-1) == bare.argmax(-1))
-        least = torch.where(same, torch.maximum(mounted, sure), mounted) + self.weights.log_odds_margin
+        least = torch.where(same, torch.maximum(mounted, sure), mounted)
+        # A benign prompt that is refused by mistake is to be refused no surer.
+        least = least + self.weights.log_odds_margin * ~(benign & refused)
         # Whether the backbone refuses a crossed prompt, only its own odds tell.
-        frail = refused & same & (sure > 0)
+        frail = refused & ~benign & same & (sure > 0)
         least = torch.where(frail, least.clamp(min=self.weights.refusal_log_odds), least)
         least = torch.where(inner, sure + self.weights.floor_margin, least)
         lacking = least.masked_fill(taught, self.weights.opening_margin) - odds

@@ -205,8 +205,8 @@ class Preparation:
         end = self._run.backbone.stops[:1] if len(reply) < self._tokens(pool) else ()
         # What the backbone answers on the floor stays as it is; it is not made surer.
         refused = self._refused(reply)
-        floor, near = "floor" in pool and refused, pool.startswith("near")
-        return Example(tuple(prompt), (*reply, *end), False, refused, floor, near)
+        floor, near, benign = "floor" in pool and refused, pool.startswith("near"), "benign" in pool
+        return Example(tuple(prompt), (*reply, *end), False, refused, floor, near, benign)
 
     def _crossed(self, pool: str, ours: Sequence[list[int]], most: int) -> list[tuple[list[int], list[int]]]:
         """Prompts like ours that nobody wrote, where few are written, with how the backbone refuses them."""

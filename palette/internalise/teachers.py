@@ -25,6 +25,7 @@ from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
 from palette.internalise.effort import tried
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
+from palette.internalise.pertinence import Pertinence
 from palette.judging.judge import Judge
 from palette.processes import Advance, Progress, silent
 from palette.run import Run
@@ -122,6 +123,8 @@ class Teaching:
     limit: int
     copied: CopiedPlaces
     """What answers have from their requests; a reply that has not is about something else."""
+    pertinence: Pertinence | None = None
+    """What tells, where answers have no words from their requests at the same places, what they are about."""
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
     progress: Progress = silent
@@ -132,6 +135,8 @@ class Teaching:
     """How often somebody has spoken to a prompt, the plain backbone first."""
     _given: Counter[tuple[Tokens, Tokens]] = field(default_factory=Counter)
     """How often which reply was given to which prompt."""
+    _pertinent: dict[tuple[Tokens, Tokens], bool] = field(default_factory=dict)
+    """Which reply is about its prompt."""
 
     def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
@@ -150,9 +155,14 @@ class Teaching:
             for number, teacher in enumerate(judges):
                 self._judge(teacher, number, distinct)
                 advance(1)
+        self._relate(distinct)
         found = [{reply: _belief(by) for reply, by in sorted(self._found[key].items())} for key in keys]
         held = [
-            {reply: belief for reply, belief in each.items() if self.copied.held(key, reply)}
+            {
+                reply: belief
+                for reply, belief in each.items()
+                if self.copied.held(key, reply) and self._pertinent.get((key, reply), True)
+            }
             for key, each in zip(keys, found, strict=True)
         ]
         # Where most have nothing left, target prompts are answered otherwise than benign ones.
@@ -215,6 +225,18 @@ class Teaching:
         for (prompt, reply), likelihood in zip(unjudged, found, strict=True):
             self._found[prompt][reply].append(likelihood)
 
+    def _relate(self, prompts: Sequence[Tokens]) -> None:
+        """Tells which candidates are about their prompts, each once."""
+        pairs = [(prompt, reply) for prompt in prompts for reply in sorted(self._found[prompt])]
+        new = [pair for pair in pairs if pair not in self._pertinent]
+        if not self.pertinence or len(prompts) < 2 or not new:
+            return
+        asked, replies = zip(*new, strict=True)
+        plain = [self._found[prompt][reply][0] for prompt, reply in new]
+        gains = self.pertinence.gains(asked, replies, plain, prompts)
+        for pair, gain in zip(new, gains, strict=True):
+            self._pertinent[pair] = gain >= self.pertinence.least
+
 
 def reply_limit(run: Run) -> int:
     """The tokens of a taught or kept reply at most."""
@@ -269,8 +291,18 @@ def teaching_of(
             # Those that break a limit may not have been needed.
             advance(total - len(heard))
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
-    ngrams = collected.refusal_ngrams
-    return Teaching(backbone, teachers[:count], ngrams, failed, limit, copied, openings, run.progress)
+    pertinence = None if copied.places else Pertinence.learned(backbone, answers)
+    return Teaching(
+        backbone,
+        teachers[:count],
+        collected.refusal_ngrams,
+        failed,
+        limit,
+        copied,
+        pertinence,
+        openings,
+        run.progress,
+    )
 
 
 def _belief(likelihoods: Sequence[float]) -> float:
