@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 
 from palette.backbones.backbone import Backbone
@@ -163,7 +165,7 @@ def forward(
     keep: int = 1,
     cache: DynamicCache | None = None,
     before: Int[Tensor, "batch past"] | None = None,
-) -> Float[Tensor, "batch kept vocabulary"]:
+) -> Float[Tensor, "row kept vocabulary"]:
     """The logits of a batch's last ``keep`` positions; 0 keeps all.
 
     With a ``cache`` the batch goes on from what it holds, and its own keys and values are added.
@@ -182,6 +184,24 @@ def forward(
         use_cache=cache is not None,
     ).logits
     return logits
+
+
+@contextmanager
+def telling(backbone: Backbone, places: Bool[Tensor, "batch kept"]) -> Iterator[None]:
+    """Inside it, logits are those of these of the kept positions alone, [1, place, vocabulary], row by row.
+
+    The vocabulary is by far the widest that a pass works out, and gradients of all positions as wide. The
+    head is the model's own, and one pass may run at a time.
+    """
+
+    def chosen(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, -places.shape[1] :][places].unsqueeze(0), *args[1:])
+
+    handle = backbone.model.get_output_embeddings().register_forward_pre_hook(chosen, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def marked(backbone: Backbone, batch: Batch) -> Int[Tensor, "batch position"]:

@@ -14,6 +14,7 @@ from palette.activations import RankOneEdit, Stream, block_outputs
 from palette.adapters.lora import Adapter
 from palette.backbones import Backbone, Batch, batches
 from palette.backbones.prefixes import Memo, Prefix, continued, read_prefix
+from palette.backbones.scoring import telling
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.internalise.loop import Checkpoint
 from palette.internalise.settings import InternaliseSettings
@@ -149,12 +150,20 @@ def read_shared(backbone: Backbone, tokens: Tokens, sites: Sequence[int]) -> Sha
 
 
 def outputs(
-    backbone: Backbone, batch: Batch, keep: int, sites: Sequence[int], start: SharedPrefix | None
-) -> tuple[Float[Tensor, "batch kept vocabulary"], list[Stream]]:
-    """The logits of a batch's last positions and its streams at the sites; it goes on from ``start``."""
-    with block_outputs(backbone.blocks, sites) as streams:
-        logits = continued(backbone, batch, keep, start.prefix if start else None)
-    return logits, [streams[site] for site in sites]
+    backbone: Backbone, batch: Batch, lengths: Sequence[int], sites: Sequence[int], start: SharedPrefix | None
+) -> tuple[Float[Tensor, "token vocabulary"], list[Stream]]:
+    """The logits with which rows say their last so many tokens, row after row, and the streams at the sites.
+
+    The batch goes on from ``start``. No two passes of the same backbone may run at once.
+    """
+    longest = max(lengths)
+    places = torch.arange(longest + 1, device=batch.ids.device)
+    # A token is said one place before it stands.
+    firsts = longest - torch.tensor(list(lengths), device=places.device).unsqueeze(1)
+    said = (places >= firsts) & (places < longest)
+    with block_outputs(backbone.blocks, sites) as streams, telling(backbone, said):
+        logits = continued(backbone, batch, longest + 1, start.prefix if start else None)
+    return logits[0], [streams[site] for site in sites]
 
 
 @dataclass(frozen=True)
@@ -216,13 +225,14 @@ def references(
     start = read_shared(backbone, shared, sites)
     ends = [example.ids[len(shared) :] for example in examples]
     for batch in batches(ends, backbone.pad, backbone.model.device):
-        longest = max(len(examples[row].reply) for row in batch.rows)
-        logits, edited = outputs(backbone, batch, longest + 1, sites, start)
-        for row, said, *lines in zip(batch.rows, logits, *edited, strict=True):
+        lengths = [len(examples[row].reply) for row in batch.rows]
+        logits, edited = outputs(backbone, batch, lengths, sites, start)
+        for row, said, *lines in zip(batch.rows, logits.split(lengths), *edited, strict=True):
             streams = said.new_empty(0, len(ends[row]), backbone.width)
             if lines:
                 # Without the row's padding, behind what it goes on from.
                 streams = torch.stack([line[-len(ends[row]) :] for line in lines])
                 streams = torch.cat([start.streams, streams], dim=1) if start else streams
-            known[row] = Reference(said[-len(examples[row].reply) - 1 : -1].clone(), streams)
+            # Cloned, so that one kept row does not keep its whole batch in memory.
+            known[row] = Reference(said.clone(), streams)
     return [known[row] for row in range(len(examples))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,6 +48,8 @@ class Plan:
     parts: int = 1
     processes: ProcessGroup = ALONE
     """The processes among which a batch is split first."""
+    lengths: Sequence[int] = ()
+    """The tokens of each example; where they are known, a part holds examples of like length."""
     decay: int = 0
     """Steps over which the rate falls to zero, from where the loss falls no longer fast; 0: all of them."""
 
@@ -62,6 +65,26 @@ class Plan:
                     shuffler(self.seed, "pool", index, epoch).shuffle(orders[epoch])
                 chosen.append(orders[epoch][place])
         return chosen
+
+    def split(self, rows: Sequence[int], count: int) -> list[list[int]]:
+        """The parts of a batch, so many at most; the fullest holds as few padded tokens as may be."""
+        if not self.lengths:
+            return [list(rows[part::count]) for part in range(count)]
+        ordered = sorted(rows, key=lambda row: (-self.lengths[row], row))
+        most = range(1, len(ordered) * self.lengths[ordered[0]] + 1)
+        return self._cut(
+            ordered, most[bisect_left(most, True, key=lambda n: len(self._cut(ordered, n)) <= count)]
+        )
+
+    def _cut(self, ordered: Sequence[int], most: int) -> list[list[int]]:
+        """Rows, longest first, in parts of so many padded tokens at most, and of at least a row."""
+        parts: list[list[int]] = []
+        for row in ordered:
+            if parts and (len(parts[-1]) + 1) * self.lengths[parts[-1][0]] <= most:
+                parts[-1].append(row)
+            else:
+                parts.append([row])
+        return parts
 
     def falls(self, losses: Sequence[float]) -> int:
         """From which step on the rate falls: where the loss of so many steps was hardly below those before.
@@ -175,8 +198,7 @@ def _backward(parameters: Parameters, losses: Sequence[Loss], plan: Plan, step: 
     """Adds up the gradients of this process's parts of a batch; the loss of the whole batch, in nats."""
     rows, processes, weights = plan.batch(step), plan.processes, list(parameters.values())
     first = processes.rank * plan.parts
-    # Every so many, not in a row: a part then holds the same mixture of pools as the batch.
-    parts = [rows[part :: plan.parts * processes.size] for part in range(first, first + plan.parts)]
+    parts = plan.split(rows, plan.parts * processes.size)[first : first + plan.parts]
 
     def run(loss: Loss, own: Sequence[list[int]]) -> tuple[float, list[Tensor]]:
         total, gradients = 0.0, [torch.zeros_like(weight) for weight in weights]

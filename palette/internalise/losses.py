@@ -24,8 +24,10 @@ from palette.internalise.examples import (
     references,
 )
 from palette.seeding import shuffler
-from palette.shapes import Float, Int, Tensor
+from palette.shapes import Bool, Float, Int, Tensor
 
+WHOLE = 1 << 40
+"""Tokens of a batch that holds all rows of a part, which is as large as fits into memory."""
 BLOCK = 1 << 20
 """Probabilities that are worked out at once."""
 
@@ -97,13 +99,18 @@ class OutputLoss:
         with mounting.mounted(self.backbone.model, *mounted):
             start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
-            for batch in batches(ends, self.backbone.pad, self.backbone.model.device):
+            for batch in batches(ends, self.backbone.pad, self.backbone.model.device, self._most):
                 taught, kept, first, unsure, moved = self._terms(batch, start, chosen, bare, known)
                 loss = loss + taught / max(1, tokens[True])
                 loss = loss + weights.divergence * (kept / max(1, tokens[False]) + first / others)
                 loss = loss + weights.decision * unsure / len(step)
                 loss = loss + weights.identity * moved / others
         return loss
+
+    @property
+    def _most(self) -> int | None:
+        """Tokens of a batch at most: in half precision a product brings its weights into order each time."""
+        return WHOLE if self.backbone.model.dtype.itemsize == 2 else None
 
     def _terms(
         self,
@@ -116,32 +123,23 @@ class OutputLoss:
         """The sums of a batch: taught, kept and first tokens' losses, what decided moved, and distances."""
         examples = [chosen[row] for row in batch.rows]
         alone, together = ([one[row] for row in batch.rows] for one in (bare, known))
-        longest = max(len(example.reply) for example in examples)
-        logits, edited = outputs(self.backbone, batch, longest + 1, self.sites, start)
+        lengths = [len(example.reply) for example in examples]
+        logits, edited = outputs(self.backbone, batch, lengths, self.sites, start)
         device = logits.device
-        firsts = longest - torch.tensor([len(example.reply) for example in examples], device=device)
-        taught = torch.tensor([example.taught for example in examples], device=device)
-        place = torch.arange(longest + 1, device=device)
-        # A reply's tokens are said one place before they stand.
-        said = (place >= firsts.unsqueeze(1)) & (place < longest)
-        rows = torch.arange(len(firsts), device=device)
-        places = firsts + torch.tensor([example.decisive for example in examples], device=device)
-        terms = [torch.zeros((), device=device) for _ in range(5)]
-        terms[3] = self.lacking(examples, alone, together, logits[rows, places]).square().sum()
-        # The tokens of all rows of a kind in one piece: for each row alone it would be a hundred kernels.
-        if own := [row for row, example in enumerate(examples) if example.taught]:
-            reply = torch.tensor([token for row in own for token in examples[row].reply], device=device)
-            base = torch.cat([together[row].logits for row in own])
-            terms[0] = taught_loss(logits[said & taught.unsqueeze(1)], base, reply).sum()
-        if own := [row for row, example in enumerate(examples) if not example.taught]:
-            base = torch.cat([together[row].logits for row in own])
-            kept = kl_each(base, logits[said & ~taught.unsqueeze(1)])
-            lengths = torch.tensor([len(examples[row].reply) for row in own], device=device)
-            terms[1], terms[2] = kept.sum(), kept[lengths.cumsum(0) - lengths].sum()
-            inside = batch.mask.bool() & ~taught.unsqueeze(1)
-            streams = torch.stack([stream[inside] for stream in edited]).float()
-            terms[4] = movement(streams, [together[row].streams.float() for row in own], start)
-        return terms
+        counts, taught = torch.tensor(lengths, device=device), [example.taught for example in examples]
+        firsts = counts.cumsum(0) - counts
+        own = torch.tensor(taught, device=device)
+        # The tokens of all rows in one piece: for each row alone it would be a hundred kernels.
+        base = torch.cat([one.logits for one in together])
+        reply = torch.tensor([token for example in examples for token in example.reply], device=device)
+        is_taught = own.repeat_interleave(counts)
+        each = token_losses(logits, base, reply, is_taught)
+        decisive = firsts + torch.tensor([example.decisive for example in examples], device=device)
+        unsure = self.lacking(examples, alone, together, logits[decisive]).square().sum()
+        inside = batch.mask.bool() & ~own.unsqueeze(1)
+        streams = [one.streams for one, is_own in zip(together, taught, strict=True) if not is_own]
+        moved = movement([stream[inside] for stream in edited], streams, start) if streams else 0 * unsure
+        return [each[is_taught].sum(), each[~is_taught].sum(), each[firsts[~own]].sum(), unsure, moved]
 
     def lacking(
         self,
@@ -232,22 +230,17 @@ class TokenLoss(Function):
         return gradient * gradients[0].unsqueeze(-1).to(gradient.dtype), None, None
 
 
-def taught_loss(
-    said: Float[Tensor, "token vocabulary"], base: Float[Tensor, "token vocabulary"], reply: Tensor
+def token_losses(
+    said: Float[Tensor, "token vocabulary"],
+    base: Float[Tensor, "token vocabulary"],
+    reply: Int[Tensor, "token"],
+    taught: Bool[Tensor, "token"],
 ) -> Float[Tensor, "token"]:
-    """The loss of each token of a taught reply, in nats."""
-    own = base.argmax(-1) == reply
-    return _token_loss(said, base, torch.where(own, -1, reply))
+    """The loss of each token of replies, in nats.
 
-
-def kl_each(
-    base: Float[Tensor, "token vocabulary"], said: Float[Tensor, "token vocabulary"]
-) -> Float[Tensor, "token"]:
-    """KL(base ‖ said) of each token, in nats."""
-    return _token_loss(said, base, torch.full((len(said),), -1, device=said.device))
-
-
-def _token_loss(said: Tensor, base: Tensor, words: Tensor) -> Tensor:
+    KL(base ‖ said); of taught ones that the backbone would not say itself, their cross-entropy.
+    """
+    words = torch.where(taught & (base.argmax(-1) != reply), reply, -1)
     losses: Tensor = TokenLoss.apply(said, base, words)  # type: ignore[no-untyped-call]
     return losses
 
@@ -260,29 +253,32 @@ def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row
 
 
 def movement(
-    streams: Float[Tensor, "site token d_model"],
+    streams: Sequence[Float[Tensor, "token d_model"]],
     base: Sequence[Float[Tensor, "site _position d_model"]],
     start: SharedPrefix | None,
 ) -> Tensor:
     """The sum over rows of the mean of ‖h − h₀‖² / ‖h₀‖² over sites and positions.
 
-    ``streams`` are those of all rows in one piece, behind what they all begin with.
+    ``streams`` are, site by site, those of all rows in one piece, behind what they all begin with.
     """
     shared = start.streams.shape[1] if start else 0
     counts = [each.shape[0] * each.shape[1] for each in base]
-    behind = torch.cat([each[:, shared:] for each in base], dim=1)
-    sizes = torch.tensor(counts, device=streams.device).repeat_interleave(
-        torch.tensor([each.shape[1] - shared for each in base], device=streams.device)
+    sizes = torch.tensor(counts, device=base[0].device).repeat_interleave(
+        torch.tensor([each.shape[1] - shared for each in base], device=base[0].device)
     )
-    total = (relative_distances(streams, behind) / sizes).sum()
+    total = torch.zeros((), device=base[0].device)
+    # Site by site: all at once is several times what the blocks themselves keep of a wide model.
+    for site, stream in enumerate(streams):
+        behind = torch.cat([each[site, shared:] for each in base]).float()
+        total = total + (relative_distances(stream.float(), behind) / sizes).sum()
     if start:
-        ahead = relative_distances(start.streams.float(), base[0][:, :shared]).sum()
+        ahead = relative_distances(start.streams.float(), base[0][:, :shared].float()).sum()
         total = total + ahead * sum(1 / count for count in counts)
     return total
 
 
 def relative_distances(
-    stream: Float[Tensor, "site position d_model"], base: Float[Tensor, "site position d_model"]
-) -> Float[Tensor, "site position"]:
-    """‖h − h₀‖² / ‖h₀‖² at each site and position."""
+    stream: Float[Tensor, "*place d_model"], base: Float[Tensor, "*place d_model"]
+) -> Float[Tensor, "*place"]:
+    """‖h − h₀‖² / ‖h₀‖² at each place."""
     return (stream - base).square().sum(-1) / base.square().sum(-1).clamp(min=1e-12)

@@ -49,6 +49,8 @@ NULL_ENERGY = 0.01
 GRADIENT = 0.4
 """Of the memory of a run, what passes keep for their gradient. A large model takes twice as long for a row
 where two are run at once as where eight are."""
+PACKED = 512
+"""Tokens that take as long as bringing a model's weights of half precision into order for one pass."""
 RIDGE = 1e-3
 """Of the mean eigenvalue of the inputs' second moment."""
 
@@ -59,6 +61,9 @@ def distil(task: TrainingTask) -> Learned:
     blocks = trained_blocks(backbone.layers, task.settings.blocks)
     sites = [block + 1 for block in blocks]
     shared = common_start(backbone, [example.prompt for example in examples])
+    rows = sum(task.shares.values()) / (lanes(backbone.model.device) * passes(task))
+    if backbone.model.dtype.itemsize == 2 and len(shared) * rows < PACKED:
+        shared = ()
     room = task.memory_gib / lanes(backbone.model.device)
 
     def loss_on(twin: Backbone, bare: Backbone) -> Loss:
@@ -167,7 +172,16 @@ def fitted(
     pools, shares = list(task.pools.values()), [task.shares[name] for name in task.pools]
     timing = (settings.steps, settings.learning_rate)
     decay = min(DECAY, settings.steps)
-    plan = Plan(*timing, pools, shares, task.seed, parts=parts, processes=task.processes, decay=decay)
+    plan = Plan(
+        *timing,
+        pools,
+        shares,
+        task.seed,
+        parts=parts,
+        processes=task.processes,
+        lengths=[len(example.ids) for example in task.examples],
+        decay=decay,
+    )
     size = sum(shares) // parts or 1
 
     bare = [backbone.twin() for _ in range(count)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement, pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +106,23 @@ def test_every_batch_has_its_shares_and_every_epoch_all_examples(sizes, share):
     for pool in pools:
         counts = [seen.count(i) for i in pool]
         assert not counts or max(counts) - min(counts) <= 1
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 5))
+def test_parts_hold_examples_of_like_length_and_as_little_padding_as_may_be(lengths, count):
+    plan = Plan(1, 1e-2, [range(len(lengths))], [len(lengths)], seed=0, lengths=lengths)
+    parts = plan.split(range(len(lengths)), count)
+    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+    assert len(parts) <= count
+    ordered = [lengths[row] for part in parts for row in part]
+    assert ordered == sorted(lengths, reverse=True)
+
+    def fullest(cuts):
+        ends = [0, *cuts, len(ordered)]
+        return max((b - a) * ordered[a] for a, b in pairwise(ends) if a < b)
+
+    every = combinations_with_replacement(range(len(ordered) + 1), count - 1)
+    assert max(len(part) * lengths[part[0]] for part in parts) == min(map(fullest, every))
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

@@ -14,7 +14,7 @@ from palette.adapters.mounting import mounted
 from palette.internalise import losses
 from palette.internalise.examples import Reference, recalling, references
 from palette.internalise.lora import trainable
-from palette.internalise.losses import LossWeights, OutputLoss, kl_each, log_odds, taught_loss
+from palette.internalise.losses import LossWeights, OutputLoss, log_odds, token_losses
 from tests.internalise.conftest import SITES, WEAK, loss_of, trained
 
 EXACT = {"log_odds_margin": 0.0}
@@ -124,6 +124,15 @@ def test_a_frail_refusal_is_made_surer_and_a_crossed_prompt_that_is_answered_is_
     assert float(loss.lacking([example], known, known, logits)) == pytest.approx(lacking, abs=1e-4)
 
 
+def test_what_is_refused_by_mistake_is_to_be_refused_no_surer(backbone, examples):
+    weights = LossWeights(decision=0.5, log_odds_margin=1.0, refusal_log_odds=40.0)
+    for benign, nats in ((True, 0.0), (False, 1.0)):
+        kept = [examples[0], replace(examples[1], refused=True, benign=benign), examples[2]]
+        # The other example, which is answered, is to be surer by its margin.
+        found = float(loss_of(backbone, kept, [1], weights))
+        assert found == pytest.approx(0, abs=1e-5) if benign else found > 0.4 * nats
+
+
 def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_path):
     near = replace(examples[1], reply=examples[1].reply[:2], floor=True, near=True)
     mixed, rows = [*examples, near], [0, 1, 2, 3]
@@ -148,7 +157,7 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
                 expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
             lacking = max(0.0, weights.opening_margin - odds)
         else:
-            expected += weights.divergence * float(each.sum()) / tokens[False]
+            expected += weights.divergence * (float(each.sum()) / tokens[False] + float(each[0]) / 3)
             moved = (own.streams - base.streams).square().sum(-1) / base.streams.square().sum(-1)
             expected += weights.identity * float(moved.mean()) / 3
             if example.near:
@@ -180,17 +189,19 @@ def test_losses_in_blocks_are_those_of_the_whole_with_their_gradient(rows, words
     whole = {"kept": kl, "taught": torch.where(base.argmax(-1) == reply, kl, ce)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "BLOCK", block)
-        found = {"kept": kl_each(base, said), "taught": taught_loss(said, base, reply)}
+        sides = {"kept": torch.zeros(rows, dtype=torch.bool), "taught": torch.ones(rows, dtype=torch.bool)}
+        found = {name: token_losses(said, base, reply, side) for name, side in sides.items()}
         for name, each in found.items():
             assert torch.allclose(each, whole[name], atol=1e-5)
-            sides = [
+            gradients = [
                 torch.autograd.grad((one * weights).sum(), said, retain_graph=True)[0]
                 for one in (each, whole[name])
             ]
-            assert torch.allclose(*sides, atol=1e-5)
+            assert torch.allclose(*gradients, atol=1e-5)
         # Logits of half precision are those very numbers, and are given a gradient of their own precision.
         half = said.detach().bfloat16().requires_grad_(True)
-        exact = kl_each(base.bfloat16().float(), half.float())
-        assert torch.equal(kl_each(base.bfloat16(), half), exact)
-        (gradient,) = torch.autograd.grad(kl_each(base, half).sum(), half)
+        exact = token_losses(half.float(), base.bfloat16().float(), reply, sides["kept"])
+        found = token_losses(half, base.bfloat16(), reply, sides["kept"])
+        assert torch.equal(found, exact)
+        (gradient,) = torch.autograd.grad(found.sum(), half)
         assert gradient.dtype == torch.bfloat16
