@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palette.files import claim, read_json, write_json
+from palette.files import claim, read_json, require_free, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.models import identify
 from palette.processes import Progress, silent
@@ -76,6 +76,8 @@ def run_stages(
     """
     whole = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     run = Run(whole, output or Path("runs") / whole.name, progress)
+    # Before a model is read, which takes far longer than to be told.
+    require_free(run.folder, _owner(run))
     before, ran = run.identity, list[str]()
     for name in list(STAGES)[: list(STAGES).index(last) + 1]:
         read = _read_beside(run, name)
@@ -148,7 +150,11 @@ def _prepare(run: Run[Recipe], last: str) -> None:
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
         read_earlier(settings, run.folder, {"backbone": run.backbone_fingerprint})
     if run.processes.first:
-        claim(run.folder, {"recipe": run.recipe.name})
+        claim(run.folder, _owner(run))
+
+
+def _owner(run: Run[Recipe]) -> dict[str, str]:
+    return {"recipe": run.recipe.name}
 
 
 def _settings(recipe: Recipe, name: str) -> list[Any]:

@@ -105,6 +105,11 @@ class Backbone:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens have a logit."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
     def pad(self) -> int:
         """The padding token's id."""
         return int(self.tokenizer.pad_token_id)

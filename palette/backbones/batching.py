@@ -150,7 +150,7 @@ def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> i
     inner = max(4 * config.hidden_size, getattr(config, "intermediate_size", None) or 0)
     eager = getattr(config, "_attn_implementation", "eager") == "eager"
     weights = 2 * config.num_attention_heads * width * width * (number + 4) if eager else 0
-    logits = config.vocab_size * (number + 8)
+    logits = backbone.vocabulary * (number + 8)
     return int(2 * token_bytes * (width + limit) + logits + 4 * inner * width * number + weights)
 
 

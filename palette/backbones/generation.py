@@ -305,7 +305,7 @@ class ContinuousBatch:
         """Which tokens stand in each prompt, where that plays a part."""
         if self._penalty == 1.0:
             return None
-        size = self._backbone.model.config.get_text_config().vocab_size
+        size = self._backbone.vocabulary
         seen = torch.zeros((len(rows), size), dtype=torch.bool)
         for line, row in enumerate(rows):
             seen[line, list(self._prompts[row])] = True

@@ -168,7 +168,7 @@ def diverged(
     """The divergence of two subjects in nats, on what the first replies to some prompts and their end."""
     whole = [[*reply, base.backbone.stops[0]] for reply in replies]
     # Some at a time: what a hundred replies' tokens take over a large vocabulary is gigabytes.
-    words = int(base.backbone.model.config.get_text_config().vocab_size)
+    words = base.backbone.vocabulary
     size = max(1, COMPARED // (words * max(map(len, whole), default=1)))
     parts = [slice(start, start + size) for start in range(0, len(whole), size)]
 

@@ -127,8 +127,7 @@ def recalled_gib(backbone: Backbone, tokens: int, said: int, sites: int, most: f
 
     None where less than half of it would fit.
     """
-    vocabulary = backbone.model.config.get_text_config().vocab_size
-    gib = 4 * (said * vocabulary + tokens * sites * backbone.width) / 2**30
+    gib = 4 * (said * backbone.vocabulary + tokens * sites * backbone.width) / 2**30
     return min(gib, most) if gib < 2 * most else 0.0
 
 

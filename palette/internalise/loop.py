@@ -71,10 +71,9 @@ class Plan:
         if not self.lengths:
             return [list(rows[part::count]) for part in range(count)]
         ordered = sorted(rows, key=lambda row: (-self.lengths[row], row))
-        most = range(1, len(ordered) * self.lengths[ordered[0]] + 1)
-        return self._cut(
-            ordered, most[bisect_left(most, True, key=lambda n: len(self._cut(ordered, n)) <= count)]
-        )
+        sizes = range(len(ordered) * self.lengths[ordered[0]] + 1)
+        least = bisect_left(sizes, True, key=lambda most: len(self._cut(ordered, most)) <= count)
+        return self._cut(ordered, least)
 
     def _cut(self, ordered: Sequence[int], most: int) -> list[list[int]]:
         """Rows, longest first, in parts of so many padded tokens at most, and of at least a row."""

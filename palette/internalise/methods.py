@@ -233,7 +233,7 @@ def gradient_gib(backbone: Backbone, tokens: int, said: int, longest: int) -> fl
     block = 15 * backbone.width + 3 * inner
     if getattr(config, "_attn_implementation", None) == "eager":
         block += 2 * config.num_attention_heads * longest
-    numbers = tokens * backbone.layers * block + 7 * said * config.vocab_size
+    numbers = tokens * backbone.layers * block + 7 * said * backbone.vocabulary
     return float(numbers * backbone.model.dtype.itemsize / 2**30)
 
 

@@ -14,6 +14,7 @@ from palette.backbones import (
     next_token_logits,
     reply_logits,
 )
+from palette.backbones.scoring import forward, telling
 from palette.seeding import torch_seed
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
@@ -46,6 +47,17 @@ def test_batched_logits_are_those_of_each_prompt_alone(backbone):
     for prompt, row in zip(PROMPTS, together, strict=True):
         alone = backbone.model(torch.tensor([prompt])).logits[0, -1]
         assert torch.allclose(row, alone, atol=1e-5)
+
+
+@given(places=st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=3, max_size=3))
+@settings(max_examples=10)
+def test_logits_are_told_at_the_places_that_are_asked_for_alone(backbone, places):
+    (batch,) = batches(PROMPTS, backbone.pad, backbone.model.device)
+    wanted, whole = torch.tensor(places), forward(backbone, batch, 5)
+    with telling(backbone, wanted):
+        assert torch.allclose(forward(backbone, batch, 5)[0], whole[wanted], atol=1e-5)
+    assert torch.equal(forward(backbone, batch, 5), whole), "behind it all are told again"
+    assert whole.shape[-1] == backbone.vocabulary
 
 
 def test_reply_logits_are_those_of_a_plain_loop(backbone):

@@ -15,6 +15,7 @@ from palette.directions import Directions, Intervention, StrengthKernel
 from palette.evaluation.refusal_ngrams import START, RefusalNgrams
 from palette.internalise import teachers
 from palette.internalise.openings import CopiedPlaces, SameOpening
+from palette.internalise.pertinence import Pertinence
 from palette.internalise.teachers import Teaching, chosen_teachers
 from palette.search.space import Member
 
@@ -145,6 +146,27 @@ def test_a_reply_about_something_else_is_not_taught_where_answers_say_what_is_as
     said += [[*likely[:2], rest[2]]]
     believed = replace(teaching(backbone), copied=copied).replies(prompts)
     assert [list(each.reply[:-1]) for each in believed] == [*likely[:2], rest[2]]
+
+
+def test_a_reply_that_would_do_behind_any_request_is_not_taught(backbone, prompts, said, monkeypatch):
+    empty, about = [[40, 41]] * 3, [[42, 43], [44, 45], [46, 47]]
+    plain = [
+        reply_likelihoods(backbone, prompts, [[*each, backbone.stops[0]] for each in x])
+        for x in (empty, about)
+    ]
+    likelier, rarer = (empty, about) if sum(plain[0]) > sum(plain[1]) else (about, empty)
+    least, asked = 0.5, []
+
+    def gains(self, prompts, replies, likelihoods, among):
+        asked.append(len(replies))
+        return [least - 0.1 if list(reply[:2]) in likelier else least for reply in replies]
+
+    monkeypatch.setattr(Pertinence, "gains", gains)
+    made = replace(teaching(backbone, shifted(backbone, 0.01)), pertinence=Pertinence(backbone, least))
+    said += [likelier, rarer]
+    assert [list(each.reply[:2]) for each in made.replies(prompts)] == rarer, "however likely the other is"
+    assert made.replies(prompts)
+    assert asked == [6], "each is asked about once"
 
 
 def test_what_is_said_behind_openings_of_their_own_is_no_refusal(backbone, prompts):
