@@ -165,6 +165,7 @@ def test_a_reply_that_would_do_behind_any_request_is_not_taught(backbone, prompt
     made = replace(teaching(backbone, shifted(backbone, 0.01)), pertinence=Pertinence(backbone, least))
     said += [likelier, rarer]
     assert [list(each.reply[:2]) for each in made.replies(prompts)] == rarer, "however likely the other is"
+    said += [[], []]
     assert made.replies(prompts)
     assert asked == [6], "each is asked about once"
 
