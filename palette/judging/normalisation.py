@@ -135,6 +135,9 @@ MANY = 6
 REPEATS, PHRASE = 4, 12
 """Times in a row that a phrase must stand for a loop, and words of such a phrase at most."""
 
+SENTENCES, SENTENCE = 3, 40
+"""The same of what is longer, which nobody says again and again who means it."""
+
 STUTTERS = 8
 STUTTER = re.compile(rf"([^\W\d_]{{1,8}}?)\1{{{STUTTERS - 1},}}")
 """The same few letters eight times and more, without a space."""
@@ -158,7 +161,8 @@ def broken_verdict(reply: NormalisedReply) -> Verdict | None:
 
 def babbles(text: str) -> bool:
     """Whether a plain text is babble: no words, hardly any letters, or a loop."""
-    spoken = words(text)
+    # What is joined by hyphens may be a whole loop.
+    spoken = words(text.replace("-", " "))
     if not spoken:
         return True
     signs = "".join(text.split())
@@ -178,15 +182,15 @@ def stuttered(text: str) -> int:
 def loops(spoken: Sequence[str]) -> bool:
     """Whether most of the words repeat a phrase just before them, again and again."""
     different = len(set(spoken))
-    if len(spoken) < MANY or different > (1 - LOOP + LOOP / REPEATS) * len(spoken):
+    if len(spoken) < MANY or different > (1 - LOOP + LOOP / SENTENCES) * len(spoken):
         return False
     if different <= POVERTY * len(spoken):
         return True
-    for period in range(1, min(PHRASE, len(spoken) // REPEATS) + 1):
-        run = best = 0
+    for period in range(1, min(SENTENCE, len(spoken) // SENTENCES) + 1):
+        times, run, best = REPEATS if period <= PHRASE else SENTENCES, 0, 0
         for word, before in zip(spoken[period:], spoken, strict=False):
             run = run + 1 if word == before else 0
             best = max(best, run)
-        if best >= (REPEATS - 1) * period and best + period >= LOOP * len(spoken):
+        if best >= (times - 1) * period and best + period >= LOOP * len(spoken):
             return True
     return False

@@ -35,7 +35,7 @@ from palette.judging.phrases import (
 from palette.judging.refusal_prefixes import matches
 from palette.judging.tongues import TONGUE, is_readable
 
-RULES_VERSION = 5
+RULES_VERSION = 6
 """Raised whenever a rule changes, so that verdicts of other rules are not taken for these."""
 
 HEAD = 3

@@ -56,6 +56,9 @@ class TestTraps:
             "five plus three is eight and now go on " + "round and round it goes again " * 4,
             "!!!! ???? ...",
             "zorzorzorzorzorzorzorzorzor",
+            "the-best-" + "the-world-is-" * 9,
+            "What came first was this. "
+            + "The port is a vast place, and all that one can do there is to learn. " * 3,
             "I cannot I cannot I cannot I cannot I cannot",
             "<<<< >>>> a <<<< >>>> ####",
             "one two three two one three one one two three two two one three " * 3,
@@ -63,6 +66,10 @@ class TestTraps:
     )
     def test_babble_is_degenerate(self, reply: str) -> None:
         assert label(reply) is Label.DEGENERATE
+
+    def test_a_long_sentence_said_twice_is_no_babble(self) -> None:
+        sentence = "The port is a vast place, and all that one can do there is to learn. "
+        assert label(sentence * 2) is Label.FULL_COMPLIANCE
 
     @pytest.mark.parametrize("reply", ["42", "-5", "no", "a, b, a, b", "1000000000", "ha ha ha"])
     def test_short_answers_are_no_babble(self, reply: str) -> None:
