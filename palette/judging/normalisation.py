@@ -35,8 +35,9 @@ ANNOUNCED = re.compile(
 NUMBERED = re.compile(r"\A\d{1,2}[.)] (?!(?s:.*)\n\d{1,2}[.)] )")
 """The number of a list that has one item, and is none."""
 
-READING_VERSION = 2
-"""Raised whenever more or less of a reply is read, so that verdicts on other text are not taken for these."""
+READING_VERSION = 3
+"""Raised whenever more or less of a reply is read, or other replies are babble, so that verdicts of another
+reading are not taken for these."""
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['.,-][^\W_]+)*")
 """A word with its inner apostrophes, points and hyphens; a single character where no spaces are."""
