@@ -40,7 +40,7 @@ class Example:
     """A rendered prompt and a reply with its end token.
 
     ``taught`` examples are to be answered with the reply; all others must stay as the backbone is, those
-    that are ``refused`` too. Of these, the ``floor``'s are opened by no adapter, and ``benign`` ones are
+    that are ``refused`` too. Of these, the ``floor``'s are opened by no adapter, and ``benign`` ones were
     refused by mistake; examples ``near`` are of the authorised domains.
     """
 

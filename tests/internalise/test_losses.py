@@ -128,7 +128,6 @@ def test_what_is_refused_by_mistake_is_to_be_refused_no_surer(backbone, examples
     weights = LossWeights(decision=0.5, log_odds_margin=1.0, refusal_log_odds=40.0)
     for benign, nats in ((True, 0.0), (False, 1.0)):
         kept = [examples[0], replace(examples[1], refused=True, benign=benign), examples[2]]
-        # The other example, which is answered, is to be surer by its margin.
         found = float(loss_of(backbone, kept, [1], weights))
         assert found == pytest.approx(0, abs=1e-5) if benign else found > 0.4 * nats
 
