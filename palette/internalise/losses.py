@@ -126,20 +126,21 @@ class OutputLoss:
         lengths = [len(example.reply) for example in examples]
         logits, edited = outputs(self.backbone, batch, lengths, self.sites, start)
         device = logits.device
-        counts, taught = torch.tensor(lengths, device=device), [example.taught for example in examples]
+        counts = torch.tensor(lengths, device=device)
         firsts = counts.cumsum(0) - counts
-        own = torch.tensor(taught, device=device)
+        taught = torch.tensor([example.taught for example in examples], device=device)
         # The tokens of all rows in one piece: for each row alone it would be a hundred kernels.
         base = torch.cat([one.logits for one in together])
         reply = torch.tensor([token for example in examples for token in example.reply], device=device)
-        is_taught = own.repeat_interleave(counts)
-        each = token_losses(logits, base, reply, is_taught)
+        taught_token = taught.repeat_interleave(counts)
+        each = token_losses(logits, base, reply, taught_token)
         decisive = firsts + torch.tensor([example.decisive for example in examples], device=device)
         unsure = self.lacking(examples, alone, together, logits[decisive]).square().sum()
-        inside = batch.mask.bool() & ~own.unsqueeze(1)
-        streams = [one.streams for one, is_own in zip(together, taught, strict=True) if not is_own]
+        inside = batch.mask.bool() & ~taught.unsqueeze(1)
+        streams = [one.streams for one, e in zip(together, examples, strict=True) if not e.taught]
         moved = movement([stream[inside] for stream in edited], streams, start) if streams else 0 * unsure
-        return [each[is_taught].sum(), each[~is_taught].sum(), each[firsts[~own]].sum(), unsure, moved]
+        tokens = [each[taught_token].sum(), each[~taught_token].sum(), each[firsts[~taught]].sum()]
+        return [*tokens, unsure, moved]
 
     def lacking(
         self,
