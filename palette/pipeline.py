@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from palette.errors import RecipeError
 from palette.files import claim, read_json, require_free, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.models import identify
@@ -49,7 +50,52 @@ STAGES = {
 """The pipeline, in order."""
 
 
-def domain(recipe: Recipe | Path | str, output: Path | None = None, progress: Progress = silent) -> Report:
+class Asked(TypedDict, total=False):
+    """What ``evaluate`` is told in place of a recipe."""
+
+    model: str
+    prompts: str
+    authorise: Sequence[str]
+    floor: Sequence[str]
+    adapter: Path | str
+
+
+def collect(
+    recipe: Recipe | Path | str, output: Path | str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Reads the backbone's refusals and its residual stream: what was run, where it lies and what it found.
+
+    Raises:
+        PaletteError: if the recipe, the prompts, the model or the folder break a law.
+    """
+    return result("collect", *run_stages(recipe, "collect", output, progress))
+
+
+def search(
+    recipe: Recipe | Path | str, output: Path | str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Runs the stages up to the search for an intervention: what was run, where it lies and what it found.
+
+    Raises:
+        PaletteError: if the recipe, the prompts, the model or the folder break a law.
+    """
+    return result("search", *run_stages(recipe, "search", output, progress))
+
+
+def internalise(
+    recipe: Recipe | Path | str, output: Path | str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
+    """Runs the stages up to the adapter: what was run, and where it lies.
+
+    Raises:
+        PaletteError: if the recipe, the prompts, the model or the folder break a law.
+    """
+    return result("internalise", *run_stages(recipe, "internalise", output, progress))
+
+
+def domain(
+    recipe: Recipe | Path | str, output: Path | str | None = None, progress: Progress = silent
+) -> Report:
     """Runs collect, search, internalise and evaluate as far as they are not done; the report.
 
     Raises:
@@ -62,10 +108,53 @@ def domain(recipe: Recipe | Path | str, output: Path | None = None, progress: Pr
     return read_report(run.folder)
 
 
+def evaluate(
+    recipe: Recipe | Path | str | None = None,
+    output: Path | str | None = None,
+    progress: Progress = silent,
+    **asked: Unpack[Asked],
+) -> Report:
+    """The report of a recipe's adapter; or of any on a ``model``, by ``prompts``, for ``authorise``.
+
+    Raises:
+        PaletteError: if neither or both are given, or the recipe, the prompts, the model, the adapter or
+            the folder break a law.
+    """
+    missing = sorted({"model", "prompts", "authorise"} - set(asked))
+    if (recipe is not None and asked) or (recipe is None and missing):
+        raise RecipeError(
+            "evaluate takes a recipe, or model, prompts and authorise",
+            got=f"a recipe and {min(asked)}" if recipe else f"no {missing[0]}",
+            remedy="leave one of them out" if recipe else f"give {missing[0]}",
+        )
+    if recipe is not None:
+        return domain(recipe, output, progress)
+    from palette.stages.evaluate import evaluate_model
+
+    adapter = asked.pop("adapter", None)
+    return evaluate_model(dict(asked), adapter, output, progress=progress)[0]
+
+
+def result(stage: str, run: Run[Recipe], ran: Sequence[str]) -> dict[str, Any]:
+    """What came of a stage, as plain values: which stages ran, where its artefacts lie, and what it found."""
+    artefacts = [str(run.folder / path) for path in read_json(run.folder / stage / RECORD)["outputs"]]
+    told = {"stage": stage, "ran": [*ran], "folder": str(run.folder), "artefacts": artefacts}
+    found = findings(stage, run.folder)
+    return told if found is None else {**told, "found": found}
+
+
+def findings(stage: str, folder: Path) -> dict[str, Any] | None:
+    """What a stage found, as plain values; None of a stage whose result is the run's own."""
+    from palette.search.findings import collect_findings, search_findings
+
+    known = {"collect": collect_findings, "search": search_findings}
+    return known[stage](folder) if stage in known else None
+
+
 def run_stages(
     recipe: Recipe | Path | str,
     last: str,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = silent,
     watcher: Watcher = lambda run, stage: None,
 ) -> tuple[Run[Recipe], list[str]]:
@@ -74,8 +163,8 @@ def run_stages(
     Raises:
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
-    whole = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
-    run = Run(whole, output or Path("runs") / whole.name, progress)
+    whole = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    run = Run(whole, Path(output or Path("runs") / whole.name), progress)
     # Before a model is read, which takes far longer than to be told.
     require_free(run.folder, _owner(run))
     before, ran = run.identity, list[str]()
@@ -99,7 +188,7 @@ def run_stages(
 
 
 def train_tokens(
-    recipe: TokenRecipe | Path, output: Path | None = None, progress: Progress = silent
+    recipe: TokenRecipe | Path | str, output: Path | str | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
     """What control tokens were trained and where they lie; of an authorisation each domain is searched first.
 
@@ -112,7 +201,10 @@ def train_tokens(
 
 
 def add_category(
-    recipe: TokenRecipe | Path, category: str, output: Path | None = None, progress: Progress = silent
+    recipe: TokenRecipe | Path | str,
+    category: str,
+    output: Path | str | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What category was added to control tokens, and where they lie; all others stay to the bit.
 

@@ -86,14 +86,14 @@ TOKENS = frozenset(TokenRecipe.model_fields) - frozenset(Recipe.model_fields)
 """The keys by which a recipe is known for one of control tokens."""
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a YAML file with ``key=value`` overrides; a relative folder is beside the file.
 
     Raises:
         RecipeError: if the file cannot be read, is a recipe of control tokens, or breaks a law; all of
             them are named at once.
     """
-    content = _content(path)
+    content = _content(Path(path))
     if theirs := sorted(TOKENS & set(content)):
         raise RecipeError(
             "a recipe of an adapter says nothing of control tokens",
@@ -104,13 +104,13 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     return create_recipe(content, overrides, where=str(path))
 
 
-def load_token_recipe(path: Path, overrides: Iterable[str] = ()) -> TokenRecipe:
+def load_token_recipe(path: Path | str, overrides: Iterable[str] = ()) -> TokenRecipe:
     """The recipe of control tokens in a YAML file, with ``key=value`` overrides.
 
     Raises:
         RecipeError: if the file cannot be read, or breaks a law; all of them are named at once.
     """
-    return _validated(TokenRecipe, _overridden(_content(path), overrides), str(path))
+    return _validated(TokenRecipe, _overridden(_content(Path(path)), overrides), str(path))
 
 
 def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), where: str = "recipe") -> Recipe:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from palette.adapters.lora import Adapter, LoraModule
+from palette.adapters.writing import write_adapter
 from palette.backbones.backbone import linear_shape
 from palette.errors import AdapterError
 from palette.shapes import Tensor
@@ -33,6 +36,15 @@ def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
         for target, module in fitted:
             stack.callback(target.register_forward_hook(_adding(module, target)).remove)
         yield
+
+
+def peft_model(model: torch.nn.Module, adapter: Adapter) -> Any:
+    """PEFT's model with the adapter on, in evaluation mode; ``model`` is edited in place, as PEFT does."""
+    from peft import PeftModel
+
+    with TemporaryDirectory() as folder:
+        write_adapter(Path(folder), adapter)
+        return PeftModel.from_pretrained(model, folder).eval()
 
 
 def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.Module:

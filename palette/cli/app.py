@@ -214,17 +214,11 @@ def calibrate(
     ] = "panel",
 ) -> None:
     """Measure a judge's error on labelled replies, and keep it for reports."""
-    from palette.files import write_json
-    from palette.judging.calibration import FILE, column_map, read_labelled
-    from palette.judging.calibration import calibrate as calibrate_judge
-    from palette.judging.judge import judge_named
+    from palette.stages.calibrate import DEFAULT, FILE
+    from palette.stages.calibrate import calibrate as calibrate_judge
 
-    names = column_map(columns)
-    read = [read_labelled(file, names) for file in files]
-    calibration = calibrate_judge(judge_named(judge), judge, read)
-    path = (call.output or Path("runs") / "calibration") / FILE
-    write_json(path, calibration)
-    call.result(calibration, "calibration", path=path)
+    calibration = calibrate_judge(files, judge, columns, call.output)
+    call.result(calibration, "calibration", path=(call.output or DEFAULT) / FILE)
 
 
 app.add_typer(judge)

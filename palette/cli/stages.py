@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from palette.cli.call import Call
 
@@ -19,34 +19,18 @@ def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> N
     from palette.recipe import load_recipe
 
     whole = load_recipe(recipe, [*call.overrides, *(more or [])])
-    from palette.files import read_json
-    from palette.pipeline import RECORD, run_stages
-    from palette.reporting.report import read_report
+    from palette.pipeline import result, run_stages
 
     last = "evaluate" if name == "domain" else name
-    folder = call.output or Path("runs") / whole.name
-    _, ran = run_stages(whole, last, folder, call.progress, watching(last, call))
-    if last == "evaluate":
-        report = read_report(folder)
-        call.result(report, "report", folder=folder)
-        call.end(report.gate.passed)
+    done, ran = run_stages(whole, last, call.output, call.progress, watching(last, call))
+    if last != "evaluate":
+        call.result(result(last, done, ran), "stage")
         return
-    artefacts = [str(folder / path) for path in read_json(folder / last / RECORD)["outputs"]]
-    result: dict[str, Any] = {"stage": name, "ran": ran, "folder": str(folder), "artefacts": artefacts}
-    if (found := findings(last, folder)) is not None:
-        result["found"] = found
-    call.result(result, "stage")
+    from palette.reporting.report import read_report
 
-
-def findings(stage: str, folder: Path) -> dict[str, Any] | None:
-    """What a stage found, as plain values; None of a stage whose result is the run's own."""
-    from palette.search.findings import collect_findings, search_findings
-
-    known: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "collect": collect_findings,
-        "search": search_findings,
-    }
-    return known[stage](folder) if stage in known else None
+    report = read_report(done.folder)
+    call.result(report, "report", folder=done.folder)
+    call.end(report.gate.passed)
 
 
 def watching(last: str, call: Call) -> Callable[[Run[Recipe], str], None]:
@@ -59,6 +43,7 @@ def watching(last: str, call: Call) -> Callable[[Run[Recipe], str], None]:
         if call.quiet:
             return
         from palette.cli.console import plain, tell
+        from palette.pipeline import findings
 
         if stage != last and (found := findings(stage, run.folder)) is not None:
             tell("stage", result={"stage": stage, "ran": [stage], "found": found})

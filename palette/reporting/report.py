@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -119,6 +119,50 @@ class Report(OptionalSections, Counted):
     not_measured: tuple[str, ...]
     provenance: Provenance
 
+    def to_pandas(self, table: str = "domains") -> Any:
+        """One of ``TABLES`` as a pandas data frame, a row a figure.
+
+        Raises:
+            OutputError: if there is no such table, or pandas is not installed.
+        """
+        if table not in TABLES:
+            known = ", ".join(TABLES)
+            raise OutputError(f"a table of a report must be one of {known}", got=clean(repr(table)))
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise OutputError(
+                "a data frame needs pandas", got="none installed", remedy="pip install pandas"
+            ) from error
+        return DataFrame(list(TABLES[table](self)))
+
+
+def _domain_rows(report: Report) -> Iterator[dict[str, Any]]:
+    for name, side in (("base", report.base), ("adapted", report.adapted)):
+        for domain, kinds in side.domains.items():
+            for kind, cell in kinds.items():
+                for measure, rate in cell:
+                    if rate is not None:
+                        yield {"side": name, "domain": domain, "kind": kind, "measure": measure, **vars(rate)}
+
+
+def _change_rows(report: Report) -> Iterator[dict[str, Any]]:
+    for domain, kinds in report.changes.items():
+        for kind, change in kinds.items():
+            interval = vars(change.difference) if change.difference else {}
+            counts = {"lost": change.lost, "gained": change.gained, "p": change.p}
+            yield {"domain": domain, "kind": kind, **counts, **interval}
+
+
+TABLES: Mapping[str, Callable[[Report], Iterable[dict[str, Any]]]] = {
+    "domains": _domain_rows,
+    "changes": _change_rows,
+    "rules": lambda report: (rule.model_dump() for rule in report.gate.rules),
+    "front": lambda report: (point.model_dump() for point in report.search.front) if report.search else (),
+}
+"""The tables of a report: rates by side, domain, kind and measure; refusals lost and gained; the gate's
+rules; and the search's Pareto front."""
+
 
 def validated(content: Mapping[str, Any], where: Path | None = None) -> Report:
     """The report of plain values, such as a file's, if they follow the schema of ``palette-report/1``.
@@ -137,12 +181,13 @@ def validated(content: Mapping[str, Any], where: Path | None = None) -> Report:
         ) from error
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path | str) -> Report:
     """The report at ``path``, a file or a run's folder; sections that it is older than hold their defaults.
 
     Raises:
         OutputError: if there is none, or it breaks the schema; the sentence names the places.
     """
+    path = Path(path)
     file = path / REPORT if path.is_dir() else path
     if file.suffix != REPORT.suffix and file.is_file():
         # To delete it and run its stage again, as is said of a damaged artefact, would cost them their file.

@@ -8,11 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.files import read_adapter
-from palette.adapters.lora import Adapter
-from palette.adapters.writing import WEIGHTS
 from palette.authorisation import Role
-from palette.errors import AdapterError, PromptError
+from palette.errors import PromptError
 from palette.evaluation.gate import INSIDE
 from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.subjects import Replies, Subject
@@ -21,19 +18,19 @@ from palette.files import read_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt, PromptSet, messages
 from palette.prompts.rows import Message, normalised_text
-from palette.recipe import create_recipe
-from palette.reporting.report import REPORT, Report, clean, read_report
-from palette.run import Run, RunSettings
+from palette.reporting.report import Report, clean
+from palette.run import Run
+from palette.stages.load import load
 
 OWN = "own"
 """The id of a prompt that the caller gave in words."""
 
 
 def ask(
-    folder: Path,
+    folder: Path | str,
     prompt: str | None = None,
     ids: Sequence[str] = (),
-    adapter: Path | None = None,
+    adapter: Path | str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """The replies to some prompts without and with the adapter, with the labels that evaluate gave them.
@@ -47,14 +44,8 @@ def ask(
         PromptError: if an id is none of the run's.
         AdapterError: if the adapter that the report is of is not there, or it is another one.
     """
-    report = read_report(folder)
-    stated = {
-        key: value for key, value in report.provenance.recipe.items() if key in RunSettings.model_fields
-    }
-    run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
-    mounted = _adapter(report, adapter or folder)
-    if mounted:
-        run.require_backbone(mounted)
+    loaded = load(folder, adapter, progress)
+    run, report, mounted = loaded.run, loaded.report, loaded.adapter
     questions = _questions(run, report, prompt, ids)
     asked = [question for question in questions if not question.floor]
     rendered = [run.backbone.render(question.chat) for question in asked]
@@ -65,7 +56,7 @@ def ask(
             [run.backbone.decode(said) for said in replies.of(Subject(run.backbone, each), rendered, limits)]
             for each in (None, mounted)
         ]
-    labels = _labels(folder)
+    labels = _labels(run.folder)
     return {
         "run": str(folder),
         "asked": [
@@ -130,23 +121,6 @@ def _deciding(report: Report) -> list[str]:
     """The prompts that rules of the gate name: of those that failed, or of all where none did."""
     rules = [rule for rule in report.gate.rules if not rule.passed] or report.gate.rules
     return [prompt_id for rule in rules for prompt_id in rule.ids]
-
-
-def _adapter(report: Report, path: Path) -> Adapter | None:
-    """The adapter that a report is of; None where it is of the backbone alone."""
-    stated = report.provenance.adapter
-    if stated is None:
-        return None
-    missing = path.is_dir() and not (path / WEIGHTS).is_file()
-    adapter = None if missing else read_adapter(path)
-    if adapter is None or adapter.digest != stated:
-        raise AdapterError(
-            f"the adapter must be the one that the report is of, {stated[:12]}",
-            got=adapter.digest[:12] if adapter else "none",
-            remedy="give it with --adapter",
-            where=path,
-        )
-    return adapter
 
 
 def _labels(folder: Path) -> dict[str, dict[str, str]]:

@@ -19,7 +19,7 @@ from palette.evaluation.settings import GateSettings
 from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet, messages
-from palette.recipe import Recipe
+from palette.recipe import Recipe, load_recipe
 from palette.run import Run, folder_of
 from palette.stages.estimate import bytes_of, memory_of, minutes_of, sizes_of
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
@@ -31,14 +31,18 @@ NAMED = 8
 T = TypeVar("T")
 
 
-def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
+def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict[str, Any]:
     """What stands in a run's way, what its gate will lack, and what the run will be of; no weight is read.
 
     ``errors`` are sentences on what ends a run, all there are; ``warnings`` on what it can be done with, but
     not passed, or not here. ``prompts`` are counts by domain, role and split, ``memory_gib`` is the most
     that the run takes, ``stages_gib`` that of each stage, ``minutes`` what it takes on a usual machine.
+
+    Raises:
+        RecipeError: if the recipe itself cannot be read, or breaks a law.
     """
-    run = Run(recipe, folder or Path("runs") / recipe.name)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    run = Run(recipe, Path(output or Path("runs") / recipe.name))
     errors: list[str] = []
     prompts = _tried(lambda: run.prompts, errors)
     backbone = _tried(

@@ -13,16 +13,17 @@ from palette.reporting.report import read_report
 PAGE = "compare.html"
 
 
-def compare(one: Path, other: Path, output: Path | None = None) -> Comparison:
+def compare(one: Path | str, other: Path | str, output: Path | str | None = None) -> Comparison:
     """What two reports, files or run folders, say beside each other; ``output`` takes ``compare.html``.
 
     Raises:
         OutputError: if a report cannot be read, or the page cannot be written.
     """
+    one, other = Path(one), Path(other)
     names = list(zip(map(str, (one, other)), labels(one, other), strict=True))
     comparison = compare_reports(read_report(one), read_report(other), names)
     if output is not None:
-        write_text(output / PAGE, render_comparison(comparison))
+        write_text(Path(output) / PAGE, render_comparison(comparison))
     return comparison
 
 

@@ -109,8 +109,8 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
 
 def evaluate_model(
     content: dict[str, Any],
-    adapter: Path | None,
-    output: Path | None = None,
+    adapter: Path | str | None,
+    output: Path | str | None = None,
     overrides: Iterable[str] = (),
     progress: Progress = silent,
 ) -> tuple[Report, Path]:
@@ -121,6 +121,7 @@ def evaluate_model(
     Raises:
         PaletteError: if the recipe, the prompts, the model, the adapter or the folder break a law.
     """
+    adapter, output = (Path(path) if path else None for path in (adapter, output))
     mounted = read_adapter(adapter) if adapter else None
     beside = adapter if adapter is None or adapter.is_dir() else adapter.parent
     folder = output or beside or Path("runs") / f"evaluate-{'+'.join(content['authorise'])}"

@@ -51,7 +51,10 @@ PLAIN = re.compile(r"[\w./~][\w./~:-]*[\w./~-]")
 
 
 def init(
-    folder: Path, model: str | None = None, prompts: str | None = None, authorise: Sequence[str] = ()
+    folder: Path | str,
+    model: str | None = None,
+    prompts: str | None = None,
+    authorise: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes ``recipe.yaml`` into a folder; its path, the domains of the prompts, and what is to be set.
 
@@ -62,6 +65,7 @@ def init(
         PromptError: if the prompts that are there cannot be read.
         RecipeError: if a domain to open is none of theirs.
     """
+    folder = Path(folder)
     path = folder / RECIPE
     if path.exists():
         raise OutputError(

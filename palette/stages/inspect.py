@@ -33,7 +33,7 @@ MEASURES = {
 """The largest value of each is 1."""
 
 
-def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any]:
+def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None = None) -> dict[str, Any]:
     """What each adapter is, and for several how much their ΔW interfere, drawn in ``picture``.
 
     That is the cosines in [-1, 1] between them, what one repeats or undoes of the other; the overlaps
@@ -47,11 +47,12 @@ def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any
         AdapterError: if an adapter cannot be read.
         OutputError: if the picture cannot be written.
     """
-    if not paths:
+    files = [Path(each) for each in ([paths] if isinstance(paths, Path | str) else paths)]
+    if not files:
         raise RecipeError("inspect must have at least one adapter", got="none")
-    adapters = [read_adapter(path) for path in paths]
+    adapters = [read_adapter(path) for path in files]
     result: dict[str, Any] = {
-        "adapters": [describe(path, adapter) for path, adapter in zip(paths, adapters, strict=True)]
+        "adapters": [describe(path, adapter) for path, adapter in zip(files, adapters, strict=True)]
     }
     if len(adapters) > 1:
         for name, measure in MEASURES.items():
@@ -60,7 +61,7 @@ def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any
                 for one in adapters
             ]
     if picture is not None:
-        draw(result, picture)
+        draw(result, Path(picture))
     return result
 
 

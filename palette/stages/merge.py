@@ -52,7 +52,7 @@ ALIKE = (1.0, 1.1, 1.2, 1.3, 0.9)
 
 def merge(
     adapters: Sequence[Path | str] | MergeSettings,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> MergeReport:
@@ -88,7 +88,7 @@ def merge(
         settings = settings.model_copy(update={"weights": weights})
     if content is not None and settings.gate:
         reason = unmeasurable(paths, content)
-    report = merge_adapters(settings, output, progress)
+    report = merge_adapters(settings, Path(output) if output else None, progress)
     if content is None or reason or not settings.gate:
         return report.model_copy(update={"gate": None, "gate_not_run": reason or "merge.gate is false"})
     folder = Path(report.output)

@@ -23,10 +23,10 @@ from palette.processes import Progress, silent
 
 
 def reproduce(
-    path: Path,
-    sources: Sequence[Path] = (),
-    output: Path | None = None,
-    backbone: Path | None = None,
+    path: Path | str,
+    sources: Sequence[Path | str] = (),
+    output: Path | str | None = None,
+    backbone: Path | str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Says that the merge at ``path``, made again, has the same bytes; ``output`` keeps the copy.
@@ -37,10 +37,11 @@ def reproduce(
         AdapterError: if it is no merge, an adapter of it is not found, or other bytes come out.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
+    path = Path(path)
     weights, _ = adapter_paths(path)
     merged = open_adapter(path)
     card = merged.card
-    known = found_inputs(merged, weights, sources, backbone)
+    known = found_inputs(merged, weights, [*map(Path, sources)], Path(backbone) if backbone else None)
     inputs = [
         replace(
             known[member["digest"]],
@@ -52,7 +53,7 @@ def reproduce(
     kept = card.get("rank"), card.get("energy", 1.0), str(card.get("dtype", "float32"))
     plan = MergePlan(inputs, card["method"], card["options"], *kept)
     with TemporaryDirectory() as temporary:
-        folder = output or Path(temporary) / "again"
+        folder = Path(output or Path(temporary) / "again")
         write(plan, folder, progress)
         same = filecmp.cmp(weights, folder / WEIGHTS, shallow=False)
     if not same:
@@ -110,7 +111,9 @@ def found_inputs(
     return known
 
 
-def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool = False) -> dict[str, Any]:
+def unmerge(
+    path: Path | str, member: str, output: Path | str | None = None, *, rest: bool = False
+) -> dict[str, Any]:
     """What was taken out of the merge at ``path``, and where it was written.
 
     An exact sum holds the components of its adapters side by side, w·scale·B and A; those of one
@@ -122,6 +125,7 @@ def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool =
         AdapterError: if it is no exact sum, or has no such member.
         OutputError: if the output folder belongs to something else, or cannot be written.
     """
+    path = Path(path)
     weights, _ = adapter_paths(path)
     merged = open_adapter(path)
     index = member_of(merged, member, weights)
@@ -131,7 +135,7 @@ def unmerge(path: Path, member: str, output: Path | None = None, *, rest: bool =
     card = {"domains": domains, "unmerged_from": merged.digest}
     if rest:
         card["parents"] = [members[i] for i in chosen]
-    output = output or Path("runs") / short_name(Path(member), [*domains, "unmerged"])
+    output = Path(output or Path("runs") / short_name(Path(member), [*domains, "unmerged"]))
     owner = {"stage": "unmerge", "merge": merged.digest, "member": members[index]["digest"], "rest": rest}
     require_free(output, owner)
     with adapter_writer(output, merged.backbone) as writer:

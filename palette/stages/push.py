@@ -27,7 +27,12 @@ CONFLICT = 409
 
 
 def push(
-    folder: Path, repo_id: str, *, public: bool = False, reason: str | None = None, dry_run: bool = False
+    folder: Path | str,
+    repo_id: str,
+    *,
+    public: bool = False,
+    reason: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """What was uploaded to ``repo_id``, or with ``dry_run`` what would be: file names and bytes.
 
@@ -44,6 +49,7 @@ def push(
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+    folder = Path(folder)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

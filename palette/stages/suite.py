@@ -38,7 +38,7 @@ class Places:
 def suite(
     path: Path | str,
     model: str,
-    adapter: Path | None = None,
+    adapter: Path | str | None = None,
     places: Places = Places(),
     overrides: Iterable[str] = (),
     progress: Progress = silent,
@@ -55,7 +55,7 @@ def suite(
     whole = load_suite(path, [f"model={model}", *overrides])
     if places.inspect_log is not None:
         require_extra("inspect_ai")
-    mounted = None if adapter is None else read_adapter(adapter)
+    mounted = None if adapter is None else read_adapter(Path(adapter))
     folder = places.output or Path("runs") / whole.name
     run = SuiteRun(whole, folder, progress, mounted, places.data or path.parent)
     _ = run.authorisation

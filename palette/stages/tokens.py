@@ -34,9 +34,9 @@ Search = Callable[[Run, TokenRecipe, str], Run]
 
 
 def train_tokens(
-    recipe: TokenRecipe | Path,
+    recipe: TokenRecipe | Path | str,
     search: Search,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = silent,
     plan: TokenPlan = PLAN,
 ) -> dict[str, Any]:
@@ -62,10 +62,10 @@ def train_tokens(
 
 
 def add_category(
-    recipe: TokenRecipe | Path,
+    recipe: TokenRecipe | Path | str,
     category: str,
     search: Search,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """What was added, and where the tokens lie; those of the other categories stay to the bit.
@@ -100,9 +100,9 @@ def add_category(
 
 
 def evaluate_tokens(
-    recipe: TokenRecipe | Path,
+    recipe: TokenRecipe | Path | str,
     active: Sequence[str] | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = silent,
     plan: SubsetPlan | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -137,13 +137,13 @@ def evaluate_tokens(
     return report, run.folder
 
 
-def inspect_tokens(path: Path) -> dict[str, Any]:
+def inspect_tokens(path: Path | str) -> dict[str, Any]:
     """What a file of control tokens is: categories, size, backbone, sign, place, digest and norms.
 
     Raises:
         AdapterError: if it is missing or damaged.
     """
-    tokens = read_tokens(path)
+    tokens = read_tokens(Path(path))
     return {
         "path": str(path),
         "categories": list(tokens.categories),
@@ -160,7 +160,7 @@ def inspect_tokens(path: Path) -> dict[str, Any]:
 
 
 def export_subset(
-    recipe: TokenRecipe | Path, active: Sequence[str], output: Path | None = None
+    recipe: TokenRecipe | Path | str, active: Sequence[str], output: Path | str | None = None
 ) -> dict[str, Any]:
     """Where the prefix of one subset lies as a PEFT prompt-tuning adapter, inside the run's folder.
 
@@ -175,10 +175,12 @@ def export_subset(
     return {"output": str(folder), "active": list(chosen), "digest": tokens.digest}
 
 
-def _opened(recipe: TokenRecipe | Path, output: Path | None, progress: Progress) -> Run[TokenRecipe]:
+def _opened(
+    recipe: TokenRecipe | Path | str, output: Path | str | None, progress: Progress
+) -> Run[TokenRecipe]:
     """The recipe's run. Every law is checked before its folder is touched: a mistake leaves nothing there."""
-    whole = recipe if isinstance(recipe, TokenRecipe) else load_token_recipe(Path(recipe))
-    run = Run(whole, output or Path("runs") / whole.name, progress)
+    whole = recipe if isinstance(recipe, TokenRecipe) else load_token_recipe(recipe)
+    run = Run(whole, Path(output or Path("runs") / whole.name), progress)
     if whole.sign == "authorise":
         _ = run.authorisation
         return run

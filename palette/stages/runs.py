@@ -1,0 +1,7 @@
+"""The runs verb."""
+
+from __future__ import annotations
+
+
+def runs() -> None:
+    """Stub."""
