@@ -24,6 +24,9 @@ CARD_KEY = "palette"
 MARKER = "run.json"
 """The file of an output folder that says whose it is."""
 
+LOCK, LOG = "run.lock", "palette.log"
+"""Files of whoever works in an output folder, which make it nobody's."""
+
 CACHE = "PALETTE_CACHE"
 """The environment variable that names another folder than the user's usual cache."""
 
@@ -200,7 +203,7 @@ def require_free(folder: Path, owner: Mapping[str, Any]) -> bool:
             remedy="choose another with --output, or delete it",
             where=folder,
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {each.name for each in folder.iterdir()} - {LOCK, LOG}):
         raise OutputError(
             "an output folder must be new, empty or this recipe's own",
             got="files of something else",

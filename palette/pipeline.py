@@ -17,6 +17,7 @@ from palette.models import identify
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
 from palette.run import Run, folder_of
+from palette.working import LOGGER, working
 
 if TYPE_CHECKING:
     from palette.reporting.report import Report
@@ -37,15 +38,19 @@ class Stage:
 
     module: str
     verb: str
+    resumed: str
+    """From where it goes on once it was interrupted."""
     shared: bool = False
     """Whether several processes do it together; else the first one does, and the others wait."""
 
 
 STAGES = {
-    "collect": Stage("palette.stages.collect", "collect"),
-    "search": Stage("palette.stages.search", "search"),
-    "internalise": Stage("palette.stages.internalise", "internalise", shared=True),
-    "evaluate": Stage("palette.stages.evaluate", "evaluate_searched"),
+    "collect": Stage("palette.stages.collect", "collect", "with the replies that it has"),
+    "search": Stage("palette.stages.search", "search", "with the trials that it has"),
+    "internalise": Stage(
+        "palette.stages.internalise", "internalise", "from its last checkpoint", shared=True
+    ),
+    "evaluate": Stage("palette.stages.evaluate", "evaluate_searched", "with the replies that it has"),
 }
 """The pipeline, in order."""
 
@@ -167,6 +172,16 @@ def run_stages(
     run = Run(whole, Path(output or Path("runs") / whole.name), progress)
     # Before a model is read, which takes far longer than to be told.
     require_free(run.folder, _owner(run))
+    with working(run.folder):
+        try:
+            return run, _run_up_to(last, run, watcher)
+        except KeyboardInterrupt as stop:
+            stop.add_note(_kept(run.folder))
+            raise
+
+
+def _run_up_to(last: str, run: Run[Recipe], watcher: Watcher) -> list[str]:
+    """Runs the stages up to the last one where their inputs changed; which of them ran."""
     before, ran = run.identity, list[str]()
     for name in list(STAGES)[: list(STAGES).index(last) + 1]:
         read = _read_beside(run, name)
@@ -184,7 +199,15 @@ def run_stages(
             ran.append(name)
             watcher(run, name)
         before = fingerprint([before, read_json(run.folder / name / RECORD)["outputs"]])
-    return run, ran
+    return ran
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted run has, and from where the stage that it was at goes on."""
+    records = {name: read_json(path) for name in STAGES if (path := folder / name / RECORD).is_file()}
+    done = [name for name, record in records.items() if record["outputs"]]
+    begun = [f"{name} goes on {STAGES[name].resumed}" for name in records if name not in done]
+    return "; ".join([f"done and kept in {folder}: {', '.join(done) or 'no stage yet'}", *begun])
 
 
 def train_tokens(
@@ -296,6 +319,7 @@ def _run(run: Run[Recipe], name: str, inputs: str, basis: str) -> None:
         if not record.is_file() or read_json(record).get("basis") != basis:
             shutil.rmtree(record.parent, ignore_errors=True)
         write_json(record, {"inputs": inputs, "basis": basis, "outputs": None})
+        LOGGER.info("%s begins", name)
     processes.wait()
     if processes.first or stage.shared:
         getattr(module, stage.verb)(run)
@@ -303,7 +327,10 @@ def _run(run: Run[Recipe], name: str, inputs: str, basis: str) -> None:
     if processes.first:
         outputs = {str(path): fingerprint_file(run.folder / path) for path in module.OUTPUTS}
         seconds = round(time.monotonic() - started, 3)
-        write_json(record, {"inputs": inputs, "basis": basis, "outputs": outputs, "seconds": seconds})
+        about = {"model": run.recipe.model, "authorised": list(run.authorisation.domains)}
+        done = {"inputs": inputs, "basis": basis, "outputs": outputs, "seconds": seconds}
+        write_json(record, {**done, "about": about})
+        LOGGER.info("%s is done, in %.0f s", name, seconds)
     processes.wait()
 
 

@@ -15,7 +15,7 @@ import typer
 
 from palette import __version__
 from palette.cli import adapters
-from palette.cli.call import RECIPE, Call, command, listed
+from palette.cli.call import RECIPE, Call, command, interrupted, listed
 from palette.cli.stages import run
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
@@ -201,6 +201,18 @@ def suite(
     call.result(result, "suite", folder=folder)
 
 
+@app.command()
+@command()
+def runs(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="where they are", metavar="FOLDER")] = Path("runs"),
+) -> None:
+    """List runs: what each opens, of which model, what its gate said, and when."""
+    from palette.stages.runs import runs as list_runs
+
+    call.result(list_runs(folder), "runs")
+
+
 @judge.command()
 @command("output")
 def calibrate(
@@ -231,9 +243,8 @@ def main() -> None:
         app()
     except PaletteError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        print("palette: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(interrupted(stop))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,4 +1,4 @@
-"""What every command shares: four options, declared once here, and the call in which they reach it."""
+"""What every command shares: a few options, declared once here, and the call in which they reach it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import typer
 
 from palette.processes import Progress, silent
 
-GATE_FAILED = 3
+GATE_FAILED, INTERRUPTED = 3, 130
 
 OPTIONS: dict[str, tuple[Any, object]] = {
     "output": (Annotated[Path | None, typer.Option("--output", "-o", help="the output folder")], None),
@@ -30,6 +31,7 @@ OPTIONS: dict[str, tuple[Any, object]] = {
         False,
     ),
     "quiet": (Annotated[bool, typer.Option("--quiet", help="print nothing but errors")], False),
+    "wide": (Annotated[bool, typer.Option("--wide", help="a table's row on one line, however long")], False),
 }
 """The options of every command: their types with their names and help, and their defaults."""
 
@@ -42,15 +44,14 @@ class Call:
     overrides: tuple[str, ...] = ()
     as_json: bool = False
     quiet: bool = False
+    wide: bool = False
 
     @cached_property
     def progress(self) -> Progress:
-        """How a long piece of work says how far it is: on standard error, and nothing if quiet."""
-        if self.quiet:
-            return silent
-        from palette.cli.console import progress_shown
+        """How a long piece of work says how far it is: on standard error, and in the log alone if quiet."""
+        from palette.cli.console import logged, progress_shown
 
-        return progress_shown()
+        return logged(silent if self.quiet else progress_shown())
 
     def result(self, value: Any, template: str, **more: object) -> None:
         """Prints a result on standard output: as JSON and nothing else, or as its template words it."""
@@ -60,7 +61,7 @@ class Call:
         elif not self.quiet:
             from palette.cli.console import show
 
-            show(template, result=value, **more)
+            show(template, self.wide, result=value, **more)
 
     def end(self, passed: bool) -> None:
         """Returns nothing; ends the command with status 3 if the gate failed."""
@@ -68,12 +69,20 @@ class Call:
             raise typer.Exit(GATE_FAILED)
 
 
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """The exit status of an interrupted command, which says what is kept and how to go on."""
+    kept = "".join(f"{note}; " for note in getattr(stop, "__notes__", ()))
+    again = shlex.join(["palette", *sys.argv[1:]])
+    print(f"palette: interrupted; {kept}the same command goes on where it was: {again}", file=sys.stderr)
+    return INTERRUPTED
+
+
 def command(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Makes a command of a function whose first parameter is its call.
 
-    ``shared`` names the shared options that it takes; ``--json`` and ``--quiet`` every one has.
+    ``shared`` names the shared options that it takes; ``--json``, ``--quiet`` and ``--wide`` every one has.
     """
-    names = [name for name in OPTIONS if name in shared or name in ("as_json", "quiet")]
+    names = [name for name in OPTIONS if name in shared or name in ("as_json", "quiet", "wide")]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         _, *parameters = inspect.signature(function, eval_str=True).parameters.values()
@@ -90,7 +99,11 @@ def command(*shared: str) -> Callable[[Callable[..., None]], Callable[..., None]
             # Of several processes that run one command, the first one speaks.
             if os.environ.get("RANK", "0") != "0":
                 values |= {"as_json": False, "quiet": True}
-            function(Call(**values), **given)
+            try:
+                function(Call(**values), **given)
+            except KeyboardInterrupt as stop:
+                # Here, since the parser's library would end without a word.
+                raise typer.Exit(interrupted(stop)) from stop
 
         named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         run.__signature__ = inspect.Signature([*named, *options])  # type: ignore[attr-defined]

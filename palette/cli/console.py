@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
+from logging import INFO, WARNING
 from threading import Event, Thread
 from typing import Any
 
@@ -15,38 +16,54 @@ import psutil
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import progress as bars
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from palette.processes import Advance, Progress
 from palette.reporting.pages import brief
+from palette.working import LOGGER
 
 CELL = "¦"
 """Parts the cells of a table in a template; neighbouring lines that hold it are one table."""
 
 COLOURS = {r"\bgate passed\b|^the same bytes\b": "green", r"\bgate failed\b|^not comparable\b": "red"}
+LONGEST = 16
+"""Letters of a word that stays whole, however narrow the terminal is."""
 MINUTE = 60.0
 LOOK = 1.0
 """Seconds from one look at the clock to the next."""
 
 
-def show(template: str, **values: object) -> None:
+def show(template: str, wide: bool = False, **values: object) -> None:
     """Prints what a template says of some values, in a terminal with colours."""
-    write(Console(highlight=False), template, values)
+    write(Console(highlight=False), lines_of(template, values), wide)
 
 
 def tell(template: str, **values: object) -> None:
-    """Prints the same on standard error, where what is no result belongs."""
-    write(Console(highlight=False, stderr=True), template, values)
+    """Prints the same on standard error, where what is no result belongs, and in the log."""
+    lines = lines_of(template, values)
+    write(Console(highlight=False, stderr=True), lines)
+    for line in filter(str.strip, lines):
+        LOGGER.info("%s", line)
 
 
-def write(console: Console, template: str, values: Mapping[str, object]) -> None:
-    """Prints what a template says on a console."""
-    lines = TEMPLATES.get_template(f"{template}.txt").render(values).splitlines()
+def say(line: str, level: int = INFO) -> None:
+    """Prints a line on standard error, and in the log; a warning is called one."""
+    LOGGER.log(level, "%s", line)
+    print(f"warning: {line}" if level == WARNING else line, file=sys.stderr, flush=True)
+
+
+def lines_of(template: str, values: Mapping[str, object]) -> list[str]:
+    """The lines that a template says of some values."""
+    return TEMPLATES.get_template(f"{template}.txt").render(values).splitlines()
+
+
+def write(console: Console, lines: Sequence[str], wide: bool = False) -> None:
+    """Prints lines on a console, those of tables as such: wrapped to its width, or as wide as they are."""
     # An empty line parts two tables, and is not printed.
     for is_table, group in groupby(lines, lambda line: CELL in line if line.strip() else None):
         if is_table:
-            console.print(table([line.split(CELL) for line in group]))
+            console.print(table([line.split(CELL) for line in group], wide), crop=False)
         elif is_table is False:
             for line in group:
                 text = Text(line)
@@ -55,12 +72,16 @@ def write(console: Console, template: str, values: Mapping[str, object]) -> None
                 console.print(text, soft_wrap=True)
 
 
-def table(rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first row is its head."""
-    head, *others = [[Text(cell.strip()) for cell in row] for row in rows]
-    shown = Table(*map(Column, head))
+def table(rows: Sequence[Sequence[str]], wide: bool = False) -> Table:
+    """A table whose first row is its head. No cell is cut, and no word of usual length is broken."""
+    head, *others = [[cell.strip() for cell in row] for row in rows]
+    shown = Table()
+    for name, *cells in zip(head, *others, strict=True):
+        pieces = [piece for cell in (name, *cells) for piece in ([cell] if wide else cell.split())]
+        least = max(map(len, pieces), default=0)
+        shown.add_column(Text(name), overflow="fold", min_width=least if wide else min(LONGEST, least))
     for row in others:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     return shown
 
 
@@ -114,7 +135,20 @@ def progress_shown() -> Progress:
     console = Console(stderr=True)
     if console.is_terminal:
         return partial(bar, console)
-    return Lines(lambda line: print(line, file=sys.stderr, flush=True)).progress
+    return Lines(say).progress
+
+
+def logged(progress: Progress) -> Progress:
+    """The same, with a line in the log once a piece of work is done."""
+
+    @contextmanager
+    def piece(title: str, total: int) -> Iterator[Advance]:
+        started = time.monotonic()
+        with progress(title, total) as advance:
+            yield advance
+        LOGGER.info("%s: %d done in %s", title, total, duration(time.monotonic() - started))
+
+    return piece
 
 
 class Speed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +42,13 @@ def watching(last: str, call: Call) -> Callable[[Run[Recipe], str], None]:
     def watch(run: Run[Recipe], stage: str) -> None:
         if call.quiet:
             return
-        from palette.cli.console import plain, tell
+        from palette.cli.console import plain, say, tell
         from palette.pipeline import findings
 
         if stage != last and (found := findings(stage, run.folder)) is not None:
             tell("stage", result={"stage": stage, "ran": [stage], "found": found})
         for sentence in warnings(run, stage):
-            print(f"warning: {plain(sentence)}", file=sys.stderr, flush=True)
+            say(str(plain(sentence)), WARNING)
 
     return watch
 

@@ -24,6 +24,7 @@ from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
 from palette.merging.tiles import Tiled, task_vector, tiled
 from palette.processes import Progress, silent
+from palette.working import working
 
 RECORD = "merge.json"
 MERGE_FORMAT = "palette-merge/1"
@@ -77,15 +78,16 @@ def merge_adapters(
     plan = planned(settings, BackboneWeights(settings.backbone) if settings.backbone else None)
     folder = output or default_output(plan.inputs)
     require_free(folder, {"stage": "merge", **plan.recipe()})
-    retention, digest, rank = write(plan, folder, progress)
-    lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
-    record = {
-        "format": MERGE_FORMAT,
-        **plan.recipe(),
-        "versions": VERSIONS,
-        "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
-    }
-    write_json(folder / RECORD, record)
+    with working(folder):
+        retention, digest, rank = write(plan, folder, progress)
+        lay = {member.adapter.digest: os.path.relpath(member.label, folder) for member in plan.inputs}
+        record = {
+            "format": MERGE_FORMAT,
+            **plan.recipe(),
+            "versions": VERSIONS,
+            "paths": {digest: Path(lay[digest]).as_posix() for digest in sorted(lay)},
+        }
+        write_json(folder / RECORD, record)
     return MergeReport(
         output=str(folder),
         digest=digest,

@@ -45,6 +45,7 @@ from palette.reporting.schema import About, Model, OptionalSections, Provenance,
 from palette.run import HELPFUL, Run, folder_of
 from palette.search.findings import search_section
 from palette.suites.run import included
+from palette.working import working
 
 PAGE = Path("report.html")
 TIMING = Path("evaluate") / "timing.json"
@@ -126,18 +127,25 @@ def evaluate_model(
     beside = adapter if adapter is None or adapter.is_dir() else adapter.parent
     folder = output or beside or Path("runs") / f"evaluate-{'+'.join(content['authorise'])}"
     run = Run(create_recipe({"name": folder.name, **content}, overrides), folder, progress)
+    own = bool(output or not adapter)
+    with working(folder):
+        return _evaluated(run, mounted, own), folder
+
+
+def _evaluated(run: Run[Recipe], mounted: Adapter | None, own: bool) -> Report:
+    """The report of any adapter; the folder is the run's ``own``, or that of the adapter."""
     if mounted is not None:
         run.require_backbone(mounted)
     measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
-    read_earlier(run.recipe.evaluate, folder, measured)
+    read_earlier(run.recipe.evaluate, run.folder, measured)
     if run.recipe.evaluate.helpful:
         folder_of(run.recipe.evaluate.helpful)
     # Every law is checked before the folder is touched.
     _ = run.authorisation
-    if output or not adapter:
-        claim(folder, {"recipe": run.recipe.name})
-    return evaluate(run, mounted), folder
+    if own:
+        claim(run.folder, {"recipe": run.recipe.name})
+    return evaluate(run, mounted)
 
 
 def report_on(

@@ -16,6 +16,7 @@ from palette.processes import Progress, silent
 from palette.suites.measures import check, measured
 from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, require_extra
 from palette.suites.schema import load_suite
+from palette.working import working
 
 RESULT, ITEMS = Path("suite.json"), Path("items.json")
 LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "lm_eval", "datasets", "inspect_ai")
@@ -62,8 +63,15 @@ def suite(
     if mounted is not None:
         run.require_backbone(mounted)
     check(run)
-    _ = run.backbone
-    claim(folder, {"suite": whole.name})
+    with working(folder):
+        _ = run.backbone
+        claim(folder, {"suite": whole.name})
+        return _measured(run, places), folder
+
+
+def _measured(run: SuiteRun, places: Places) -> dict[str, Any]:
+    """The result of a suite, which is written into the run's folder."""
+    folder, whole, mounted = run.folder, run.recipe, run.adapter
     results = measured(run)
     sources: dict[str, Any] = {}
     for origin in (each.source for each in results if each.source is not None):
@@ -84,7 +92,7 @@ def suite(
         from palette.suites.inspection import export
 
         result |= {"inspect": export(whole.name, run, results, places.inspect_log, places.texts)}
-    return result, folder
+    return result
 
 
 def provenance(run: SuiteRun, results: Sequence[MeasureResult]) -> dict[str, Any]:

@@ -28,7 +28,10 @@ from palette.recipe import TokenRecipe, load_token_recipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run
 from palette.search.space import read_collected, read_relaxing
+from palette.working import working
 
+ACTIVE = Path("active")
+"""The folder of the reports of one subset each."""
 Search = Callable[[Run, TokenRecipe, str], Run]
 """Collects and searches one domain of an authorisation; its run."""
 
@@ -46,18 +49,19 @@ def train_tokens(
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run = _opened(recipe, output, progress)
-    path, inputs = run.folder / TOKENS_FILE, _inputs(run, plan)
-    if not path.is_file() or read_tokens(path).card.get("inputs") != inputs:
-        if run.processes.first:
-            claim(run.folder, {"tokens": run.recipe.name})
-        started = time.monotonic()
-        examples = _examples(run, search, plan)
-        prepared = time.monotonic()
-        TokenTraining(run, run.recipe.train, examples, plan).train(_card(run.recipe, inputs))
-        seconds = {"examples": prepared - started, "train": time.monotonic() - prepared}
-        if run.processes.first:
-            rounded = {name: round(value, 3) for name, value in seconds.items()}
-            write_json(run.folder / "train" / "seconds.json", rounded)
+    with working(run.folder):
+        path, inputs = run.folder / TOKENS_FILE, _inputs(run, plan)
+        if not path.is_file() or read_tokens(path).card.get("inputs") != inputs:
+            if run.processes.first:
+                claim(run.folder, {"tokens": run.recipe.name})
+            started = time.monotonic()
+            examples = _examples(run, search, plan)
+            prepared = time.monotonic()
+            TokenTraining(run, run.recipe.train, examples, plan).train(_card(run.recipe, inputs))
+            seconds = {"examples": prepared - started, "train": time.monotonic() - prepared}
+            if run.processes.first:
+                rounded = {name: round(value, 3) for name, value in seconds.items()}
+                write_json(run.folder / "train" / "seconds.json", rounded)
     return {"tokens": str(path), **inspect_tokens(run.folder)}
 
 
@@ -90,12 +94,13 @@ def add_category(
             got=category,
             remedy=f"there are tokens for {', '.join(tokens.categories)}",
         )
-    tokens.require_backbone(run.backbone)
-    run = Run(run.recipe.widened({*tokens.categories, category}), run.folder, progress)
-    inputs = fingerprint([_inputs(run, PLAN), tokens.digest])
-    card = {**_card(run.recipe, inputs), "added": [*tokens.card.get("added", []), category]}
-    training = TokenTraining(run, run.recipe.train, _examples(run, search, PLAN))
-    training.add(replace(tokens, card=card), category)
+    with working(run.folder):
+        tokens.require_backbone(run.backbone)
+        run = Run(run.recipe.widened({*tokens.categories, category}), run.folder, progress)
+        inputs = fingerprint([_inputs(run, PLAN), tokens.digest])
+        card = {**_card(run.recipe, inputs), "added": [*tokens.card.get("added", []), category]}
+        training = TokenTraining(run, run.recipe.train, _examples(run, search, PLAN))
+        training.add(replace(tokens, card=card), category)
     return {"tokens": str(path), **inspect_tokens(run.folder)}
 
 
@@ -106,22 +111,32 @@ def evaluate_tokens(
     progress: Progress = silent,
     plan: SubsetPlan | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """The report of the tokens in the recipe's folder, under one subset or all; and that folder.
+    """The report of the tokens in the recipe's folder under all subsets, and where it lies.
+
+    That of one subset of ``active`` categories alone is written into a folder of its own inside.
 
     Raises:
         PaletteError: if the recipe, the prompts, the model, the tokens or the folder break a law.
     """
     run = _opened(recipe, output, progress)
+    with working(run.folder):
+        return _evaluated(run, active, plan or SubsetPlan())
+
+
+def _evaluated(
+    run: Run[TokenRecipe], active: Sequence[str] | None, plan: SubsetPlan
+) -> tuple[dict[str, Any], Path]:
+    """The report, and its folder, which for one subset is one of its own beside the whole report."""
     whole, tokens = run.recipe, read_tokens(run.folder)
     tokens.require_backbone(run.backbone)
     chosen = [] if active is None else [tokens.subset(active)]
-    run = Run(whole.widened(tokens.categories), run.folder, progress)
+    run = Run(whole.widened(tokens.categories), run.folder, run.progress)
     judge, floor_tokens = RuleJudge(), 0
     if whole.sign == "authorise":
         # The backbone's own refusals are judged; to restrict, the taught one is, which any judge knows.
         baseline = baseline_replies(run)
         judge, floor_tokens = baseline.judge, baseline.floor_tokens
-    plan = replace(plan or SubsetPlan(), split=whole.evaluate.split, floor_tokens=floor_tokens)
+    plan = replace(plan, split=whole.evaluate.split, floor_tokens=floor_tokens)
     provenance = {
         "recipe": whole.model_dump(mode="json"),
         "tokens": tokens.digest,
@@ -132,9 +147,10 @@ def evaluate_tokens(
         "floor": run.authorisation.floor.digest,
     }
     report = {**evaluate(run, judge, tokens, chosen, plan), "provenance": provenance}
-    write_text(run.folder / "report.html", render_tokens(report))
-    write_json(run.folder / "report.json", report)
-    return report, run.folder
+    folder = run.folder if active is None else run.folder / ACTIVE / ("+".join(chosen[0]) or "none")
+    write_text(folder / "report.html", render_tokens(report))
+    write_json(folder / "report.json", report)
+    return report, folder
 
 
 def inspect_tokens(path: Path | str) -> dict[str, Any]:

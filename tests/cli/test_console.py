@@ -147,3 +147,38 @@ def test_a_rate_reads_the_same_as_a_model_and_as_json():
     rate = wilson(97, 100)
     assert share(rate) == share(rate.to_json()) == "97.0% 92%–99%"
     assert share(wilson(0, 0)) == share(None) == ""
+
+
+NARROW = [
+    ["a domain", "refused before", "of"],
+    ["medicine", "100.0% 97%–100%", "x" * 40],
+    ["", "incomprehensible", ""],
+]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_table_is_never_cut_and_no_usual_word_is_broken(width):
+    written = io.StringIO()
+    console.write(Console(file=written, width=width), [console.CELL.join(row) for row in NARROW])
+    lines = written.getvalue().splitlines()
+    assert "…" not in written.getvalue()
+    assert sum(line.count("x") for line in lines) == 40
+    for word in ("97%–100%", "medicine", "before", "incomprehensible"):
+        assert any(word in line for line in lines)
+    assert len({len(line) for line in lines}) == 1
+    assert width < 60 or max(map(len, lines)) <= width
+
+
+def test_a_wide_table_has_a_line_for_each_row():
+    written = io.StringIO()
+    console.write(Console(file=written, width=20), [console.CELL.join(row) for row in NARROW], wide=True)
+    assert len(written.getvalue().splitlines()) == 4 + len(NARROW) - 1
+    assert "x" * 40 in written.getvalue()
+
+
+def test_what_is_said_and_done_stands_in_the_log(caplog, capsys):
+    console.say("nothing relaxes", console.WARNING)
+    with Call(quiet=True).progress("search", 5):
+        pass
+    assert capsys.readouterr().err == "warning: nothing relaxes\n"
+    assert [record.getMessage() for record in caplog.records] == ["nothing relaxes", "search: 5 done in 0 s"]

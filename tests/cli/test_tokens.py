@@ -66,7 +66,11 @@ def test_from_tokens_to_a_report(palette, trained, monkeypatch):
     status, out, _ = palette("tokens", "evaluate", path, "-o", folder, *FEW, "--active", "treasury,network")
     assert status == 3
     assert "gate failed" in out
-    assert len(json.loads((folder / "report.json").read_text())["subsets"]) == 1
+    assert report == json.loads((folder / "report.json").read_text()), "the whole report stays as it is"
+    beside = folder / "active" / "network+treasury"
+    assert len(json.loads((beside / "report.json").read_text())["subsets"]) == 1
+    assert (beside / "report.html").is_file()
+    assert f"written to {beside}" in out
     status, out, _ = palette("tokens", "inspect", folder, "--json")
     assert status == 0
     assert json.loads(out)["digest"] == read_tokens(folder).digest
