@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from palette.models import identify
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, TokenRecipe, load_recipe
 from palette.run import Run, folder_of
+from palette.tracking import tracked
 from palette.working import LOGGER, working
 
 if TYPE_CHECKING:
@@ -172,16 +174,19 @@ def run_stages(
     run = Run(whole, Path(output or Path("runs") / whole.name), progress)
     # Before a model is read, which takes far longer than to be told.
     require_free(run.folder, _owner(run))
-    with working(run.folder):
+    with working(run.folder), ExitStack() as stack:
         try:
-            return run, _run_up_to(last, run, watcher)
+            return run, _run_up_to(last, run, watcher, stack)
         except KeyboardInterrupt as stop:
             stop.add_note(_kept(run.folder))
             raise
 
 
-def _run_up_to(last: str, run: Run[Recipe], watcher: Watcher) -> list[str]:
-    """Runs the stages up to the last one where their inputs changed; which of them ran."""
+def _run_up_to(last: str, run: Run[Recipe], watcher: Watcher, stack: ExitStack) -> list[str]:
+    """Runs the stages up to the last one where their inputs changed; which of them ran.
+
+    Trackers are told of it until ``stack`` is unwound.
+    """
     before, ran = run.identity, list[str]()
     for name in list(STAGES)[: list(STAGES).index(last) + 1]:
         read = _read_beside(run, name)
@@ -195,8 +200,10 @@ def _run_up_to(last: str, run: Run[Recipe], watcher: Watcher) -> list[str]:
             if not ran:
                 _prepare(run, last)
                 watcher(run, START)
+                tell = stack.enter_context(tracked(run, findings))
             _run(run, name, inputs, basis)
             ran.append(name)
+            tell(name)
             watcher(run, name)
         before = fingerprint([before, read_json(run.folder / name / RECORD)["outputs"]])
     return ran
@@ -297,7 +304,12 @@ def _read_beside(run: Run[Recipe], name: str) -> Any:
         paths = [settings.calibration or run.folder / "calibration.json", *settings.suites]
         answers = [row.accepted for row in run.answered_prompts]
         helpful = identify(folder_of(settings.helpful)) if settings.helpful else None
-        return [answers, _digests([*paths, _own_file(settings.judge)]), helpful]
+        from palette.judging.judge import JUDGES
+
+        package = (
+            {settings.judge: JUDGES.identity(settings.judge)} if settings.judge in JUDGES.installed else {}
+        )
+        return [answers, {**_digests([*paths, _own_file(settings.judge)]), **package}, helpful]
     return None
 
 

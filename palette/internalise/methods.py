@@ -203,7 +203,8 @@ def fitted(
 
         stopping = Stopping(measure) if task.held_out else None
         end = train(lora_parameters(model), losses, plan, task.checkpoint, stopping, task.advance)
-        record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss}
+        losses_told = [float(f"{loss:.4g}") for loss in end.losses]
+        record = {"blocks": blocks, "steps": end.step, "last_loss": end.loss, "losses": losses_told}
         if stopping:
             record["validation_loss"] = end.best
         return Learned(read_out(model, backbone, layers), record)

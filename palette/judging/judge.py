@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from inspect import signature
-from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator
 
 from palette.errors import JudgeError
-from palette.fingerprints import fingerprint_file
 from palette.registry import Registry, Row
 
 
@@ -92,6 +90,7 @@ JUDGES = Registry(
         Row("classifier", "palette.judging.classifiers:load_classifier_judge", "a model of transformers"),
         Row("chat", "palette.judging.chat:chat_judge", "a chat model behind an OpenAI-compatible endpoint"),
     ),
+    group="palette.judges",
 )
 """Who can judge. A function is called with what follows the name's colon, where anything does, and with
 the backbone's own refusal prefixes, where it has a parameter ``prefixes``; so is a user's own."""
@@ -113,8 +112,8 @@ def checked_name(name: str) -> str:
     if argument and kind == "chat":
         JUDGES.row(kind).load()(argument)
     elif name not in PLAIN and not (argument and kind in WITH_ARGUMENT):
-        if ".py:" not in name:
-            raise ValueError(f"a judge must be one of {FORMS}")
+        if JUDGES.brought(name) is None:
+            raise ValueError(f"a judge must be one of {', '.join([FORMS, *JUDGES.installed])}")
         JUDGES.checked(name)
     return name
 
@@ -152,11 +151,11 @@ def _created(create: Any, arguments: Sequence[str], prefixes: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class OwnJudge:
-    """A judge of a user's own file, held to one verdict for each reply."""
+    """A judge of a user's own file or of a package, held to one verdict for each reply."""
 
     judge: Any
     fingerprint: str
-    """What it states, or the SHA-256 (hex) of its file."""
+    """What it states, or the SHA-256 (hex) of its file, or its package with the version."""
     name: str
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict]:
@@ -182,7 +181,7 @@ class OwnJudge:
 
 
 def _own_judge(name: str, prefixes: Sequence[str]) -> OwnJudge:
-    """The judge of ``file.py:name``."""
+    """The judge of ``file.py:name``, or of an installed package."""
     create = JUDGES.row(name).load()
     try:
         judge = _created(create, [], prefixes)
@@ -190,7 +189,7 @@ def _own_judge(name: str, prefixes: Sequence[str]) -> OwnJudge:
         raise JudgeError(
             "a judge's class or function must take nothing, or prefixes", got=error, where=name
         ) from error
-    stated = getattr(judge, "fingerprint", None) or fingerprint_file(Path(name.rpartition(":")[0]))
+    stated = getattr(judge, "fingerprint", None) or JUDGES.identity(name)
     if not (callable(getattr(judge, "verdicts", None)) and isinstance(stated, str)):
         raise JudgeError(
             "a judge must have verdicts(prompts, replies) and, where it states one, a fingerprint as text",

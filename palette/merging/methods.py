@@ -232,7 +232,7 @@ TABLE = (
         takes_moments=True,
     ),
 )
-METHODS = Registry("a merge method", TABLE)
+METHODS = Registry("a merge method", TABLE, group="palette.merge_methods")
 
 
 def merge_method(name: str) -> MergeMethod:

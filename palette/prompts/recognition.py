@@ -11,6 +11,10 @@ from palette.prompts.rows import redacted
 from palette.prompts.schemas import OWN, OWN_ROWS, SCHEMAS, Schema
 from palette.prompts.settings import SourceSettings
 from palette.prompts.tables import SEPARATORS, TableRow, shared_columns
+from palette.registry import Registry, Row
+
+BROUGHT = Registry("a schema", (), group="palette.schemas")
+"""Schemas that are not ours: of installed packages, and of users' files."""
 
 
 def header_of(settings: SourceSettings, path: Path) -> Sequence[str]:
@@ -86,21 +90,36 @@ def recognised_schema(columns: Collection[str], path: Path) -> Schema:
 
 
 def named_schema(name: str, path: Path) -> Schema:
-    """The schema of that name.
+    """The schema of that name: ours, an installed package's, or ``file.py:name`` of a user's own.
 
     Raises:
         PromptError: if there is none of that name; the sentence names the nearest.
+        RecipeError: if a user's file or a package cannot be run, or has nothing of that name.
     """
     known = {**SCHEMAS, OWN: OWN_ROWS}
+    if name not in known and (row := BROUGHT.brought(name)) is not None:
+        return _brought(row, known, path)
     if name not in known:
         near = get_close_matches(name, known, n=1)
         raise PromptError(
-            f"schema must be one of {', '.join(known)}",
+            f"schema must be one of {', '.join([*known, *BROUGHT.installed])}, or file.py:name",
             got=redacted(name),
             remedy=f"did you mean {near[0]}?" if near else None,
             where=path,
         )
     return known[name]
+
+
+def _brought(row: Row, known: Collection[str], path: Path) -> Schema:
+    """The schema of a user's file or of a package, which has no name of ours: its rows state their labels."""
+    schema = row.load()
+    if not isinstance(schema, Schema) or schema.name in known:
+        raise PromptError(
+            "a schema of one's own must be a palette.prompts.schemas.Schema under a name of its own",
+            got=f"one named {schema.name}" if isinstance(schema, Schema) else type(schema).__name__,
+            where=row.name,
+        )
+    return schema
 
 
 def _fitting(columns: Collection[str]) -> list[Schema]:

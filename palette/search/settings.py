@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_serializer, field_validator
 
 from palette.errors import RecipeError
-from palette.fingerprints import fingerprint_file
 from palette.registry import Registry, Row
 from palette.settings import Settings
 
@@ -27,6 +26,7 @@ OBJECTIVES = Registry(
             ("benign_divergence", "mean KL over benign replies (nats a token), minimised"),
         )
     ],
+    group="palette.objectives",
 )
 INTERVENTIONS = Registry(
     "an intervention",
@@ -188,7 +188,7 @@ class SearchSettings(Settings):
         )
 
     def own_files(self) -> dict[str, str]:
-        """The digest of each file of the user's own that gives an objective; each is run, and so tried.
+        """The identity of each objective that is not one of ours, such as its file's digest; each is loaded.
 
         Raises:
             RecipeError: if one cannot be run, or does not have what the recipe takes from it.
@@ -196,7 +196,7 @@ class SearchSettings(Settings):
         own = [name for name in self.objectives if name not in OBJECTIVES]
         for name in own:
             objective_named(name)
-        return {name: fingerprint_file(Path(name.rpartition(":")[0])) for name in own}
+        return {name: OBJECTIVES.identity(name) or "" for name in own}
 
 
 def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimize", "maximize"]]:

@@ -12,7 +12,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.evaluation.baseline import baseline_replies
-from palette.files import write_json
+from palette.files import write_json, write_text
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
 from palette.internalise.effort import affordable
@@ -21,11 +21,13 @@ from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
+from palette.reporting.curves import curves
 from palette.run import Run
 from palette.search.space import Collected, read_collected, read_front, read_relaxing
 
 CHECKPOINTS = Path("internalise") / "checkpoints"
 TRAINING = Path("internalise") / "training.json"
+CURVES = Path("internalise") / "training.svg"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 
 
@@ -74,11 +76,13 @@ def internalise(run: Run[Recipe]) -> Adapter:
         preparation.engage(tutor)
     tried: list[dict[str, Any]] = []
     begun: Adapter | None = None
+    losses: dict[str, list[float]] = {}
     for effort in STUDENTS:
         prepared = preparation.examples()
         spent = replace(effort, read_energy=1.0) if prepared.named else effort
         learned = _trained(run, collected, prepared, others, spent, begun)
         found = behaviour(run, collected, judge, learned.adapter)
+        losses[effort.name] = learned.record.get("losses", [])
         students.append((found, learned.adapter, {**prepared.record, **learned.record}))
         tried.append({**asdict(spent), **asdict(found)})
         behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
@@ -93,7 +97,9 @@ def internalise(run: Run[Recipe]) -> Adapter:
     if run.processes.first:
         write_adapter(run.folder, adapter)
         record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}
-        write_json(run.folder / TRAINING, record)
+        write_json(run.folder / TRAINING, {**record, "losses": losses})
+        if any(losses.values()):
+            write_text(run.folder / CURVES, curves(losses))
     return adapter
 
 
