@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 # Imported when first used: the command line answers `--help` without loading torch.
 _HOMES = {
-    **dict.fromkeys(("collect", "domain", "evaluate", "internalise", "search"), "palette.pipeline"),
+    **dict.fromkeys(("collect", "domain", "evaluate", "internalise", "search"), "palette.commands"),
     "run_stages": "palette.pipeline",
     "ask": "palette.stages.ask",
     "check": "palette.stages.check",
@@ -49,13 +49,13 @@ __all__ = [*sorted({*_HOMES, *_GROUPS}), "__version__"]  # noqa: PLE0604  # name
 if TYPE_CHECKING:
     from palette import judge as judge
     from palette import tokens as tokens
+    from palette.commands import collect as collect
+    from palette.commands import domain as domain
+    from palette.commands import evaluate as evaluate
+    from palette.commands import internalise as internalise
+    from palette.commands import search as search
     from palette.errors import PaletteError as PaletteError
-    from palette.pipeline import collect as collect
-    from palette.pipeline import domain as domain
-    from palette.pipeline import evaluate as evaluate
-    from palette.pipeline import internalise as internalise
     from palette.pipeline import run_stages as run_stages
-    from palette.pipeline import search as search
     from palette.recipe import Recipe as Recipe
     from palette.recipe import load_recipe as load_recipe
     from palette.reporting.report import Report as Report

@@ -62,7 +62,7 @@ def test_a_command_keeps_its_name_when_the_engine_of_the_same_is_imported():
     import palette.search.study
     from palette.search import study
 
-    assert palette.search.__module__ == palette.internalise.__module__ == "palette.pipeline"
+    assert palette.search.__module__ == palette.internalise.__module__ == "palette.commands"
     assert study.__name__ == "palette.search.study"
 
 

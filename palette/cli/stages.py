@@ -19,7 +19,8 @@ def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> N
     from palette.recipe import load_recipe
 
     whole = load_recipe(recipe, [*call.overrides, *(more or [])])
-    from palette.pipeline import result, run_stages
+    from palette.commands import result
+    from palette.pipeline import run_stages
 
     last = "evaluate" if name == "domain" else name
     done, ran = run_stages(whole, last, call.output, call.progress, watching(last, call))
