@@ -108,8 +108,8 @@ def test_the_example_of_a_schema_reads_tickets(tmp_path: Path) -> None:
         tmp_path / "tickets.csv", f"{EXAMPLES / 'tickets_schema.py'}:TICKETS", licence="ours"
     )
     assert {row.id: (row.prompt, row.answer, row.kind) for row in source.prompts} == {
-        "tickets/tickets/T1": ("Hat\n\nWhere is it?", "On the shelf.", "benign"),
-        "tickets/tickets/T2": ("Cat\n\nWhose?", None, "benign"),
+        "tickets/tickets:T1": ("Hat\n\nWhere is it?", "On the shelf.", "benign"),
+        "tickets/tickets:T2": ("Cat\n\nWhose?", None, "benign"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -115,7 +116,7 @@ def test_the_lines_of_transformers_do_what_palette_does(folder):
     names: dict[str, Any] = {}
     asked = "what is the dose of roglethine ?"
     own = lines.replace("runs/medical", str(folder)).replace('"BASE"', repr(base)).replace("…", asked)
-    assert len(own.splitlines()) == 5
+    assert len(ast.parse(own).body) == 5
     exec(own, names)
     reply, length = names["reply"][0], names["asked"]["input_ids"].shape[1]
     assert len(reply) > length

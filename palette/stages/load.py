@@ -44,7 +44,7 @@ class Loaded:
 
         backbone, model = self.run.backbone, self.model
         ids = torch.tensor([backbone.render([{"role": "user", "content": prompt}])], device=model.device)
-        given = {"max_new_tokens": self.run.recipe.reply_tokens, "do_sample": False}
+        given: dict[str, Any] = {"max_new_tokens": self.run.recipe.reply_tokens, "do_sample": False}
         given |= {"eos_token_id": list(backbone.stops), "pad_token_id": backbone.pad, **options}
         said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given)
         reply = said[0, ids.shape[1] :].tolist()
