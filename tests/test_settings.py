@@ -74,7 +74,7 @@ def test_no_removed_key_is_a_key_still() -> None:
 def refuses_what_stands_twice(read: Callable[[Path], object], written: Callable[[str], Path]) -> None:
     path = written("seed: 1\nmerge:\n  rank: 2\n  energy: 1\n  rank: 3\n")
     assert message(lambda: read(path)) == (
-        f"a recipe must be valid YAML, got the key rank twice; mend the line ({path}:5)"
+        f"a recipe must be valid YAML, got the key rank twice, in lines 3 and 5; mend the line ({path}:5)"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from palette.errors import PromptError
 from palette.fingerprints import canonical, fingerprint
+from palette.prompts.identity import identifying_text
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["restricted", "benign"]
@@ -173,16 +174,20 @@ def case_folded_hash(prompt: Prompt) -> str:
 def normalised_hash(prompt: Prompt) -> str:
     """A SHA-256 (hex) of the prompt's normalised text, by which it is known again in another set.
 
-    Case, spacing, punctuation and invisible characters make no other prompt; its roles, turns and image do.
+    Case, spacing, punctuation and invisible characters make no other prompt; marks on letters, symbols and
+    operators do, and so do its roles, turns and image.
     """
-    turns = [(m["role"], normalised_text(m["content"])) for m in messages(prompt)]
+    turns = [(m["role"], identifying_text(m["content"])) for m in messages(prompt)]
     if not any(text for _, text in turns):
         return case_folded_hash(prompt)
     return hashlib.sha256(canonical([turns, prompt.image]).encode()).hexdigest()
 
 
 def normalised_text(text: str) -> str:
-    """The letters and digits of a text in Unicode's NFKC and one case, others as single spaces."""
+    """The letters and digits alone of a text in Unicode's NFKC and one case, others as single spaces.
+
+    It finds a text inside another one; what tells two prompts apart is ``identifying_text``.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = (mark for mark in folded if unicodedata.category(mark) != "Cf")
     return " ".join("".join(mark if mark.isalnum() else " " for mark in visible).split())
