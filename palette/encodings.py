@@ -16,7 +16,7 @@ MARKS = (
 REMEDY = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
 
 
-class NotUnicode(ValueError):
+class NotUnicodeError(ValueError):
     """Bytes that are no Unicode text; its message says what they are."""
 
 
@@ -26,7 +26,7 @@ def decoded(content: bytes) -> str:
     Any other encoding is a guess that turns letters into others without a word, and is not made.
 
     Raises:
-        NotUnicode: saying where the first byte of another encoding is.
+        NotUnicodeError: saying where the first byte of another encoding is.
     """
     encoding = _marked(content) or _unmarked(content)
     try:
@@ -34,9 +34,11 @@ def decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         if encoding != "utf-8":
-            raise NotUnicode(f"broken {encoding.removesuffix('-sig').upper()} at byte {error.start}") from None
+            raise NotUnicodeError(
+                f"broken {encoding.removesuffix('-sig').upper()} at byte {error.start}"
+            ) from None
         byte = content[error.start]
-        raise NotUnicode(f"byte 0x{byte:02x} in line {line}, {_likely(content)}") from None
+        raise NotUnicodeError(f"byte 0x{byte:02x} in line {line}, {_likely(content)}") from None
 
 
 def _marked(content: bytes) -> str | None:

@@ -16,6 +16,7 @@ Anything else that reaches the command line is a bug (exit status 1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 ONE_LINE = dict.fromkeys((*range(32), 0x7F, 0x85, 0x2028, 0x2029), " ")
 PLACES, WORDINGS = 16, 8
@@ -47,8 +48,17 @@ class PaletteError(Exception):
         super().__init__(sentence.translate(ONE_LINE).encode(errors="backslashreplace").decode())
 
 
+@contextmanager
+def noted(errors: list[PaletteError]) -> Iterator[None]:
+    """Goes on behind the block, whose error is added to the others, so that all are told."""
+    try:
+        yield
+    except PaletteError as error:
+        errors.append(error)
+
+
 def together(errors: Sequence[PaletteError]) -> PaletteError:
-    """All errors as one of the first one's class, a sentence a line; what differs by its place is one sentence.
+    """All errors as one of the first one's class, a sentence a line; one for all that differ by place.
 
     Of more sentences on one law than can be read the last one says how many there are.
     """

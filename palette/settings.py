@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from palette.encodings import REMEDY, NotUnicode, decoded
+from palette.encodings import REMEDY, NotUnicodeError, decoded
 from palette.errors import RecipeError
 
 
@@ -84,7 +84,7 @@ def yaml_value(text: str) -> Any:
     """The value that a YAML text stands for.
 
     Raises:
-        InvalidYaml: if it is none, or a key stands twice in it.
+        InvalidYamlError: if it is none, or a key stands twice in it.
     """
     loader = None
     try:
@@ -93,12 +93,12 @@ def yaml_value(text: str) -> Any:
     except Exception as error:  # A value with a tag may fail in any way: as an index, a key, a depth.
         mark = getattr(error, "problem_mark", None)
         got = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-        raise InvalidYaml(got, mark.line + 1 if mark else None) from None
+        raise InvalidYamlError(got, mark.line + 1 if mark else None) from None
     finally:
         if loader:
             loader.dispose()
     if _size(value, {}) > LARGEST:
-        raise InvalidYaml("aliases that stand for more than can be read", None)
+        raise InvalidYamlError("aliases that stand for more than can be read", None)
     return value
 
 
@@ -113,7 +113,7 @@ def _size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-class InvalidYaml(ValueError):
+class InvalidYamlError(ValueError):
     """A text that is no YAML: what was got instead, and the line, where it is known."""
 
     def __init__(self, got: str, line: int | None) -> None:
@@ -133,9 +133,9 @@ def read_yaml(path: Path, noun: str = "recipe") -> dict[str, Any]:
         raise RecipeError(
             f"a {noun} must be a readable YAML file", got=error.strerror, remedy="check the path", where=path
         ) from error
-    except NotUnicode as error:
+    except NotUnicodeError as error:
         raise RecipeError(f"a {noun} must be UTF-8", got=error, remedy=REMEDY, where=path) from error
-    except InvalidYaml as error:
+    except InvalidYamlError as error:
         raise RecipeError(
             f"a {noun} must be valid YAML",
             got=error.got,
@@ -158,7 +158,7 @@ def override(content: dict[str, Any], assignment: str) -> None:
         raise RecipeError("--set must be key=value", got=repr(assignment), remedy="write key=value")
     try:
         value = yaml_value(text)
-    except InvalidYaml as error:
+    except InvalidYamlError as error:
         raise RecipeError("--set must give a YAML value", got=repr(assignment)) from error
     *parents, last = key.split(".")
     place: Any = content

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 """Marks and letters that show nothing, such as what chooses between two forms of a character."""
 
-TYPED = str.maketrans({**dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"), **dict.fromkeys("\u2044\u2215", "/")})
+TYPED = str.maketrans(
+    {**dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"), **dict.fromkeys("\u2044\u2215", "/")}
+)
 """Signs that no keyboard has, and those that are typed for them."""
 
 SIGN = re.compile(r"-+|\*+|#+|![=\w]?|[()\[\]{}]|[\W_]")
@@ -67,7 +71,7 @@ def _spoken(found: re.Match[str]) -> str:
 
 
 def _next(text: str, place: int, step: int) -> str:
-    """The character before or behind a place, spaces of its line left out; a line's end where there is none."""
+    """The character before or behind a place, but for spaces; the line's end where there is none."""
     place = place - 1 if step < 0 else place
     while 0 <= place < len(text) and text[place] in " \t":
         place += step

@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ TIERS, SPLITS = ("C", "B", "A", None), ("test", "validation", "train")
 LONGEST, LONGEST_ID = 24, 160
 """Characters of the longest label that an error shows, and of an id, which has a source's name before it."""
 NAMED = 8
-"""Pairs of ids that an error names at most."""
+"""Ids, or pairs of them, that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -220,12 +220,11 @@ def require_distinct(prompts: Iterable[Prompt], where: object, remedy: str) -> N
     if not (pairs := repeated_prompts(prompts)):
         return
     crossing = sum(kept.split != other.split for kept, other in pairs)
-    names = [(redacted(kept.id, LONGEST_ID), redacted(other.id, LONGEST_ID)) for kept, other in pairs[:NAMED]]
-    listed = ", ".join(f"{kept} twice" if kept == other else f"{other} like {kept}" for kept, other in names)
-    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    names = [(redacted(kept.id, LONGEST_ID), redacted(other.id, LONGEST_ID)) for kept, other in pairs]
+    listed = [f"{kept} twice" if kept == other else f"{other} like {kept}" for kept, other in names]
     raise PromptError(
         "a prompt must stand once, whatever its case, spacing and punctuation",
-        got=f"{len(pairs)} that stand again, {crossing} of them in another split ({listed}{more})",
+        got=f"{len(pairs)} that stand again, {crossing} of them in another split ({first_of(listed)})",
         remedy=remedy,
         where=where,
     )
@@ -235,12 +234,17 @@ def require_unique_ids(prompts: Iterable[Prompt], where: object) -> None:
     """Returns when no id stands twice.
 
     Raises:
-        PromptError: naming the first that does.
+        PromptError: naming those that do.
     """
     if repeated := [name for name, count in Counter(row.id for row in prompts).items() if count > 1]:
-        raise PromptError(
-            "an id must be unique", got=f"{redacted(repeated[0], LONGEST_ID)} twice", where=where
-        )
+        shown = first_of([redacted(name, LONGEST_ID) for name in repeated])
+        raise PromptError("an id must be unique", got=f"{shown} twice", where=where)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def redacted(value: object, longest: int = LONGEST) -> str:

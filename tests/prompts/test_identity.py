@@ -73,6 +73,8 @@ def test_no_form_case_or_space_of_a_text_hides_it(text: str) -> None:
     assert known == " ".join(known.split())
 
 
-@given(st.text(st.characters(categories=["L", "N", "Mn", "Mc"], max_codepoint=0xFFFF)), st.sampled_from(".?!;:…"))
+@given(
+    st.text(st.characters(categories=["L", "N", "Mn", "Mc"], max_codepoint=0xFFFF)), st.sampled_from(".?!;:…")
+)
 def test_the_mark_at_the_end_of_a_prompt_tells_nothing(text: str, mark: str) -> None:
     assert identifying_text(f"{text}{mark}") == identifying_text(text)

@@ -126,8 +126,10 @@ def test_a_domain_with_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "medical.jsonl"
-    path.write_bytes(b"\xff\xfe")
-    assert error(tmp_path) == f"a prompt file must be UTF-8, got another byte at 0; save it as UTF-8 ({path})"
+    path.write_bytes(b"\xff\x00\xfe")
+    assert error(tmp_path).startswith("a prompt file must be UTF-8, got byte 0xff in line 1, ")
+    path.write_bytes(json.dumps(ROW).encode("utf-16"))
+    assert len(load_prompts(tmp_path)) == 1
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
