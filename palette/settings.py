@@ -63,6 +63,8 @@ class _StrictLoader(yaml.SafeLoader):
         except UnicodeDecodeError:
             problem = "half a character (a lone surrogate)"
             raise yaml.composer.ComposerError(None, None, problem, node.start_mark) from None
+        if "\0" in node.value:
+            raise yaml.composer.ComposerError(None, None, "a NUL", node.start_mark)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

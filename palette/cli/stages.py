@@ -21,12 +21,13 @@ def run(name: str, recipe: Path, call: Call, more: list[str] | None = None) -> N
     whole = load_recipe(recipe, [*call.overrides, *(more or [])])
     from palette.files import read_json
     from palette.pipeline import RECORD, run_stages
-    from palette.reporting.report import read_report
 
     last = "evaluate" if name == "domain" else name
     folder = call.output or Path("runs") / whole.name
     _, ran = run_stages(whole, last, folder, call.progress, watching(last, call))
     if last == "evaluate":
+        from palette.reporting.report import read_report
+
         report = read_report(folder)
         call.result(report, "report", folder=folder)
         call.end(report.gate.passed)
