@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from palette.prompts.rows import redacted
-from palette.prompts.selection import spelled
 from palette.prompts.tables import TableRow
 
 Content = str | tuple[tuple[tuple[str, str], ...], ...]
@@ -30,14 +29,13 @@ def stated_content(row: TableRow, path: Path) -> Content:
 
 
 def stated_answers(row: TableRow) -> tuple[str, ...]:
-    """The reference reply that a row states, and the others that it accepts; numbers as they are written.
+    """The reference reply that a row states, and the others that it accepts.
 
     Raises:
-        PromptError: if it is no text or number, or no list of such.
+        PromptError: if it is no text, or no list of such.
     """
     value = row.values.get("answer")
-    given = value if isinstance(value, list) else [value]
-    answers = [spelled(each) if type(each) in (int, float) else each for each in given]
+    answers = value if isinstance(value, list) else [value]
     if not answers or not all(isinstance(answer, str) and answer for answer in answers):
         raise row.error("answer must be a text that is not empty, or a list of such", got=redacted(value))
     return tuple(answers)
