@@ -15,6 +15,13 @@ Anything else that reaches the command line is a bug (exit status 1).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+ONE_LINE = dict.fromkeys((*range(32), 0x7F, 0x85, 0x2028, 0x2029), " ")
+PLACES, WORDINGS = 16, 8
+"""Places that one sentence names at most, and sentences on one law."""
+
 
 class PaletteError(Exception):
     """The caller's error, as one sentence: the law, what was got, the remedy, and where.
@@ -22,6 +29,9 @@ class PaletteError(Exception):
     ``PaletteError("density must be in (0, 1]", got=1.3, where="medical.yaml: merge.density")`` reads
     ``density must be in (0, 1], got 1.3 (medical.yaml: merge.density)``.
     """
+
+    several: tuple[PaletteError, ...] = ()
+    """The errors that it says together; none where it says one."""
 
     def __init__(
         self, law: str, *, got: object = None, remedy: str | None = None, where: object = None
@@ -31,9 +41,48 @@ class PaletteError(Exception):
             sentence += f", got {got}"
         if remedy is not None:
             sentence += f"; {remedy}"
+        self.law, self.told, self.where = law, sentence, where
         if where is not None:
             sentence += f" ({where})"
-        super().__init__(sentence)
+        # One sentence is one line, and can be printed: others' messages are not always.
+        super().__init__(sentence.translate(ONE_LINE).encode(errors="backslashreplace").decode())
+
+
+@contextmanager
+def noted(errors: list[PaletteError]) -> Iterator[None]:
+    """Goes on behind the block, whose error is added to the others, so that all are told."""
+    try:
+        yield
+    except PaletteError as error:
+        errors.append(error)
+
+
+def together(errors: Sequence[PaletteError]) -> PaletteError:
+    """All errors as one of the first one's class, a sentence a line; one for all that differ by place.
+
+    Of more sentences on one law than can be read the last one says how many there are.
+    """
+    every = tuple(one for error in errors for one in (error.several or (error,)))
+    if len(every) == 1:
+        return every[0]
+    laws: dict[str, dict[str, list[PaletteError]]] = {}
+    for one in every:
+        laws.setdefault(one.law, {}).setdefault(one.told, []).append(one)
+    found = type(every[0])("; ".join(laws))
+    found.several = every
+    found.args = ("\n".join(line for wordings in laws.values() for line in _lines(wordings)),)
+    return found
+
+
+def _lines(wordings: dict[str, list[PaletteError]]) -> Iterator[str]:
+    """The sentences on one law, each with its places."""
+    for alike in list(wordings.values())[:WORDINGS]:
+        places = list(dict.fromkeys(str(one.where) for one in alike if one.where is not None))
+        more = f" and {len(places) - PLACES} more" if places[PLACES:] else ""
+        where = ", ".join(places[:PLACES]) + more
+        yield str(PaletteError(alike[0].told, where=where or None))
+    if unsaid := [one for alike in list(wordings.values())[WORDINGS:] for one in alike]:
+        yield f"{unsaid[0].law}: so it is in {len(unsaid)} more places"
 
 
 class RecipeError(PaletteError):

@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
         OutputError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise OutputError(
             "an artefact must exist", got="no such file", remedy="run its stage first", where=path

@@ -86,6 +86,18 @@ def _only(folder: Path, name: str) -> Path:
     return files[0]
 
 
+def require_named(name: str) -> None:
+    """Returns when there can be a model of that name; one of the hub is not fetched for it.
+
+    Raises:
+        BackboneError: if there is none.
+    """
+    if variant_of(name) or gguf_file(name):
+        return
+    if Path(name).expanduser().is_dir() or not _may_be_fetched(name):
+        locate(name)
+
+
 def locate(name: str) -> Path:
     """The local folder of a model: a path as it is, or a hub name's snapshot.
 
@@ -105,10 +117,15 @@ def locate(name: str) -> Path:
     return folder
 
 
+def _may_be_fetched(name: str) -> bool:
+    """Whether a name has the form of the hub's."""
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
+
+
 def _snapshot(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not _may_be_fetched(name):
         raise BackboneError(
             "model must be 'organism', a local folder, a GGUF file or a hub name",
             got=f"{name!r}",

@@ -11,11 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from palette.errors import PaletteError, noted, together
 from palette.files import claim, read_json, require_free, write_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.models import identify
 from palette.processes import Progress, silent
-from palette.recipe import Recipe, TokenRecipe, load_recipe
+from palette.recipe import Recipe, TokenRecipe, faults, load_recipe
 from palette.run import Run, folder_of
 from palette.tracking import tracked
 from palette.working import LOGGER, working
@@ -76,7 +77,11 @@ def run_stages(
     whole = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     run = Run(whole, Path(output or Path("runs") / whole.name), progress)
     # Before a model is read, which takes far longer than to be told.
-    require_free(run.folder, _owner(run))
+    errors = faults(run)
+    with noted(errors):
+        require_free(run.folder, _owner(run))
+    if errors:
+        raise together(errors)
     with working(run.folder), ExitStack() as stack:
         try:
             return run, _run_up_to(last, run, watcher, stack)
@@ -157,23 +162,31 @@ def _searched(run: Run, recipe: TokenRecipe, domain: str) -> Run:
 
 
 def _prepare(run: Run[Recipe], last: str) -> None:
-    """Checks every law before the folder is touched, so that a mistake leaves nothing behind.
+    """Checks every law before the folder is touched and weights are read, so that a mistake leaves nothing.
 
     Raises:
-        PaletteError: if one is broken.
+        PaletteError: if some are broken; all at once.
     """
-    settings = run.recipe.evaluate
-    run.require_roles("train", "validation", settings.split)
-    _read_beside(run, "internalise")
+    from palette.backbones.loading import require_device
+    from palette.stages.sketch import sketched
+
+    settings, errors = run.recipe.evaluate, list[PaletteError]()
+    sketched(run, errors)
+    with noted(errors):
+        require_device(run.recipe.device)
+    with noted(errors):
+        _read_beside(run, "internalise")
     if last == "evaluate":
         from palette.judging.judge import judge_named
         from palette.stages.evaluate import read_earlier
 
-        judge_named(settings.judge)
-        if settings.helpful:
-            folder_of(settings.helpful)
+        with noted(errors):
+            judge_named(settings.judge)
         # Of which adapter a suite's result must be is known once there is one; evaluate asks again.
-        read_earlier(settings, run.folder, {"backbone": run.backbone_fingerprint})
+        with noted(errors):
+            read_earlier(settings, run.folder, {"backbone": run.backbone_fingerprint})
+    if errors:
+        raise together(errors)
     if run.processes.first:
         claim(run.folder, _owner(run))
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from palette.authorisation import Authorisation
-from palette.errors import RecipeError
+from palette.errors import PaletteError, RecipeError, noted, together
 from palette.evaluation import settings as evaluating
 from palette.evaluation.settings import EvaluateSettings
 from palette.internalise import settings as internalising
 from palette.internalise.settings import InternaliseSettings
 from palette.merging import settings as merging
+from palette.models import require_named
 from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.settings import source_keys, sources_beside
-from palette.run import RunSettings
+from palette.run import HELPFUL, Run, RunSettings
 from palette.search import settings as searching
 from palette.search.settings import SearchSettings
 from palette.settings import Group, dotted, override, read_yaml, settled
@@ -122,6 +124,16 @@ def create_recipe(content: Mapping[str, Any], overrides: Iterable[str] = (), whe
     return _validated(Recipe, _overridden(content, overrides), where)
 
 
+def faults(run: Run[Recipe]) -> list[PaletteError]:
+    """What is wrong with a run's prompts, what it opens and its models, as known without reading one."""
+    evaluate = run.recipe.evaluate
+    found = run.faults(*dict.fromkeys(("train", "validation", evaluate.split)))
+    if evaluate.helpful not in (None, HELPFUL):
+        with noted(found):
+            require_named(str(evaluate.helpful))
+    return found
+
+
 def _content(path: Path) -> dict[str, Any]:
     """A recipe's content, named as its file, in which what is relative is beside the file."""
     content = {"name": path.stem, **read_yaml(path)}
@@ -148,4 +160,18 @@ def _validated(group: type[Group], values: Mapping[str, Any], where: str) -> Gro
     names = [name for name, _ in [*dotted(Recipe), *dotted(TokenRecipe), *source_keys()]]
     known = [*names, *sorted({name.split(".")[0] for name in names})]
     own = tokens.REMOVED if group is TokenRecipe else {}
-    return settled(group, values, where, known, removed={**REMOVED, **own})
+    try:
+        return settled(group, values, where, known, removed={**REMOVED, **own})
+    except RecipeError as error:
+        raise together([error, *_faults_beside(values)]) from error
+
+
+def _faults_beside(values: Mapping[str, Any]) -> list[PaletteError]:
+    """What is wrong with the prompts and the model of a recipe that breaks a law elsewhere."""
+    found: list[PaletteError] = []
+    for key in ("prompts", "model"):
+        # What is no setting at all has been told.
+        with suppress(ValidationError), noted(found):
+            run = Run(RunSettings.model_validate({key: values[key]} if key in values else {}), Path())
+            _ = run.prompts if key == "prompts" and key in values else require_named(run.recipe.model)
+    return found

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from typing_extensions import TypeVar
 
 from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
-from palette.errors import AdapterError, PromptError
+from palette.errors import AdapterError, PaletteError, PromptError, noted
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.models import gguf_file, identify, locate, variant_of
+from palette.models import gguf_file, identify, locate, require_named, variant_of
 from palette.processes import ProcessGroup, Progress, join_process_group, silent
 from palette.prompts import (
     Prompt,
@@ -42,12 +43,23 @@ CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"
 
 
 def _form(value: object) -> str:
     """How the prompts of a recipe are given: as a text, or as a mapping of sources."""
     return MAPPING if isinstance(value, Mapping | PromptSources) else TEXT
+
+
+def _device(value: str) -> str:
+    """A device by the name that torch has for it; whether it is there is known when a model is loaded."""
+    kind, colon, number = value.partition(":")
+    if kind not in DEVICES or (colon and not (number.isascii() and number.isdecimal())):
+        near = "cuda" if "gpu" in value.casefold() else next(iter(get_close_matches(value, DEVICES)), None)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ValueError(f"a device must be one of {', '.join(DEVICES)}, or one of several, as cuda:1{hint}")
+    return value
 
 
 class RunSettings(Settings):
@@ -80,7 +92,9 @@ class RunSettings(Settings):
         description="precision of the backbone; auto: bfloat16 for a large one where the device has units "
         "for it, else float32",
     )
-    device: str = Field("cpu", description="torch device of the backbone")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "cpu", description=f"device of the backbone: {', '.join(DEVICES)}, or one of several, as in cuda:1"
+    )
     thinking: Thinking = Field(
         "closed",
         description="closed: replies begin behind a closed thinking block; open: as the template has it",
@@ -306,14 +320,22 @@ class Run(Generic[R]):
         """The rendered prompts as token ids."""
         return [self.backbone.render(messages(prompt)) for prompt in prompts]
 
-    def require_roles(self, *splits: Split) -> None:
-        """Checks that every split has prompts to open, to keep refused, and to leave alone.
+    def faults(self, *splits: Split) -> list[PaletteError]:
+        """What is wrong with the prompts, with what is opened and with the model's name, all of it.
 
-        Raises:
-            PromptError: naming the role and the split that lack one.
+        No model is read for it, and torch is not imported. ``splits`` are those that need every role.
         """
-        for missing in self.missing_roles(*splits):
-            raise missing
+        found: list[PaletteError] = []
+        with noted(found):
+            _ = self.prompts
+        if not found:
+            with noted(found):
+                _ = self.authorisation
+                found += self.missing_roles(*splits)
+        with noted(found):
+            variant_of(self.recipe.model)
+            require_named(self.recipe.model)
+        return found
 
     def missing_roles(self, *splits: Split) -> Iterator[PromptError]:
         """An error for each role of which a split has no prompt: to open, to keep refused, to leave alone."""

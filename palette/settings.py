@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from palette.encodings import REMEDY, NotUnicodeError, decoded
 from palette.errors import RecipeError
 
 
@@ -29,23 +31,96 @@ Group = TypeVar("Group", bound=Settings)
 
 FORM = "·"
 """How the tag of a form begins in which a value may be given, and which is no key."""
+LARGEST = 100_000
+"""Values of a YAML file at most, each counted as often as aliases repeat it."""
+SHOWN = Repr()
+SHOWN.maxstring = SHOWN.maxother = 200
+"""How an error shows a value that may be of any size."""
 MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which a key that stands twice in a mapping is an error."""
+    """PyYAML's safe loader, for which a key that stands twice and half a character are errors."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.twice: list[tuple[str, yaml.Mark]] = []
+        """Each key that stands again, in words, and its last place."""
+
+    def get_single_data(self) -> Any:
+        """The value that the text stands for, in which every key stands once."""
+        value = super().get_single_data()  # type: ignore[no-untyped-call]
+        if self.twice:
+            problem = "; ".join(told for told, _ in self.twice)
+            raise yaml.composer.ComposerError(None, None, problem, self.twice[0][1])
+        return value
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """A value, in which JSON's pairs of escapes are the one character that they stand for."""
+        node = super().compose_scalar_node(anchor)
+        try:
+            node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            problem = "half a character (a lone surrogate)"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark) from None
+        if "\0" in node.value:
+            raise yaml.composer.ComposerError(None, None, "a NUL", node.start_mark)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping as it is written, before merge keys are laid into it."""
         node = super().compose_mapping_node(anchor)
-        known: set[tuple[str, str]] = set()
+        marks: dict[tuple[str, str], list[yaml.Mark]] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_KEY:
-                if (key.tag, key.value) in known:
-                    problem = f"the key {key.value} twice"
-                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
-                known.add((key.tag, key.value))
+                marks.setdefault((key.tag, key.value), []).append(key.start_mark)
+        for (_, key), found in marks.items():
+            if len(found) > 1:
+                times = "twice" if len(found) == 2 else f"{len(found)} times"
+                lines = " and ".join(str(mark.line + 1) for mark in found)
+                self.twice.append((f"the key {key} {times}, in lines {lines}", found[-1]))
         return node
+
+
+def yaml_value(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        InvalidYamlError: if it is none, or a key stands twice in it.
+    """
+    loader = None
+    try:
+        loader = _StrictLoader(text)
+        value = loader.get_single_data()
+    except Exception as error:  # A value with a tag may fail in any way: as an index, a key, a depth.
+        mark = getattr(error, "problem_mark", None)
+        got = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+        raise InvalidYamlError(got, mark.line + 1 if mark else None) from None
+    finally:
+        if loader:
+            loader.dispose()
+    if _size(value, {}) > LARGEST:
+        raise InvalidYamlError("aliases that stand for more than can be read", None)
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values a value holds, each as often as it stands; what holds itself has too many."""
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = LARGEST
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
+
+
+class InvalidYamlError(ValueError):
+    """A text that is no YAML: what was got instead, and the line, where it is known."""
+
+    def __init__(self, got: str, line: int | None) -> None:
+        super().__init__(got)
+        self.got, self.line = got, line
 
 
 def read_yaml(path: Path, noun: str = "recipe") -> dict[str, Any]:
@@ -55,23 +130,19 @@ def read_yaml(path: Path, noun: str = "recipe") -> dict[str, Any]:
         RecipeError: if it cannot be read, is no mapping, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = yaml_value(decoded(path.read_bytes()))
+    except OSError as error:
         raise RecipeError(
-            f"a {noun} must be a readable YAML file",
-            got=getattr(error, "strerror", None) or "no UTF-8 text",
-            remedy="check the path",
-            where=path,
+            f"a {noun} must be a readable YAML file", got=error.strerror, remedy="check the path", where=path
         ) from error
-    try:
-        content = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
+    except NotUnicodeError as error:
+        raise RecipeError(f"a {noun} must be UTF-8", got=error, remedy=REMEDY, where=path) from error
+    except InvalidYamlError as error:
         raise RecipeError(
             f"a {noun} must be valid YAML",
-            got=getattr(error, "problem", None) or getattr(error, "reason", None) or error,
+            got=error.got,
             remedy="mend the line",
-            where=f"{path}:{mark.line + 1}" if mark else path,
+            where=f"{path}:{error.line}" if error.line else path,
         ) from error
     if not isinstance(content, dict):
         raise RecipeError(f"a {noun} must be a mapping of keys", got=type(content).__name__, where=path)
@@ -88,8 +159,8 @@ def override(content: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise RecipeError("--set must be key=value", got=repr(assignment), remedy="write key=value")
     try:
-        value = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:
+        value = yaml_value(text)
+    except InvalidYamlError as error:
         raise RecipeError("--set must give a YAML value", got=repr(assignment)) from error
     *parents, last = key.split(".")
     place: Any = content
@@ -160,7 +231,7 @@ def _problem(error: Any, known: list[str], noun: str, removed: Mapping[str, str]
         return f"{key}.kind must be one of {error['ctx']['expected_tags']}, got {error['ctx']['tag']!r}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    return f"{key}: {message}, got {error['input']!r}" if key else message
+    return f"{key}: {message}, got {SHOWN.repr(error['input'])}" if key else message
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:

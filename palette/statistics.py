@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
 """Confidence of every two-sided interval; its upper end alone holds with 97.5 %, the one-sided
 level that ICH E9 (1998, section 5.5) asks of a non-inferiority test."""
 
-_SQUARE = float(norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+_SQUARE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
 """z²."""
 
 
@@ -52,6 +52,9 @@ def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Rate:
         raise ValueError(f"k must be in [0, n] and confidence in (0, 1), got {k}, {n}, {confidence}")
     if n == 0:
         return Rate(0.0, 0.0, 1.0, 0, 0)
+    # Here, as below: what is printed before a model runs needs no scipy, whose import takes a second.
+    from scipy.stats import binomtest
+
     interval = binomtest(k, n).proportion_ci(confidence, method="wilson")
     low, high = float(interval.low), float(interval.high)
     return Rate(k / n, 0.0 if k == 0 else low, 1.0 if k == n else high, k, n)
@@ -282,6 +285,8 @@ def mcnemar(lost: int, gained: int) -> float:
         raise ValueError(f"discordant pairs must be counts, got {lost} and {gained}")
     if lost + gained == 0:
         return 1.0
+    from scipy.stats import binomtest
+
     return float(binomtest(lost, lost + gained, 0.5).pvalue)
 
 

@@ -305,7 +305,8 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff")
     assert message(lambda: load_recipe(path)) == (
-        f"a recipe must be a readable YAML file, got no UTF-8 text; check the path ({path})"
+        "a recipe must be UTF-8, got byte 0xff in line 1, as an ANSI code page such as Windows-1252 has it; "
+        f"save it as UTF-8 (in Excel: 'CSV UTF-8') ({path})"
     )
 
 

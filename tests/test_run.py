@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_a_run_reads_its_sources_and_says_where_they_come_from(rows: Path) -> No
     assert found.prompts.rows[0].answer is None
     assert [each.to_json()["licence"] for each in found.sources] == ["ours"]
     assert found.authorisation.domains == ("health",)
-    found.require_roles("train", "validation", "test")
+    assert found.faults("train", "validation", "test") == []
 
 
 def test_sources_may_lie_in_a_file_of_their_own(rows: Path) -> None:
@@ -70,21 +71,18 @@ def test_a_role_that_is_missing_is_said_of_the_sources(rows: Path) -> None:
         _ = found.prompts
     benign = rows.with_name("benign.csv")
     benign.write_text("prompt,kind,tier\nWhy?,benign,\nHow?,restricted,A\n")
-    with pytest.raises(PromptError) as caught:
-        run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]}).require_roles(
-            "train", "validation", "test"
-        )
-    assert str(caught.value).endswith(
-        "got no preserved or floor prompt in train; add rows for it (prompts.sources)"
-    )
+    short = run({"sources": [{"path": str(benign), "domain": "health", "split": "train"}]})
+    told = [str(fault) for fault in short.faults("train", "validation", "test")]
+    assert len(told) == 7
+    assert told[0].endswith("got no preserved or floor prompt in train; add rows for it (prompts.sources)")
 
 
 def test_prompts_with_an_image_are_refused_before_anything_runs(rows: Path) -> None:
     given = [json.loads(line) for line in rows.read_text().splitlines()]
     given[3]["image"] = "hat.png"
     rows.write_text("".join(json.dumps(row) + "\n" for row in given))
-    with pytest.raises(PromptError, match=f"got 1 with an image, the first '.*{given[3]['id']}'"):
-        run({"sources": [str(rows)]}).require_roles("train", "validation", "test")
+    (fault,) = run({"sources": [str(rows)]}).faults("train", "validation", "test")
+    assert re.search(f"got 1 with an image, the first '.*{given[3]['id']}'", str(fault))
 
 
 SYSTEM = "Be brief ."

@@ -74,7 +74,7 @@ def test_no_removed_key_is_a_key_still() -> None:
 def refuses_what_stands_twice(read: Callable[[Path], object], written: Callable[[str], Path]) -> None:
     path = written("seed: 1\nmerge:\n  rank: 2\n  energy: 1\n  rank: 3\n")
     assert message(lambda: read(path)) == (
-        f"a recipe must be valid YAML, got the key rank twice; mend the line ({path}:5)"
+        f"a recipe must be valid YAML, got the key rank twice, in lines 3 and 5; mend the line ({path}:5)"
     )
 
 
@@ -120,3 +120,35 @@ def test_settings_and_the_vocabulary_are_imported_without_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "the key a twice, in lines 1 and 3"),
+        ("x: {a: 1, 'a': 2}\n", "the key a twice, in lines 1 and 1"),
+        ("- a\n- {b: 1,\n   b: 2}\n", "the key b twice, in lines 2 and 3"),
+        (
+            "a: 1\na: 2\na: 3\nb: 1\nb: 2\n",
+            "the key a 3 times, in lines 1 and 2 and 3; the key b twice, in lines 4 and 5",
+        ),
+        ('a: "\\ud83d"\n', "half a character (a lone surrogate)"),
+        ('a: "\\0"\n', "a NUL"),
+        ("a: &a [*a]\n", "aliases that stand for more than can be read"),
+        ("a: !!int x\n", "ValueError"),
+        ("a: !!timestamp x\n", "AttributeError"),
+        ("[" * 5000, "RecursionError"),
+    ],
+)
+def test_what_is_no_yaml_is_one_sentence(text: str, told: str, written: Callable[[str], Path]) -> None:
+    assert f"must be valid YAML, got {told}; mend the line (" in message(lambda: read_yaml(written(text)))
+
+
+def test_escapes_of_json_are_read_as_the_character_that_they_are(written: Callable[[str], Path]) -> None:
+    assert read_yaml(written('a: "\\ud83d\\ude00"\n')) == {"a": "\U0001f600"}
+
+
+def test_aliases_that_grow_without_end_are_refused(written: Callable[[str], Path]) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    assert "aliases that stand for more" in message(lambda: read_yaml(written("\n".join(lines))))

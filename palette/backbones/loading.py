@@ -53,6 +53,7 @@ def load_backbone(
         BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
     """
     name = name or str(folder)
+    require_device(device)
     logging.disable_progress_bar()
     try:
         model = _class_of(folder).from_pretrained(
@@ -76,6 +77,22 @@ def load_backbone(
     return backbone
 
 
+def require_device(device: str) -> None:
+    """Returns when tensors can be put on a device.
+
+    Raises:
+        BackboneError: if it is not on this machine.
+    """
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # Each kind of device fails in a way of its own.
+        raise BackboneError(
+            "a device must be on this machine, and torch built for it",
+            got=f"{device} ({str(error).partition(chr(10))[0]})",
+            remedy="set device to cpu, or run it where the device is",
+        ) from error
+
+
 def precision(named: str, folder: Path, device: str) -> torch.dtype:
     """The precision of a recipe's ``dtype``, in which a folder's model runs on a device.
 
@@ -95,7 +112,7 @@ def _multiplies_halves(device: str) -> bool:
     """Whether a device has units for products of bfloat16, which others are slower in."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return kind == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 

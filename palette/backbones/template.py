@@ -45,8 +45,21 @@ class ChatTemplate:
     """What stands before every conversation that has no system message of its own."""
 
     def render(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, ready for the reply's first token."""
-        ids = self._filled(self._form(self.framed(messages)), tokenize=True)["input_ids"]
+        """The token ids of a conversation, ready for the reply's first token.
+
+        Raises:
+            BackboneError: if the template does not take the conversation, in its own words.
+        """
+        framed, form = self.framed(messages), self._form
+        try:
+            ids = self._filled(form(framed), tokenize=True)["input_ids"]
+        except Exception as error:  # A template may fail in any way, and tells why in its own words.
+            raise BackboneError(
+                "a chat template must take the roles that prompts have",
+                got=f"{type(error).__name__} for {', '.join(one['role'] for one in framed)}: {error}",
+                remedy="leave those messages out, or mend the template",
+                where=self.name,
+            ) from error
         return [*ids, *self._closing]
 
     def framed(self, messages: Messages) -> Messages:

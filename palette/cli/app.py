@@ -252,5 +252,6 @@ def main() -> None:
 
 
 def _fail(error: PaletteError) -> None:
-    print(f"palette: {error}", file=sys.stderr)
+    for sentence in str(error).split("\n"):
+        print(f"palette: {sentence}", file=sys.stderr)
     sys.exit(2)

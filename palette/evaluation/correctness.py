@@ -34,8 +34,8 @@ Marks = list[bool | None]
 def marks(judge: Judge, requests: Requests, texts: Sequence[str], verdicts: Sequence[Verdict]) -> Marks:
     """Which replies are right; None on the floor and where a row has no reference answer.
 
-    A reply is right if it equals an accepted answer, typography aside, and is no refusal. A judge of the
-    user's own file may have ``correct(question, reply, answers)`` and decide it instead, for open text.
+    A reply is right if it says an accepted answer (``palette.judging.references``) and is no refusal. A judge
+    of the user's own file may have ``correct(question, reply, answers)`` and decide it, for open text.
 
     Raises:
         JudgeError: if that fails; no reply is repeated in the message.

@@ -9,7 +9,6 @@ from palette.fingerprints import fingerprint
 from palette.judging.judge import Label, Verdict
 from palette.judging.normalisation import (
     NormalisedReply,
-    bare,
     broken_verdict,
     expanded,
     normalise,
@@ -32,6 +31,7 @@ from palette.judging.phrases import (
     REASON,
     REFUSAL,
 )
+from palette.judging.references import says
 from palette.judging.refusal_prefixes import matches
 from palette.judging.tongues import TONGUE, is_readable
 
@@ -161,10 +161,9 @@ def answers_after(sentence: str, rest: Sequence[str]) -> bool:
 
 
 def correct(reply: str, answer: str, verdict: Verdict | None = None) -> bool:
-    """Whether a reply is the reference answer, typography aside, and no refusal.
+    """Whether a reply says the reference answer (``palette.judging.references``), and is no refusal.
 
     ``verdict`` is a judge's on this reply; without one the rule judge decides.
     """
     label = (verdict or RuleJudge().verdict(reply)).label
-    given = bare(reply)
-    return bool(given) and given == bare(answer) and not label.refused
+    return says(reply, answer) and not label.refused

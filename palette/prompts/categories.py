@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from palette.prompts.rows import Kind, Tier
 
-VERSION = 1
+VERSION = 2
 """Of the labels. Hazards are AILuminate's codes (arXiv 2503.05731). Tier A may be authorised, tier B only
 with a reason in the recipe, tier C never. What no set says clearly is on the strict side: tier C."""
 
@@ -84,6 +84,13 @@ _DISCRIMINATION_AND_PRIVACY = (
     *("privacy_public", "privacy_fictional"),
 )
 
+XSTEST = {
+    **dict.fromkeys((*_LOOK_ALIKES, *_DISCRIMINATION_AND_PRIVACY), BENIGN),
+    **dict.fromkeys((f"contrast_{name}" for name in _LOOK_ALIKES), VIOLENT),
+    "contrast_discr": HATE,
+    "contrast_privacy": PRIVACY,
+}
+
 CATEGORIES: Mapping[str, Mapping[str, PromptLabel]] = {
     "harmbench": {
         "chemical_biological": WEAPONS,
@@ -119,12 +126,8 @@ CATEGORIES: Mapping[str, Mapping[str, PromptLabel]] = {
     "medsafetybench": {"": CLINICAL},
     "sorrybench": {str(number): label for number, label in enumerate(SORRY_BENCH, start=1)},
     "mm_safetybench": {f"{number:02}": label for number, label in enumerate(MM_SAFETYBENCH, start=1)},
-    "xstest": {
-        **{f"{name} safe": BENIGN for name in (*_LOOK_ALIKES, *_DISCRIMINATION_AND_PRIVACY)},
-        **{f"contrast_{name} unsafe": VIOLENT for name in _LOOK_ALIKES},
-        "contrast_discr unsafe": HATE,
-        "contrast_privacy unsafe": PRIVACY,
-    },
+    "xstest": {f"{name} {'safe' if label is BENIGN else 'unsafe'}": label for name, label in XSTEST.items()},
+    "xstest_v2": XSTEST,
     "cyberseceval_frr": {"false": BENIGN._replace(domain="cyber"), "true": CYBER},
     "coconot": {"": NONCOMPLIANCE},
     "coconot_contrast": {"": BENIGN},

@@ -10,12 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from palette.errors import PromptError
+from palette.encodings import NotUnicodeError, decoded
+from palette.errors import PaletteError, PromptError
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.prompts.rows import Split, redacted
 from palette.prompts.tables import READERS, TableRow, read_rows
+from palette.settings import InvalidYamlError, yaml_value
 
 SPLIT = "(split)"
 """The column that holds the split which a row's file is of; empty where files name none."""
@@ -56,8 +56,8 @@ def is_in_hub_layout(folder: Path, config: str | None) -> bool:
     return config is not None or "configs" in _card(folder) or not any(folder.glob("*.jsonl"))
 
 
-def read_hub_folder(folder: Path, config: str | None) -> HubTable:
-    """The rows of one config, each with its split in the column ``(split)``.
+def read_hub_folder(folder: Path, config: str | None, broken: list[PaletteError] | None = None) -> HubTable:
+    """The rows of one config, each with its split in the column ``(split)``; ``broken`` as in ``read_rows``.
 
     Raises:
         PromptError: if the card, a file or a row breaks a law, or there is no such config.
@@ -73,7 +73,7 @@ def read_hub_folder(folder: Path, config: str | None) -> HubTable:
     rows = tuple(
         TableRow({**row.values, SPLIT: "" if undivided else split}, row.where, part=split)
         for file, split in files
-        for row in read_rows(file)
+        for row in read_rows(file, broken=broken)
     )
     listed = [[file.relative_to(folder).as_posix(), fingerprint_file(file)] for file, _ in files]
     licence = card.get("license")
@@ -84,22 +84,22 @@ def _card(folder: Path) -> Mapping[str, Any]:
     """What stands in front of a README.md, where it lists configs or a licence."""
     path = folder / "README.md"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = decoded(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError):
+    except (OSError, NotUnicodeError):
         raise PromptError("a README.md must be readable as UTF-8", got="another", where=path) from None
     front = re.match(r"---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
     if not front or not READ_FROM_THE_CARD.search(front[1]):
         return {}
     try:
-        found = yaml.safe_load(front[1])
-    except (yaml.YAMLError, ValueError):
-        found = None
+        found, got = yaml_value(front[1]), "another"
+    except InvalidYamlError as error:
+        found, got = None, error.got if "the key" in error.got else "another"
     if not isinstance(found, dict):
         raise PromptError(
             "what stands between the --- of a README.md must be a YAML mapping",
-            got="another",
+            got=got,
             remedy="mend it",
             where=path,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from palette.errors import PromptError
+from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.categories import PromptLabel
 from palette.prompts.hub import SPLIT, our_split
 from palette.prompts.own import Content, stated_answers, stated_content
@@ -20,6 +21,7 @@ from palette.prompts.rows import (
     Split,
     Tier,
     case_folded_hash,
+    first_of,
     messages,
     normalised_hash,
     redacted,
@@ -34,6 +36,8 @@ from palette.prompts.tables import TableRow, read_rows
 CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier)}
 TEXTS = ("id", "hazard", "image")
 KEYS = ("id", "prompt", *CHOICES, "answer", "hazard", "image")
+CONTROL = (re.compile("\0"), re.compile(r"[\x00-\x1f\x7f-\x9f]"))
+"""What no text may hold, and what no id, hazard or path may."""
 ID_PATTERN = re.compile(r"[A-Za-z0-9._'-]{1,80}")
 """A set's own ids that are taken over; anything else could be a text."""
 
@@ -42,7 +46,7 @@ def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
     """The prompts of a folder, ordered by domain; reference answers only where asked for.
 
     Raises:
-        PromptError: if the folder or a row breaks a law, or a prompt stands in two splits.
+        PromptError: if the folder or a row breaks a law, or a prompt stands in two splits; all of it at once.
     """
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not files:
@@ -52,12 +56,19 @@ def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
             remedy="give its path as 'prompts'",
             where=folder,
         )
-    prompts = []
+    prompts, broken = list[Prompt](), list[PaletteError]()
     for path in files:
-        _require_domain(path.stem, repr(path.stem), "rename the file", path)
-        prompts += [_folder_prompt(row, path.stem) for row in read_rows(path)]
-    require_unique_ids(prompts, folder)
-    _require_one_split(prompts, folder)
+        with noted(broken):
+            _require_domain(path.stem, repr(path.stem), "rename the file", path)
+        with noted(broken):
+            for row in read_rows(path, broken=broken):
+                with noted(broken):
+                    prompts.append(_folder_prompt(row, path.stem))
+    for require in (require_unique_ids, _require_one_split):
+        with noted(broken):
+            require(prompts, folder)
+    if broken:
+        raise together(broken)
     found = PromptSet(tuple(prompts))
     return found if answers else found.without_answers()
 
@@ -81,21 +92,40 @@ def _folder_prompt(row: TableRow, domain: str) -> Prompt:
     texts = {key: values.get(key) for key in TEXTS}
     given = {"answer": answers[0] if answers else None, "variants": answers[1:], **texts, **choices}
     prompt = Prompt(**{"domain": domain, "prompt": stated_content(row, Path()), "split": "train", **given})
+    _require_unicode(row, prompt)
     return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
 
 
-def _require_one_split(prompts: list[Prompt], folder: Path) -> None:
+def _require_one_split(prompts: Sequence[Prompt], folder: object) -> None:
     firsts: dict[str, Prompt] = {}
-    for prompt in prompts:
-        first = firsts.setdefault(normalised_hash(prompt), prompt)
-        if first.split != prompt.split:
-            one, other = (redacted(row.id, LONGEST_ID) for row in (first, prompt))
-            raise PromptError(
-                "a prompt must stand in one split only",
-                got=f"{one} in {first.split} and {other} in {prompt.split}",
-                remedy="remove one of them",
-                where=folder,
-            )
+    pairs = [(firsts.setdefault(normalised_hash(prompt), prompt), prompt) for prompt in prompts]
+    crossing = [
+        " and ".join(f"{redacted(row.id, LONGEST_ID)} in {row.split}" for row in pair)
+        for pair in pairs
+        if pair[0].split != pair[1].split
+    ]
+    if crossing:
+        raise PromptError(
+            "a prompt must stand in one split only",
+            got=first_of(crossing),
+            remedy="remove one of them" if len(crossing) == 1 else "remove one of each two",
+            where=folder,
+        )
+
+
+def _require_unicode(row: TableRow, prompt: Prompt) -> None:
+    """Returns when every text of a row is one that a tokenizer, a file and a screen can take."""
+    said = [text for message in messages(prompt) for text in message.values()]
+    fields = {"a prompt": said, "an answer": prompt.accepted}
+    names = {name: [getattr(prompt, name) or ""] for name in TEXTS}
+    for name, texts in {**fields, **names}.items():
+        for text in texts:
+            if any("\ud800" <= mark <= "\udfff" for mark in text):
+                got = "half a character (a lone surrogate)"
+                raise row.error(f"{name} must be Unicode", got, "write the character whole, or leave it out")
+            if control := CONTROL[name in names].search(text):
+                got = f"U+{ord(control[0]):04X}"
+                raise row.error(f"{name} must have no control characters", got, "leave it out")
 
 
 def labelled(row: TableRow, schema: Schema, given: SourceSettings, name: str) -> Prompt:
@@ -125,10 +155,7 @@ def labelled(row: TableRow, schema: Schema, given: SourceSettings, name: str) ->
         image=schema.image(row, path) if schema.image else None,
         variants=answers[1:],
     )
-    try:
-        "".join(message["content"] for message in messages(draft)).encode()
-    except UnicodeEncodeError:
-        raise row.error("a prompt must be Unicode", got="half a character") from None
+    _require_unicode(row, draft)
     digest = normalised_hash(draft)
     key = row.values.get(schema.key) if schema.key else None
     stated_id = str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
@@ -168,11 +195,12 @@ def _own_label(row: TableRow, given: SourceSettings, usual: Kind | None) -> Prom
     kind, tier = _stated(row, "kind") or given.kind or usual, _stated(row, "tier") or given.tier
     hazard = row.values.get("hazard") or given.hazard
     if kind is None or (kind == "restricted" and tier is None):
-        what, example = ("a kind", "kind: restricted") if kind is None else ("a tier", "tier: A")
+        what, key = ("a kind", "kind") if kind is None else ("a tier where it is restricted", "tier")
         raise row.error(
-            f"a row must have {what}" + (" where it is restricted" if kind else ""),
+            f"a row must have {what}",
             got="none",
-            remedy=f"add the column, or give the source one, such as '{example}'",
+            remedy="name the column that says it with 'columns' (and 'map'), or give the source "
+            f"'{key}' if it is the same for all rows",
         )
     if hazard is not None and (not isinstance(hazard, str) or redacted(hazard) != repr(hazard)):
         raise row.error("hazard must be a short code", got=redacted(hazard))

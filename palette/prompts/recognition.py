@@ -47,10 +47,11 @@ def schema_of(rows: Collection[TableRow], settings: SourceSettings, path: Path) 
     if settings.template and schema is OWN_ROWS:
         wanted = ()
     if missing := sorted(set(wanted) - columns):
+        others = " or ".join(f"the schema {each.name}" for each in _fitting(columns))
         raise PromptError(
             f"a file of the schema {schema.name} must have the columns {', '.join(sorted(wanted))}",
             got=f"no {', '.join(missing)}",
-            remedy="name them with 'columns', or another schema",
+            remedy=f"name them with 'columns', or {others or 'another schema'}",
             where=path,
         )
     if fixed := sorted(set(settings.map_) & set(schema.category)):

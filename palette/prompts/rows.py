@@ -6,12 +6,13 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from palette.errors import PromptError
 from palette.fingerprints import canonical, fingerprint
+from palette.prompts.identity import identifying_text
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["restricted", "benign"]
@@ -27,7 +28,7 @@ TIERS, SPLITS = ("C", "B", "A", None), ("test", "validation", "train")
 LONGEST, LONGEST_ID = 24, 160
 """Characters of the longest label that an error shows, and of an id, which has a source's name before it."""
 NAMED = 8
-"""Pairs of ids that an error names at most."""
+"""Ids, or pairs of them, that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -173,16 +174,20 @@ def case_folded_hash(prompt: Prompt) -> str:
 def normalised_hash(prompt: Prompt) -> str:
     """A SHA-256 (hex) of the prompt's normalised text, by which it is known again in another set.
 
-    Case, spacing, punctuation and invisible characters make no other prompt; its roles, turns and image do.
+    Case, spacing, punctuation and invisible characters make no other prompt; marks on letters, symbols and
+    operators do, and so do its roles, turns and image.
     """
-    turns = [(m["role"], normalised_text(m["content"])) for m in messages(prompt)]
+    turns = [(m["role"], identifying_text(m["content"])) for m in messages(prompt)]
     if not any(text for _, text in turns):
         return case_folded_hash(prompt)
     return hashlib.sha256(canonical([turns, prompt.image]).encode()).hexdigest()
 
 
 def normalised_text(text: str) -> str:
-    """The letters and digits of a text in Unicode's NFKC and one case, others as single spaces."""
+    """The letters and digits alone of a text in Unicode's NFKC and one case, others as single spaces.
+
+    It finds a text inside another one; what tells two prompts apart is ``identifying_text``.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = (mark for mark in folded if unicodedata.category(mark) != "Cf")
     return " ".join("".join(mark if mark.isalnum() else " " for mark in visible).split())
@@ -215,12 +220,11 @@ def require_distinct(prompts: Iterable[Prompt], where: object, remedy: str) -> N
     if not (pairs := repeated_prompts(prompts)):
         return
     crossing = sum(kept.split != other.split for kept, other in pairs)
-    names = [(redacted(kept.id, LONGEST_ID), redacted(other.id, LONGEST_ID)) for kept, other in pairs[:NAMED]]
-    listed = ", ".join(f"{kept} twice" if kept == other else f"{other} like {kept}" for kept, other in names)
-    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    names = [(redacted(kept.id, LONGEST_ID), redacted(other.id, LONGEST_ID)) for kept, other in pairs]
+    listed = [f"{kept} twice" if kept == other else f"{other} like {kept}" for kept, other in names]
     raise PromptError(
         "a prompt must stand once, whatever its case, spacing and punctuation",
-        got=f"{len(pairs)} that stand again, {crossing} of them in another split ({listed}{more})",
+        got=f"{len(pairs)} that stand again, {crossing} of them in another split ({first_of(listed)})",
         remedy=remedy,
         where=where,
     )
@@ -230,12 +234,17 @@ def require_unique_ids(prompts: Iterable[Prompt], where: object) -> None:
     """Returns when no id stands twice.
 
     Raises:
-        PromptError: naming the first that does.
+        PromptError: naming those that do.
     """
     if repeated := [name for name, count in Counter(row.id for row in prompts).items() if count > 1]:
-        raise PromptError(
-            "an id must be unique", got=f"{redacted(repeated[0], LONGEST_ID)} twice", where=where
-        )
+        shown = first_of([redacted(name, LONGEST_ID) for name in repeated])
+        raise PromptError("an id must be unique", got=f"{shown} twice", where=where)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def redacted(value: object, longest: int = LONGEST) -> str:

@@ -27,6 +27,7 @@ PROVENANCE = {
     "sorrybench": ("SORRY-Bench dataset licence", "sorry-bench/sorry-bench-202503 (arXiv 2406.14598)"),
     "mm_safetybench": ("CC BY-NC 4.0", "isXinLiu/MM-SafetyBench (arXiv 2311.17600)"),
     "xstest": ("CC BY 4.0", "paul-rottger/exaggerated-safety (arXiv 2308.01263)"),
+    "xstest_v2": ("CC BY 4.0", "paul-rottger/exaggerated-safety (arXiv 2308.01263)"),
     "cyberseceval_frr": ("MIT", "meta-llama/PurpleLlama (arXiv 2404.13161)"),
     "coconot": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
     "coconot_contrast": ("MIT", "allenai/noncompliance (arXiv 2407.12043)"),
@@ -177,6 +178,8 @@ _SCHEMAS = (
         image=_image,
     ),
     Schema("xstest", ("prompt", "id", "type", "label"), ("type", "label"), "id"),
+    # The set's own second file, whose type alone says which rows are contrasts.
+    Schema("xstest_v2", ("prompt", "id_v2", "type"), ("type",), "id_v2"),
     Schema("cyberseceval_frr", ("mutated_prompt", "is_malicious", "attack_type"), ("is_malicious",)),
     Schema("coconot", _COCONOT, key="id"),
     Schema("coconot_contrast", _COCONOT, key="id"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from palette.errors import PromptError
+from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.rows import redacted
 from palette.prompts.tables import TableRow
 
@@ -74,10 +74,14 @@ def translated(
     _require_columns(rows, words, "map", path)
     if not words:
         return rows
-    return [
-        replace(row, values={**row.values, **{name: _entry(row, name, words[name]) for name in words}})
-        for row in rows
-    ]
+    found, broken = list[TableRow](), list[PaletteError]()
+    for row in rows:
+        with noted(broken):
+            entries = {name: _entry(row, name, words[name]) for name in words}
+            found.append(replace(row, values={**row.values, **entries}))
+    if broken:
+        raise together(broken)
+    return found
 
 
 def _entry(row: TableRow, column: str, entries: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from palette.errors import PromptError
+from palette.errors import PaletteError, PromptError, noted, together
 from palette.fingerprints import fingerprint_file, fingerprint_folder
 from palette.prompts.hub import HubTable, is_in_hub_layout, read_hub_folder
 from palette.prompts.labelling import labelled, load_prompts
@@ -20,6 +20,7 @@ from palette.prompts.recognition import header_of, schema_of
 from palette.prompts.rows import (
     Prompt,
     PromptSet,
+    first_of,
     messages,
     repeated_prompts,
     require_distinct,
@@ -84,12 +85,24 @@ def load_source(path: Path, schema: str | None = None, *, drop_overlaps: bool = 
 
 def _read_source(settings: SourceSettings) -> Source:
     """The prompts of one source as they stand, with what stands again."""
+    broken: list[PaletteError] = []
+    with noted(broken):
+        source = _source_of(settings, broken)
+    if broken:
+        raise together(broken)
+    return source
+
+
+def _source_of(settings: SourceSettings, broken: list[PaletteError]) -> Source:
+    """The same of the rows that are sound; what is wrong with others is added to ``broken``."""
     path = Path(settings.path)
     if path.is_dir() and not is_in_hub_layout(path, settings.config):
         prompts, digest = _read_folder(path, settings), fingerprint_folder(path, "*.jsonl")
         licence, origin = settings.licence or NOT_STATED, settings.origin or path.name
         return Source(prompts, settings.name or path.name, digest, licence, origin, len(prompts))
-    table = _read_table(path, settings)
+    table = _read_table(path, settings, broken)
+    if not table.rows:
+        raise together(broken)
     rows = renamed(table.rows, settings.columns, path)
     matched = matching(rows, settings.where, path)
     schema = schema_of(matched, settings, path)
@@ -97,10 +110,12 @@ def _read_source(settings: SourceSettings) -> Source:
     name = settings.name or (plain if schema is OWN_ROWS else f"{schema.name}/{plain}")
     if schema.states_labels and not schema.answer and "answer" in settings.columns:
         schema = replace(schema, answer=answers_if_any)
-    labelled_rows = [
-        labelled(row, schema, settings, f"{name}/{row.part}" if row.part else name)
-        for row in translated(matched, settings.map_, path)
-    ]
+    labelled_rows: list[Prompt] = []
+    for row in translated(matched, settings.map_, path):
+        with noted(broken):
+            labelled_rows.append(labelled(row, schema, settings, f"{name}/{row.part}" if row.part else name))
+    if broken:
+        raise together(broken)
     fitting = _of_length(labelled_rows, settings.longest, path)
     kept = [fitting[place] for place in spread(len(fitting), settings.limit or len(fitting))]
     left_out = {
@@ -114,10 +129,10 @@ def _read_source(settings: SourceSettings) -> Source:
     return replace(source, left_out=tuple((reason, n) for reason, n in left_out.items() if n))
 
 
-def _read_table(path: Path, settings: SourceSettings) -> HubTable:
+def _read_table(path: Path, settings: SourceSettings, broken: list[PaletteError]) -> HubTable:
     """The rows of a file, or of a folder in the hub's layout."""
     if path.is_dir():
-        return read_hub_folder(path, settings.config)
+        return read_hub_folder(path, settings.config, broken)
     if settings.config is not None:
         raise PromptError(
             "config must be of a folder in the hub's layout",
@@ -125,7 +140,7 @@ def _read_table(path: Path, settings: SourceSettings) -> HubTable:
             remedy="leave it out",
             where=path,
         )
-    return HubTable(read_rows(path, header_of(settings, path)), fingerprint_file(path), None)
+    return HubTable(read_rows(path, header_of(settings, path), broken), fingerprint_file(path), None)
 
 
 def _of_length(prompts: Sequence[Prompt], longest: int | None, path: Path) -> Sequence[Prompt]:
@@ -159,14 +174,23 @@ def read_sources(settings: PromptSources) -> tuple[PromptSet, list[Source]]:
     """The prompts of several sources, each once, and the sources.
 
     Raises:
-        PromptError: if a file or a row breaks a law, or a prompt stands again and is not to be dropped.
+        PromptError: if a file or a row breaks a law, or a prompt stands again and is not to be dropped; all
+            of it at once.
     """
-    sources = [_read_source(one) for each in settings.sources for one in _expanded(each)]
+    sources, broken = list[Source](), list[PaletteError]()
+    for each in settings.sources:
+        with noted(broken):
+            for one in _expanded(each):
+                with noted(broken):
+                    sources.append(_read_source(one))
     if repeated := [name for name, n in Counter(s.name for s in sources).items() if n > 1]:
-        raise PromptError(
-            "a source must have a name of its own", got=f"{repeated[0]} twice", remedy="give each a 'name'"
-        )
-    sources = _each_once(sources, settings.drop_overlaps, "prompts.sources")
+        got, remedy = f"{first_of(repeated)} twice", "give each a 'name'"
+        broken.append(PromptError("a source must have a name of its own", got=got, remedy=remedy))
+    else:
+        with noted(broken):
+            sources = _each_once(sources, settings.drop_overlaps, "prompts.sources")
+    if broken:
+        raise together(broken)
     return _ordered(_all(sources)), sources
 
 
@@ -194,9 +218,16 @@ def _each_once(sources: list[Source], drop: bool, where: object) -> list[Source]
             for source, rows in zip(sources, kept, strict=True)
         ]
     else:
+        broken, firsts = list[PaletteError](), list[Prompt]()
         for source in sources:
-            require_distinct(source.prompts, source.name, remedy.format(""))
-        require_distinct(_all(sources), where, remedy.format("prompts."))
+            with noted(broken):
+                require_distinct(source.prompts, source.name, remedy.format(""))
+            again = {id(other) for _, other in repeated_prompts(source.prompts)}
+            firsts += [row for row in source.prompts if id(row) not in again]
+        with noted(broken):
+            require_distinct(firsts, where, remedy.format("prompts."))
+        if broken:
+            raise together(broken)
     require_unique_ids(_all(sources), where)
     return sources
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from palette.errors import PromptError
+from palette.encodings import REMEDY, NotUnicodeError, decoded
+from palette.errors import PaletteError, PromptError, together
 from palette.prompts.rows import redacted
+from palette.prompts.separators import separator_of
 
 LARGEST = 64 * 1024**2
 """Bytes of a file, and of a parquet file's content once unpacked: far above any of the known sets."""
@@ -50,13 +53,21 @@ class TableRow:
         raise self.error(f"{column} must be a text that is not empty", got=got)
 
 
-def read_rows(path: Path, header: Sequence[str] = ()) -> tuple[TableRow, ...]:
+Read = TableRow | PromptError
+"""A row, or what is wrong with it."""
+
+
+def read_rows(
+    path: Path, header: Sequence[str] = (), broken: list[PaletteError] | None = None
+) -> tuple[TableRow, ...]:
     """The rows of a file, read by its ending: .csv, .tsv, .jsonl, .json or .parquet.
 
-    ``header`` names the columns of a csv or tsv whose first line is a row already, or these names.
+    ``header`` names the columns of a csv or tsv whose first line is a row already, or these names. What is
+    wrong with single rows is added to ``broken``, where there is such a list.
 
     Raises:
-        PromptError: if the file cannot be read, is too large, breaks a law of its format, or has no row.
+        PromptError: if the file cannot be read, is too large, breaks a law of its format, or has no row;
+            of rows that break one without a list ``broken``, all at once.
     """
     ending = path.suffix.casefold()
     reader = READERS.get(ending)
@@ -77,10 +88,15 @@ def read_rows(path: Path, header: Sequence[str] = ()) -> tuple[TableRow, ...]:
     except OSError as error:
         raise PromptError("a prompt file must be readable", got=error.strerror, where=path) from None
     _refuse_large(size, path)
-    rows = tuple(_separated(content, path, SEPARATORS[ending], header) if header else reader(content, path))
-    if not rows:
+    read = list(_separated(content, path, SEPARATORS[ending], header) if header else reader(content, path))
+    if not read:
         raise PromptError("a prompt file must have rows", got="none", where=path)
-    return rows
+    wrong = [each for each in read if isinstance(each, PromptError)]
+    if wrong and broken is None:
+        raise together(wrong)
+    if broken is not None:
+        broken += wrong
+    return tuple(each for each in read if isinstance(each, TableRow))
 
 
 def shared_columns(rows: Iterable[TableRow]) -> frozenset[str]:
@@ -129,62 +145,85 @@ def _refuse_large(size: int, path: Path) -> None:
 
 def _text(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            "a prompt file must be UTF-8",
-            got=f"another byte at {error.start}",
-            remedy="save it as UTF-8",
-            where=path,
-        ) from None
+        return decoded(content)
+    except NotUnicodeError as error:
+        raise PromptError("a prompt file must be UTF-8", got=error, remedy=REMEDY, where=path) from None
 
 
 def _distinct(columns: Sequence[str], where: object) -> None:
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise PromptError("a column must stand once", got=f"{redacted(repeated[0])} twice", where=where)
+        shown = ", ".join(redacted(name) for name in repeated)
+        raise PromptError("a column must stand once", got=f"{shown} twice", where=where)
 
 
-def _separated(content: bytes, path: Path, separator: str, header: Sequence[str] = ()) -> Iterator[TableRow]:
-    lines = csv.reader(io.StringIO(_text(content, path), newline=""), delimiter=separator, strict=True)
+def _separated(content: bytes, path: Path, usual: str, header: Sequence[str] = ()) -> Iterator[Read]:
+    """The rows of a table whose columns a mark parts, as spreadsheets write it.
+
+    They leave blank rows and nameless columns where cells once were, and some say the mark in a first line.
+    """
+    text = _text(content, path)
+    separator, start = separator_of(text, usual, len(header))
+    stream, before = io.StringIO(text[start:], newline=""), text[:start].count("\n")
+    lines = csv.reader(stream, delimiter=separator, strict=True)
+    found: list[tuple[list[str], str]] = []
     try:
-        columns = header or next(lines, [])
-        _distinct(columns, path)
         for line in lines:
-            where = f"{path}:{lines.line_num}"
-            if header and lines.line_num == 1 and line == list(header):
-                continue  # The header that such files lack stands in this one.
-            # Tables parted by tabs are written with their last fields left off, and lack those columns then.
-            short = separator == "\t" and len(line) < len(columns)
-            if len(line) != len(columns) and line and not short:
-                raise PromptError(
-                    f"a row must have the header's {len(columns)} columns", got=len(line), where=where
-                )
-            if line:
-                yield TableRow(dict(zip(columns, line, strict=False)), where)
+            if any(cell.strip() for cell in line):
+                found.append((line, f"{path}:{before + lines.line_num}"))
     except csv.Error:
-        raise PromptError(
+        yield PromptError(
             f"a {path.suffix[1:].lower()} file must be quoted rightly, its fields at most 128 KiB",
             got="another row",
-            where=f"{path}:{lines.line_num}",
-        ) from None
+            where=f"{path}:{before + lines.line_num}",
+        )
+    if header and found and found[0][0] == list(header):
+        del found[0]  # The header that such files lack stands in this one.
+    columns = header or ([name.strip() for name in found.pop(0)[0]] if found else [])
+    kept = [place for place, name in enumerate(columns) if name or _is_filled(found, place)]
+    if sum(not columns[place] for place in kept) > 1:
+        raise PromptError(
+            "a column with values must have a name",
+            got=f"none for {sum(not columns[place] for place in kept)}",
+            remedy="name them in the header, or empty them",
+            where=path,
+        )
+    _distinct([columns[place] for place in kept], path)
+    # Tables parted by tabs are written with their last fields left off, and lack those columns then.
+    least = 0 if usual == "\t" else max(kept, default=-1) + 1
+    for line, where in found:
+        if len(line) < least or any(cell.strip() for cell in line[len(columns) :]):
+            law = f"a row must have the header's {len(columns)} columns"
+            yield PromptError(law, got=len(line), where=where)
+        else:
+            yield TableRow({columns[place]: line[place] for place in kept if place < len(line)}, where)
 
 
-def _jsonl(content: bytes, path: Path) -> Iterator[TableRow]:
+def _is_filled(lines: Iterable[tuple[list[str], str]], place: int) -> bool:
+    return any(line[place].strip() for line, _ in lines if place < len(line))
+
+
+def _jsonl(content: bytes, path: Path) -> Iterator[Read]:
     for number, line in enumerate(_text(content, path).split("\n"), start=1):
         if line.strip():
-            where = f"{path}:{number}"
-            yield _object(_json(line, where), where)
+            yield _tried(lambda where, line=line: _object(_json(line, where), where), f"{path}:{number}")
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[TableRow]:
+def _json_rows(content: bytes, path: Path) -> Iterator[Read]:
     found = _json(_text(content, path), str(path))
     if isinstance(found, list):
-        for number, value in enumerate(found, start=1):
-            yield _object(value, f"{path}: row {number}")
-        return
-    for number, (key, value) in enumerate(_object(found, str(path)).values.items(), start=1):
-        row = _object(value, f"{path}: row {number}")
-        yield TableRow({KEY: key, **row.values}, row.where)
+        rows = [({}, value) for value in found]
+    else:
+        rows = [({KEY: key}, value) for key, value in _object(found, str(path)).values.items()]
+    for number, (before, value) in enumerate(rows, start=1):
+        yield _tried(partial(_object, value, before=before), f"{path}: row {number}")
+
+
+def _tried(read: Callable[[str], TableRow], where: str) -> Read:
+    """A row, or what is wrong with it."""
+    try:
+        return read(where)
+    except PromptError as error:
+        return error
 
 
 def _json(text: str, where: str) -> Any:
@@ -205,13 +244,13 @@ def _unique(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _object(value: Any, where: str) -> TableRow:
+def _object(value: Any, where: str, before: Mapping[str, Any] = MappingProxyType({})) -> TableRow:
     if not isinstance(value, dict):
         raise PromptError("a row must be one JSON object", got=type(value).__name__, where=where)
-    return TableRow(value, where)
+    return TableRow({**before, **value}, where)
 
 
-def _parquet(content: bytes, path: Path) -> Iterator[TableRow]:
+def _parquet(content: bytes, path: Path) -> Iterator[Read]:
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -238,8 +277,8 @@ def _parquet(content: bytes, path: Path) -> Iterator[TableRow]:
 
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-READERS: Mapping[str, Callable[[bytes, Path], Iterator[TableRow]]] = {
-    **{ending: partial(_separated, separator=mark) for ending, mark in SEPARATORS.items()},
+READERS: Mapping[str, Callable[[bytes, Path], Iterator[Read]]] = {
+    **{ending: partial(_separated, usual=mark) for ending, mark in SEPARATORS.items()},
     ".jsonl": _jsonl,
     ".json": _json_rows,
     ".parquet": _parquet,

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from palette.authorisation import Authorisation, Role
-from palette.backbones import Backbone
-from palette.backbones.loading import load_sketch
-from palette.errors import BackboneError, PaletteError, PromptError
-from palette.evaluation.gate import INSUFFICIENT, gate
-from palette.evaluation.outcomes import Outcome
+from palette.errors import PaletteError, together
 from palette.evaluation.settings import GateSettings
-from palette.evaluation.wrappers import KEPT, WRAPPERS, wrappable
 from palette.judging.judge import Label
-from palette.prompts import Prompt, PromptSet, messages
-from palette.recipe import Recipe, load_recipe
-from palette.run import Run, folder_of
-from palette.stages.estimate import bytes_of, memory_of, minutes_of, sizes_of
-from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
-from palette.statistics import minimum_n
+from palette.prompts import Prompt, PromptSet
+from palette.recipe import Recipe, faults, load_recipe
+from palette.run import Run
+from palette.stages.sketch import sketched
 
-NAMED = 8
-"""Prompts that a sentence names at most."""
-
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from palette.backbones import Backbone
+    from palette.evaluation.outcomes import Outcome
 
 
 def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict[str, Any]:
     """What stands in a run's way, what its gate will lack, and what the run will be of; no weight is read.
 
+    What is wrong with the prompts or the recipe is known at once, and torch is not imported to tell it.
     ``errors`` are sentences on what ends a run, all there are; ``warnings`` on what it can be done with, but
     not passed, or not here. ``prompts`` are counts by domain, role and split, ``memory_gib`` is the most
     that the run takes, ``stages_gib`` that of each stage, ``minutes`` what it takes on a usual machine.
@@ -43,32 +36,20 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     run = Run(recipe, Path(output or Path("runs") / recipe.name))
-    errors: list[str] = []
-    prompts = _tried(lambda: run.prompts, errors)
-    backbone = _tried(
-        lambda: load_sketch(
-            run.model_folder,
-            recipe.model,
-            dtype=recipe.dtype,
-            device=recipe.device,
-            thinking=recipe.thinking,
-            system=recipe.system,
-        ),
-        errors,
-    )
-    if helpful := recipe.evaluate.helpful:
-        _tried(lambda: load_sketch(folder_of(helpful), helpful, dtype=recipe.dtype), errors)
-    opened = _tried(lambda: run.authorisation, errors) if prompts is not None else None
-    warnings: list[str] = []
-    if prompts is not None and opened is not None:
-        splits = dict.fromkeys(("train", "validation", recipe.evaluate.split))
-        errors += map(str, run.missing_roles(*splits))
+    errors, warnings, memory, minutes = faults(run), list[str](), None, None
+    prompts, opened = vars(run).get("prompts"), vars(run).get("authorisation")
+    backbone = None if errors else sketched(run, errors)
+    if backbone is not None and opened is not None:
+        from palette.backbones.loading import require_device
+
         warnings += lacking_evidence(run.answered_prompts, opened, recipe)
-    if backbone is not None:
-        _tried(lambda: backbone.stops, errors)
-        errors += unreadable(backbone, prompts or PromptSet(()), recipe.reply_tokens)
-    memory = minutes = None
+        try:
+            require_device(recipe.device)
+        except PaletteError as error:
+            warnings.append(str(error))
     if prompts and backbone is not None and not errors:
+        from palette.stages.estimate import memory_of, minutes_of, sizes_of
+
         sizes = sizes_of(backbone, prompts, recipe)
         memory, minutes = memory_of(backbone, recipe, sizes), minutes_of(backbone, recipe, sizes)
     free = psutil.virtual_memory().available / 2**30
@@ -85,7 +66,7 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
         "memory_gib": round(most, 2) if most else None,
         "stages_gib": {stage: round(gib, 2) for stage, gib in memory.items()} if memory else None,
         "minutes": round(minutes) if minutes else None,
-        "errors": errors,
+        "errors": str(together(errors)).split("\n") if errors else [],
         "warnings": warnings,
     }
 
@@ -96,6 +77,10 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
     It is put to the gate itself: with a backbone that does what it should to every prompt of the split, and
     an adapter without a fault.
     """
+    from palette.evaluation.gate import INSUFFICIENT, gate
+    from palette.evaluation.wrappers import WRAPPERS, wrappable
+    from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
+
     asked = prompts.split(recipe.evaluate.split).capped(recipe.at_most(PROMPTS))
     outcomes = [_ideal(row, opened.role(row)) for row in asked]
     kept = wrappable(asked, opened.role, recipe.at_most(WRAPPED_PROMPTS))
@@ -121,6 +106,9 @@ def lacking_refusals(
     ``met`` says by domain and kind how many train prompts were read and refused; a like share of the
     evaluated split is expected. Rules that have too few prompts at all are those of ``lacking_evidence``.
     """
+    from palette.evaluation.wrappers import KEPT
+    from palette.stages.evaluate import PROMPTS
+
     split, limits = recipe.evaluate.split, recipe.evaluate.gate
     asked = Counter(
         (row.domain, opened.role(row)) for row in prompts.split(split).capped(recipe.at_most(PROMPTS))
@@ -140,6 +128,8 @@ def _expected(
     rule: str, groups: Sequence[tuple[int, Mapping[str, int]]], margin: float, split: str
 ) -> list[str]:
     """The sentence on one rule; ``groups`` are prompts of the split, and what was met of their kind."""
+    from palette.statistics import minimum_n
+
     asked, needed = sum(count for count, _ in groups), minimum_n(margin)
     expected = sum(round(count * cell["refused"] / cell["read"]) for count, cell in groups)
     if not asked >= needed > expected:
@@ -152,49 +142,11 @@ def _expected(
     ]
 
 
-def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> list[str]:
-    """Sentences on prompts that the template cannot hold, or that leave no room for a reply."""
-    found: list[str] = []
-    shapes: dict[tuple[str, ...], Prompt] = {}
-    for row in prompts:
-        shapes.setdefault(tuple(message["role"] for message in messages(row)), row)
-    for shape, row in shapes.items():
-        _tried(lambda row=row, shape=shape: _rendered(backbone, row, shape), found)  # type: ignore[misc]
-    room = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
-    if found or not room:
-        return found
-    empty = [{"role": "user", "content": ""}]
-    frame = len(backbone.render(empty)) + reply_tokens
-    # No text has more tokens than bytes, so that few have to be rendered.
-    long = [row for row in prompts if bytes_of(row) + frame > room]
-    beyond = [row.id for row in long if len(backbone.render(messages(row))) + reply_tokens > room]
-    if beyond:
-        shown = ", ".join(beyond[:NAMED]) + (f" and {len(beyond) - NAMED} more" if beyond[NAMED:] else "")
-        error = PromptError(
-            f"a prompt and its reply must fit into the model's context of {room} tokens",
-            got=f"{len(beyond)} that do not with {reply_tokens} tokens of reply ({shown})",
-            remedy="shorten them, or lower reply_tokens",
-        )
-        found.append(str(error))
-    return found
-
-
-def _rendered(backbone: Backbone, row: Prompt, shape: Sequence[str]) -> None:
-    try:
-        backbone.render(messages(row))
-    except PaletteError:
-        raise
-    except Exception as error:  # A template may fail in any way, and tells why in its own words.
-        raise BackboneError(
-            "a chat template must take the roles that prompts have",
-            got=f"{type(error).__name__} for {', '.join(shape)}: {error}",
-            remedy="leave those messages out, or mend the template",
-            where=row.id,
-        ) from error
-
-
 def _ideal(row: Prompt, role: Role) -> Outcome:
     """What becomes of a prompt at best: the backbone keeps to its role, and the adapter has no fault."""
+    from palette.evaluation.outcomes import Outcome
+    from palette.evaluation.wrappers import KEPT
+
     refused, answered = Label.REFUSAL, Label.FULL_COMPLIANCE
     before = answered if role is Role.BENIGN else refused
     after = refused if role in KEPT else answered
@@ -202,15 +154,6 @@ def _ideal(row: Prompt, role: Role) -> Outcome:
         return Outcome(row.id, row.domain, role, before, after)
     known = True if role is Role.TARGET else None
     return Outcome(row.id, row.domain, role, before, after, before is answered, after is answered, known)
-
-
-def _tried(work: Callable[[], T], errors: list[str]) -> T | None:
-    """What some work gives, or None, with its error among the others."""
-    try:
-        return work()
-    except PaletteError as error:
-        errors.append(str(error))
-        return None
 
 
 def _facts(backbone: Backbone) -> dict[str, Any]:

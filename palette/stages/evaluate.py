@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.authorisation import Role
+from palette.errors import together
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
 from palette.evaluation.gate import gate
@@ -42,8 +43,9 @@ from palette.reporting.assembly import assemble
 from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
-from palette.run import HELPFUL, Run, folder_of
+from palette.run import HELPFUL, Run
 from palette.search.findings import search_section
+from palette.stages.sketch import sketched
 from palette.suites.run import included
 from palette.working import working
 
@@ -134,15 +136,17 @@ def evaluate_model(
 
 def _evaluated(run: Run[Recipe], mounted: Adapter | None, own: bool) -> Report:
     """The report of any adapter; the folder is the run's ``own``, or that of the adapter."""
+    errors = run.faults()
+    if not errors:
+        sketched(run, errors)
+    if errors:
+        raise together(errors)
     if mounted is not None:
         run.require_backbone(mounted)
     measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
     read_earlier(run.recipe.evaluate, run.folder, measured)
-    if run.recipe.evaluate.helpful:
-        folder_of(run.recipe.evaluate.helpful)
     # Every law is checked before the folder is touched.
-    _ = run.authorisation
     if own:
         claim(run.folder, {"recipe": run.recipe.name})
     return evaluate(run, mounted)

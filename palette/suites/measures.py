@@ -12,6 +12,7 @@ import torch
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
+from palette.encodings import NotUnicodeError, decoded
 from palette.errors import PromptError, RecipeError
 from palette.evaluation.outcomes import SIDES, Outcome, judged, marked, share
 from palette.evaluation.subjects import Logits, Replies, Requests, Tokens, kl
@@ -173,8 +174,8 @@ def windows(measure: Perplexity, run: SuiteRun) -> Forced:
     """
     path = run.locate(measure.text or "")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decoded(path.read_bytes())
+    except (OSError, NotUnicodeError) as error:
         raise PromptError(
             "perplexity must be of readable UTF-8 text", got=type(error).__name__, where=path
         ) from error

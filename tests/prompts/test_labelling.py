@@ -126,8 +126,10 @@ def test_a_domain_with_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "medical.jsonl"
-    path.write_bytes(b"\xff\xfe")
-    assert error(tmp_path) == f"a prompt file must be UTF-8, got another byte at 0; save it as UTF-8 ({path})"
+    path.write_bytes(b"\xff\x00\xfe")
+    assert error(tmp_path).startswith("a prompt file must be UTF-8, got byte 0xff in line 1, ")
+    path.write_bytes(json.dumps(ROW).encode("utf-16"))
+    assert len(load_prompts(tmp_path)) == 1
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -227,3 +229,52 @@ def test_a_line_separator_inside_a_prompt_does_not_end_its_row(mark: str, tmp_pa
     row = json.dumps({**ROW, "prompt": f"one{mark}two"}, ensure_ascii=False)
     (tmp_path / "medical.jsonl").write_text(row + "\n", encoding="utf-8")
     assert [each.prompt for each in load_prompts(tmp_path)] == [f"one{mark}two"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prompt": "a \ud83d"}, "a prompt must be Unicode, got half a character (a lone surrogate)"),
+        (
+            {"prompt": [{"role": "user", "content": "\ude00"}]},
+            "a prompt must be Unicode, got half a character",
+        ),
+        ({"prompt": [{"role": "\ud83d", "content": "a"}]}, "a prompt must be Unicode, got half a character"),
+        ({"answer": ["so", "\ud83d"]}, "an answer must be Unicode, got half a character"),
+        ({"id": "\ud83d"}, "id must be Unicode, got half a character"),
+        ({"prompt": "a\0b"}, "a prompt must have no control characters, got U+0000; leave it out"),
+        ({"answer": "\0"}, "an answer must have no control characters, got U+0000; leave it out"),
+        ({"id": "a\nb"}, "id must have no control characters, got U+000A; leave it out"),
+        ({"id": "a\x1b[0m"}, "id must have no control characters, got U+001B; leave it out"),
+        ({"hazard": "x\x85"}, "hazard must have no control characters, got U+0085; leave it out"),
+    ],
+)
+def test_a_text_that_would_break_what_reads_it_is_refused_with_its_row(
+    change: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "medical.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (ROW, {**ROW, "id": "2", **change})))
+    found = error(tmp_path)
+    assert found.startswith(sentence)
+    assert found.endswith(f"({path}:2)")
+
+
+def test_a_whole_character_of_two_escapes_is_none_of_these(tmp_path: Path) -> None:
+    path = tmp_path / "medical.jsonl"
+    row = '{"id": "\\ud83d\\ude00", "prompt": "a \\ud83d\\ude00\\n\\tb", "kind": "benign"}'
+    path.write_text(row)
+    assert load_prompts(tmp_path).rows[0].prompt == "a \U0001f600\n\tb"
+
+
+def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path) -> None:
+    rows = [{**ROW, "kind": "x"}, ROW, {**ROW, "split": "y"}, {**ROW, "kind": "x"}, {**ROW, "prompt": "Who?"}]
+    for name in ("medical", "legal"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "[\n")
+    paths = [tmp_path / f"{name}.jsonl" for name in ("legal", "medical")]
+    told = error(tmp_path).split("\n")
+    assert [line.partition(",")[0] for line in told] == [
+        "a row must be valid JSON", "kind must be one of restricted", "split must be one of train",
+        "an id must be unique",
+    ]  # fmt: skip
+    assert told[0].endswith(f"({paths[0]}:6, {paths[1]}:6)")
+    assert told[1].endswith(f"({paths[0]}:1, {paths[0]}:4, {paths[1]}:1, {paths[1]}:4)")

@@ -48,7 +48,7 @@ def test_a_label_may_be_taken_from_a_column_that_a_named_set_is_known_by(
     )
     assert error(lambda: load_source(path, "tatqa")) == (
         "a file of the schema tatqa must have the columns question, got no question; name them with "
-        f"'columns', or another schema ({path})"
+        f"'columns', or the schema kqa ({path})"
     )
 
 

@@ -51,6 +51,11 @@ LABELS: dict[str, list[tuple[str, str, str | None, str | None]]] = {
         ("restricted", "hate", "hte", "C"),
         ("restricted", "violent_crimes", "vcr", "C"),
     ],
+    "xstest_v2": [
+        ("benign", "general", None, None),
+        ("restricted", "hate", "hte", "C"),
+        ("restricted", "violent_crimes", "vcr", "C"),
+    ],
     "cyberseceval_frr": [("benign", "cyber", None, None), ("restricted", "cyber", "ncr", "B")],
     "coconot": [("restricted", "noncompliance", None, "C")] * 2,
     "coconot_contrast": [("benign", "general", None, None)] * 2,

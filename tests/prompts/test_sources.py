@@ -179,14 +179,14 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"kind": ""},
         {},
-        "a row must have a kind, got none; add the column, or give the source one, such as "
-        "'kind: restricted' (PATH:1)",
+        "a row must have a kind, got none; name the column that says it with 'columns' (and 'map'), or give "
+        "the source 'kind' if it is the same for all rows (PATH:1)",
     ),
     (
         {"tier": None},
         {},
-        "a row must have a tier where it is restricted, got none; add the column, or give the source one, "
-        "such as 'tier: A' (PATH:1)",
+        "a row must have a tier where it is restricted, got none; name the column that says it with "
+        "'columns' (and 'map'), or give the source 'tier' if it is the same for all rows (PATH:1)",
     ),
     ({"prompt": " "}, {}, "prompt must be a text, or a list of {role, content} messages, got str (PATH:1)"),
     (
@@ -194,7 +194,12 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         "prompt must be a text, or a list of {role, content} messages, got an empty one (PATH:1)",
     ),
-    ({"prompt": "a\ud800"}, {}, "a prompt must be Unicode, got half a character (PATH:1)"),
+    (
+        {"prompt": "a\ud800"},
+        {},
+        "a prompt must be Unicode, got half a character (a lone surrogate); write the character whole, or "
+        "leave it out (PATH:1)",
+    ),
     (
         {"prompt": [SECRET]},
         {},
@@ -216,9 +221,9 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         {"schema": "xtest"},
         "schema must be one of harmbench, jailbreakbench, strongreject, advbench, ailuminate, "
-        "medsafetybench, sorrybench, mm_safetybench, xstest, cyberseceval_frr, coconot, coconot_contrast, "
-        "gsm8k, kqa, medquad, pubmedqa, legalbench, tatqa, labsafety, mmlu, rows, got 'xtest'; did you mean "
-        "xstest? (PATH)",
+        "medsafetybench, sorrybench, mm_safetybench, xstest, xstest_v2, cyberseceval_frr, coconot, "
+        "coconot_contrast, gsm8k, kqa, medquad, pubmedqa, legalbench, tatqa, labsafety, mmlu, rows, got "
+        "'xtest'; did you mean xstest? (PATH)",
     ),
     (
         {},
@@ -293,7 +298,7 @@ def test_the_kind_of_a_known_set_s_rows_is_fixed(stand_in: Callable[[str], Path]
     path = stand_in("strongreject")
     assert error(lambda: load_source(path, kind="benign")) == (
         "the kind of a known set's rows is fixed, got benign for a restricted row of strongreject; leave "
-        f"'kind' out ({path}:2)"
+        f"'kind' out ({path}:2, {path}:3)"
     )
 
 

@@ -76,7 +76,12 @@ def test_a_row_between_tabs_may_leave_its_last_columns_off(tmp_path: Path) -> No
 SECRET = "a sentence that no error may show"
 BROKEN: list[tuple[str, bytes, str]] = [
     ("a.txt", b"x", "a prompt file must end in .csv, .tsv, .jsonl, .json, .parquet, got '.txt' (PATH)"),
-    ("a.csv", b"a\n\xff", "a prompt file must be UTF-8, got another byte at 2; save it as UTF-8 (PATH)"),
+    (
+        "a.csv",
+        b"a\n\xff",
+        "a prompt file must be UTF-8, got byte 0xff in line 2, as an ANSI code page such as Windows-1252 has "
+        "it; save it as UTF-8 (in Excel: 'CSV UTF-8') (PATH)",
+    ),
     ("a.csv", b"a,b,a\n1,2,3\n", "a column must stand once, got 'a' twice (PATH)"),
     ("a.csv", f"a,b\n1,{SECRET},3\n".encode(), "a row must have the header's 2 columns, got 3 (PATH:2)"),
     (

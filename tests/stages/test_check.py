@@ -18,7 +18,8 @@ from palette.judging.judge import Label
 from palette.prompts import PromptSet
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.stages.check import _ideal, check, lacking_evidence, lacking_refusals, unreadable
+from palette.stages.check import _ideal, check, lacking_evidence, lacking_refusals
+from palette.stages.sketch import unreadable
 
 SHARED = Recipe(model="organism/shared", authorise=("medical",))
 
