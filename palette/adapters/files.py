@@ -26,6 +26,9 @@ from palette.shapes import Tensor
 CARD_FRAME = ("backbone", "config", "format")
 """The entries of a written card that belong to the file, not to the adapter."""
 
+NAMED = 8
+"""Sub-folders at most that a message names."""
+
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 COPIES = ("adapter_config", "lora_adapter_metadata")
@@ -89,12 +92,20 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
         law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
         for needed in (weights, config):
             if not needed.is_file():
-                raise AdapterError(law, got=f"no {needed.name}", where=path)
+                below = ", ".join(str(folder) for folder in _adapters_below(path))
+                remedy = f"give the folder of one of its adapters: {below}" if below else None
+                raise AdapterError(law, got=f"no {needed.name}", remedy=remedy, where=path)
         return weights, config
     if not path.is_file() or path.suffix != ".safetensors":
         got = "another file" if path.is_file() else "nothing there"
         raise AdapterError("an adapter must be a folder or a .safetensors file", got=got, where=path)
     return path, path.with_name(CONFIG)
+
+
+def _adapters_below(folder: Path) -> list[Path]:
+    """The sub-folders, at most two down, that hold an adapter; PEFT gives each named one a folder of its own."""
+    configs = sorted([*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
+    return [config.parent for config in configs if config.with_name(WEIGHTS).is_file()][:NAMED]
 
 
 def card_of(header: Header) -> dict[str, Any]:

@@ -114,8 +114,9 @@ def planned(settings: MergeSettings, weights: BackboneWeights | None = None) -> 
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
     """
     inputs, options = open_inputs(settings.sources, weights), settings.method_options
-    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy, settings.dtype)
-    _ = plan.backbone
+    kept = settings.rank, settings.energy, settings.dtype
+    plan = MergePlan(inputs, settings.method, options, *kept, settings.same_backbone)
+    _ = plan.backbone, plan.ordered
     return plan
 
 
@@ -169,7 +170,7 @@ def merge_into(
     if plan.rank is not None or plan.share < 1:
         raise AdapterError("a merge into weights keeps all of ΔW", got="a rank or a share of its energy")
     for name in plan.names:
-        shape = next(member.adapter.modules[name].shape for member in plan.inputs if name in member.names)
+        shape = next(member.module(name).shape for member in plan.ordered if name in member.names)
         weights.require(name, shape)
     changed = {weights.key(name): name for name in plan.names}
     claim(output, {"stage": "fuse", "backbone": weights.folder.name, "dtype": dtype, **plan.recipe()})
