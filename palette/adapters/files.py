@@ -103,7 +103,7 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
 
 
 def _adapters_below(folder: Path) -> list[Path]:
-    """The sub-folders, at most two down, that hold an adapter; PEFT gives each named one a folder of its own."""
+    """The sub-folders, at most two down, that hold an adapter; PEFT gives each named one its own."""
     configs = sorted([*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
     return [config.parent for config in configs if config.with_name(WEIGHTS).is_file()][:NAMED]
 

@@ -7,7 +7,8 @@
     one model without a prefix             <path>.lora_A.weight, or lora_down
     torchtune's own names                  layers.<n>.attn.v_proj.lora_a.weight
 
-A file is of one layout, whatever wrapped the model or its modules when it was saved. Where diffusers and kohya leave alpha out it is the rank, so that ΔW = B A.
+A file is of one layout, whatever wrapped the model or its modules when it was saved. Where diffusers and
+kohya leave alpha out it is the rank, so that ΔW = B A.
 torchtune orders the rows of q_proj and k_proj for its own rotary embedding, and not in every model,
 so that they cannot be read without the model; its checkpointer exports PEFT's layout. kohya's usual
 names put underscores for dots, which only the model can undo.

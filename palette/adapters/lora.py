@@ -111,7 +111,7 @@ def power_of_two(exponent: Int[Tensor, " component"]) -> Float[Tensor, " compone
 
 
 def _named(name: str | None) -> str:
-    """A backbone's name as it is compared: a tidy path, or the name on the hub, whose case means nothing there."""
+    """A backbone's name as it is compared: a tidy path, or the hub's name, whose case means nothing there."""
     tidy = posixpath.normpath((name or "").strip().replace("\\", "/"))
     cached = CACHED.search(tidy)
     if cached is not None:

@@ -16,7 +16,7 @@ WRAPPERS = (
 """The names by which torch, DeepSpeed, Lightning and Opacus hold the module that they wrap."""
 
 DECODERS = ("model.language_model.", "model.text_model.", "language_model.model.", "model.")
-"""Prefixes of a text decoder's layers: in models that see, today's and earlier ones, and in one of text alone."""
+"""Prefixes of a text decoder's layers: in models that see, and last in one of text alone."""
 
 _WRAPPED = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(WRAPPERS)})\\?\.", re.ASCII)
 _LAYER = re.compile(r"((?:\w+\.)*?)(\w+\.)[0-9]+(?=[.\[])", re.ASCII)

@@ -1,4 +1,4 @@
-r"""``alpha_pattern`` and ``rank_pattern``: expressions for module paths, matched exactly as PEFT matches them.
+r"""``alpha_pattern`` and ``rank_pattern``: expressions for module paths, matched exactly as PEFT does.
 
 PEFT matches each key in turn, as ``(.*\.)?(key)$`` from the start of a path, and the first that fits
 decides. Most keys are paths or suffixes of them, in which a dot is any character. Those are looked up by
@@ -8,6 +8,7 @@ a stranger may hold one that takes exponential time: each match, and all of them
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -22,21 +23,22 @@ from palette.adapters.names import unwrapped
 from palette.errors import AdapterError
 
 LITERAL = re.compile(r"(\^?)((?:[A-Za-z0-9_.-]|\\[.-])+)\$?", re.ASCII)
-COUNTS = r"\{(?!(?:[0-9]+,?[0-9]*|,[0-9]+)\})"
+COUNTED = r"\{([0-9]*),?([0-9]*)\}"
+NOT_COUNTED = r"\{(?!(?:[0-9]+,?[0-9]*|,[0-9]+)\})"
 """A brace that begins no count, which the two libraries read in different ways."""
 
 FORMS = 512
-"""Forms of keys at most: an expression is one, and all paths of one length with their dots at the same places."""
+"""Forms of keys at most: an expression is one, and all paths of one length with dots at the same places."""
 
-LONGEST = 2000
-"""Characters of an expression at most."""
+LONGEST, REPEATED = 2000, 1000
+"""Characters of an expression at most, and the product of its counts, which the library writes out."""
 
 SECONDS, SECONDS_IN_ALL = 0.25, 30.0
 """That one match may take, and all of a table's."""
 
 
 class Form(NamedTuple):
-    """What keys that are looked up together share: their length, where any letter may stand, and anchoring."""
+    """What keys that are looked up together share: length, where any letter may stand, and anchoring."""
 
     length: int
     free: tuple[int, ...]
@@ -58,7 +60,9 @@ class Form(NamedTuple):
 class Pattern:
     """Numbers by expressions for module paths; the first that fits decides."""
 
-    def __init__(self, field: str = "", numbers: Mapping[str, float] = MappingProxyType({}), where: object = None) -> None:
+    def __init__(
+        self, field: str = "", numbers: Mapping[str, float] = MappingProxyType({}), where: object = None
+    ) -> None:
         """Takes the keys of a ``field`` in their order.
 
         Raises:
@@ -92,7 +96,9 @@ class Pattern:
             looked_up = (table[key] for key, table in keys if key is not None and key in table)
             before, found = min(looked_up, default=(sys.maxsize, None))
             earlier = (one for one in self.expressions if one[0] < before)
-            self._known[name] = next((number for _, number, match in earlier if self._fits(match, name)), found)
+            self._known[name] = next(
+                (number for _, number, match in earlier if self._fits(match, name)), found
+            )
         return self._known[name]
 
     def _fits(self, match: Callable[..., object], name: str) -> bool:
@@ -111,7 +117,8 @@ class Pattern:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 re.compile(whole)
-            if len(key) > LONGEST or re.search(COUNTS, key):
+            counts = [max(int(end or 1), 1) for pair in re.findall(COUNTED, key) for end in pair]
+            if len(key) > LONGEST or re.search(NOT_COUNTED, key) or math.prod(counts) > REPEATED:
                 raise ValueError
             compiled: Callable[..., object] = regex.compile(whole, regex.VERSION0).match
         except (ValueError, re.error, regex.error, Warning, OverflowError, RecursionError):
@@ -120,7 +127,7 @@ class Pattern:
 
     def _refused(self, got: str) -> AdapterError:
         return AdapterError(
-            f"the keys of {self.field} must be module names or regular expressions for them, as PEFT reads them",
+            f"the keys of {self.field} must be module names or regular expressions, as PEFT reads them",
             got=got,
             remedy="write the names out",
             where=self.where,

@@ -146,16 +146,14 @@ def open_inputs(sources: Sequence[MergeSource], weights: BackboneWeights | None 
 
 
 def brought_together(inputs: Sequence[MergeInput]) -> list[MergeInput]:
-    """The inputs with one name for each module, where they name a text decoder as two classes of its model do.
+    """The inputs with one name for each module, where they name a text decoder as two classes of a model do.
 
     Then it is named as in the class that sees, since a model without one has no adapters of it.
 
     Raises:
         AdapterError: if an adapter names the decoder twice, or two name no list of layers alike.
     """
-    prefixes = [
-        {prefix for prefix, _ in member.layers() if prefix in DECODERS} for member in inputs
-    ]
+    prefixes = [{prefix for prefix, _ in member.layers() if prefix in DECODERS} for member in inputs]
     for member, own in zip(inputs, prefixes, strict=True):
         if len(own) > 1:
             raise AdapterError(

@@ -52,7 +52,7 @@ def ask(
         key: value for key, value in report.provenance.recipe.items() if key in RunSettings.model_fields
     }
     run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
-    mounted = _adapter(report, adapter or folder)
+    mounted = _adapter(report, folder, adapter)
     if mounted:
         run.require_backbone(mounted)
     questions = _questions(run, report, prompt, ids)
@@ -132,12 +132,13 @@ def _deciding(report: Report) -> list[str]:
     return [prompt_id for rule in rules for prompt_id in rule.ids]
 
 
-def _adapter(report: Report, path: Path) -> Adapter | None:
+def _adapter(report: Report, folder: Path, given: Path | None) -> Adapter | None:
     """The adapter that a report is of; None where it is of the backbone alone."""
+    path = given or folder
     stated = report.provenance.adapter
     if stated is None:
         return None
-    missing = path.is_dir() and not (path / WEIGHTS).is_file()
+    missing = given is None and not (path / WEIGHTS).is_file()
     adapter = None if missing else read_adapter(path)
     if adapter is None or adapter.digest != stated:
         raise AdapterError(
