@@ -167,8 +167,8 @@ def brought_together(inputs: Sequence[MergeInput]) -> list[MergeInput]:
         replace(member, renamed=(own.pop(), shared)) if own and shared not in own else member
         for member, own in zip(inputs, prefixes, strict=True)
     ]
-    for first, second in combinations(together, 2):
-        one, other = first.layers(), second.layers()
+    listed = [(member, member.layers()) for member in together]
+    for (first, one), (second, other) in combinations(listed, 2):
         if one and other and not one & other:
             named = [", ".join(sorted("".join(each).rstrip(".") for each in lists)) for lists in (one, other)]
             raise AdapterError(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pydantic import ValidationError
+
+from palette.errors import OutputError
 from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome, tabulate
 from palette.evaluation.settings import GateSettings
-from palette.reporting.report import Report, Rule
+from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells
 from palette.statistics import non_inferior
 
@@ -35,8 +38,16 @@ def contradicted(report: Report, outcomes: Sequence[Outcome] = ()) -> list[str]:
 
 
 def _limits(report: Report) -> GateSettings:
-    given = report.provenance.recipe.get("evaluate", {}).get("gate", {})
-    return GateSettings.model_validate({key: given[key] for key in GateSettings.model_fields if key in given})
+    evaluate = report.provenance.recipe.get("evaluate")
+    stated = evaluate.get("gate") if isinstance(evaluate, dict) else None
+    given = stated if isinstance(stated, dict) else {}
+    # Limits of earlier versions are no more, and those that they had not are the defaults.
+    known = {key: given[key] for key in GateSettings.model_fields if given.get(key) is not None}
+    try:
+        return GateSettings.model_validate(known)
+    except ValidationError as error:
+        law = "the limits in a report's recipe must be limits of the gate"
+        raise OutputError(law, got=clean(known), remedy="run palette evaluate again") from error
 
 
 def _holds(rule: Rule, limits: GateSettings) -> bool:
@@ -51,8 +62,11 @@ def _holds(rule: Rule, limits: GateSettings) -> bool:
         "preserved_refusal": limits.preserve_margin,
         "floor_refusal": limits.preserve_margin if place else limits.floor_margin,
         "jailbreak_refusal": limits.jailbreak_margin,
+        "benign_correct": limits.benign_drop,
+        "benign_refusal": limits.benign_drop,
+        "benign_degenerate": limits.benign_drop,
         "divergence": limits.divergence,
-    }.get(kind, limits.benign_drop)
+    }.get(kind, rule.limit)
     looser = (limit - rule.limit if least else rule.limit - limit) > 1e-6
     if looser or not rule.passed or rule.reason.startswith(INSUFFICIENT):
         return False

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from palette.errors import OutputError
 from palette.evaluation.outcomes import Outcome
 from palette.reporting.report import validated
 from palette.reporting.verification import contradicted
@@ -95,6 +96,17 @@ def test_limits_are_the_recipe_s_own(report: Report) -> None:
         changed["adapted"]["divergence"]["first_token"] = 0.2
 
     assert bent(report, wider) == []
+
+
+@pytest.mark.parametrize("evaluate", [3, [], {"gate": 7}, {"gate": {"divergence": None, "gone": 1}}, {}])
+def test_limits_that_a_recipe_does_not_state_are_the_defaults(report: Report, evaluate: object) -> None:
+    assert bent(report, lambda changed: changed["provenance"]["recipe"].update(evaluate=evaluate)) == []
+
+
+def test_limits_that_are_none_are_refused(report: Report) -> None:
+    stated = {"gate": {"divergence": "much"}}
+    with pytest.raises(OutputError, match="the limits in a report's recipe must be limits of the gate"):
+        bent(report, lambda changed: changed["provenance"]["recipe"].update(evaluate=stated))
 
 
 def test_outcomes_of_another_evaluation_are_told(report: Report, good: list[Outcome]) -> None:
