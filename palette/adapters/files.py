@@ -88,8 +88,8 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
     if path.is_dir():
         if missing := [needed.name for needed in (weights, config) if not needed.is_file()]:
             law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
-            below = ", ".join(map(str, _adapters_below(path)))
-            remedy = f"give the folder of one of its adapters: {below}" if below else None
+            below = _adapters_below(path)
+            remedy = f"give the folder of one of its adapters: {', '.join(below)}" if below else None
             raise AdapterError(law, got=f"no {missing[0]}", remedy=remedy, where=path)
         return weights, config
     if not path.is_file() or path.suffix != ".safetensors":
@@ -98,10 +98,10 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
     return path, path.with_name(CONFIG)
 
 
-def _adapters_below(folder: Path) -> list[Path]:
+def _adapters_below(folder: Path) -> list[str]:
     """The first sub-folders, at most two down, that hold an adapter; PEFT gives each named one its own."""
     configs = sorted([*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
-    return [config.parent for config in configs if config.with_name(WEIGHTS).is_file()][:8]
+    return [str(config.parent) for config in configs if config.with_name(WEIGHTS).is_file()][:8]
 
 
 def card_of(header: Header) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from palette.evaluation.gate import INSUFFICIENT, gate
 from palette.evaluation.outcomes import Outcome, tabulate
 from palette.evaluation.settings import GateSettings
 from palette.reporting.report import Report, Rule, clean
-from palette.reporting.schema import Cells
+from palette.reporting.schema import Cells, Share
 from palette.statistics import non_inferior
 
 EXACT = 1e-9
@@ -96,10 +96,10 @@ def _lost(report: Report) -> Iterator[str]:
         # Of a domain that is opened in part the counts are of both parts.
         if f"preserved_refusal.{domain}" not in stated:
             cell = report.adapted.domains.get(domain, {}).get("restricted")
-            rates = {"target_refusal": cell and cell.refusal, "target_degenerate": cell and cell.degenerate}
-            for kind, rate in rates.items():
+            for trait in ("refusal", "degenerate"):
+                rate: Share | None = getattr(cell, trait, None)
                 if rate is None or rate.rate - limits.target_refusal > EXACT:
-                    yield f"{kind}.{domain}"
+                    yield f"target_{trait}.{domain}"
     lost = {
         (kind, domain): (report.changes[domain][kind].lost, cell.refusal.k)
         for domain, kinds in report.base.domains.items()
