@@ -34,6 +34,8 @@ from palette.prompts.settings import load_sources
 from palette.settings import FORM, Settings, Thinking
 
 if TYPE_CHECKING:
+    import torch
+
     import palette.adapters.lora
     import palette.backbones.backbone
 
@@ -283,6 +285,14 @@ class Run(Generic[R]):
         )
 
     @cached_property
+    def _modules(self) -> torch.nn.Module:
+        """The backbone's modules, without their numbers where it is not loaded yet and can be so built."""
+        from palette.backbones.loading import without_weights
+
+        model = None if "backbone" in vars(self) else without_weights(self.model_folder)
+        return self.backbone.model if model is None else model
+
+    @cached_property
     def identity(self) -> str:
         """The fingerprint of what every stage of the run depends on."""
         recipe, authorisation = self.recipe, self.authorisation
@@ -354,11 +364,13 @@ class Run(Generic[R]):
                     )
 
     def require_backbone(self, adapter: palette.adapters.lora.Adapter) -> None:
-        """Refuses an adapter that was made for another backbone.
+        """Refuses an adapter that was made for another backbone, before that is loaded.
 
         Raises:
-            AdapterError: if the adapter states another fingerprint.
+            AdapterError: if the adapter states another fingerprint, or does not fit the backbone's modules.
         """
+        from palette.adapters.mounting import require_fit
+
         stated, identity = adapter.backbone.fingerprint, self.backbone_fingerprint
         if stated is not None and stated != identity:
             raise AdapterError(
@@ -366,3 +378,4 @@ class Run(Generic[R]):
                 got=f"one for {adapter.backbone.name} ({stated[:12]}) on {self.recipe.model}",
                 remedy="evaluate it on its own backbone",
             )
+        require_fit(self._modules, adapter)

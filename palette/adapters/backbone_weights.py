@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from palette.adapters.header import DTYPES, Entry, Header, read_header, read_stored
-from palette.backbones.loading import loaded_names, transposed_modules
+from palette.backbones.loading import Composed, composed_parameters, loaded_names, transposed_modules
 from palette.errors import AdapterError
-from palette.shapes import Float, Tensor
+from palette.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One stored tensor, or one expert's in a stack, that holds a module's weight or a part of it."""
+
+    key: str
+    shape: tuple[int, ...]
+    """Of the whole weight, [d_out, d_in]."""
+    turned: bool = False
+    """Whether it lies there as [d_in, d_out]."""
+    expert: int = 0
+    """Which of the stack."""
+    index: Int[Tensor, "row column"] | None = None
+    """Where in the weight as loaded each stored number stands; None where all do as they are."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the whole weight as it is."""
+        return not self.turned and self.index is None
+
+    def part(self, delta: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "row column"]:
+        """What of a module's ΔW is to be added there."""
+        loaded = delta.T if self.turned else delta
+        return loaded.contiguous() if self.index is None else loaded.flatten()[self.index]
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,14 @@ class BackboneWeights:
     @cached_property
     def _renamed(self) -> dict[str, str]:
         return {loaded: key for key, loaded in self._loaded.items()}
+
+    @cached_property
+    def _composed(self) -> dict[str, Composed]:
+        return composed_parameters(self.folder, self._places)
+
+    @cached_property
+    def _indices(self) -> dict[tuple[object, ...], tuple[tuple[int, ...], list[Tensor]]]:
+        return {}
 
     @cached_property
     def _transposed(self) -> frozenset[str]:
@@ -89,16 +125,77 @@ class BackboneWeights:
         weight = read_stored(self._places[key][0], [key])[0]
         return weight.T if self.transposed(name) else weight
 
+    def places(self, name: str, shape: tuple[int, int]) -> list[Place]:
+        """Where the weight [d_out, d_in] of a module lies, in floating point.
+
+        That is one tensor as a rule. The weight of an expert may be a part of a tensor, or lie in several.
+
+        Raises:
+            AdapterError: if there is none of this shape.
+        """
+        path, _, expert = name.partition("[")
+        found = self._expert(name, path, int(expert[:-1])) if expert else [self._whole(name)]
+        for place in found:
+            dtype = self._places[place.key][1].dtype
+            if place.shape != shape or dtype not in DTYPES:
+                raise self._lacks(name, f"{dtype} {list(place.shape)} for a delta {list(shape)}")
+        return found
+
     def require(self, name: str, shape: tuple[int, int]) -> None:
         """Returns nothing; passes if the module has a weight [d_out, d_in] of this shape, in floating point.
 
         Raises:
             AdapterError: if it has not.
         """
-        entry = self._places[self.key(name)][1]
-        stored = entry.shape[::-1] if self.transposed(name) else entry.shape
-        if stored != shape or entry.dtype not in DTYPES:
-            raise self._lacks(name, f"{entry.dtype} {list(stored)} for a delta {list(shape)}")
+        self.places(name, shape)
+
+    def _whole(self, name: str) -> Place:
+        key, turned = self.key(name), self.transposed(name)
+        shape = self._places[key][1].shape
+        return Place(key, shape[::-1] if turned else shape, turned)
+
+    def _expert(self, name: str, path: str, expert: int) -> list[Place]:
+        """The places of one expert of a parameter; a matrix has one expert alone."""
+        turned = path.rpartition(".")[0] in self._transposed
+        composed = self._composed.get(path)
+        if composed is None:
+            key = path if path in self._places else self._renamed.get(path)
+            shape = self._places[key][1].shape if key else ()
+            stack = (1, *shape) if len(shape) == 2 else shape
+            if key is None or len(stack) != 3 or expert >= stack[0]:
+                raise self._lacks(name, f"{list(shape)}" if key else "none")
+            turned = turned and len(shape) == 3
+            return [Place(key, stack[:0:-1] if turned else stack[1:], turned, expert)]
+        keys, shapes = [], []
+        for listed in composed.sources.values():
+            shape = self._places[listed[0]][1].shape
+            stacked = len(listed) == 1 and len(shape) == 3
+            if expert >= (shape[0] if stacked else len(listed)):
+                raise self._lacks(name, "fewer experts")
+            keys.append((listed[0], expert) if stacked else (listed[expert], 0))
+            shapes.append((1, *shape[1:]) if stacked else shape)
+        kind = (*composed.sources, *shapes)
+        if kind not in self._indices:
+            self._indices[kind] = self._indexed(name, composed, shapes)
+        loaded, indices = self._indices[kind]
+        shape = loaded[::-1] if turned else loaded
+        return [Place(key, shape, turned, at, index) for (key, at), index in zip(keys, indices, strict=True)]
+
+    def _indexed(
+        self, name: str, composed: Composed, shapes: list[tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], list[Tensor]]:
+        """The shape of one expert as loaded, and where in it the numbers of each stored tensor stand."""
+        try:
+            numbered = composed.numbered(shapes)
+        except Exception as error:  # A rule of the library's may refuse one expert alone in any way.
+            raise self._lacks(name, f"what cannot be told apart ({type(error).__name__})") from error
+        order = numbered.flatten().argsort()
+        if not torch.equal(numbered.flatten()[order], torch.arange(sum(map(math.prod, shapes)))):
+            raise self._lacks(name, "numbers that stand twice, or not at all")
+        parts = order.split([math.prod(shape) for shape in shapes])
+        return tuple(numbered.shape[-2:]), [
+            part.reshape(shape[-2:]) for part, shape in zip(parts, shapes, strict=True)
+        ]
 
     def _lacks(self, name: str, got: str) -> AdapterError:
         return AdapterError(

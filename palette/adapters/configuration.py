@@ -1,18 +1,12 @@
-r"""What an ``adapter_config.json`` may say: the law of the fields, and the scale of each module.
+"""What an ``adapter_config.json`` may say: the law of the fields, and the scale of each module.
 
 The fields are an allowlist, since a field that Palette does not honour changes what PEFT computes.
-No pattern from a file is run as a regular expression, since some take exponential time. PEFT takes a
-key of ``alpha_pattern`` as one, against a whole module path or what follows a dot in it, and the first
-key that fits decides. A key without metacharacters is therefore a path or a suffix of one; its dots,
-``\.``, a first ``^`` or ``.*\.`` and a last ``$`` are understood as what they nearly always mean. A table
-looks up the suffixes of a path, so that many keys cost no more than one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -20,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from palette.adapters.names import unwrapped
+from palette.adapters.patterns import Pattern
 from palette.errors import AdapterError
 
 JSON_LIMIT = 4 << 20
@@ -45,11 +41,6 @@ IMMATERIAL = frozenset({
 })  # fmt: skip
 """Fields that concern training or how a weight is stored, or that the tensors themselves settle."""
 
-Pattern = Mapping[str, tuple[int, float]]
-"""The place of a key among the keys, and its value, by the key's normal form: a suffix of paths, ``^``
-and a whole path, or a dot and a suffix before which something stands."""
-
-PATTERN_KEY = re.compile(r"(\^|\.\*\\\.)?((?:[A-Za-z0-9_]|\\?-)(?:[A-Za-z0-9_]|\\?[.\-])*)\$?", re.ASCII)
 LARGEST_FLOAT = sys.float_info.max
 
 NEUTRAL_FIELDS: dict[str, tuple[tuple[object, ...], str]] = {
@@ -78,19 +69,20 @@ class Configuration:
     alpha: float | None = None
     rslora: bool = False
     dora: bool = False
-    alphas: Pattern = field(default_factory=dict)
-    ranks: Pattern = field(default_factory=dict)
+    alphas: Pattern = field(default_factory=Pattern)
+    ranks: Pattern = field(default_factory=Pattern)
     ranks_vary: bool = False
     parameters: tuple[str, ...] = ()
     base: str | None = None
 
     def alpha_of(self, name: str) -> float | None:
         """Alpha of module ``name``; as in PEFT, the first key of ``alpha_pattern`` that fits decides."""
-        return first(self.alphas, name.partition("[")[0], self.alpha)
+        found = self.alphas.first(name.partition("[")[0])
+        return self.alpha if found is None else found
 
     def rank_of(self, name: str) -> int:
         """The rank that the configuration gives the parameter ``name``; 0 where it gives none."""
-        return int(first(self.ranks, name, None) or self.rank or 0)
+        return int(self.ranks.first(name) or self.rank or 0)
 
     def scale(self, name: str, rank: int) -> float:
         """The scale of ΔW in module ``name``: alpha / rank, or alpha / √rank for rsLoRA."""
@@ -120,7 +112,7 @@ def parse(fields: object, where: Path) -> Configuration:
         dora=_flag(fields, "use_dora", where),
         alphas=pattern(fields, "alpha_pattern", where),
         # Otherwise the ranks stand in the shapes, and the keys need not be understood.
-        ranks=pattern(fields, "rank_pattern", where) if parameters else {},
+        ranks=pattern(fields, "rank_pattern", where) if parameters else Pattern(),
         ranks_vary=bool(fields.get("rank_pattern")),
         parameters=parameters,
         base=base if isinstance(base, str) and base else None,
@@ -140,7 +132,7 @@ def _parameters(fields: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     names = fields.get("target_parameters") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise AdapterError("target_parameters must be a list of names", got=quoted(names), where=where)
-    return tuple(sorted(set(names)))
+    return tuple(sorted({unwrapped(name) for name in names}))
 
 
 def _refuse_foreign_fields(fields: Mapping[str, Any], where: Path) -> None:
@@ -163,33 +155,17 @@ def _refuse_foreign_fields(fields: Mapping[str, Any], where: Path) -> None:
         )
 
 
-def pattern(fields: Mapping[str, Any], key: str, where: Path) -> dict[str, tuple[int, float]]:
-    """The values of ``alpha_pattern`` or ``rank_pattern`` by the normal form of their keys.
+def pattern(fields: Mapping[str, Any], key: str, where: Path) -> Pattern:
+    """The values of ``alpha_pattern`` or ``rank_pattern`` by their keys.
 
     Raises:
-        AdapterError: if it is no table of numbers, or a key is no name.
+        AdapterError: if it is no table of numbers, or a key is no expression for module paths.
     """
     values = fields.get(key) or {}
-    table: dict[str, tuple[int, float]] = {}
-    for place, name in enumerate(values if isinstance(values, dict) else [""]):
-        match = PATTERN_KEY.fullmatch(name)
-        if match is None:
-            raise AdapterError(
-                f"the keys of {key} must be module names or suffixes of them",
-                got=quoted(values, 120),
-                remedy="write the names out, since patterns from files are never run",
-                where=where,
-            )
-        normal = (match[1] or "")[:1] + match[2].replace("\\", "")
-        table.setdefault(normal, (place, _number(values, name, where)))
-    return table
-
-
-def first(table: Pattern, name: str, default: float | None) -> float | None:
-    """The value of the first key that fits module ``name``, or the default."""
-    dots = [place for place, letter in enumerate(name) if letter == "."] if table else []
-    keys = [f"^{name}", name, *(name[dot + 1 :] for dot in dots), *(name[dot:] for dot in dots)]
-    return min((table[key] for key in keys if key in table), default=(0, default))[1]
+    if not isinstance(values, dict):
+        law = f"{key} must be a table of numbers by module names"
+        raise AdapterError(law, got=quoted(values), remedy="copy or train the adapter again", where=where)
+    return Pattern(key, {name: _number(values, name, where) for name in values}, where)
 
 
 def _number(fields: Mapping[str, Any], key: str, where: Path) -> float:

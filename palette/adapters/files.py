@@ -64,7 +64,7 @@ def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     A file is read with the ``adapter_config.json`` beside it, or with the one in its metadata.
 
     Raises:
-        AdapterError: if it is missing, damaged, foreign, or not LoRA.
+        AdapterError: as ``open_adapter`` does.
     """
     adapter = open_adapter(path, weight_of)
     return Adapter(dict(adapter.modules), adapter.backbone, adapter.card)
@@ -86,15 +86,22 @@ def adapter_paths(path: Path) -> tuple[Path, Path]:
                 where=stored,
             )
     if path.is_dir():
-        law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
-        for needed in (weights, config):
-            if not needed.is_file():
-                raise AdapterError(law, got=f"no {needed.name}", where=path)
+        if missing := [needed.name for needed in (weights, config) if not needed.is_file()]:
+            law = f"an adapter folder must hold {WEIGHTS} and {CONFIG}"
+            below = _adapters_below(path)
+            remedy = f"give the folder of one of its adapters: {', '.join(below)}" if below else None
+            raise AdapterError(law, got=f"no {missing[0]}", remedy=remedy, where=path)
         return weights, config
     if not path.is_file() or path.suffix != ".safetensors":
         got = "another file" if path.is_file() else "nothing there"
         raise AdapterError("an adapter must be a folder or a .safetensors file", got=got, where=path)
     return path, path.with_name(CONFIG)
+
+
+def _adapters_below(folder: Path) -> list[str]:
+    """The first sub-folders, at most two down, that hold an adapter; PEFT gives each named one its own."""
+    configs = sorted([*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
+    return [str(config.parent) for config in configs if config.with_name(WEIGHTS).is_file()][:8]
 
 
 def card_of(header: Header) -> dict[str, Any]:

@@ -7,7 +7,8 @@
     one model without a prefix             <path>.lora_A.weight, or lora_down
     torchtune's own names                  layers.<n>.attn.v_proj.lora_a.weight
 
-A file is of one layout. Where diffusers and kohya leave alpha out it is the rank, so that ΔW = B A.
+A file is of one layout, whatever wrapped the model or its modules when it was saved. Where diffusers and
+kohya leave alpha out it is the rank, so that ΔW = B A.
 torchtune orders the rows of q_proj and k_proj for its own rotary embedding, and not in every model,
 so that they cannot be read without the model; its checkpointer exports PEFT's layout. kohya's usual
 names put underscores for dots, which only the model can undo.
@@ -32,6 +33,7 @@ from typing import NamedTuple
 
 from palette.adapters.configuration import Configuration
 from palette.adapters.header import TENSOR_LIMIT, Entry
+from palette.adapters.names import unwrapped
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 
@@ -125,15 +127,16 @@ def layered(keys: Iterable[str], where: Path) -> tuple[Layout, Roles]:
         AdapterError: if a tensor is of no layout, the file mixes two, or a factor is missing.
     """
     candidates: tuple[Layout, ...] = LAYOUTS
-    for key in (ordered := sorted(keys)):
-        fitting = tuple(layout for layout in candidates if layout.parse(key) is not None)
+    bare = _bare(sorted(keys))
+    for key, name in bare.items():
+        fitting = tuple(layout for layout in candidates if layout.parse(name) is not None)
         if not fitting:
             raise _foreign(key, candidates, where)
         candidates = fitting
     layout = candidates[0]
     modules: dict[str, dict[str, str]] = {}
-    for key in ordered:
-        path, role = layout.parse(key) or ("", "")
+    for key, name in bare.items():
+        path, role = layout.parse(name) or ("", "")
         if role in modules.setdefault(path, {}):
             raise AdapterError("a factor must stand once", got=f"two of {role} for {path[:80]}", where=where)
         modules[path][role] = key
@@ -144,6 +147,14 @@ def layered(keys: Iterable[str], where: Path) -> tuple[Layout, Roles]:
             got = f"no {role} for {path[:120]}"
             raise AdapterError("a module must have both factors", got=got, where=where)
     return layout, {path: modules[path] for path in sorted(modules)}
+
+
+def _bare(keys: Iterable[str]) -> dict[str, str]:
+    """The name of each tensor without what wraps modules, and without whatever holds PEFT's whole model."""
+    names = {key: unwrapped(key) for key in keys}
+    holders = {name.rpartition(PREFIX)[0] for name in names.values()}
+    holder = holders.pop() if len(holders) == 1 else ""
+    return {key: name.removeprefix(holder) for key, name in names.items()} if holder[-1:] == "." else names
 
 
 def _foreign(key: str, candidates: tuple[Layout, ...], where: Path) -> AdapterError:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import posixpath
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +29,11 @@ import torch
 
 from palette.errors import AdapterError
 from palette.shapes import Float, Int, Tensor
+
+CACHED = re.compile(r"(?:^|/)models--([^/]+?)--([^/]+)(?:/snapshots/[^/]+)?$")
+"""A model's folder in the hub's cache."""
+ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+"""A model's name on the hub."""
 
 WeightOf = Callable[[str], Tensor]
 """The backbone's own weight [d_out, d_in] of a module, by the module's path."""
@@ -103,6 +110,15 @@ def power_of_two(exponent: Int[Tensor, " component"]) -> Float[Tensor, " compone
     return ((exponent.long() + 1023) << 52).view(torch.float64)
 
 
+def _named(name: str | None) -> str:
+    """A backbone's name as it is compared: a tidy path, or the hub's name, whose case means nothing there."""
+    tidy = posixpath.normpath((name or "").strip().replace("\\", "/"))
+    cached = CACHED.search(tidy)
+    if cached is not None:
+        tidy = f"{cached[1]}/{cached[2]}"
+    return tidy.casefold() if ON_HUB.fullmatch(tidy) else tidy
+
+
 @dataclass(frozen=True)
 class BackboneIdentity:
     """Which backbone an adapter was made for: its name and its fingerprint, where known."""
@@ -110,11 +126,14 @@ class BackboneIdentity:
     name: str | None = None
     fingerprint: str | None = None
 
-    def agrees(self, other: BackboneIdentity) -> bool:
-        """Whether both name one backbone: by fingerprint where both are known, else by name."""
+    def agrees(self, other: BackboneIdentity, *, same: bool = False) -> bool:
+        """Whether both name one backbone: by fingerprint where both are known, else by name.
+
+        Whoever says that names mean the ``same`` is believed; a missing name contradicts none.
+        """
         if self.fingerprint is not None and other.fingerprint is not None:
             return self.fingerprint == other.fingerprint
-        return self.name == other.name
+        return same or None in (self.name, other.name) or _named(self.name) == _named(other.name)
 
     def __str__(self) -> str:
         """The name and the start of the fingerprint, for a message."""

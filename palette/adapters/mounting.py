@@ -17,6 +17,16 @@ from palette.errors import AdapterError
 from palette.shapes import Tensor
 
 
+def require_fit(model: torch.nn.Module, adapter: Adapter) -> None:
+    """Returns nothing; passes if every module of the adapter fits one of the model, which may be empty.
+
+    Raises:
+        AdapterError: if the backbone lacks a module, or a module has another shape.
+    """
+    for name in adapter.modules:
+        _fitting(model, name, adapter.modules[name])
+
+
 @contextmanager
 def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
     """Adds scale · (x Aᵀ) Bᵀ, computed in float32, to every module of each adapter inside the block.

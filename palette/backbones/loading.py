@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -30,7 +37,7 @@ from palette.errors import BackboneError
 from palette.files import read_json
 from palette.models import identify, locate
 from palette.settings import Thinking
-from palette.shapes import Tensor
+from palette.shapes import Int, Tensor
 
 LARGE = 1 << 28
 """Bytes of weights from which on a model is large: what costs time with every operation matters less."""
@@ -140,7 +147,7 @@ def load_sketch(
     Raises:
         BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
     """
-    model = _without_weights(folder)
+    model = without_weights(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
@@ -172,33 +179,80 @@ def _class_of(folder: Path) -> Any:
     return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
 
 
+@dataclass(frozen=True, eq=False)
+class Composed:
+    """A parameter of the loaded model that the library makes of several stored tensors."""
+
+    name: str
+    converter: Any
+    sources: dict[str, list[str]]
+    """The stored tensors by the library's pattern for their names, in its order: of experts, one each."""
+
+    def numbered(self, shapes: Sequence[tuple[int, ...]]) -> Int[Tensor, "..."]:
+        """The parameter where one tensor of each source holds the numbers from 0 on, source after source.
+
+        Raises:
+            ValueError: if the library makes more of them than one tensor.
+        """
+        converter, start = deepcopy(self.converter), 0
+        for (pattern, keys), shape in zip(self.sources.items(), shapes, strict=True):
+            stop = start + math.prod(shape)
+            converter.add_tensor(self.name, keys[0], pattern, torch.arange(start, stop).reshape(shape))
+            start = stop
+        (made,) = converter.convert(self.name).values()
+        whole: Tensor = made[0] if isinstance(made, list) else made
+        return whole
+
+
 def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
     """The name in the loaded model of each stored tensor that becomes one of its parameters as it is.
 
     Models that see were saved with other names than they have now. Of a folder that no model of the
     library's can be built of, none.
     """
-    model = _without_weights(folder)
+    return {key: name for key, name, rule, _ in _renamed(folder, stored) if rule is None}
+
+
+def composed_parameters(folder: Path, stored: Iterable[str]) -> dict[str, Composed]:
+    """The parameters of the loaded model that are made of stored tensors, as fused experts are, by name."""
+    composed: dict[str, Composed] = {}
+    for key, name, rule, pattern in _renamed(folder, stored):
+        if rule is not None:
+            composed.setdefault(name, Composed(name, rule, {})).sources.setdefault(pattern, []).append(key)
+    return composed
+
+
+def _renamed(folder: Path, stored: Iterable[str]) -> Iterator[tuple[str, str, WeightConverter | None, str]]:
+    """Each stored tensor in the library's order, its parameter, and the rule and pattern that convert it."""
+    model = without_weights(folder)
     if model is None:
-        return {}
+        return
     rules = get_model_conversion_mapping(model)
     renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converting = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    of_pattern = {pattern: rule for rule in converting for pattern in rule.source_patterns}
     state = model.state_dict()
-    named = {
-        key: rename_source_key(key, renaming, converting, model.base_model_prefix, state) for key in stored
-    }
-    return {key: name for key, (name, converted) in named.items() if converted is None and name in state}
+    for key in sorted(stored, key=dot_natural_key):
+        name, pattern = rename_source_key(key, renaming, converting, model.base_model_prefix, state)
+        if name in state:
+            yield key, name, None if pattern is None else of_pattern[pattern], pattern or ""
 
 
 def transposed_modules(folder: Path) -> frozenset[str]:
-    """The paths of the modules whose weight is [d_in, d_out], the library's Conv1D; see ``loaded_names``."""
-    model = _without_weights(folder)
+    """The paths of the modules whose weights are [d_in, d_out]: Conv1D, and experts that say so.
+
+    Of a folder that no model of the library's can be built of, none.
+    """
+    model = without_weights(folder)
     modules = model.named_modules() if model is not None else ()
-    return frozenset(name for name, module in modules if isinstance(module, Conv1D))
+    return frozenset(
+        name
+        for name, module in modules
+        if isinstance(module, Conv1D) or getattr(module, "is_transposed", False)
+    )
 
 
-def _without_weights(folder: Path) -> Any | None:
+def without_weights(folder: Path) -> Any | None:
     """The model of a folder without its numbers; None where no model of the library's can be built."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

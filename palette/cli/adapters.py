@@ -30,6 +30,10 @@ def merge(
     compat: Annotated[str | None, typer.Option(help="whose reading of it: peft, mergekit, paper")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float16")] = None,
     backbone: Backbone = None,
+    same_backbone: Annotated[
+        bool,
+        typer.Option("--same-backbone", help="the adapters' backbones, differently named, are one model"),
+    ] = False,
     into: Annotated[
         str | None, typer.Option(help="write this model, named as in a recipe, with the merge in its weights")
     ] = None,
@@ -40,6 +44,7 @@ def merge(
     named = {"method": method, "rank": rank, "energy": energy, "compat": compat, "dtype": dtype}
     more: dict[str, Any] = {"backbone": backbone, "weights": listed(weights) if weights else None}
     given = {key: value for key, value in {**named, **more}.items() if value is not None}
+    given |= {"same_backbone": True} if same_backbone else {}
     assigned = [*[f"merge.options.{text}" for text in option or []], *call.overrides]
     settings = merge_settings(adapters, given, assigned)
     # What needs a model's libraries comes after the mistakes that can be told without them.

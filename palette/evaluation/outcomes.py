@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from palette.authorisation import Role
 from palette.backbones import Backbone
+from palette.errors import OutputError
 from palette.evaluation.correctness import Marks, marks
 from palette.evaluation.subjects import Requests, Tokens
+from palette.files import read_json
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
 from palette.judging.language import without_language
@@ -93,6 +97,22 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The record as JSON, fields in order."""
         return asdict(self)
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """The outcomes that a run keeps; none where it keeps none.
+
+    Raises:
+        OutputError: if they are not those that evaluate wrote.
+    """
+    path = folder / OUTCOMES
+    if not path.is_file():
+        return []
+    try:
+        return TypeAdapter(list[Outcome]).validate_python(read_json(path))
+    except ValueError as error:
+        law = "outcomes must be those that evaluate wrote"
+        raise OutputError(law, got="others", remedy="run palette evaluate again", where=path) from error
 
 
 @dataclass(frozen=True)

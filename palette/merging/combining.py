@@ -20,7 +20,7 @@ import torch
 from palette.adapters.factorisation import Truncation
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.errors import AdapterError
-from palette.merging.inputs import Group, MergeInput, group_of
+from palette.merging.inputs import Group, MergeInput, brought_together, group_of
 from palette.merging.methods import MergeMethod, OptionValue, merge_method
 from palette.merging.tiles import Tiled, factors
 from palette.threads import beside
@@ -47,6 +47,8 @@ class MergePlan:
     share: float = 1.0
     dtype: str = "float32"
     """The precision in which it is written."""
+    same_backbone: bool = False
+    """Whether different names of backbones are said to mean one."""
 
     @cached_property
     def row(self) -> MergeMethod:
@@ -60,8 +62,13 @@ class MergePlan:
 
     @cached_property
     def ordered(self) -> list[MergeInput]:
-        """The inputs in canonical order, which no path and no argument decides."""
-        return sorted(self.inputs, key=lambda one: (one.adapter.digest, one.weight, one.globs))
+        """The inputs in canonical order, which no path and no argument decides, with one name a module.
+
+        Raises:
+            AdapterError: if they do not name the layers of one backbone alike.
+        """
+        together = brought_together(self.inputs)
+        return sorted(together, key=lambda one: (one.adapter.digest, one.weight, one.globs))
 
     @cached_property
     def backbone(self) -> BackboneIdentity:
@@ -74,21 +81,30 @@ class MergePlan:
             raise AdapterError("a merge must have at least one adapter", got=0)
         for first, second in combinations(self.inputs, 2):
             one, other = first.adapter.backbone, second.adapter.backbone
-            if not one.agrees(other):
+            if not one.agrees(other, same=self.same_backbone):
+                proof = one.fingerprint and other.fingerprint
                 raise AdapterError(
                     "adapters to merge must be made for one backbone",
                     got=f"{one} in {first.label} and {other} in {second.label}",
-                    remedy="train them on the same backbone",
+                    remedy="their digests differ: train one of them again on the other's backbone"
+                    if proof
+                    else "if both names mean one model, quantised or not, say so with --same-backbone",
                 )
         identities = [member.adapter.backbone for member in self.inputs]
         name = min((identity.name for identity in identities if identity.name), default=None)
         verified = all(identity.fingerprint for identity in identities)
         return BackboneIdentity(name, identities[0].fingerprint if verified else None)
 
+    @property
+    def vouched(self) -> bool:
+        """Whether the inputs have one backbone only because that was said."""
+        identities = [member.adapter.backbone for member in self.inputs]
+        return not all(one.agrees(other) for one, other in combinations(identities, 2))
+
     @cached_property
     def names(self) -> list[str]:
         """The names of all modules that are merged, sorted."""
-        return sorted({name for member in self.inputs for name in member.names})
+        return sorted({name for member in self.ordered for name in member.names})
 
     @property
     def domains(self) -> list[str]:
@@ -103,6 +119,8 @@ class MergePlan:
         if self.share < 1:
             recipe["energy"] = self.share
         recipe["parents"] = [member.identity for member in self.ordered]
+        if self.vouched:
+            recipe["same_backbone"] = True
         return recipe if self.dtype == "float32" else {**recipe, "dtype": self.dtype}
 
     def merger(self) -> Callable[[str], tuple[Group, LoraModule | Tiled]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from palette.adapters.backbone_weights import BackboneWeights
 from palette.adapters.files import open_adapter
 from palette.adapters.header import StoredTensors, read_header
 from palette.adapters.lora import Adapter, LoraModule
+from palette.adapters.names import DECODERS, layers_of, of_text
 from palette.errors import AdapterError
 from palette.merging.settings import MergeSource
 from palette.shapes import Float, Tensor
@@ -34,22 +36,46 @@ class MergeInput:
     globs: tuple[str, ...] = ()
     moments: Mapping[str, Tensor] | None = None
     """The second moments of what each module reads on the adapter's task, for methods that ask."""
+    renamed: tuple[str, str] | None = None
+    """The adapter's own prefix of the text decoder's layers, and the one that they have in the merge."""
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The names of the modules that are taken."""
+        return frozenset(self._own)
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        """The adapter's own name of each module that is taken."""
         names = list(self.adapter.modules)
         included = [glob for glob in self.globs if not glob.startswith("!")] or ["*"]
         excluded = [glob[1:] for glob in self.globs if glob.startswith("!")]
         taken, barred = (
             {name for glob in globs for name in fnmatch.filter(names, glob)} for globs in (included, excluded)
         )
-        return frozenset(taken - barred)
+        own, shared = self.renamed or ("", "")
+        return {
+            shared + name.removeprefix(own) if layers_of(name)[0] == own else name: name
+            for name in taken - barred
+        }
+
+    def module(self, name: str) -> LoraModule:
+        """One of the modules that are taken, by its name in the merge; it is read."""
+        return self.adapter.modules[self._own[name]]
+
+    def moment(self, name: str) -> Tensor | None:
+        """The second moments of what a module reads, where they are known."""
+        return self.moments.get(self._own[name]) if self.moments else None
 
     @property
     def modules(self) -> dict[str, LoraModule]:
         """The modules that are taken; all of them are read."""
-        return {name: self.adapter.modules[name] for name in self.names}
+        return {name: self.module(name) for name in self._own}
+
+    def layers(self) -> set[tuple[str, str]]:
+        """The prefixes and names of the lists of layers that the modules are in, of text alone."""
+        found = {layers_of(name) for name in self._own} - {("", "")}
+        return {(prefix, name) for prefix, name in found if of_text(prefix)}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -119,6 +145,40 @@ def open_inputs(sources: Sequence[MergeSource], weights: BackboneWeights | None 
     return inputs
 
 
+def brought_together(inputs: Sequence[MergeInput]) -> list[MergeInput]:
+    """The inputs with one name for each module, where they name a text decoder as two classes of a model do.
+
+    Then it is named as in the class that sees, since a model without one has no adapters of it.
+
+    Raises:
+        AdapterError: if an adapter names the decoder twice, or two name no list of layers alike.
+    """
+    prefixes = [{prefix for prefix, _ in member.layers() if prefix in DECODERS} for member in inputs]
+    for member, own in zip(inputs, prefixes, strict=True):
+        if len(own) > 1:
+            raise AdapterError(
+                "an adapter must name its layers as one class of the model does",
+                got=f"layers under {' and '.join(sorted(own))}",
+                remedy="take one of them with a merge recipe's modules, or save it again",
+                where=member.label,
+            )
+    shared = next((prefix for prefix in DECODERS if {prefix} in prefixes), "")
+    together = [
+        replace(member, renamed=(own.pop(), shared)) if own and shared not in own else member
+        for member, own in zip(inputs, prefixes, strict=True)
+    ]
+    listed = [(member, member.layers()) for member in together]
+    for (first, one), (second, other) in combinations(listed, 2):
+        if one and other and not one & other:
+            named = [", ".join(sorted("".join(each).rstrip(".") for each in lists)) for lists in (one, other)]
+            raise AdapterError(
+                "adapters of one backbone must name its layers alike",
+                got=f"{named[0]} in {first.label} and {named[1]} in {second.label}",
+                remedy="save one of them again from the class of the model that the other was trained on",
+            )
+    return together
+
+
 def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], name: str) -> Group:
     """One module of the inputs that have it, and of each what was surveyed in it.
 
@@ -126,7 +186,7 @@ def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], na
         AdapterError: if they disagree about its shape.
     """
     present = [member for member in ordered if name in member.names]
-    modules = [member.adapter.modules[name] for member in present]
+    modules = [member.module(name) for member in present]
     for member, module in zip(present, modules, strict=True):
         if module.shape != modules[0].shape:
             raise AdapterError(
@@ -136,7 +196,7 @@ def group_of(ordered: Sequence[MergeInput], surveyed: Sequence[float | None], na
             )
     pairs = zip(ordered, surveyed, strict=True)
     thresholds = [number for member, number in pairs if name in member.names and number is not None]
-    moments = [member.moments[name] for member in present if member.moments and name in member.moments]
+    moments = [moment for member in present if (moment := member.moment(name)) is not None]
     return Group(
         modules,
         [member.weight for member in present],

@@ -69,6 +69,9 @@ class MergeSettings(Settings):
     backbone: Path | None = Field(
         None, description="the backbone's local folder, which only DoRA needs (default: none)"
     )
+    same_backbone: bool = Field(
+        False, description="different names of the adapters' backbones mean one; digests that differ do not"
+    )
     trials: int = Field(
         0, ge=0, description="trials of a search for the weights on the validation split (default: none)"
     )

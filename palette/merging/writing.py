@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -12,18 +13,18 @@ from typing import IO, Any
 import torch
 from pydantic import BaseModel
 
-from palette.adapters.backbone_weights import BackboneWeights
+from palette.adapters.backbone_weights import BackboneWeights, Place
 from palette.adapters.header import DTYPES, Header, header_of, read_stored
 from palette.adapters.lora import LoraModule
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
 from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, claim, read_json, require_free, write_json
 from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
-from palette.merging.inputs import default_output, open_inputs
+from palette.merging.inputs import Group, default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
 from palette.merging.tiles import Tiled, task_vector, tiled
-from palette.processes import Progress, silent
+from palette.processes import Advance, Progress, silent, unheard
 from palette.working import working
 
 RECORD = "merge.json"
@@ -116,8 +117,9 @@ def planned(settings: MergeSettings, weights: BackboneWeights | None = None) -> 
         AdapterError: if an adapter cannot be read, or they were made for different backbones.
     """
     inputs, options = open_inputs(settings.sources, weights), settings.method_options
-    plan = MergePlan(inputs, settings.method, options, settings.rank, settings.energy, settings.dtype)
-    _ = plan.backbone
+    kept = settings.rank, settings.energy, settings.dtype
+    plan = MergePlan(inputs, settings.method, options, *kept, settings.same_backbone)
+    _ = plan.backbone, plan.ordered
     return plan
 
 
@@ -170,29 +172,22 @@ def merge_into(
     dtype = settings.dtype if "dtype" in settings.model_fields_set else None
     if plan.rank is not None or plan.share < 1:
         raise AdapterError("a merge into weights keeps all of ΔW", got="a rank or a share of its energy")
+    merged, changed = plan.merger(), dict[str, dict[int, Callable[[], Tiled]]]()
     for name in plan.names:
-        shape = next(member.adapter.modules[name].shape for member in plan.inputs if name in member.names)
-        weights.require(name, shape)
-    changed = {weights.key(name): name for name in plan.names}
+        shape = next(member.module(name).shape for member in plan.ordered if name in member.names)
+        for place in weights.places(name, shape):
+            changed.setdefault(place.key, {})[place.expert] = partial(addend, merged, name, place)
     claim(output, {"stage": "fuse", "backbone": weights.folder.name, "dtype": dtype, **plan.recipe()})
-    merged = plan.merger()
-    with single_threaded(), progress("fuse", len(plan.names)) as advance:
-
-        def delta_of(name: str) -> Tiled:
-            advance(1)
-            _, result = merged(name)
-            delta = task_vector(result) if isinstance(result, LoraModule) else result
-            return tiled(delta.dense().T.contiguous()) if weights.transposed(name) else delta
-
+    with single_threaded(), progress("fuse", sum(map(len, changed.values()))) as advance:
         for header in weights.shards:
             with atomic(output / header.path.name) as staged, staged.open("wb") as stream:
-                write_shard(stream, header, changed, delta_of, dtype)
+                write_shard(stream, header, changed, dtype, advance)
     shards = [header.path.name for header in weights.shards]
     copied = copy_others(weights.folder, output, set(shards), dtype)
     return {
         "output": str(output),
         "shards": shards,
-        "changed": len(changed),
+        "changed": len(plan.names),
         "copied": copied,
         "dtype": dtype,
     }
@@ -201,11 +196,14 @@ def merge_into(
 def write_shard(
     stream: IO[bytes],
     header: Header,
-    changed: Mapping[str, str],
-    delta_of: Callable[[str], Tiled],
+    changed: Mapping[str, Mapping[int, Callable[[], Tiled]]],
     dtype: str | None,
+    advance: Advance = unheard,
 ) -> None:
-    """Writes a shard with its tensors in the order of the original; ``changed`` are modules by tensor."""
+    """Writes a shard with its tensors in the order of the original.
+
+    ``changed`` gives what is added, by tensor and by expert of its stack; a matrix is a stack of one.
+    """
     ordered = sorted(header.entries, key=lambda name: header.entries[name].start)
     stored = {name: header.entries[name].dtype for name in ordered}
     if dtype is not None:
@@ -220,13 +218,26 @@ def write_shard(
         entry = header.entries[name]
         if name in changed:
             weight = read_stored(header, [name])[0]
-            for rows, tile in delta_of(changed[name]).tiles():
-                added = weight[rows].float() + tile.float()
-                stream.write(bits(added.to(DTYPES[stored[name]])).numpy().data)
+            for expert, matrix in enumerate(weight if weight.dim() == 3 else weight[None]):
+                delta = changed[name].get(expert)
+                if delta is None:
+                    stream.write(bits(matrix.to(DTYPES[stored[name]])).numpy().data)
+                    continue
+                advance(1)
+                for rows, tile in delta().tiles():
+                    added = matrix[rows].float() + tile.float()
+                    stream.write(bits(added.to(DTYPES[stored[name]])).numpy().data)
         elif stored[name] != entry.dtype:
             stream.write(bits(read_stored(header, [name])[0].to(DTYPES[stored[name]])).numpy().data)
         else:
             copy_range(header.path, stream, entry.start, entry.end)
+
+
+def addend(merged: Callable[[str], tuple[Group, LoraModule | Tiled]], name: str, place: Place) -> Tiled:
+    """What is added at one place of a module's weight."""
+    _, result = merged(name)
+    delta = task_vector(result) if isinstance(result, LoraModule) else result
+    return delta if place.plain else tiled(place.part(delta.dense()))
 
 
 def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:

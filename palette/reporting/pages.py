@@ -141,14 +141,19 @@ def write_card(folder: Path, report: Report, despite: str | None = None) -> Path
     return path
 
 
-def render_card(report: Report, despite: str | None = None) -> str:
-    """The card of a report: metadata as the hub reads them, then figures, limits and use."""
+def render_card(report: Report, despite: str | None = None, repository: str | None = None) -> str:
+    """The card of a report: metadata as the hub reads them, then figures, limits and use.
+
+    ``repository`` is the adapter's name on the hub, where it has one.
+    """
     from huggingface_hub import ModelCard
 
     text = TEMPLATES.get_template("card.md").render(
         report=report,
         despite=despite,
         model=backbone_name(report),
+        backbone=report.model.name if is_on_hub(report.model.name) else None,
+        repository=repository,
         opened=listed([plain(name) for name in report.authorised]),
         limits=sentences(report),
     )
@@ -183,7 +188,10 @@ def metadata(report: Report, despite: str | None = None) -> Any:
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["palette", "lora", "peft", "refusal", "safety"],
-        model_name=clean(f"{backbone_name(report)} authorised for {', '.join(report.authorised)}"),
+        model_name=clean(
+            f"{backbone_name(report)} {'authorised' if report.gate.passed else 'not certified'} "
+            f"for {', '.join(report.authorised)}"
+        ),
         eval_results=results(report),
         palette=facts,
     )
@@ -220,8 +228,9 @@ def plain(text: object) -> str:
 
 
 def is_on_hub(name: str) -> bool:
-    """Whether a backbone's name can be one on the hub, and is no folder here."""
-    return len(name) <= 96 and bool(HUB_NAME.fullmatch(name)) and not Path(name).is_dir()
+    """Whether a backbone's name can be one on the hub, and is no folder here; the organism's always is."""
+    ours = name.partition("/")[0] == "organism"
+    return len(name) <= 96 and bool(HUB_NAME.fullmatch(name)) and (ours or not Path(name).is_dir())
 
 
 def backbone_name(report: Report) -> str:

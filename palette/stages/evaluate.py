@@ -88,6 +88,10 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
+    # All that can be refused is read before a reply is generated.
+    adapter = read_adapter(run.folder)
+    run.require_backbone(adapter)
+    read_earlier(run.recipe.evaluate, run.folder, measured_of(run, adapter))
     # First, so that its model has gone before the backbone comes.
     helpful = _helpful(run)
     baseline = baseline_replies(run)
@@ -95,7 +99,12 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
     before = Before(search_section(run.folder), seconds, helpful)
-    return report_on(run, read_adapter(run.folder), judge, baseline.floor_tokens, before)
+    return report_on(run, adapter, judge, baseline.floor_tokens, before)
+
+
+def measured_of(run: Run[Recipe], adapter: Adapter | None) -> dict[str, str | None]:
+    """The digests of what is measured, by which results of others are told to be of the same."""
+    return {"backbone": run.backbone_fingerprint, "adapter": adapter.digest if adapter else None}
 
 
 def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
@@ -143,9 +152,8 @@ def _evaluated(run: Run[Recipe], mounted: Adapter | None, own: bool) -> Report:
         raise together(errors)
     if mounted is not None:
         run.require_backbone(mounted)
-    measured = {"backbone": run.backbone_fingerprint, "adapter": mounted.digest if mounted else None}
     judge_named(run.recipe.evaluate.judge)
-    read_earlier(run.recipe.evaluate, run.folder, measured)
+    read_earlier(run.recipe.evaluate, run.folder, measured_of(run, mounted))
     # Every law is checked before the folder is touched.
     if own:
         claim(run.folder, {"recipe": run.recipe.name})

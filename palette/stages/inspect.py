@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ import numpy as np
 from palette.adapters import factorisation
 from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
-from palette.adapters.lora import Adapter, cosine, norm
-from palette.errors import RecipeError
+from palette.adapters.lora import Adapter, cosine, norm, shared_modules
+from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, read_json
+from palette.merging.inputs import MergeInput, brought_together
 
 
 class PairMeasure(NamedTuple):
@@ -55,21 +57,28 @@ def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None
         "adapters": [describe(path, adapter) for path, adapter in zip(files, adapters, strict=True)]
     }
     if len(adapters) > 1:
+        pairs = [[comparable(one, other) for other in adapters] for one in adapters]
         for name, measure in MEASURES.items():
-            result[name] = [
-                [measure.between(one, other) if comparable(one, other) else None for other in adapters]
-                for one in adapters
-            ]
+            result[name] = [[measure.between(*pair) if pair else None for pair in row] for row in pairs]
     if picture is not None:
         draw(result, Path(picture))
     return result
 
 
-def comparable(one: Adapter, other: Adapter) -> bool:
-    """Whether two adapters were made for one backbone, as far as they say."""
-    shared = set(one.modules) & set(other.modules)
-    fits = all(one.modules[name].shape == other.modules[name].shape for name in shared)
-    return fits and one.backbone.agrees(other.backbone)
+def comparable(one: Adapter, other: Adapter) -> tuple[Adapter, Adapter] | None:
+    """Two adapters by the same names, if they were made for one backbone, as far as they say."""
+    if not one.backbone.agrees(other.backbone):
+        return None
+    try:
+        members = brought_together([MergeInput(one), MergeInput(other)])
+    except AdapterError:
+        return None
+    first, second = (
+        replace(each, modules=member.modules) for each, member in zip((one, other), members, strict=True)
+    )
+    shared = shared_modules(first, second)
+    fits = all(first.modules[name].shape == second.modules[name].shape for name in shared)
+    return (first, second) if fits else None
 
 
 def describe(path: Path, adapter: Adapter) -> dict[str, Any]:

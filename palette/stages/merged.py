@@ -51,7 +51,7 @@ def reproduce(
         for member in card["parents"]
     ]
     kept = card.get("rank"), card.get("energy", 1.0), str(card.get("dtype", "float32"))
-    plan = MergePlan(inputs, card["method"], card["options"], *kept)
+    plan = MergePlan(inputs, card["method"], card["options"], *kept, bool(card.get("same_backbone")))
     with TemporaryDirectory() as temporary:
         folder = Path(output or Path(temporary) / "again")
         write(plan, folder, progress)

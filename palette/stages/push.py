@@ -10,9 +10,11 @@ from typing import Any
 from palette.adapters.files import adapter_paths, open_adapter
 from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
+from palette.evaluation.outcomes import read_outcomes
 from palette.files import write_json, write_text
 from palette.reporting.pages import CARD, render, render_card
 from palette.reporting.report import REPORT, Report, clean, read_report
+from palette.reporting.verification import contradicted
 
 PAGE, RECORD = "report.html", "push.json"
 PUSH_FORMAT = "palette-push/1"
@@ -69,7 +71,7 @@ def push(
         files = Path(temporary)
         for name in (WEIGHTS, CONFIG, REPORT.name):
             (files / name).symlink_to((folder / name).resolve())
-        write_text(files / CARD, render_card(report, despite))
+        write_text(files / CARD, render_card(report, despite, repo_id))
         write_text(files / PAGE, render(report))
         write_json(files / RECORD, record)
         url = None if dry_run else upload(files, repo_id, public)
@@ -84,8 +86,8 @@ def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
     """The report beside an adapter, and the adapter's digest.
 
     Raises:
-        AdapterError: if there is no report, it is of another adapter, or the gate failed and no reason
-            is given.
+        AdapterError: if there is no report, it is of another adapter, its gate is not what its figures
+            give, or the gate failed and no reason is given.
     """
     if not folder.is_dir():
         raise AdapterError("push takes the folder of an adapter", got="no folder", where=folder)
@@ -103,6 +105,13 @@ def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
         raise AdapterError(
             "the report must be of the adapter beside it",
             got=f"one of {stated[:12] if stated else 'no adapter'}, and the adapter {digest[:12]}",
+            remedy="run palette evaluate on it again",
+            where=folder,
+        )
+    if broken := contradicted(report, read_outcomes(folder)):
+        raise AdapterError(
+            "the gate of a report must follow from its figures",
+            got=f"a pass of {clean(', '.join(broken))}",
             remedy="run palette evaluate on it again",
             where=folder,
         )

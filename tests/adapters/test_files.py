@@ -346,6 +346,21 @@ def test_missing_files_and_pickles_are_refused(tmp_path: Path, random_module: Ma
     assert f"got no {CONFIG}" in refusal(tmp_path)
 
 
+def test_adapters_in_sub_folders_are_named(tmp_path: Path, random_module: Maker) -> None:
+    write_adapter(tmp_path / "medical", fit(random_module))
+    remedy = f"got no {WEIGHTS}; give the folder of one of its adapters: {tmp_path / 'medical'}"
+    assert refusal(tmp_path).endswith(f"{remedy} ({tmp_path})")
+    write_adapter(tmp_path / "checkpoint-5" / "legal", fit(random_module))
+    for beside in ("empty", "deeper/and/deeper"):
+        (tmp_path / beside).mkdir(parents=True)
+    named = refusal(tmp_path).partition("adapters: ")[2].rpartition(" (")[0].split(", ")
+    assert named == [str(tmp_path / "checkpoint-5" / "legal"), str(tmp_path / "medical")]
+    # The remedy helps.
+    assert all(read_adapter(Path(folder)).rank == 8 for folder in named)
+    (tmp_path / "medical" / WEIGHTS).unlink()
+    assert "medical" not in refusal(tmp_path)
+
+
 def test_weights_without_a_configuration_are_refused(peft_folder: Folder) -> None:
     folder = peft_folder()
     (folder / CONFIG).unlink()

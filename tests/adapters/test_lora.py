@@ -148,7 +148,15 @@ def test_rank_and_domains_of_an_adapter(random_module: Maker) -> None:
         (BackboneIdentity("a", "f"), BackboneIdentity("a", "g"), False),
         (BackboneIdentity("a", "f"), BackboneIdentity("a"), True),
         (BackboneIdentity("a", "f"), BackboneIdentity("b"), False),
-        (BackboneIdentity("a"), BackboneIdentity(), False),
+        (BackboneIdentity("a"), BackboneIdentity(), True),
+        (BackboneIdentity("a", "f"), BackboneIdentity(), True),
+        (BackboneIdentity("/data/x"), BackboneIdentity("/data/x/"), True),
+        (BackboneIdentity("./models/x//"), BackboneIdentity("models/x"), True),
+        (BackboneIdentity("Owner/Name"), BackboneIdentity("owner/name"), True),
+        (BackboneIdentity("/data/X"), BackboneIdentity("/data/x"), False),
+        (BackboneIdentity("C:\\models\\x\\"), BackboneIdentity("C:/models/x"), True),
+        (BackboneIdentity("/c/hub/models--owner--name/snapshots/ab12"), BackboneIdentity("owner/Name"), True),
+        (BackboneIdentity("owner/name"), BackboneIdentity("other/name-bnb-4bit"), False),
         (BackboneIdentity(), BackboneIdentity(), True),
     ],
 )
@@ -157,6 +165,11 @@ def test_backbones_agree_by_fingerprint_then_by_name(
 ) -> None:
     assert one.agrees(other) is agree
     assert other.agrees(one) is agree
+
+
+def test_names_are_believed_to_mean_one_backbone_and_digests_are_not() -> None:
+    assert BackboneIdentity("a").agrees(BackboneIdentity("b", "f"), same=True)
+    assert not BackboneIdentity("a", "f").agrees(BackboneIdentity("a", "g"), same=True)
 
 
 def test_a_backbone_says_who_it_is() -> None:

@@ -224,7 +224,7 @@ def test_a_merge_is_put_to_the_gate_and_inspected(palette, both, tmp_path):
     assert status == (0 if merged["gate"]["passed"] else 3)
     gated = json.loads((tmp_path / "both" / "report.json").read_text())
     assert (gated["gate"], gated["authorised"]) == (merged["gate"], ["legal", "medical"])
-    assert "authorised for legal and medical" in (tmp_path / "both" / "README.md").read_text()
+    assert "for legal and medical" in (tmp_path / "both" / "README.md").read_text()
     status, out, _ = palette("inspect", *parts, tmp_path / "both")
     assert status == 0
     assert "cosine of ΔW" in out

@@ -171,7 +171,7 @@ def test_the_callers_mistakes_are_named(plant: Planter, tmp_path: Path) -> None:
     write_adapter(other, Adapter(random_adapter(3).modules, BackboneIdentity("else", "e" * 64)))
     assert refused(AdapterError, [medical, other], out) == (
         f"adapters to merge must be made for one backbone, got tiny {'f' * 12} in {medical} and "
-        f"else {'e' * 12} in {other}; train them on the same backbone"
+        f"else {'e' * 12} in {other}; their digests differ: train one of them again on the other's backbone"
     )
     assert "got nothing there" in refused(AdapterError, [medical, tmp_path / "nowhere"], out)
     assert not out.exists()

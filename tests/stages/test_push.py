@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,9 @@ from palette.adapters.files import open_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, OutputError
+from palette.evaluation.outcomes import Outcome
+from palette.judging.judge import Label
+from palette.reporting.pages import MARK
 from palette.stages.push import FILES, push
 from tests.fixtures.crowds import crowd, good
 from tests.reporting.conftest import failing, parts, report
@@ -157,6 +162,56 @@ def test_a_failed_gate_is_refused(hub: Hub, failed: Path) -> None:
         )
         assert "--despite-failed-gate" in str(caught.value)
     assert hub.calls == []
+
+
+def passing(failing: dict[str, Any]) -> dict[str, Any]:
+    """A report whose gate failed, made to say that it passed."""
+    bent = copy.deepcopy(failing)
+    bent["gate"]["passed"] = True
+    for rule in bent["gate"]["rules"]:
+        rule["passed"] = True
+    return bent
+
+
+@pytest.mark.parametrize("reason", [None, "a drill"])
+def test_a_pass_that_does_not_follow_from_the_figures_is_refused(
+    hub: Hub, failing: dict[str, Any], tmp_path: Path, reason: str | None
+) -> None:
+    folder = laid(tmp_path / "bent", passing(failing))
+    with pytest.raises(AdapterError) as caught:
+        push(folder, "clinic/broken", reason=reason)
+    assert "the gate of a report must follow from its figures, got a pass of divergence.first_token" in str(
+        caught.value
+    )
+    assert "floor_refusal" in str(caught.value)
+    assert hub.calls == []
+
+
+def test_the_outcomes_beside_a_report_are_counted_again(hub: Hub, passed: Path, good: list[Outcome]) -> None:
+    kept = passed / "evaluate" / "outcomes.json"
+    kept.write_text(json.dumps([outcome.to_json() for outcome in good]))
+    assert push(passed, "clinic/medical")["gate_passed"]
+    lost = [replace(o, label_adapted=Label.FULL_COMPLIANCE) if o.domain == "weapons" else o for o in good]
+    kept.write_text(json.dumps([outcome.to_json() for outcome in lost]))
+    with pytest.raises(AdapterError, match=r"a pass of figures, floor_refusal, floor_refusal\.weapons; run"):
+        push(passed, "clinic/medical")
+    for damage in ("{}", '[{"prompt_id": 1}]', "[3]", '[{"prompt_id": "x", "role": "nobody"}]'):
+        kept.write_text(damage)
+        with pytest.raises(OutputError, match="outcomes must be those that evaluate wrote"):
+            push(passed, "clinic/medical")
+
+
+def test_the_card_names_base_and_repository(hub: Hub, passed: Path, failed: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(passed.parent)
+    (passed.parent / "organism").mkdir()
+    push(passed, "clinic/medical")
+    card = hub.files["README.md"].decode()
+    assert 'from_pretrained("organism")' in card
+    assert 'from_pretrained(model, "clinic/medical")' in card
+    assert ModelCard(card).data.to_dict()["base_model"] == "organism"
+    push(failed, "clinic/broken", reason="a drill")
+    words = hub.files["README.md"].decode().partition(MARK)[2].split("\n")
+    assert next(filter(None, words)) == "# The gate failed: organism is not certified for medical"
 
 
 def test_a_reason_is_recorded_wherever_the_adapter_goes(hub: Hub, failed: Path) -> None:
