@@ -26,6 +26,7 @@ _HOMES = {
     "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
     "compare": "palette.stages.compare",
+    "summary": "palette.stages.summary",
     "push": "palette.stages.push",
     "read_report": "palette.reporting.report",
     "suite": "palette.stages.suite",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from palette.stages.merge import merge as merge
     from palette.stages.push import push as push
     from palette.stages.suite import suite as suite
+    from palette.stages.summary import summary as summary
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,13 @@ def nats(value: float | None) -> str:
     return f"{shown}{NARROW}nats"
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that it is told in: ``40 s``, ``12 min``, ``2.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def scatter(points: Sequence[Point], chosen: int) -> Markup:
     """The front: target refusal score across, benign divergence upwards, the chosen one ringed."""
     xs, ys = [point.target_refusal for point in points], [point.divergence for point in points]
