@@ -144,7 +144,7 @@ def evidence(report: Report, rules: Sequence[Rule]) -> Iterator[str]:
         have, what, needed = int(match[1]), match[2], int(match[3])
         what = "refusals of the backbone's own" if "_refusal" in rule.name and what == "prompts" else what
         what = "prompts" if rule.name.startswith(("target_refusal", "benign")) else what
-        said = f"{rule.name}: {needed - have} more {what} at least"
+        said = f"{rule.name}: {needed - have} more at least ({what})"
         margin, lost = 1 - rule.limit if rule.name.startswith("authorised") else rule.limit, len(rule.ids)
         bounded = rule.name.startswith(("authorised", "preserved", "floor", "jailbreak", "target_correct"))
         if bounded and have and 0 < lost < NAMED:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from math import floor, log10
 
 from markupsafe import Markup, escape
@@ -19,6 +21,12 @@ LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 52.0
 
 DECADES = 20
 """From this ratio of largest to smallest divergence its axis is logarithmic."""
+
+
+def colours() -> dict[str, str]:
+    """The pages' light colours by name, as their style sheet states them, for pictures beside them."""
+    style = files("palette.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): (#\w+)", style.partition("}")[0]))
 
 
 def signed(number: float, style: str) -> str:
