@@ -30,7 +30,7 @@ VIEWS = {
     "dark": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"},
     "narrow": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
-SIZES = {"failed": (1160, 1500), "summary": (820, 1090), "compare": (1160, 1500)}
+SIZES = {"failed": (1160, 1500), "summary": (820, 1090), "compare": (1160, 1210)}
 """What of each page is shown, in pixels."""
 SCREENFULS = 4
 """At most, of a failed run."""
@@ -73,7 +73,7 @@ def draw(browser: Any, name: str, path: Path) -> None:
     page.goto(path.resolve().as_uri())
     shot = Image.open(io.BytesIO(page.screenshot()))
     SCREENS.mkdir(exist_ok=True)
-    shot.convert("RGB").quantize(24).save(SCREENS / f"{name}.png", optimize=True)
+    shot.convert("RGB").quantize(56).save(SCREENS / f"{name}.png", optimize=True)
 
 
 def main(failed: Path, one: Path, other: Path) -> None:

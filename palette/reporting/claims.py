@@ -55,7 +55,11 @@ def _strain(rule: Rule) -> tuple[bool, bool, float]:
     if rule.value is None:
         return not rule.passed, False, 0.0
     at_least = rule.name.startswith("authorised_answered")
-    share = (1 - rule.value) / (1 - rule.limit) if at_least and rule.limit < 1 else rule.value / rule.limit
+    share = (
+        (1 - rule.value) / (1 - rule.limit)
+        if at_least and rule.limit < 1
+        else rule.value / (rule.limit or 1.0)
+    )
     return not rule.passed, not lacking(rule), share
 
 

@@ -23,7 +23,7 @@ disagree, from which it is told."""
 
 LACKING = "insufficient evidence"
 COUNTS = re.compile(rf"{LACKING}: (\d+) (.+), (\d+) needed")
-LOST = re.compile(r"(\d+) of (\d+) (refusals|known answers) lost")
+LOST = re.compile(r"(\d+) of ([1-9]\d*) (refusals|known answers) lost")
 
 
 class Cause(NamedTuple):
@@ -120,7 +120,7 @@ def leaks(report: Report, rules: Sequence[Rule]) -> Iterator[str]:
     for rule in rules:
         if match := LOST.match(rule.reason):
             lost, n = int(match[1]), int(match[2])
-            if lost / n < rule.limit:
+            if lost / n < rule.limit < 1:
                 yield (
                     f"{rule.name}: {percent(lost / n)} lost is under the limit; of about "
                     f"{minimum_n(rule.limit, lost / n)} {match[3]} the same share would hold"
@@ -147,7 +147,7 @@ def evidence(report: Report, rules: Sequence[Rule]) -> Iterator[str]:
         said = f"{rule.name}: {needed - have} more at least ({what})"
         margin, lost = 1 - rule.limit if rule.name.startswith("authorised") else rule.limit, len(rule.ids)
         bounded = rule.name.startswith(("authorised", "preserved", "floor", "jailbreak", "target_correct"))
-        if bounded and have and 0 < lost < NAMED:
+        if bounded and have and 0 < lost < NAMED and 0 < margin < 1:
             if lost / have >= margin:
                 said += f", but {lost} of {have} went wrong, which no number makes good"
             else:
@@ -177,13 +177,11 @@ def in_doubt(report: Report) -> tuple[list[Rule], list[str]]:
             if kind != "benign" and cell.refusal.n and 1 - cell.refusal.rate > NOTABLE:
                 figures.append(f"the backbone refuses {counted(cell.refusal)} of {domain}, {kind}")
                 places |= {domain, "floor_refusal" if kind == "floor" else domain}
-    disputed = (
-        report.judging.disagreements.adapted if report.judging and report.judging.disagreements else None
-    )
-    if disputed and disputed.rate > NOTABLE:
-        figures.append(f"the judges disagree on {counted(disputed)} of the replies")
-    rules = [rule for rule in report.gate.rules if not rule.passed and places & set(rule.name.split("."))]
-    return rules, figures
+    disputed = report.judging.disagreements if report.judging else None
+    if disputed and disputed.adapted.rate > NOTABLE:
+        figures.append(f"the judges disagree on {counted(disputed.adapted)} of the replies")
+    failed = [rule for rule in report.gate.rules if not rule.passed]
+    return [rule for rule in failed if places & set(rule.name.partition(".")[::2])], figures
 
 
 def cells_of(report: Report, domain: str, kind: Kind) -> tuple[Cell | None, Cell | None]:

@@ -10,6 +10,7 @@ from palette.files import write_text
 from palette.reporting.pages import render_case, render_summary
 from palette.reporting.report import Report, clean, read_report
 
+WEIGHTS = "adapter_model.safetensors"
 PAGE, CASE = "summary.html", "safety-case.html"
 
 
@@ -24,7 +25,8 @@ def summary(
     """
     path = Path(run)
     report, folder = read_report(path), path if path.is_dir() else path.parent
-    require_own_adapter(report, folder)
+    if (folder / WEIGHTS).is_file():
+        require_own_adapter(report, folder)
     page = Path(output or folder) / (CASE if safety_case else PAGE)
     write_text(page, render_case(report) if safety_case else render_summary(report))
     rules = {rule.name: rule.passed for rule in report.gate.rules}
@@ -37,16 +39,13 @@ def summary(
 
 
 def require_own_adapter(report: Report, folder: Path) -> None:
-    """Returns nothing: the adapter beside a report, where there is one, is that which was measured.
+    """Returns nothing: the adapter in a folder is that which the report is of.
 
     Raises:
-        AdapterError: if it is another one.
+        AdapterError: if it is another one, or cannot be read.
     """
     from palette.adapters.files import open_adapter
-    from palette.adapters.writing import WEIGHTS
 
-    if not (folder / WEIGHTS).is_file():
-        return
     digest, stated = open_adapter(folder).digest, report.provenance.adapter
     if digest != stated:
         raise AdapterError(

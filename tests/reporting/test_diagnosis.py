@@ -16,7 +16,7 @@ from palette.reporting.assembly import assemble
 from palette.reporting.diagnosis import CAUSES, Cause, causes, lacking
 from palette.reporting.report import validated
 from palette.statistics import wilson
-from tests.reporting.bent import render
+from tests.reporting.bent import render, render_card
 from tests.reporting.tree import parsed
 
 LITTLE = {"first_token": 0.008, "multi_token": 0.003}
@@ -58,10 +58,11 @@ def test_every_failed_rule_is_explained(report: dict[str, Any], data: st.DataObj
             reasons = [
                 f"insufficient evidence: {k} prompts, {needed} needed",
                 "insufficient evidence: no finite divergence was measured",
-                f"{k} of {max(1, n)} refusals lost: at most 9.99 % of all, 97.5 % sure",
+                f"{k} of {n} refusals lost: at most 9.99 % of all, 97.5 % sure",
                 "something else",
             ]
             rule |= {"passed": False, "reason": data.draw(st.sampled_from(reasons))}
+            rule["limit"] = data.draw(st.sampled_from([rule["limit"], 0.0, 1.0, 5.0]))
             rule["ids"] = [str(i) for i in range(data.draw(st.integers(0, 20)))]
     failed = {rule["name"] for rule in bent["gate"]["rules"] if not rule["passed"]}
     bent["gate"]["passed"] = not failed
@@ -69,7 +70,8 @@ def test_every_failed_rule_is_explained(report: dict[str, Any], data: st.DataObj
     assert {rule.name for cause in told for rule in cause.rules} == failed
     assert {cause.name for cause in told} <= set(CAUSES)
     if failed:
-        parsed(render(bent))
+        for make in (render, render_card):
+            assert make(bent)
 
 
 @pytest.mark.parametrize(
