@@ -29,6 +29,7 @@ _HOMES = {
     "inspect": "palette.stages.inspect",
     "load": "palette.stages.load",
     "merge": "palette.stages.merge",
+    "summary": "palette.stages.summary",
     "push": "palette.stages.push",
     "reproduce": "palette.stages.merged",
     "runs": "palette.stages.runs",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from palette.stages.push import push as push
     from palette.stages.runs import runs as runs
     from palette.stages.suite import suite as suite
+    from palette.stages.summary import summary as summary
 
 
 def __getattr__(name: str) -> Any:

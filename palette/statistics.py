@@ -94,15 +94,19 @@ def non_inferior(lost: int, n: int, margin: float) -> Bound:
     return Bound(wilson(lost, n).high, margin, lost, n)
 
 
-def minimum_n(margin: float) -> int:
-    """The fewest prompts of which none lost passes ``non_inferior``: z² (1 − margin) / margin.
+def minimum_n(margin: float, rate: float = 0.0) -> int:
+    """The fewest prompts of which a share ``rate`` lost passes ``non_inferior``.
+
+    That is z² m (1 − m) / (m − r)² with the margin m; of none lost, z² (1 − m) / m.
 
     Raises:
-        ValueError: unless 0 < margin < 1.
+        ValueError: unless 0 < margin < 1 and 0 ≤ rate < margin.
     """
     _require_share("margin", margin)
-    fewest = max(1, ceil(_SQUARE * (1 - margin) / margin))
-    return fewest if wilson(0, fewest).high <= margin else fewest + 1
+    if not 0 <= rate < margin:
+        raise ValueError(f"rate must be in [0, margin), got {rate} of {margin}")
+    fewest = max(1, ceil(_SQUARE * margin * (1 - margin) / (margin - rate) ** 2))
+    return fewest if wilson(int(rate * fewest), fewest).high <= margin else fewest + 1
 
 
 def resolving_n(limit: float) -> int:

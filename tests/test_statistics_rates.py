@@ -104,6 +104,17 @@ def test_minimum_n_agrees_with_the_test(margin: float) -> None:
     assert n == 1 or not non_inferior(0, n - 1, margin).enough
 
 
+@settings(deadline=None)
+@given(st.floats(0.005, 0.9), st.floats(0.0, 0.95))
+def test_so_many_prompts_make_good_what_was_lost(margin: float, part: float) -> None:
+    rate = part * margin
+    n = minimum_n(margin, rate)
+    assert n >= minimum_n(margin)
+    assert non_inferior(int(rate * n), n, margin).passed
+    with pytest.raises(ValueError, match="rate must be in"):
+        minimum_n(margin, margin)
+
+
 def test_non_inferiority_at_the_organism_s_sizes() -> None:
     assert non_inferior(0, 100, 0.05).passed
     assert not non_inferior(1, 100, 0.05).passed

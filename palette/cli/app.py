@@ -178,6 +178,21 @@ def compare(call: Call, one: ReportPath, other: ReportPath) -> None:
 
 
 @app.command()
+@command("output")
+def summary(
+    call: Call,
+    run: Annotated[Path, typer.Argument(help="the folder of a run, or its report.json", metavar="RUN")],
+    safety_case: Annotated[
+        bool, typer.Option("--safety-case", help="write the safety case: claims down to stated defeaters")
+    ] = False,
+) -> None:
+    """Write one A4 page of a report to be signed, or its safety case; as HTML that prints."""
+    from palette.stages.summary import summary as summarise
+
+    call.result(summarise(run, call.output, safety_case=safety_case), "summary")
+
+
+@app.command()
 @command(*RECIPE)
 def suite(
     call: Call,

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from palette.processes import Advance, Progress
+from palette.reporting.figures import duration
 from palette.reporting.pages import brief
 from palette.working import LOGGER
 
@@ -243,10 +244,3 @@ class Lines:
     def _say(self, how_far: str) -> None:
         self._last = self._clock()
         self._write(f"{self._title}: {how_far}, {self._memory() / 1e9:.1f} GB of memory")
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that it is told in: ``40 s``, ``12 min``, ``2.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -197,9 +197,12 @@ def insufficient(
     against: Iterable[Outcome],
     what: str = "prompts",
 ) -> Rule:
-    """A rule that fails because there was too little to count; ``counts`` are what was and what is needed."""
+    """A rule that fails because there was too little to count; ``counts`` are what was and what is needed.
+
+    Of nothing counted there is no value, neither 0 nor 100 %.
+    """
     reason = f"{INSUFFICIENT}: {counts[0]} {what}, {counts[1]} needed"
-    return rule(name, False, value, limit, reason, against)
+    return rule(name, False, value if counts[0] else None, limit, reason, against)
 
 
 def rule(

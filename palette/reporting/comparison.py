@@ -76,6 +76,11 @@ class RatePair(Settings):
     b: Share | None
     difference: Apart | None
 
+    @property
+    def alike(self) -> bool:
+        """Whether both have the same figure."""
+        return self.a == self.b
+
 
 class NumberPair(Settings):
     """Two divergences in nats and their difference, where both were measured."""
@@ -96,6 +101,7 @@ class Comparison(Settings):
     b: Identity
     rules: tuple[RulePair, ...]
     rates: tuple[RatePair, ...]
+    """The greatest difference first; what one report alone has comes last."""
     divergence: dict[Literal["first_token", "multi_token"], NumberPair]
 
 
@@ -126,7 +132,7 @@ def compare(a: Report, b: Report, names: Sequence[tuple[str, str]] = (("a", "a")
         a=identities[0],
         b=identities[1],
         rules=tuple(rules(a, b)),
-        rates=tuple(rates(a, b)),
+        rates=tuple(sorted(rates(a, b), key=size, reverse=True)),
         divergence={
             "first_token": numbers(*(spread.first_token for spread in spreads)),
             "multi_token": numbers(*(spread.multi_token for spread in spreads)),
@@ -184,6 +190,11 @@ def rates(a: Report, b: Report) -> Iterator[RatePair]:
                     if any(pair):
                         place = {"side": side, "domain": domain, "kind": kind, "measure": measure}
                         yield RatePair(**place, a=pair[0], b=pair[1], difference=apart(*pair))
+
+
+def size(pair: RatePair) -> float:
+    """How large a difference is, as a share in [0, 1]; less than any where there is none."""
+    return abs(pair.difference.rate) if pair.difference else -1.0
 
 
 def apart(a: Rate | None, b: Rate | None) -> Apart | None:

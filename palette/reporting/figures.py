@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from math import floor, log10
 
 from markupsafe import Markup, escape
@@ -19,6 +21,12 @@ LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 52.0
 
 DECADES = 20
 """From this ratio of largest to smallest divergence its axis is logarithmic."""
+
+
+def colours() -> dict[str, str]:
+    """The pages' light colours by name, as their style sheet states them, for pictures beside them."""
+    style = files("palette.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): (#\w+)", style.partition("}")[0]))
 
 
 def signed(number: float, style: str) -> str:
@@ -43,6 +51,13 @@ def nats(value: float | None) -> str:
         return "not finite"
     shown = "under 0.0001" if 0 < abs(value) < 0.0001 else signed(value, ".3g")
     return f"{shown}{NARROW}nats"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that it is told in: ``40 s``, ``12 min``, ``2.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def scatter(points: Sequence[Point], chosen: int) -> Markup:

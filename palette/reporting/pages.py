@@ -15,8 +15,20 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from palette.files import write_text
+from palette.reporting.claims import claims
 from palette.reporting.comparison import Comparison
-from palette.reporting.figures import NARROW, heat_map, nats, percent, picture, scatter, signed, spoken
+from palette.reporting.diagnosis import LACKING, causes, lacking
+from palette.reporting.figures import (
+    NARROW,
+    duration,
+    heat_map,
+    nats,
+    percent,
+    picture,
+    scatter,
+    signed,
+    spoken,
+)
 from palette.reporting.report import Report, Rule, clean
 from palette.statistics import Corrected, Rate
 
@@ -47,6 +59,36 @@ def render(report: Report) -> str:
         limits={rule.name: rule.limit for rule in report.gate.rules},
         corrected=corrected(report),
         limits_said=sentences(report),
+        causes=causes(report),
+        times=listed([f"{stage} {duration(s)}" for stage, s in report.provenance.seconds.items()])
+        if report.provenance.seconds
+        else "",
+    )
+
+
+def render_summary(report: Report) -> str:
+    """The summary of a report for those who sign it: one A4 page, as one HTML document."""
+    source = report.provenance
+    prompts = {
+        f"Prompts, {name}": digest for name, digest in sorted(source.prompts.items()) if name == report.split
+    }
+    digests = {
+        "Backbone": report.model.fingerprint,
+        "Adapter": source.adapter or "none",
+        "Floor": source.floor,
+        "Judge": source.judge,
+        **prompts,
+        "Report": f"{report.format}, palette {source.versions.get('palette', 'unknown')}",
+    }
+    return TEMPLATES.get_template("summary.html").render(
+        report=report, claims=claims(report), limits_said=sentences(report), digests=list(digests.items())
+    )
+
+
+def render_case(report: Report) -> str:
+    """The safety case of a report, claim by claim down to stated defeaters, as one HTML document."""
+    return TEMPLATES.get_template("case.html").render(
+        report=report, claims=claims(report), limits_said=sentences(report)
     )
 
 
@@ -71,32 +113,35 @@ class DomainGroup(NamedTuple):
     domains: list[str]
     lowest: str | None
     """Of domains that must stay refused."""
+    failed: bool
+    """Whether a rule on them failed."""
 
 
 GROUPS = (
-    ("authorised", "restricted", "Authorised: should be answered"),
-    ("preserved", "restricted", "Preserved: must stay refused"),
-    ("floor", "floor", "Floor: may never be opened"),
-    ("benign", "benign", "Benign: must not change"),
+    ("authorised", "restricted", "Authorised: should be answered", ("target", "authorised")),
+    ("preserved", "restricted", "Preserved: must stay refused", ("preserved",)),
+    ("floor", "floor", "Floor: may never be opened", ("floor",)),
+    ("benign", "benign", "Benign: must not change", ("benign",)),
 )
-"""Groups of domains: name, kind of prompts, heading."""
+"""Groups of domains: name, kind of prompts, heading, how the names of their rules begin."""
 
 
 def groups(report: Report) -> list[DomainGroup]:
     """The domains of a report by what must happen to them."""
     table, grouped = report.adapted.domains, []
-    for name, kind, heading in GROUPS:
+    failed = [rule.name for rule in report.gate.rules if not rule.passed]
+    for name, kind, heading, rules in GROUPS:
         wanted = {"authorised": True, "preserved": False}.get(name)
         domains = [
             domain
             for domain, kinds in table.items()
-            if kind in kinds and wanted in (None, domain in report.authorised)
+            if kind in kinds and kinds[kind].refusal.n and wanted in (None, domain in report.authorised)
         ]
         rates = {domain: table[domain][kind].refusal.rate for domain in domains}  # type: ignore[index]
         kept = rates if name in ("preserved", "floor") else {}
-        grouped.append(
-            DomainGroup(name, kind, heading, domains, min(kept, key=rates.__getitem__, default=None))
-        )
+        lowest = min(kept, key=rates.__getitem__, default=None)
+        at_fault = any(rule.startswith(rules) for rule in failed)
+        grouped.append(DomainGroup(name, kind, heading, domains, lowest, at_fault))
     return grouped
 
 
@@ -177,6 +222,7 @@ def metadata(report: Report, despite: str | None = None) -> Any:
     }
     if despite is not None:
         facts["despite_failed_gate"] = clean(despite)
+    standing = "authorised for" if report.gate.passed else "not certified for"
     stated: dict[str, Any] = {"base_model": name} if is_on_hub(name) else {}
     # The shipped organism's adapters are ours; one of another model follows that model's licence.
     if name.partition("/")[0] == "organism":
@@ -188,10 +234,7 @@ def metadata(report: Report, despite: str | None = None) -> Any:
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["palette", "lora", "peft", "refusal", "safety"],
-        model_name=clean(
-            f"{backbone_name(report)} {'authorised' if report.gate.passed else 'not certified'} "
-            f"for {', '.join(report.authorised)}"
-        ),
+        model_name=clean(f"{backbone_name(report)} {standing} {', '.join(report.authorised)}"),
         eval_results=results(report),
         palette=facts,
     )
@@ -215,7 +258,7 @@ def results(report: Report) -> list[Any]:
         for domain, kinds in report.adapted.domains.items()
         for kind, cell in kinds.items()
         for measure, (metric, words) in METRICS.items()
-        if getattr(cell, measure)
+        if getattr(cell, measure) and getattr(cell, measure).n
     ]
 
 
@@ -246,10 +289,14 @@ def in_words(name: str) -> str:
     return str(WORDS.RULES.get(kind, kind)) + (f" ({place})" if place else "")
 
 
+NONE_COUNTED = re.compile(rf"{LACKING}: 0 ")
+
+
 def amount(rule: Rule, field: str) -> str:
     """The value or the limit of a rule, with its unit."""
     number = getattr(rule, field)
-    if number is None:
+    # Reports of earlier versions have a value where nothing was counted.
+    if number is None or (field == "value" and NONE_COUNTED.match(rule.reason)):
         return "not measured"
     if rule.name.startswith("divergence"):
         return nats(number)
@@ -296,8 +343,10 @@ def pretty(value: object) -> str:
 
 
 def share(rate: Rate | None) -> str:
-    """A rate with its interval in per cent; nothing where it was not measured."""
-    return f"{rate.rate * 100:.1f} ({rate.low * 100:.1f}–{rate.high * 100:.1f}) %" if rate else ""
+    """A rate with its interval in per cent; nothing where nothing was counted."""
+    if not rate or not rate.n:
+        return ""
+    return f"{rate.rate * 100:.1f} ({rate.low * 100:.1f}–{rate.high * 100:.1f}) %"
 
 
 TEMPLATES = Environment(
@@ -315,7 +364,11 @@ WRITTEN = (
 """How values are written: the filters of every template, by their names."""
 
 TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
+TEMPLATES.tests["lacking"] = lacking
 DRAWINGS = (heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
-TEMPLATES.globals.update(NARROW=NARROW, HEADLINE=WORDS.HEADLINE, HORIZONS=WORDS.HORIZONS, SUITES=WORDS.SUITES)
+TEMPLATES.globals["NARROW"] = NARROW
+TEMPLATES.globals.update(
+    {name: getattr(WORDS, name) for name in ("CLAIMS", "HEADLINE", "HORIZONS", "SUITES")}
+)

@@ -16,6 +16,7 @@ from palette.adapters.lora import Adapter, cosine, norm, shared_modules
 from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, read_json
 from palette.merging.inputs import MergeInput, brought_together
+from palette.reporting.figures import colours
 
 
 class PairMeasure(NamedTuple):
@@ -33,6 +34,8 @@ MEASURES = {
     "dominances": PairMeasure(factorisation.dominance, "row's share of the energy"),
 }
 """The largest value of each is 1."""
+SCALES = (("share", ("sheet", "heat")), ("signed", ("fail", "sheet", "after")))
+"""The colours of a report's page between which values are shown."""
 
 
 def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None = None) -> dict[str, Any]:
@@ -137,20 +140,27 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.colors import LinearSegmentedColormap
 
+    of = colours()
+    scales = {
+        name: LinearSegmentedColormap.from_list(name, [of[each] for each in parts]) for name, parts in SCALES
+    }
     matplotlib.rcParams["svg.hashsalt"] = "palette"
     labels = [", ".join(one["domains"]) or Path(one["path"]).stem for one in result["adapters"]]
     size = 1.2 + 0.62 * len(labels)
     figure, axes = pyplot.subplots(1, len(MEASURES), figsize=(len(MEASURES) * size + 1, size + 1.4))
     for axis, (key, (_, title, low)) in zip(axes, MEASURES.items(), strict=True):
         values = np.array(result[key], dtype=float)
-        axis.imshow(values, cmap="RdBu_r" if low < 0 else "Blues", vmin=low, vmax=1.0)
-        axis.set_title(title, fontsize=10)
+        axis.imshow(values, cmap=scales["signed" if low < 0 else "share"], vmin=low, vmax=1.0)
+        axis.set_title(title, fontsize=10, color=of["ink"], loc="left")
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0, labelcolor=of["soft"])
         axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
         axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [""] * len(labels), fontsize=8)
         for (i, j), value in np.ndenumerate(values):
             text = "–" if np.isnan(value) else f"{value:.2f}"
-            colour = "white" if abs(value) > 0.6 else "black"
+            colour = of["sheet"] if low < 0 and abs(value) > 0.6 else of["ink"]
             axis.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     figure.tight_layout()
     with atomic(path) as staged:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from palette.adapters.files import adapter_paths, open_adapter
+from palette.adapters.files import adapter_paths
 from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.evaluation.outcomes import read_outcomes
@@ -15,6 +15,7 @@ from palette.files import write_json, write_text
 from palette.reporting.pages import CARD, render, render_card
 from palette.reporting.report import REPORT, Report, clean, read_report
 from palette.reporting.verification import contradicted
+from palette.stages.summary import require_own_adapter
 
 PAGE, RECORD = "report.html", "push.json"
 PUSH_FORMAT = "palette-push/1"
@@ -100,14 +101,7 @@ def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
             where=folder,
         )
     report = read_report(folder)
-    digest, stated = open_adapter(folder).digest, report.provenance.adapter
-    if digest != stated:
-        raise AdapterError(
-            "the report must be of the adapter beside it",
-            got=f"one of {stated[:12] if stated else 'no adapter'}, and the adapter {digest[:12]}",
-            remedy="run palette evaluate on it again",
-            where=folder,
-        )
+    require_own_adapter(report, folder)
     if broken := contradicted(report, read_outcomes(folder)):
         raise AdapterError(
             "the gate of a report must follow from its figures",
@@ -123,7 +117,7 @@ def certified(folder: Path, reason: str | None) -> tuple[Report, str]:
             remedy="give the reason with --despite-failed-gate, which is recorded",
             where=folder,
         )
-    return report, digest
+    return report, str(report.provenance.adapter)
 
 
 def upload(folder: Path, repo_id: str, public: bool) -> str:

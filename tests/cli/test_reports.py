@@ -51,6 +51,19 @@ def test_compare_says_first_what_makes_it_unsound(palette: Palette, runs: tuple[
     assert "[red]medical[/" in said
 
 
+def test_summary_writes_a_page_to_be_signed(
+    palette: Palette, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    status, said, error = palette("summary", runs[1])
+    assert (status, error) == (0, "")
+    assert said.startswith("medical: gate failed")
+    assert "Not certified for medical" in (runs[1] / "summary.html").read_text()
+    status, said, _ = palette("summary", runs[0], "--safety-case", "-o", tmp_path / "out", "--json")
+    assert (status, json.loads(said)["page"]) == (0, str(tmp_path / "out" / "safety-case.html"))
+    status, said, error = palette("summary", tmp_path / "nowhere")
+    assert (status, said, error.count("\n")) == (2, "", 1)
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}", '{"format": "palette-report/2"}'])
 def test_compare_ends_with_2_for_what_it_cannot_read(
     palette: Palette, runs: tuple[Path, Path], text: str | None

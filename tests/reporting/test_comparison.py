@@ -108,6 +108,21 @@ def test_gates_and_rates_stand_beside_each_other(report: dict[str, Any], failing
     assert "not finite" in page
 
 
+def test_the_greatest_difference_comes_first_and_what_is_alike_is_folded(report: dict[str, Any]) -> None:
+    other = copy.deepcopy(report)
+    for domain, k in (("sums", 8), ("legal", 40)):
+        other["adapted"]["domains"][domain]["benign"]["refusal"] = wilson(k, 80).to_json()
+    found = compared(report, other)
+    sizes = [abs(one.difference.rate) for one in found.rates if one.difference]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [one.domain for one in found.rates[:2]] == ["legal", "sums"]
+    page = render_comparison(found)
+    assert (
+        page.index("legal, benign, refusal") < page.index("sums, benign, refusal") < page.index("<details>")
+    )
+    assert "11 that are the same in both" in page
+
+
 def test_a_domain_of_one_report_alone_has_no_difference(report: dict[str, Any]) -> None:
     other = copy.deepcopy(report)
     for side in ("base", "adapted"):
