@@ -28,7 +28,7 @@ from transformers.utils import logging
 from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.files import read_json
-from palette.models import identify, locate
+from palette.models import identify, locate, weight_files
 from palette.settings import Thinking
 from palette.shapes import Tensor
 
@@ -88,7 +88,7 @@ def precision(named: str, folder: Path, device: str) -> torch.dtype:
 
 
 def _large(folder: Path) -> bool:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) >= LARGE
+    return sum(path.stat().st_size for path in weight_files(folder) if path.is_file()) >= LARGE
 
 
 def _multiplies_halves(device: str) -> bool:
@@ -179,6 +179,13 @@ def transposed_modules(folder: Path) -> frozenset[str]:
     model = _without_weights(folder)
     modules = model.named_modules() if model is not None else ()
     return frozenset(name for name, module in modules if isinstance(module, Conv1D))
+
+
+def tied_modules(folder: Path) -> frozenset[str]:
+    """The paths of the modules that share a weight with another, as a head and an embedding that are tied."""
+    model = _without_weights(folder)
+    tied = model.all_tied_weights_keys.items() if model is not None else ()
+    return frozenset(name.removesuffix(".weight") for pair in tied for name in pair)
 
 
 def _without_weights(folder: Path) -> Any | None:
