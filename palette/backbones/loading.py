@@ -17,7 +17,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -26,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json
 from palette.models import identify, locate, weight_files
@@ -34,6 +34,7 @@ from palette.shapes import Tensor
 
 LARGE = 1 << 28
 """Bytes of weights from which on a model is large: what costs time with every operation matters less."""
+CONFIG = "config.json"
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
@@ -43,24 +44,30 @@ def load_backbone(
     name: str | None = None,
     *,
     dtype: str = "float32",
-    device: str = "cpu",
+    device: str | DeviceMap = "cpu",
     thinking: Thinking = "closed",
     system: str = "",
 ) -> Backbone:
     """The frozen model of a folder, in evaluation mode, with a left-padding tokenizer.
 
+    ``device`` may say by module where each lies, on a device or on the disk; ``auto`` fills what there is.
+
     Raises:
-        BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
+        BackboneError: if the folder holds no model that can chat, its template takes no ``system``, or the
+            machine has no such device.
     """
     name = name or str(folder)
     logging.disable_progress_bar()
+    compute = precision(dtype, folder, main_device(device))
+    place = placed(device, dtype, compute, read_json(folder / CONFIG).get("quantization_config"))
     try:
         model = _class_of(folder).from_pretrained(
             folder,
-            dtype=precision(dtype, folder, device),
+            dtype=compute,
             local_files_only=True,
             # Eager attention is the fastest at the organism's size; large models are left to the library.
             attn_implementation=None if _large(folder) else "eager",
+            **place,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
@@ -68,10 +75,12 @@ def load_backbone(
     _require_chat(tokenizer, folder)
     model.requires_grad_(False)
     model.eval()
-    placed: PreTrainedModel = model.to(device)
-    if (head := placed.get_output_embeddings()) is not None:
+    # What is quantised or lies in several places the library has placed already, and lets nobody move.
+    model = model if "device_map" in place else model.to(device)
+    settle(model)
+    if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_side_by_side)
-    backbone = Backbone(placed, tokenizer, name, identify(folder), thinking, system)
+    backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
     return backbone
 
@@ -79,9 +88,10 @@ def load_backbone(
 def precision(named: str, folder: Path, device: str) -> torch.dtype:
     """The precision of a recipe's ``dtype``, in which a folder's model runs on a device.
 
-    ``auto`` is bfloat16 for a large model where the device has units that multiply it, else float32.
+    ``auto`` is bfloat16 for a large model where the device has units that multiply it, else float32. Where
+    matrices are in few bits, it is that of all other numbers.
     """
-    if named != "auto":
+    if named != "auto" and named not in BITS:
         known: torch.dtype = getattr(torch, named)
         return known
     return torch.bfloat16 if _large(folder) and _multiplies_halves(device) else torch.float32

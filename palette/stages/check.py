@@ -46,7 +46,7 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
             run.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=recipe.device,
+            device=run.device,
             thinking=recipe.thinking,
             system=recipe.system,
         ),
@@ -66,10 +66,11 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
     memory = minutes = None
     if prompts and backbone is not None and not errors:
         sizes = sizes_of(backbone, prompts, recipe)
-        memory, minutes = memory_of(backbone, recipe, sizes), minutes_of(backbone, recipe, sizes)
+        here = recipe.model_copy(update={"device": run.device})
+        memory, minutes = memory_of(backbone, here, sizes), minutes_of(backbone, here, sizes)
     free = psutil.virtual_memory().available / 2**30
     most = max(memory.values()) if memory else None
-    if most and recipe.device == "cpu" and most > free:
+    if most and run.device == "cpu" and most > free:
         warnings.append(
             f"the run takes up to {most:.1f} GiB of memory, and {free:.1f} are free; lower memory_gib"
         )

@@ -165,8 +165,11 @@ class TestSystem:
 
 
 DATES = {
-    "%d %b %Y": "26 Jul 2024", "%Y-%m-%d": "2024-07-26", "%B %-d, %Y": "July 26, 2024", "%A %H:%M": "Friday 00:00"
-}  # fmt: skip
+    "%d %b %Y": "26 Jul 2024",
+    "%Y-%m-%d": "2024-07-26",
+    "%B %-d, %Y": "July 26, 2024",
+    "%A %H:%M": "Friday 00:00",
+}
 
 
 def dated(form: str, rest: str = CHATML) -> PreTrainedTokenizerFast:
