@@ -1,7 +1,8 @@
-"""The inspect verb: what adapter files hold, and how far their deltas interfere."""
+"""The inspect verb: what adapter files hold, how far their deltas interfere, and what a model is made of."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm
 from palette.errors import RecipeError
 from palette.files import atomic, read_json
+from palette.models import GGUF, PACKAGE, weight_files
+from palette.run import folder_of
 
 
 class PairMeasure(NamedTuple):
@@ -36,6 +39,8 @@ MEASURES = {
 def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any]:
     """What each adapter is, and for several how much their ΔW interfere, drawn in ``picture``.
 
+    Of one path that is a model's, a folder, a GGUF file or a name as in a recipe, what ``anatomy`` says.
+
     That is the cosines in [-1, 1] between them, what one repeats or undoes of the other; the overlaps
     in [0, 1] of what they read, 0 where no input moves both; the sign conflicts in [0, 1], the share
     of what both move that they push apart; and the dominances in [0, 1], the row's share of the energy
@@ -49,6 +54,8 @@ def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any
     """
     if not paths:
         raise RecipeError("inspect must have at least one adapter", got="none")
+    if len(paths) == 1 and picture is None and is_model(str(paths[0])):
+        return anatomy(str(paths[0]))
     adapters = [read_adapter(path) for path in paths]
     result: dict[str, Any] = {
         "adapters": [describe(path, adapter) for path, adapter in zip(paths, adapters, strict=True)]
@@ -62,6 +69,56 @@ def inspect(paths: Sequence[Path], picture: Path | None = None) -> dict[str, Any
     if picture is not None:
         draw(result, picture)
     return result
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is a model's, going by the files there are; what is not there may be the hub's."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        held = (path / "config.json").is_file() or bool(list(path.glob("*.gguf")))
+        return held and not (path / "adapter_config.json").is_file()
+    named = name.partition("/")[0] == "organism" or name.startswith(PACKAGE) or path.suffix.lower() == GGUF
+    return named or (not path.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None)
+
+
+def anatomy(name: str) -> dict[str, Any]:
+    """What a model is made of that is named as in a recipe: its blocks, what writes to the stream, and more.
+
+    ``kinds`` are the blocks that are built alike, each with a drawing; ``adapted`` the shares in [0, 1] of
+    the parameters that lie in matrices which an adapter changes.
+
+    Raises:
+        BackboneError: if there is no such model, or it is none that Palette can use.
+    """
+    from palette.backbones import load_backbone
+    from palette.backbones.anatomy import cache_facts, kinds, template_facts
+    from palette.backbones.placement import number_format
+    from palette.internalise.lora import lora_layers
+
+    folder = folder_of(name)
+    backbone = load_backbone(folder, name, dtype="auto")
+    found, unknown = kinds(backbone)
+    model, layers = backbone.model, lora_layers(backbone, range(backbone.layers))
+    held = sum(model.get_submodule(layer).weight.numel() for layer in layers)
+    inside = sum(each.numel() for block in backbone.blocks for each in block.parameters())
+    every = sum(each.numel() for each in model.parameters())
+    head, embedded = model.get_output_embeddings(), model.get_input_embeddings()
+    return {
+        "model": name,
+        "fingerprint": backbone.fingerprint,
+        "architecture": type(model).__name__,
+        "blocks": backbone.layers,
+        "width": backbone.width,
+        "parameters": every,
+        "numbers": number_format(model).removeprefix("torch."),
+        "weights": [path.name for path in weight_files(folder)],
+        "kinds": [kind.to_json() for kind in found],
+        "writers_unknown": unknown,
+        "tied": head is not None and head.weight is embedded.weight,
+        "adapted": {"modules": len(layers), "of_blocks": held / inside, "of_model": held / every},
+        "cache": cache_facts(backbone),
+        "template": template_facts(backbone),
+    }
 
 
 def comparable(one: Adapter, other: Adapter) -> bool:

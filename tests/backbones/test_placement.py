@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from palette import organism
-from palette.activations import captured, narrowed, positionwise
+from palette.activations import Places, captured, narrowed, positionwise
 from palette.adapters.mounting import mounted
 from palette.backbones import greedy_replies, load_backbone, next_token_logits, placement
 from palette.backbones.placement import main_device, number_format, placed
@@ -69,7 +69,8 @@ def test_what_is_fetched_from_the_disk_is_the_same_model(plain, offloaded):
     # A module that is narrowed for a while gets back the way in which it fetches its weights.
     down = offloaded.blocks[-1].mlp.down_proj
     own = down.__dict__["forward"]
-    with narrowed({down: None}):
+    nowhere = Places(torch.zeros(1, dtype=torch.long), torch.zeros((1, 1), dtype=torch.long))
+    with narrowed({down: nowhere}):
         assert down.__dict__["forward"] is not own
     assert down.__dict__["forward"] is own
     assert any(positionwise(offloaded))
