@@ -218,6 +218,8 @@ def narrowed(places: Mapping[nn.Module, Places]) -> Iterator[None]:
 @contextmanager
 def _forwarding(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """The modules with other ways to run, and their own again afterwards."""
+    # What fetches weights from the disk, or trains, has given a module a way of its own before.
+    own = {module: module.__dict__["forward"] for module in forwards if "forward" in module.__dict__}
     try:
         for module, forward in forwards.items():
             module.forward = forward
@@ -225,6 +227,8 @@ def _forwarding(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[No
     finally:
         for module in forwards:
             module.__dict__.pop("forward", None)
+        for module, forward in own.items():
+            module.forward = forward
 
 
 def run_block(backbone: Backbone, batch: Batch, index: int, stream: Stream) -> Stream:

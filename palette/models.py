@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from fnmatch import fnmatch
 from importlib.util import find_spec
+from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 from palette import organism
 from palette.errors import BackboneError
@@ -23,7 +27,17 @@ IDENTITY = (
     "*.jinja",
     "chat_template.json",
 )
-"""The files that make a model what it is."""
+"""The files that make a model what it is, beside the weights that are loaded."""
+SLOW_TOKENIZER = ("tekken.json", "*.tiktoken")
+"""What a tokenizer is made of where there is no ``tokenizer.json``."""
+
+SAFETENSORS, INDEX = ".safetensors", ".index.json"
+SETS = ("model.safetensors", "pytorch_model.bin")
+"""What the library loads weights from, in its order; each may be in shards that its index names."""
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
+"""Weights in other formats, as folders of models have them beside those that are loaded, or alone."""
+TOKENIZERS = ("tokenizer*", "vocab*")
+"""What ends like weights and is none."""
 
 GGUF, PACKAGE = ".gguf", "package:"
 """How a model's one file ends, and how the name of an installed Python package begins that brings one."""
@@ -141,7 +155,48 @@ def _snapshot(name: str) -> Path:
         ) from error
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that the weights of a folder are loaded from, as the library chooses among several sets.
+
+    None where it finds none under the names that it knows.
+    """
+    named = _content(folder / "config.json").get("transformers_weights")
+    for first in [named] if isinstance(named, str) else SETS:
+        if (folder / first).is_file() and not first.endswith(INDEX):
+            return [folder / first]
+        index = first if first.endswith(INDEX) else f"{first}{INDEX}"
+        if places := _content(folder / index).get("weight_map"):
+            return [folder / name for name in sorted(set(places.values()))]
+    return []
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of a model's folder holds weights, or says where they are, going by its name."""
+    formats = (f"*{SAFETENSORS}", *OTHER_WEIGHTS)
+    held = any(fnmatch(name.removesuffix(INDEX), pattern) for pattern in formats)
+    return held and not any(fnmatch(name, pattern) for pattern in TOKENIZERS)
+
+
 def identify(folder: Path) -> str:
-    """The fingerprint of a model folder: its configuration, weights and tokenizer."""
-    files = sorted({path for pattern in IDENTITY for path in folder.glob(pattern)})
-    return fingerprint([[path.name, fingerprint_file(path)] for path in files])
+    """The fingerprint of a model folder: its configuration, weights, tokenizer and chat template.
+
+    Weights in other formats count where no safetensors files are loaded.
+    """
+    loaded = weight_files(folder)
+    patterns = [*IDENTITY]
+    if not any(path.suffix == SAFETENSORS for path in loaded):
+        patterns += [*OTHER_WEIGHTS, f"*.bin{INDEX}"]
+    if not (folder / "tokenizer.json").is_file():
+        patterns += SLOW_TOKENIZER
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
+    present = {path for path in (*files, *loaded) if path.is_file()}
+    return fingerprint([[relpath(path, folder), fingerprint_file(path)] for path in sorted(present)])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a JSON file of a model says; nothing where there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

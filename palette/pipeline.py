@@ -167,13 +167,12 @@ def _prepare(run: Run[Recipe], last: str) -> None:
     Raises:
         PaletteError: if some are broken; all at once.
     """
-    from palette.backbones.loading import require_device
     from palette.stages.sketch import sketched
 
     settings, errors = run.recipe.evaluate, list[PaletteError]()
     sketched(run, errors)
     with noted(errors):
-        require_device(run.recipe.device)
+        _ = run.device
     with noted(errors):
         _read_beside(run, "internalise")
     if last == "evaluate":

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from palette.errors import BackboneError
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,11 +57,43 @@ class ProcessGroup:
 ALONE = ProcessGroup()
 
 
+def device_named(name: str) -> str:
+    """The torch device of a recipe's ``device``; ``auto`` is an accelerator where there is one, else the CPU.
+
+    Not Apple's, which has no double precision, unless it is named.
+
+    Raises:
+        BackboneError: if this machine has no such device.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    kind = found.type if found is not None else "cpu"
+    if name == "auto":
+        return "cpu" if kind == "mps" else kind
+    numbered = [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
+    here = list(dict.fromkeys(["cpu", kind, *numbered]))
+    if name not in here:
+        raise BackboneError(
+            "device must be auto or one that this machine has",
+            got=repr(name),
+            remedy=f"it has {', '.join(here)}",
+            where="device",
+        )
+    return name
+
+
 def join_process_group(device: str) -> ProcessGroup:
     """The processes that a launcher has put this process into, by the environment that it set; else alone.
 
     Of several processes each gets an accelerator of its own, where ``device`` is one.
+
+    Raises:
+        BackboneError: if this machine has no such device.
     """
+    device = device_named(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ProcessGroup(device=device)
     state = _state(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ from palette.errors import AdapterError, PaletteError, PromptError, noted
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
 from palette.models import gguf_file, identify, locate, require_named, variant_of
-from palette.processes import ProcessGroup, Progress, join_process_group, silent
+from palette.processes import ProcessGroup, Progress, device_named, join_process_group, silent
 from palette.prompts import (
     Prompt,
     PromptSet,
@@ -45,7 +46,7 @@ CATEGORIES = "organism/categories"
 """The organism's prompts for control tokens that restrict."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*\z"
-DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu", "hpu")
 TEXT, MAPPING = f"{FORM}text", f"{FORM}mapping"
 
 
@@ -89,13 +90,20 @@ class RunSettings(Settings):
     threads: int = Field(
         1, ge=1, description="CPU threads of one pass; two passes run at once where there are cores for both"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "nf4"] = Field(
         "auto",
         description="precision of the backbone; auto: bfloat16 for a large one where the device has units "
-        "for it, else float32",
+        "for it, else float32; int8 and nf4: its matrices in 8 or 4 bits (bitsandbytes)",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
-        "cpu", description=f"device of the backbone: {', '.join(DEVICES)}, or one of several, as in cuda:1"
+        "cpu",
+        description=f"device of the backbone: {', '.join(DEVICES)}, or one of several, as in cuda:1; auto: an "
+        "accelerator if there is one, else cpu",
+    )
+    device_map: Literal["auto"] | dict[str, str | int] | None = Field(
+        None,
+        description="where parts of the backbone lie, for one that is larger than its device: auto, or a "
+        "device, cpu or disk by module",
     )
     thinking: Thinking = Field(
         "closed",
@@ -212,6 +220,15 @@ class Run(Generic[R]):
         return join_process_group(self.recipe.device)
 
     @cached_property
+    def device(self) -> str:
+        """The torch device that the recipe names.
+
+        Raises:
+            BackboneError: if this machine has no such device.
+        """
+        return device_named(self.recipe.device)
+
+    @cached_property
     def answered_prompts(self) -> PromptSet:
         """The prompts with their reference answers, for evaluate alone.
 
@@ -274,12 +291,13 @@ class Run(Generic[R]):
         from palette.backbones import load_backbone
 
         recipe = self.recipe
-        torch.set_num_threads(recipe.threads)
+        # What is fetched while it runs is run by one thread alone, on all cores.
+        torch.set_num_threads(recipe.threads if recipe.device_map is None else os.cpu_count() or 1)
         return load_backbone(
             self.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=self.processes.device,
+            device=recipe.device_map or self.processes.device,
             thinking=recipe.thinking,
             system=recipe.system,
         )
@@ -302,10 +320,11 @@ class Run(Generic[R]):
                 self.backbone_fingerprint,
                 self.prompts.fingerprint,
                 [authorisation.domains, authorisation.floor.digest, authorisation.reasons],
-                [recipe.seed, self._precision, recipe.device, recipe.threads, recipe.thinking],
+                [recipe.seed, self._precision, self.device, recipe.threads, recipe.thinking],
                 [recipe.limit, recipe.reply_tokens, recipe.floor_tokens, recipe.memory_gib],
                 # Runs without one are what they were before there could be one.
                 *([{"system": recipe.system}] if recipe.system else []),
+                *([{"device_map": recipe.device_map}] if recipe.device_map else []),
             ]
         )
 
@@ -316,7 +335,7 @@ class Run(Generic[R]):
             return self.recipe.dtype
         from palette.backbones.loading import precision
 
-        return str(precision("auto", self.model_folder, self.recipe.device)).removeprefix("torch.")
+        return str(precision("auto", self.model_folder, self.device)).removeprefix("torch.")
 
     def select(self, split: Split, *roles: Role) -> PromptSet:
         """The prompts of a split that play one of the roles."""

@@ -10,8 +10,15 @@ from pathlib import Path
 import torch
 
 from palette.adapters.header import DTYPES, Entry, Header, read_header, read_stored
-from palette.backbones.loading import Composed, composed_parameters, loaded_names, transposed_modules
+from palette.backbones.loading import (
+    Composed,
+    composed_parameters,
+    loaded_names,
+    tied_modules,
+    transposed_modules,
+)
 from palette.errors import AdapterError
+from palette.models import weight_files
 from palette.shapes import Float, Int, Tensor
 
 
@@ -48,16 +55,19 @@ class BackboneWeights:
 
     @cached_property
     def shards(self) -> list[Header]:
-        """The headers of the folder's safetensors files, by name.
+        """The headers of the safetensors files that the folder's model is loaded from, by name.
+
+        Of a folder whose files have no names that the library knows, of all.
 
         Raises:
             AdapterError: if there are none, or one is damaged.
         """
-        paths = sorted(self.folder.glob("*.safetensors"))
-        if not paths:
+        loaded = weight_files(self.folder)
+        paths = [path for path in loaded or sorted(self.folder.glob("*.safetensors")) if path.is_file()]
+        if not paths or any(path.suffix != ".safetensors" for path in paths):
             raise AdapterError(
                 "a backbone must be a local folder with safetensors files",
-                got="none",
+                got=", ".join(path.name for path in paths) or "none",
                 remedy="save it with save_pretrained",
                 where=self.folder,
             )
@@ -82,6 +92,10 @@ class BackboneWeights:
     @cached_property
     def _indices(self) -> dict[tuple[object, ...], tuple[tuple[int, ...], list[Tensor]]]:
         return {}
+
+    @cached_property
+    def _tied(self) -> frozenset[str]:
+        return tied_modules(self.folder)
 
     @cached_property
     def _transposed(self) -> frozenset[str]:
@@ -144,9 +158,18 @@ class BackboneWeights:
     def require(self, name: str, shape: tuple[int, int]) -> None:
         """Returns nothing; passes if the module has a weight [d_out, d_in] of this shape, in floating point.
 
+        One of its own: what is added to a weight that is tied would change two modules.
+
         Raises:
             AdapterError: if it has not.
         """
+        if name in self._tied:
+            raise AdapterError(
+                f"a delta must be written into a weight of its own, which {name[:120]} has not",
+                got="one that is tied to another module's",
+                remedy="mount the adapter, or make one that leaves this module out",
+                where=self.folder,
+            )
         self.places(name, shape)
 
     def _whole(self, name: str) -> Place:

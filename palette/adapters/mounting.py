@@ -83,9 +83,13 @@ def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.
 def _adding(module: LoraModule, target: torch.nn.Module) -> Callable[..., Tensor]:
     """The forward hook that adds ``module`` to the output of ``target``, on its device."""
     device = next(target.parameters()).device
-    down, up = module.lora_A.to(device, torch.float32), module.lora_B.to(device, torch.float32)
+    # What is fetched when it runs lies nowhere yet.
+    place = torch.device("cpu") if device.type == "meta" else device
+    down, up = module.lora_A.to(place, torch.float32), module.lora_B.to(place, torch.float32)
 
     def hook(_: torch.nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        nonlocal down, up
+        down, up = down.to(output.device), up.to(output.device)
         update: Tensor = module.scale * (inputs[0].float() @ down.T @ up.T)
         return output + update.to(output.dtype)
 

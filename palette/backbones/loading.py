@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -33,14 +32,16 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json
-from palette.models import identify, locate
+from palette.models import identify, locate, weight_files
 from palette.settings import Thinking
 from palette.shapes import Int, Tensor
 
 LARGE = 1 << 28
 """Bytes of weights from which on a model is large: what costs time with every operation matters less."""
+CONFIG = "config.json"
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
@@ -50,25 +51,30 @@ def load_backbone(
     name: str | None = None,
     *,
     dtype: str = "float32",
-    device: str = "cpu",
+    device: str | DeviceMap = "cpu",
     thinking: Thinking = "closed",
     system: str = "",
 ) -> Backbone:
     """The frozen model of a folder, in evaluation mode, with a left-padding tokenizer.
 
+    ``device`` may say by module where each lies, on a device or on the disk; ``auto`` fills what there is.
+
     Raises:
-        BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
+        BackboneError: if the folder holds no model that can chat, its template takes no ``system``, or the
+            machine has no such device.
     """
     name = name or str(folder)
-    require_device(device)
     logging.disable_progress_bar()
+    compute = precision(dtype, folder, main_device(device))
+    place = placed(device, dtype, compute, read_json(folder / CONFIG).get("quantization_config"))
     try:
         model = _class_of(folder).from_pretrained(
             folder,
-            dtype=precision(dtype, folder, device),
+            dtype=compute,
             local_files_only=True,
             # Eager attention is the fastest at the organism's size; large models are left to the library.
             attn_implementation=None if _large(folder) else "eager",
+            **place,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
@@ -76,43 +82,30 @@ def load_backbone(
     _require_chat(tokenizer, folder)
     model.requires_grad_(False)
     model.eval()
-    placed: PreTrainedModel = model.to(device)
-    if (head := placed.get_output_embeddings()) is not None:
+    # What is quantised or lies in several places the library has placed already, and lets nobody move.
+    model = model if "device_map" in place else model.to(device)
+    settle(model)
+    if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_side_by_side)
-    backbone = Backbone(placed, tokenizer, name, identify(folder), thinking, system)
+    backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
     return backbone
-
-
-def require_device(device: str) -> None:
-    """Returns when tensors can be put on a device.
-
-    Raises:
-        BackboneError: if it is not on this machine.
-    """
-    try:
-        torch.empty(1, device=device)
-    except Exception as error:  # Each kind of device fails in a way of its own.
-        raise BackboneError(
-            "a device must be on this machine, and torch built for it",
-            got=f"{device} ({str(error).partition(chr(10))[0]})",
-            remedy="set device to cpu, or run it where the device is",
-        ) from error
 
 
 def precision(named: str, folder: Path, device: str) -> torch.dtype:
     """The precision of a recipe's ``dtype``, in which a folder's model runs on a device.
 
-    ``auto`` is bfloat16 for a large model where the device has units that multiply it, else float32.
+    ``auto`` is bfloat16 for a large model where the device has units that multiply it, else float32. Where
+    matrices are in few bits, it is that of all other numbers.
     """
-    if named != "auto":
+    if named != "auto" and named not in BITS:
         known: torch.dtype = getattr(torch, named)
         return known
     return torch.bfloat16 if _large(folder) and _multiplies_halves(device) else torch.float32
 
 
 def _large(folder: Path) -> bool:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) >= LARGE
+    return sum(path.stat().st_size for path in weight_files(folder) if path.is_file()) >= LARGE
 
 
 def _multiplies_halves(device: str) -> bool:
@@ -250,6 +243,13 @@ def transposed_modules(folder: Path) -> frozenset[str]:
         for name, module in modules
         if isinstance(module, Conv1D) or getattr(module, "is_transposed", False)
     )
+
+
+def tied_modules(folder: Path) -> frozenset[str]:
+    """The paths of the modules that share a weight with another, as a head and an embedding that are tied."""
+    model = without_weights(folder)
+    tied = model.all_tied_weights_keys.items() if model is not None else ()
+    return frozenset(name.removesuffix(".weight") for pair in tied for name in pair)
 
 
 def without_weights(folder: Path) -> Any | None:

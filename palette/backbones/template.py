@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,9 @@ NO_THINKING = {"enable_thinking": False, "thinking": False}
 """What chat templates call the switch; a template without one reads neither."""
 
 OPENED, CLOSED = "<think>", "</think>"
+
+CLOCK, DAY, DIRECTIVES = "strftime_now", datetime(2024, 7, 26), "aAbBdHIjmMpSyY"
+"""What templates ask for today's date, and what they are told, so that a prompt is the same on every day."""
 
 Messages = list[dict[str, str]]
 
@@ -108,6 +112,19 @@ class ChatTemplate:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     @cached_property
+    def _frozen(self) -> str | None:
+        """The template with a clock of its own that stands still; None where it asks for no date.
+
+        The library hands its own clock to every template, and lets no other one in.
+        """
+        template = self.tokenizer.get_chat_template()
+        if CLOCK not in template:
+            return None
+        said = [(f"%{pad}{x}", _day(pad + x)) for x in DIRECTIVES for pad in ("-", "")]
+        told = "".join(f" | replace('{directive}', '{part}')" for directive, part in said)
+        return f"{{%- macro {CLOCK}(form) %}}{{{{ form{told} }}}}{{%- endmacro %}}\n{template}"
+
+    @cached_property
     def _closing(self) -> list[int]:
         """What closes the thinking block that some templates open whatever they are told."""
         if self.thinking == "open":
@@ -144,8 +161,17 @@ class ChatTemplate:
         """A conversation as the chat template has it, up to where the reply begins if that is ``opened``."""
         switches: Any = NO_THINKING if self.thinking == "closed" else {}
         return self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=opened, tokenize=tokenize, return_dict=tokenize, **switches
+            messages,
+            chat_template=self._frozen,
+            add_generation_prompt=opened,
+            tokenize=tokenize,
+            return_dict=tokenize,
+            **switches,
         )
+
+
+def _day(directive: str) -> str:
+    return DAY.strftime(f"%{directive}")
 
 
 def bare(text: str) -> str:

@@ -66,13 +66,19 @@ def merge(
 @command()
 def inspect(
     call: Call,
-    adapters: Annotated[list[Path], typer.Argument(help="adapter folders or .safetensors files")],
+    adapters: Annotated[
+        list[Path],
+        typer.Argument(
+            help="adapter folders or .safetensors files, or one model", metavar="ADAPTER...|MODEL"
+        ),
+    ],
     picture: Annotated[Path | None, typer.Option(help="draw how they interfere, .svg or .png")] = None,
 ) -> None:
-    """Say what adapters are, and how much several of them interfere."""
-    from palette.stages.inspect import inspect as inspect_adapters
+    """Say what adapters are, and how much several of them interfere; or what a model is made of."""
+    from palette.stages.inspect import inspect as inspect_files
 
-    call.result(inspect_adapters(adapters, picture), "inspection")
+    result = inspect_files(adapters, picture)
+    call.result(result, "inspection" if "adapters" in result else "anatomy")
 
 
 @command("output")

@@ -121,6 +121,17 @@ def picture(values: Sequence[float], encoding: str | None = None) -> str:
     )
 
 
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers, neighbours drawn together: ``0–2, 4``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("palette.cli"),
     undefined=StrictUndefined,
@@ -128,7 +139,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(brief=brief, figure=figure, picture=picture, share=share)
+TEMPLATES.filters.update(brief=brief, figure=figure, picture=picture, share=share, spans=spans)
 
 
 def progress_shown() -> Progress:

@@ -26,6 +26,7 @@ from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import Backbone, answered, reply_logits
 from palette.backbones.generation import Decoding
+from palette.backbones.placement import number_format
 from palette.fingerprints import fingerprint
 from palette.processes import Advance, unheard
 from palette.prompts import Prompt, PromptSet
@@ -71,7 +72,7 @@ class Subject:
             **self.mount,
             "decoding": "greedy" if self.seed is None else f"drawn by {self.seed}",
             "stops": self.backbone.stops,
-            "dtype": str(model.dtype),
+            "dtype": number_format(model),
             "device": model.device.type,
             "versions": {name: version(name) for name in GENERATES},
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.autograd import Function
 from torch.nn.functional import linear, normalize
@@ -60,6 +61,7 @@ def trainable(
         # What PEFT sets by itself for a Conv1D, it says too.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         model = get_peft_model(backbone.model, config)
+        _bring_here(model, backbone.model.device)
     try:
         for layer, known in (begun.modules if begun else {}).items():
             fresh: Any = model.get_submodule(f"base_model.model.{layer}")
@@ -77,6 +79,15 @@ def trainable(
         backbone.model.requires_grad_(False)
         if hasattr(backbone.model, "peft_config"):
             del backbone.model.peft_config
+
+
+def _bring_here(model: PeftModel, device: torch.device) -> None:
+    """Puts factors onto a device that PEFT has put where weights lie that are fetched when they run."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and module.lora_A["default"].weight.is_meta:
+            for factors in (module.lora_A, module.lora_B):
+                factors["default"].to_empty(device=device)
+            module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
 
 
 def lora_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
@@ -132,8 +143,9 @@ class LowRankLinear(Function):
 def quicken(module: Any) -> None:
     """Lets PEFT's module on a plain linear layer compute by ``LowRankLinear``."""
     base = module.base_layer
-    # Of quantised weights, which are stored as whole numbers, the library knows the product.
-    if type(base) is nn.Linear and base.weight.dtype.is_floating_point:
+    # Of quantised weights, which are stored as whole numbers, the library knows the product, and of those
+    # that lie elsewhere, on the disk say, how they are fetched.
+    if type(base) is nn.Linear and not base.weight.is_meta and base.weight.dtype.is_floating_point:
         # Bound to the module, so that a twin's runs the twin's own.
         module.forward = MethodType(_quick, module)
 

@@ -24,6 +24,7 @@ from palette.merging.inputs import Group, default_output, open_inputs
 from palette.merging.methods import OptionValue
 from palette.merging.settings import MergeSettings
 from palette.merging.tiles import Tiled, task_vector, tiled
+from palette.models import is_weights
 from palette.processes import Advance, Progress, silent, unheard
 from palette.working import working
 
@@ -250,8 +251,13 @@ def copy_range(source: Path, stream: IO[bytes], start: int, end: int) -> None:
 
 
 def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | None) -> list[str]:
-    """The names of the other files, each copied; the configuration names another type if there is one."""
-    copied = sorted(path.name for path in backbone.iterdir() if path.is_file() and path.name not in shards)
+    """The names of the other files, each copied; the configuration names another type if there is one.
+
+    Weights that are not among the shards, in other formats say, are left: without the merge they are stale.
+    """
+    files = [path.name for path in backbone.iterdir() if path.is_file()]
+    indices = {name for name in files if name.endswith(INDEX) and shards <= listed_shards(backbone / name)}
+    copied = sorted(name for name in files if name in indices or not is_weights(name))
     for name in copied:
         with atomic(output / name) as staged:
             shutil.copyfile(backbone / name, staged)
@@ -261,9 +267,14 @@ def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | Non
         config = read_json(output / "config.json")
         write_json(output / "config.json", {**config, "dtype": dtype})
     written = [entry for header in BackboneWeights(output).shards for entry in header.entries.values()]
-    for index in (name for name in copied if name.endswith(INDEX)):
+    for index in sorted(indices):
         content = read_json(output / index)
         total = sum(entry.end - entry.start for entry in written)
         content["metadata"] = {**content.get("metadata", {}), "total_size": total}
         write_json(output / index, content)
     return copied
+
+
+def listed_shards(index: Path) -> set[str]:
+    """The files that an index of shards names."""
+    return set(read_json(index).get("weight_map", {}).values())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from palette.authorisation import Authorisation, Role
-from palette.errors import PaletteError, together
+from palette.errors import BackboneError, together
 from palette.evaluation.settings import GateSettings
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet
@@ -38,23 +38,19 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
     run = Run(recipe, Path(output or Path("runs") / recipe.name))
     errors, warnings, memory, minutes = faults(run), list[str](), None, None
     prompts, opened = vars(run).get("prompts"), vars(run).get("authorisation")
+    device = _here(run, warnings)
     backbone = None if errors else sketched(run, errors)
     if backbone is not None and opened is not None:
-        from palette.backbones.loading import require_device
-
         warnings += lacking_evidence(run.answered_prompts, opened, recipe)
-        try:
-            require_device(recipe.device)
-        except PaletteError as error:
-            warnings.append(str(error))
     if prompts and backbone is not None and not errors:
         from palette.stages.estimate import memory_of, minutes_of, sizes_of
 
         sizes = sizes_of(backbone, prompts, recipe)
-        memory, minutes = memory_of(backbone, recipe, sizes), minutes_of(backbone, recipe, sizes)
+        here = recipe.model_copy(update={"device": device})
+        memory, minutes = memory_of(backbone, here, sizes), minutes_of(backbone, here, sizes)
     free = psutil.virtual_memory().available / 2**30
     most = max(memory.values()) if memory else None
-    if most and recipe.device == "cpu" and most > free:
+    if most and device == "cpu" and most > free:
         warnings.append(
             f"the run takes up to {most:.1f} GiB of memory, and {free:.1f} are free; lower memory_gib"
         )
@@ -69,6 +65,15 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
         "errors": str(together(errors)).split("\n") if errors else [],
         "warnings": warnings,
     }
+
+
+def _here(run: Run[Recipe], warnings: list[str]) -> str:
+    """The device of a run; one that this machine lacks is warned of, since another may have it."""
+    try:
+        return run.device
+    except BackboneError as error:
+        warnings.append(str(error))
+        return run.recipe.device
 
 
 def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) -> list[str]:

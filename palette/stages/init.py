@@ -39,7 +39,7 @@ authorise: [{authorise}]
 
 # The machine: precision and device of the model, threads of a pass, and memory for what is kept.
 # dtype: float32
-# device: cuda
+device: auto
 threads: {threads}
 # memory_gib: 4
 

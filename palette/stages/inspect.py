@@ -1,7 +1,8 @@
-"""The inspect verb: what adapter files hold, and how far their deltas interfere."""
+"""The inspect verb: what adapter files hold, how far their deltas interfere, and what a model is made of."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from palette.adapters.lora import Adapter, cosine, norm, shared_modules
 from palette.errors import AdapterError, RecipeError
 from palette.files import atomic, read_json
 from palette.merging.inputs import MergeInput, brought_together
+from palette.models import GGUF, PACKAGE, weight_files
 from palette.reporting.figures import colours
+from palette.run import folder_of
 
 
 class PairMeasure(NamedTuple):
@@ -41,6 +44,8 @@ SCALES = (("share", ("sheet", "heat")), ("signed", ("fail", "sheet", "after")))
 def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None = None) -> dict[str, Any]:
     """What each adapter is, and for several how much their ΔW interfere, drawn in ``picture``.
 
+    Of one path that is a model's, a folder, a GGUF file or a name as in a recipe, what ``anatomy`` says.
+
     That is the cosines in [-1, 1] between them, what one repeats or undoes of the other; the overlaps
     in [0, 1] of what they read, 0 where no input moves both; the sign conflicts in [0, 1], the share
     of what both move that they push apart; and the dominances in [0, 1], the row's share of the energy
@@ -55,6 +60,8 @@ def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None
     files = [Path(each) for each in ([paths] if isinstance(paths, Path | str) else paths)]
     if not files:
         raise RecipeError("inspect must have at least one adapter", got="none")
+    if len(files) == 1 and picture is None and is_model(str(files[0])):
+        return anatomy(str(files[0]))
     adapters = [read_adapter(path) for path in files]
     result: dict[str, Any] = {
         "adapters": [describe(path, adapter) for path, adapter in zip(files, adapters, strict=True)]
@@ -66,6 +73,57 @@ def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None
     if picture is not None:
         draw(result, Path(picture))
     return result
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is a model's, going by the files there are; what is not there may be the hub's."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        held = (path / "config.json").is_file() or bool(list(path.glob("*.gguf")))
+        return held and not (path / "adapter_config.json").is_file()
+    named = name.partition("/")[0] == "organism" or name.startswith(PACKAGE) or path.suffix.lower() == GGUF
+    return named or (not path.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None)
+
+
+def anatomy(name: str) -> dict[str, Any]:
+    """What a model is made of that is named as in a recipe: its blocks, what writes to the stream, and more.
+
+    ``kinds`` are the blocks that are built alike, each with a drawing; ``adapted`` the shares in [0, 1] of
+    the parameters that lie in matrices which an adapter changes.
+
+    Raises:
+        BackboneError: if there is no such model, or it is none that Palette can use.
+    """
+    from palette.backbones import load_backbone
+    from palette.backbones.anatomy import cache_facts, kinds, template_facts
+    from palette.backbones.placement import number_format
+    from palette.internalise.lora import lora_layers
+
+    folder = folder_of(name)
+    backbone = load_backbone(folder, name, dtype="auto")
+    found, unknown = kinds(backbone)
+    model: Any = backbone.model
+    layers = lora_layers(backbone, range(backbone.layers))
+    held = sum(model.get_submodule(layer).weight.numel() for layer in layers)
+    inside = sum(each.numel() for block in backbone.blocks for each in block.parameters())
+    every = sum(each.numel() for each in model.parameters())
+    head, embedded = model.get_output_embeddings(), model.get_input_embeddings()
+    return {
+        "model": name,
+        "fingerprint": backbone.fingerprint,
+        "architecture": type(model).__name__,
+        "blocks": backbone.layers,
+        "width": backbone.width,
+        "parameters": every,
+        "numbers": number_format(model).removeprefix("torch."),
+        "weights": [path.name for path in weight_files(folder)],
+        "kinds": [kind.to_json() for kind in found],
+        "writers_unknown": unknown,
+        "tied": head is not None and head.weight is embedded.weight,
+        "adapted": {"modules": len(layers), "of_blocks": held / inside, "of_model": held / every},
+        "cache": cache_facts(backbone),
+        "template": template_facts(backbone),
+    }
 
 
 def comparable(one: Adapter, other: Adapter) -> tuple[Adapter, Adapter] | None:

@@ -37,7 +37,7 @@ from palette.search.study import StudyPlan, run_study
 from palette.stages.evaluate import evaluate_model
 
 SHARED = (
-    *("model", "prompts", "dtype", "device", "threads", "thinking", "system", "evaluate"),
+    *("model", "prompts", "dtype", "device", "device_map", "threads", "thinking", "system", "evaluate"),
     *("limit", "reply_tokens", "floor_tokens", "memory_gib"),
 )
 """What the recipes of a merge's adapters must agree in."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from palette.backbones import Backbone, load_backbone
 from palette.backbones.loading import load_sketch
@@ -159,3 +162,40 @@ class TestSystem:
         recipe = Recipe(model=str(tmp_path), authorise=("medical",), system="Be brief.")
         (error,) = check(recipe, tmp_path / "run")["errors"]
         assert error.startswith("a chat template must show a recipe's system prompt, got TemplateError")
+
+
+DATES = {
+    "%d %b %Y": "26 Jul 2024",
+    "%Y-%m-%d": "2024-07-26",
+    "%B %-d, %Y": "July 26, 2024",
+    "%A %H:%M": "Friday 00:00",
+}
+
+
+def dated(form: str, rest: str = CHATML) -> PreTrainedTokenizerFast:
+    asks = f"{{% if strftime_now is defined %}}{{{{ strftime_now('{form}') }}}}{{% endif %}}|"
+    return tokenizer_of(asks + rest)
+
+
+@pytest.mark.parametrize("moment", ["2026-02-03", "2031-12-24"])
+@pytest.mark.parametrize("form", DATES)
+def test_a_template_that_says_the_date_says_the_same_on_every_day(monkeypatch, moment, form):
+    day = datetime.fromisoformat(moment)
+    clock = type("Clock", (), {"now": staticmethod(lambda: day)})
+    monkeypatch.setattr(chat_template_utils, "datetime", clock)
+    asked, one = [{"role": "user", "content": "why?"}], dated(form)
+    theirs = one.apply_chat_template(asked, tokenize=False)
+    assert theirs.startswith(f"{day.strftime(form)}|"), "the library's own date is today's"
+    ours = ChatTemplate(one, "dated")._filled(asked, tokenize=False, opened=False)
+    assert ours == DATES[form] + theirs.removeprefix(day.strftime(form))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text("\n \t-", max_size=6), st.booleans())
+def test_a_still_clock_changes_nothing_else(space, opens):
+    """Jinja trims white space around tags, and so around what is put before a template."""
+    rest = space + (CHATML if opens else ALL % "{{ m['content'] }}") + "{# strftime_now #}"
+    one, asked = tokenizer_of(rest), [{"role": "user", "content": "why?"}]
+    ours = ChatTemplate(one, "clock")
+    assert ours._frozen is not None
+    assert ours._filled(asked, tokenize=False, opened=False) == one.apply_chat_template(asked, tokenize=False)

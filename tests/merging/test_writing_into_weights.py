@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from palette.adapters.backbone_weights import BackboneWeights
@@ -169,3 +169,68 @@ def test_a_weight_that_lies_the_other_way_round_is_merged_as_peft_merges_it(tmp_
         name = f"transformer.h.1.{key}.weight"
         assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
         assert not torch.allclose(ours[name], before[name], atol=1e-2)
+
+
+STALE = (
+    "pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.safetensors", "consolidated.00.pth",
+    "model.gguf", "model.fp16.safetensors", "tf_model.h5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_no_second_set_of_weights_is_copied(plant: Planter, tmp_path: Path, sharded: bool) -> None:
+    """Without the merge they are stale, and some loaders prefer them."""
+    folder = tmp_path / "backbone"
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder, max_shard_size="8KB" if sharded else "1GB")
+    stale = [*STALE, *([] if sharded else ["model.safetensors.index.json"])]
+    for name in stale:
+        (folder / name).write_text("{}")
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "consolidated.safetensors").write_bytes(next(folder.glob("model*.safetensors")).read_bytes())
+    for name in ("notes.txt", "vocab.bin"):
+        (folder / name).write_text("kept")
+    fuse(plant(1), folder, tmp_path / "out", dtype="float16")
+    written = {path.name for path in (tmp_path / "out").iterdir()} - {"run.json"}
+    assert written == {path.name for path in folder.iterdir()} - set(stale)
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype is torch.float16
+
+
+def test_weights_that_are_not_loaded_from_safetensors_are_refused(
+    backbone: Path, plant: Planter, tmp_path: Path
+) -> None:
+    for path in [*backbone.glob("*.safetensors"), backbone / "model.safetensors.index.json"]:
+        path.unlink()
+    (backbone / "consolidated.safetensors").touch()
+    torch.save({}, backbone / "pytorch_model.bin")
+    with pytest.raises(AdapterError, match=r"with safetensors files, got pytorch_model\.bin; save it with"):
+        fuse(plant(1), backbone, tmp_path / "out")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_embeddings_stay_tied(plant: Planter, tmp_path: Path, both: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, tie_word_embeddings=True,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    folder, out = tmp_path / "backbone", tmp_path / "out"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    if both:
+        weights = load_file(folder / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    fuse(plant(1), folder, out)
+    assert set(weights_of(out)) == set(weights_of(folder))
+    again = LlamaForCausalLM.from_pretrained(out)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is True
+    for name in ("lm_head", "model.embed_tokens"):
+        head = Adapter({name: LoraModule(torch.ones(1, 32), torch.ones(50, 1))})
+        write_adapter(tmp_path / name, head)
+        with pytest.raises(AdapterError, match=rf"of its own, which {name} has not, got one that is tied"):
+            fuse(tmp_path / name, folder, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()

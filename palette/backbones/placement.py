@@ -1,0 +1,91 @@
+"""Where the weights of a backbone lie, and in how many bits: what the library is told to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from palette.errors import BackboneError
+from palette.fingerprints import fingerprint
+from palette.processes import device_named
+
+BITS = ("int8", "nf4")
+"""Precisions of eight and four bits, which bitsandbytes multiplies."""
+DISK = "disk"
+"""What a map of devices has that is none."""
+DeviceMap = Mapping[str, str | int]
+"""The device of each module, by its path, as accelerate has it; a number is that of an accelerator."""
+METHODS = {"bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed_tensors"}
+"""The packages that run what is stored in few bits, by the method's name; of others the library tells."""
+
+
+def main_device(device: str | DeviceMap) -> str:
+    """The first device that a model lies on.
+
+    Raises:
+        BackboneError: if this machine lacks a device that is named.
+    """
+    if isinstance(device, str):
+        return device_named(device)
+    named = [each if isinstance(each, str) else f"cuda:{each}" for each in device.values() if each != DISK]
+    return next(iter([device_named(each) for each in named]), "cpu")
+
+
+def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: Any) -> dict[str, Any]:
+    """What the library is told of a model that it is to place itself; nothing where it may be moved later.
+
+    ``compute`` is the precision of what is not in few bits, and ``stored`` how a folder says that its
+    weights are in few bits already, or None.
+
+    Raises:
+        BackboneError: if a model is to be put into few bits twice, or the package is missing that runs it.
+    """
+    told: dict[str, Any] = {}
+    if dtype in BITS:
+        if stored is not None:
+            raise BackboneError(
+                "the weights of a model in few bits cannot be put into fewer",
+                got=dtype,
+                remedy="say dtype: auto",
+            )
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": dtype, "bnb_4bit_compute_dtype": compute}
+        told["quantization_config"] = BitsAndBytesConfig(
+            **({"load_in_8bit": True} if dtype == "int8" else four)
+        )
+    method = "bitsandbytes" if dtype in BITS else (stored or {}).get("quant_method")
+    if method in METHODS and find_spec(METHODS[method]) is None:
+        raise BackboneError(
+            f"a model in few bits is run by the package {method}",
+            got="none installed",
+            remedy="pip install 'palette-llm[bits]'",
+        )
+    if not isinstance(device, str):
+        told["device_map"] = dict(device)
+    elif device == "auto" or told or stored is not None:
+        told["device_map"] = device if device == "auto" else {"": device}
+    return told
+
+
+def settle(model: nn.Module) -> None:
+    """Returns nothing; what bitsandbytes would lay out anew in the first pass is laid out, or stays.
+
+    A twin shares parameters, so that whichever ran first would take them from the other.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # Its packed form takes whole blocks of 32 outputs alone, and no gradient.
+            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, "init_8bit_state") and getattr(module.weight, "CB", None) is not None:
+            module.init_8bit_state()
+
+
+def number_format(model: PreTrainedModel) -> str:
+    """In what numbers a model computes: its precision, and how its matrices were put into fewer bits."""
+    few = getattr(model.config, "quantization_config", None)
+    few = few.to_dict() if hasattr(few, "to_dict") else few
+    return str(model.dtype) if few is None else f"{model.dtype} of {fingerprint(few)[:16]}"
