@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from palette.adapters.layouts import EXPERT_NAME, WEIGHT
 from palette.adapters.lora import Adapter, LoraModule
-from palette.backbones.backbone import linear_shape
+from palette.backbones.architectures import linear_shape
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 
@@ -18,6 +19,8 @@ from palette.shapes import Tensor
 def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
     """Adds scale · (x Aᵀ) Bᵀ, computed in float32, to every module of each adapter inside the block.
 
+    Fused experts run with W + ΔW, which is made for each pass, as PEFT does.
+
     All hooks are on inside and none afterwards, whatever happens. The deltas of several adapters add,
     and blocks may be nested.
 
@@ -25,14 +28,72 @@ def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
         AdapterError: if the backbone lacks a module, or a module has another shape.
     """
     fitted = [
-        (_fitting(model, name, adapter.modules[name]), adapter.modules[name])
+        (_fitting(model, name.removesuffix(WEIGHT), adapter.modules[name]), adapter.modules[name])
         for adapter in adapters
         for name in adapter.modules
+        if not EXPERT_NAME.fullmatch(name)
     ]
+    fused = [stack for adapter in adapters for stack in _fused(model, adapter)]
     with ExitStack() as stack:
         for target, module in fitted:
             stack.callback(target.register_forward_hook(_adding(module, target)).remove)
+        for owner, leaf, experts in fused:
+            before, after = _with_experts(leaf, experts)
+            stack.callback(owner.register_forward_pre_hook(before).remove)
+            stack.callback(owner.register_forward_hook(after, always_call=True).remove)
         yield
+
+
+def _fused(model: torch.nn.Module, adapter: Adapter) -> list[tuple[torch.nn.Module, str, list[LoraModule]]]:
+    """For each parameter of fused experts that is adapted, its module, its name there, and all experts."""
+    found: dict[str, dict[int, LoraModule]] = {}
+    for name in adapter.modules:
+        if match := EXPERT_NAME.fullmatch(name):
+            found.setdefault(match[1], {})[int(match[2])] = adapter.modules[name]
+    fitted = []
+    for path, experts in found.items():
+        owner, leaf = path.rpartition(".")[::2]
+        parameter = dict(model.named_parameters()).get(path)
+        shape = None if parameter is None else tuple(parameter.shape)
+        target = model.get_submodule(owner) if shape else torch.nn.Module()
+        d_out, d_in = experts[min(experts)].shape
+        if shape != (len(experts), *((d_in, d_out) if _turned(target) else (d_out, d_in))):
+            raise AdapterError(
+                "an adapter's fused experts must be a parameter [expert, ·, ·] of the backbone",
+                got=f"{len(experts)} experts {d_out}×{d_in} for {shape or 'nothing'} at {path}",
+                remedy="mount the adapter on the backbone it was made for",
+            )
+        fitted.append((target, leaf, [experts[index] for index in range(len(experts))]))
+    return fitted
+
+
+def _turned(owner: torch.nn.Module) -> bool:
+    """Whether experts lie as [d_in, d_out], by the library's word."""
+    return bool(getattr(owner, "is_transposed", False))
+
+
+def _with_experts(leaf: str, experts: list[LoraModule]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Hooks that put W + ΔW in the place of W before a pass, and W back after it."""
+    kept: list[Tensor] = []
+
+    def before(owner: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        weight = owner._parameters[leaf]
+        assert weight is not None
+        kept.append(weight)
+        down, up = (
+            torch.stack([getattr(each, side) for each in experts]).to(weight.device, torch.float32)
+            for side in ("lora_A", "lora_B")
+        )
+        scale = torch.tensor([each.scale for each in experts], device=weight.device)
+        delta = scale.view(-1, 1, 1) * (up @ down)
+        delta = delta.transpose(1, 2) if _turned(owner) else delta
+        # No parameter of the module's own: the backbone is as it was.
+        owner._parameters[leaf] = weight + delta.to(weight.dtype)  # type: ignore[assignment]
+
+    def after(owner: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        owner._parameters[leaf] = kept.pop()  # type: ignore[assignment]
+
+    return before, after
 
 
 def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.Module:

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.padding import proven
 from palette.errors import BackboneError
 from palette.files import read_json
 from palette.models import identify, locate
@@ -73,7 +74,7 @@ def load_backbone(
         head.register_forward_pre_hook(_side_by_side)
     backbone = Backbone(placed, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
-    return backbone
+    return proven(backbone)
 
 
 def precision(named: str, folder: Path, device: str) -> torch.dtype:
