@@ -40,7 +40,7 @@ class Backbone:
     system: str = ""
     """What stands before every conversation that has no system message of its own."""
     padding: bool = True
-    """Whether rows may be padded on the left; where that changes what is said, those of one length are run."""
+    """Whether rows may be padded on the left; where not, those of one length are run together."""
 
     @cached_property
     def template(self) -> ChatTemplate:
