@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from palette.backbones import Backbone
 from palette.backbones.scoring import Batch, forward, padded, rounding
+from palette.backbones.writers import Gains, behind
+from palette.errors import BackboneError
 from palette.shapes import Bool, Float, Int, Tensor
 
 Stream = Float[Tensor, "batch position d_model"]
@@ -91,11 +93,15 @@ class RankOneEdit:
     slope: Float[Tensor, "1"]
     offset: Float[Tensor, "1"]
 
-    def __call__(self, x: Stream) -> Stream:
+    def __call__(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The edited stream, in its own precision."""
         r = self.direction[0].to(x.device, x.dtype)
         slope, offset = (part.to(x.device, x.dtype) for part in (self.slope, self.offset))
         return x - (slope * (x @ r) + offset).unsqueeze(-1) * r
+
+    def behind(self, gain: Float[Tensor, "d_model"] | None) -> RankOneEdit:
+        """The edit of a writer's output that is this edit of the stream, with a norm of this gain between."""
+        return self if gain is None else replace(self, direction=behind(self.direction[0], gain).unsqueeze(0))
 
     def on(self, device: torch.device) -> RankOneEdit:
         """The same edit with its numbers on a device, which no pass has to wait for there."""
@@ -112,11 +118,15 @@ def first_block(edits: Edits) -> int:
 
 @contextmanager
 def applied(
-    blocks: Sequence[nn.Module], writers: Sequence[Sequence[nn.Module]] | None, edits: Edits
+    blocks: Sequence[nn.Module],
+    writers: Sequence[Sequence[nn.Module]] | None,
+    edits: Edits,
+    gains: Gains | None = None,
 ) -> Iterator[None]:
     """Every forward pass in the block is edited; afterwards no hook is left.
 
-    A writer is edited as W − λr(rᵀW) would: its bias is no part of x.
+    A writer is edited as W − λr(rᵀW) would: its bias is no part of x. Where a norm of gain g stands behind
+    it, r is g∘r, of unit length.
 
     Raises:
         ValueError: if a place does not exist, or the writers of the blocks are not known.
@@ -128,7 +138,8 @@ def applied(
             if writers is None:
                 raise ValueError("edits of writers need the blocks' writers, got none")
             for writer in writers[index]:
-                stack.callback(writer.register_forward_hook(partial(_on_writer, edit)).remove)
+                there = edit.behind((gains or {}).get(writer))
+                stack.callback(writer.register_forward_hook(partial(_on_writer, there)).remove)
         stream = {index: edit for (kind, index), edit in edits.items() if kind == "stream"}
         stack.enter_context(edited(blocks, stream))
         yield
@@ -140,14 +151,27 @@ def _on_writer(edit: RankOneEdit, module: nn.Module, args: tuple[Any, ...], outp
 
 
 @contextmanager
-def skipped(blocks: Sequence[nn.Module], first: int, stream: Stream | None) -> Iterator[None]:
+def skipped(
+    blocks: Sequence[nn.Module], first: int, stream: Stream | None, values: Sequence[int] = ()
+) -> Iterator[None]:
     """Blocks below ``first`` give ``stream`` at once; hooks on them still run, with what they give.
 
-    ``stream`` is the residual stream at site ``first`` of the very batch that is run. The library's
-    own forward stays in charge of everything else, so that any architecture may be skipped through.
+    ``stream`` is the residual stream at site ``first`` of the very batch that is run, and ``values`` how
+    many each block gives (``Backbone.values``), all else of which is None. The library's own forward stays
+    in charge of everything else, so that any architecture may be skipped through.
     """
+
+    def given(count: int) -> Any:
+        return (stream, *[None] * (count - 1)) if count else stream
+
     known = blocks[:first] if stream is not None else ()
-    with _forwarding({block: lambda *args, **kwargs: stream for block in known}):
+    counts = [*values[:first], *[0] * (first - len(values))]
+    with _forwarding(
+        {
+            block: lambda *args, count=count, **kwargs: given(count)
+            for block, count in zip(known, counts, strict=False)
+        }
+    ):
         yield
 
 
@@ -235,16 +259,29 @@ def run_block(backbone: Backbone, batch: Batch, index: int, stream: Stream) -> S
     """What one block gives for ``stream``, its input for the batch; no other block is run.
 
     The library's own forward prepares masks and positions; it ends where the block has spoken.
+
+    Raises:
+        BackboneError: if the model's blocks read keys of others.
     """
+    if backbone.shares_keys:
+        raise BackboneError(
+            "a block can be trained alone only where no other block's keys are read",
+            got=backbone.model.config.get_text_config().model_type,
+            remedy="set internalise.method to another one",
+            where=backbone.name,
+        )
 
     def stop(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-    block = backbone.blocks[index]
+    block, values = backbone.blocks[index], backbone.values
     handle = block.register_forward_hook(stop)
     try:
         # Site 0 is what the embedding gives, so that the first block needs no skipping.
-        with edited(backbone.blocks, {index: lambda x: stream}), skipped(backbone.blocks, index, stream):
+        with (
+            edited(backbone.blocks, {index: lambda x: stream}),
+            skipped(backbone.blocks, index, stream, values),
+        ):
             forward(backbone, batch)
     except _Reached as reached:
         return reached.stream
@@ -274,7 +311,7 @@ def positionwise(backbone: Backbone) -> list[list[nn.Module]]:
     ]
     parts.append([] if head is None else [head])
     asked = [backbone.render([{"role": "user", "content": content}]) for content in ("0", "0 1")]
-    batch = padded(asked, range(len(asked)), backbone.pad, backbone.model.device)
+    batch = padded(asked, range(len(asked)), backbone.pad or 0, backbone.model.device)
     last = torch.zeros_like(batch.mask, dtype=torch.bool)
     last[:, -1] = True
     whole = forward(backbone, batch)

@@ -16,8 +16,8 @@ direction, μ the benign mean at the site, λ the strength:
 - ``directional_ablation``: x − λ(x·r)r (arXiv 2406.11717);
 - ``centred_ablation``: x − λ((x−μ)·r)r (arXiv 2411.09003);
 - ``activation_addition``: x − λ((m−μ)·r)r, m the target mean: λ = 1 moves one mean onto the other;
-- ``weight_orthogonalisation``: W − λr(rᵀW) for the linears that write to the stream in the block
-  below the site (arXiv 2406.11717).
+- ``weight_orthogonalisation``: W − λr(rᵀW) for the linears and experts that write to the stream in the
+  block below the site (arXiv 2406.11717); behind W, an RMSNorm of gain g makes r into g∘r, of unit length.
 
 All four are one edit of rank one, x − (a(x·r) + b)r, with other a and b.
 """
@@ -310,5 +310,7 @@ def editing(backbone: Backbone, edits: Edits) -> Iterator[None]:
     """The backbone with edits on, for every forward pass in the block."""
     writing = any(kind == "writers" for kind, _ in edits)
     placed = {place: edit.on(backbone.model.device) for place, edit in edits.items()}
-    with applied(backbone.blocks, backbone.writers if writing else None, placed):
+    # The writers first: to find them, the model has to be run as it is.
+    writers, gains = (backbone.writers, backbone.gains) if writing else (None, None)
+    with applied(backbone.blocks, writers, placed, gains):
         yield

@@ -107,7 +107,7 @@ class BackboneWeights:
         Raises:
             AdapterError: if there is none.
         """
-        loaded = f"{name}.weight"
+        loaded = f"{name.removesuffix('.weight')}.weight"
         stored = loaded if loaded in self._places else self._renamed.get(loaded)
         if stored is None:
             raise self._lacks(name, "none")

@@ -19,7 +19,8 @@ module of expert e is called ``<path of the parameter>[e]``, and its ΔW is [d_o
 parameter is stored the other way round. A parameter's factors stand under the path of the module that
 owns it, and those of the parameter that the module defines first under ``base_layer`` below it: which
 one that is stands nowhere in the file. In transformers gate_up_proj is always defined before down_proj,
-and their shapes tell them apart, so that this pair is read; other pairs are not.
+and their shapes tell them apart, so that this pair is read; other pairs are not. A linear that PEFT would
+not wrap as a module is targeted by its parameter ``<path>.weight``, which is then the module's name here.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ COMPONENTS = tuple(
 _PATH = r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*"
 MODULE_NAME = re.compile(_PATH, re.ASCII)
 EXPERT_NAME = re.compile(rf"({_PATH})\[(0|[1-9][0-9]{{0,4}})\]", re.ASCII)
-INNER = ".base_layer"
+INNER, WEIGHT = ".base_layer", ".weight"
 PAIR = ("gate_up_proj", "down_proj")
 """The two parameters of one module that can be told apart, in the order of their definition."""
 
@@ -227,6 +228,10 @@ def expert_modules(
             count, rest = divmod(shape[0] if shape else 0, rank or 1)
             if rest or not count or not rank or len(experts) + count > TENSOR_LIMIT:
                 raise _uncertain(f"lora_A {list(shape)} for rank {rank} of {name[:120]}", where)
+            if count == 1 and name.endswith(WEIGHT):
+                # A linear's weight, which PEFT can be told of as a parameter too.
+                parts[name] = roles[path]
+                continue
             for index in range(count):
                 parts[f"{name}[{index}]"] = roles[path]
                 experts[f"{name}[{index}]"] = Expert(index, count)

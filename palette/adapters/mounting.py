@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from palette.adapters.layouts import EXPERT_NAME, WEIGHT
 from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.writing import write_adapter
-from palette.backbones.backbone import linear_shape
+from palette.backbones.architectures import linear_shape
 from palette.errors import AdapterError
 from palette.shapes import Tensor
 
@@ -23,13 +24,15 @@ def require_fit(model: torch.nn.Module, adapter: Adapter) -> None:
     Raises:
         AdapterError: if the backbone lacks a module, or a module has another shape.
     """
-    for name in adapter.modules:
-        _fitting(model, name, adapter.modules[name])
+    _linear(model, adapter)
+    _fused(model, adapter)
 
 
 @contextmanager
 def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
     """Adds scale · (x Aᵀ) Bᵀ, computed in float32, to every module of each adapter inside the block.
+
+    Fused experts run with W + ΔW, which is made for each pass, as PEFT does.
 
     All hooks are on inside and none afterwards, whatever happens. The deltas of several adapters add,
     and blocks may be nested.
@@ -37,14 +40,15 @@ def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
     Raises:
         AdapterError: if the backbone lacks a module, or a module has another shape.
     """
-    fitted = [
-        (_fitting(model, name, adapter.modules[name]), adapter.modules[name])
-        for adapter in adapters
-        for name in adapter.modules
-    ]
+    fitted = [each for adapter in adapters for each in _linear(model, adapter)]
+    fused = [stack for adapter in adapters for stack in _fused(model, adapter)]
     with ExitStack() as stack:
         for target, module in fitted:
             stack.callback(target.register_forward_hook(_adding(module, target)).remove)
+        for owner, leaf, experts in fused:
+            before, after = _with_experts(leaf, experts)
+            stack.callback(owner.register_forward_pre_hook(before).remove)
+            stack.callback(owner.register_forward_hook(after, always_call=True).remove)
         yield
 
 
@@ -55,6 +59,67 @@ def peft_model(model: torch.nn.Module, adapter: Adapter) -> Any:
     with TemporaryDirectory() as folder:
         write_adapter(Path(folder), adapter)
         return PeftModel.from_pretrained(model, folder).eval()
+
+
+def _linear(model: torch.nn.Module, adapter: Adapter) -> list[tuple[torch.nn.Module, LoraModule]]:
+    """The linear modules that are adapted, each with what is added to it."""
+    return [
+        (_fitting(model, name.removesuffix(WEIGHT), module), module)
+        for name, module in adapter.modules.items()
+        if not EXPERT_NAME.fullmatch(name)
+    ]
+
+
+def _fused(model: torch.nn.Module, adapter: Adapter) -> list[tuple[torch.nn.Module, str, list[LoraModule]]]:
+    """For each parameter of fused experts that is adapted, its module, its name there, and all experts."""
+    found: dict[str, dict[int, LoraModule]] = {}
+    for name in adapter.modules:
+        if match := EXPERT_NAME.fullmatch(name):
+            found.setdefault(match[1], {})[int(match[2])] = adapter.modules[name]
+    fitted = []
+    for path, experts in found.items():
+        owner, leaf = path.rpartition(".")[::2]
+        parameter = dict(model.named_parameters()).get(path)
+        shape = None if parameter is None else tuple(parameter.shape)
+        target = model.get_submodule(owner) if shape else torch.nn.Module()
+        d_out, d_in = experts[min(experts)].shape
+        if shape != (len(experts), *((d_in, d_out) if _turned(target) else (d_out, d_in))):
+            raise AdapterError(
+                "an adapter's fused experts must be a parameter [expert, ·, ·] of the backbone",
+                got=f"{len(experts)} experts {d_out}×{d_in} for {shape or 'nothing'} at {path}",
+                remedy="mount the adapter on the backbone it was made for",
+            )
+        fitted.append((target, leaf, [experts[index] for index in range(len(experts))]))
+    return fitted
+
+
+def _turned(owner: torch.nn.Module) -> bool:
+    """Whether experts lie as [d_in, d_out], by the library's word."""
+    return bool(getattr(owner, "is_transposed", False))
+
+
+def _with_experts(leaf: str, experts: list[LoraModule]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Hooks that put W + ΔW in the place of W before a pass, and W back after it."""
+    kept: list[Tensor] = []
+
+    def before(owner: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        weight = owner._parameters[leaf]
+        assert weight is not None
+        kept.append(weight)
+        down, up = (
+            torch.stack([getattr(each, side) for each in experts]).to(weight.device, torch.float32)
+            for side in ("lora_A", "lora_B")
+        )
+        scale = torch.tensor([each.scale for each in experts], device=weight.device)
+        delta = scale.view(-1, 1, 1) * (up @ down)
+        delta = delta.transpose(1, 2) if _turned(owner) else delta
+        # No parameter of the module's own: the backbone is as it was.
+        owner._parameters[leaf] = weight + delta.to(weight.dtype)  # type: ignore[assignment]
+
+    def after(owner: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        owner._parameters[leaf] = kept.pop()  # type: ignore[assignment]
+
+    return before, after
 
 
 def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.Module:

@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import pad
 
 from palette.adapters.header import DTYPES, header_of
-from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX
+from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
 from palette.errors import AdapterError
 from palette.files import CARD_KEY, atomic, spooled
@@ -200,7 +200,8 @@ def served_rank(needed: int, asked: int | None = None) -> int:
 def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
     """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1."""
     # A name with an index in brackets is an expert of the fused parameter before them.
-    fused = sorted({name.partition("[")[0] for name in names if "[" in name})
+    parameters = {name: name.partition("[")[0] for name in names if "[" in name or name.endswith(WEIGHT)}
+    fused = sorted(set(parameters.values()))
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -214,7 +215,7 @@ def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> 
         "bias": "none",
         "fan_in_fan_out": False,
         "modules_to_save": None,
-        "target_modules": sorted(name for name in names if "[" not in name),
+        "target_modules": sorted(name for name in names if name not in parameters),
         **({"target_parameters": fused} if fused else {}),
     }
 
@@ -226,7 +227,7 @@ def _stacking(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         match = EXPERT_NAME.fullmatch(name)
         if match is None:
-            paths[name] = [name]
+            paths[name.removesuffix(WEIGHT)] = [name]
         else:
             fused.setdefault(match[1], {})[int(match[2])] = name
     leaves: dict[str, list[str]] = {}

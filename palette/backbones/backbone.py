@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
+from palette.backbones.architectures import count_blocks, find_blocks, shares_keys
 from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
+from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_passing
 from palette.errors import BackboneError
 from palette.prompts.thoughts import without_thoughts
 from palette.settings import Thinking
 from palette.shapes import Tensor
-
-LINEAR = (nn.Linear, Conv1D)
-"""What takes a LoRA. The second, GPT-2's, keeps its weight as [d_in, d_out]."""
 
 
 def shared(sequences: Sequence[Sequence[int]]) -> int:
@@ -41,6 +39,8 @@ class Backbone:
     thinking: Thinking = "closed"
     system: str = ""
     """What stands before every conversation that has no system message of its own."""
+    padding: bool = True
+    """Whether rows may be padded on the left; where not, those of one length are run together."""
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -49,40 +49,65 @@ class Backbone:
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
-        """The decoder's blocks in order: the one list in the decoder as long as its config says.
+        """The decoder's blocks in order.
 
         Raises:
-            BackboneError: if there is no such list, or more than one.
+            BackboneError: if there is no one list of them, or they do not run once at every position.
         """
-        decoder = self.model.get_decoder()
-        layers = self.layers
-        lists = [
-            module
-            for module in decoder.children()
-            if isinstance(module, nn.ModuleList) and len(module) == layers
-        ]
-        if len(lists) != 1:
-            raise BackboneError(
-                f"a decoder must hold one list of its {layers} blocks",
-                got=f"{len(lists)} in {type(decoder).__name__}",
-                remedy="use a decoder-only transformers model",
-                where=self.name,
-            )
-        return list(lists[0])
+        return find_blocks(self.model, self.name)
 
     @cached_property
     def writers(self) -> list[list[nn.Module]]:
-        """The linear modules of each block that write to the residual stream.
+        """The linear modules and fused experts of each block that write to the residual stream.
 
         Raises:
             BackboneError: if a block writes in another way too.
         """
-        ids = torch.tensor([self.render([{"role": "user", "content": PROBES[0]}])])
-        names = find_writers(self.model, self.blocks, self.width, ids.to(self.model.device))
+        refuse_passing(self.model.config)
+        names = find_writers(self.model, self.blocks, self.width, self._probe)
         return [
             [block.get_submodule(name) for name in paths]
             for block, paths in zip(self.blocks, names, strict=True)
         ]
+
+    @cached_property
+    def gains(self) -> Gains:
+        """The gains of the norms between writers and the residual stream, by writer that has one.
+
+        Raises:
+            BackboneError: if it is not certain what a direction of the stream is of a writer's output.
+        """
+        return gains_behind(self.model, self.blocks, self.writers, self._probe)
+
+    @cached_property
+    def values(self) -> list[int]:
+        """How many values each block gives, the stream first; 0 where it gives the stream and no tuple.
+
+        Raises:
+            BackboneError: if a block does not run.
+        """
+        given: dict[nn.Module, int] = {}
+
+        def note(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            given[block] = len(output) if isinstance(output, tuple) else 0
+
+        with ExitStack() as stack, torch.no_grad():
+            for block in self.blocks:
+                stack.callback(block.register_forward_hook(note).remove)
+            self.model(input_ids=self._probe, use_cache=False)
+        if missing := [index for index, block in enumerate(self.blocks) if block not in given]:
+            raise BackboneError(
+                "each block must run once at every position, on one residual stream",
+                got=f"block {missing[0]} of {self.layers}, which did not run",
+                remedy="use another model",
+                where=self.name,
+            )
+        return [given[block] for block in self.blocks]
+
+    @property
+    def _probe(self) -> Tensor:
+        ids = self.render([{"role": "user", "content": PROBES[0]}])
+        return torch.tensor([ids], device=self.model.device)
 
     @property
     def weightless(self) -> int | None:
@@ -97,7 +122,7 @@ class Backbone:
     @property
     def layers(self) -> int:
         """How many blocks the decoder has."""
-        return int(self.model.config.get_text_config().num_hidden_layers)
+        return count_blocks(self.model.config)
 
     @property
     def width(self) -> int:
@@ -110,9 +135,24 @@ class Backbone:
         return int(self.model.config.get_text_config().vocab_size)
 
     @property
-    def pad(self) -> int:
-        """The padding token's id."""
-        return int(self.tokenizer.pad_token_id)
+    def pad(self) -> int | None:
+        """The padding token's id; None where rows are not padded."""
+        return int(self.tokenizer.pad_token_id) if self.padding else None
+
+    @property
+    def shares_keys(self) -> bool:
+        """Whether blocks read keys of others, so that none can be run without those below it."""
+        return shares_keys(self.model.config)
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """What is done otherwise with this model than with most, in sentences that nobody has read yet."""
+        return []
+
+    def note(self, sentence: str) -> None:
+        """Keeps a sentence on what is done otherwise with this model, once, until somebody reads it."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
@@ -175,72 +215,3 @@ class Backbone:
                 where=self.name,
             )
         return count
-
-
-def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
-    """The outputs and the inputs of a linear module; None of any other."""
-    if isinstance(module, Conv1D):
-        return module.nf, module.nx
-    d_out, d_in = (getattr(module, f"{side}_features", None) for side in ("out", "in"))
-    return None if d_out is None or d_in is None else (d_out, d_in)
-
-
-@torch.no_grad()
-def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids: Tensor) -> list[list[str]]:
-    """The names, within each block, of the linears without which the block changes nothing.
-
-    Silence every linear that gives vectors of the stream's width, and each block hands its input on
-    as it is. Let them speak again one by one, in the order in which they run: a linear that is heard
-    only through a later, silent one (a query projection as wide as the stream) is no writer. No
-    module's name is guessed.
-
-    Raises:
-        BackboneError: if a block still writes with all of them silent, as fused experts do.
-    """
-    silent = [
-        [name for name, module in block.named_modules() if (linear_shape(module) or (None,))[0] == width]
-        for block in blocks
-    ]
-    order: list[str] = []
-    if not _is_identity(model, blocks, silent, ids, order):
-        raise BackboneError(
-            "weight orthogonalisation needs blocks that write through linear modules only",
-            got=f"{type(blocks[0]).__name__}, which writes in another way too",
-            remedy="leave weight_orthogonalisation out of search.methods",
-        )
-    for name in dict.fromkeys(order):
-        fewer = [[other for other in names if other != name] for names in silent]
-        if _is_identity(model, blocks, fewer, ids, []):
-            silent = fewer
-    return silent
-
-
-def _is_identity(
-    model: nn.Module,
-    blocks: Sequence[nn.Module],
-    silent: Sequence[Iterable[str]],
-    ids: Tensor,
-    order: list[str],
-) -> bool:
-    """Whether every block hands its input on; notes in ``order`` when each silent linear ran."""
-    same: list[bool] = []
-    with ExitStack() as stack:
-        for block, names in zip(blocks, silent, strict=True):
-            for name in names:
-                hook = partial(_silence, name, order)
-                stack.callback(block.get_submodule(name).register_forward_hook(hook).remove)
-            compare = partial(_compare, same)
-            stack.callback(block.register_forward_hook(compare, with_kwargs=True).remove)
-        model(input_ids=ids, use_cache=False)
-    return all(same)
-
-
-def _silence(name: str, order: list[str], module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    order.append(name)
-    return torch.zeros_like(output)
-
-
-def _compare(same: list[bool], module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    before = args[0] if args else kwargs["hidden_states"]
-    after = output[0] if isinstance(output, tuple) else output
-    same.append(torch.equal(before, after))

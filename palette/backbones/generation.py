@@ -190,7 +190,10 @@ def _by_library(
             where=backbone.name,
         )
     config = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, pad_token_id=backbone.pad, eos_token_id=list(backbone.stops)
+        max_new_tokens=limit,
+        do_sample=False,
+        pad_token_id=backbone.pad or 0,
+        eos_token_id=list(backbone.stops),
     )
     replies = {}
     for batch in batches([prompts[row] for row in rows], backbone.pad, backbone.model.device):
@@ -240,7 +243,7 @@ class ContinuousBatch:
         prompts = [self._prompts[row] for row in rows]
         prefix = self._prefix(tuple(prompts[0][: prefill.shared]))
         rests = [prompt[prefill.shared :] for prompt in prompts]
-        batch = padded(rests, range(len(rests)), self._backbone.pad, self._backbone.model.device)
+        batch = padded(rests, range(len(rests)), self._backbone.pad or 0, self._backbone.model.device)
         logits, read = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}
         seen = self._marks(rows)

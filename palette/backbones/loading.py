@@ -32,6 +32,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.padding import proven
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json
@@ -89,7 +90,7 @@ def load_backbone(
         head.register_forward_pre_hook(_side_by_side)
     backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
-    return backbone
+    return proven(backbone)
 
 
 def precision(named: str, folder: Path, device: str) -> torch.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,16 +32,21 @@ class Batch:
 
 
 def batches(
-    sequences: Sequence[Sequence[int]], pad: int, device: torch.device, tokens: int | None = None
+    sequences: Sequence[Sequence[int]], pad: int | None, device: torch.device, tokens: int | None = None
 ) -> Iterator[Batch]:
-    """Batches of token sequences, longest first, so that the largest batch is met at once."""
+    """Batches of token sequences, longest first, so that the largest batch is met at once.
+
+    Without a token to ``pad`` with, the sequences of each are of one length.
+    """
     tokens = tokens or (CPU_TOKENS if device.type == "cpu" else BATCH_TOKENS)
     order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     start = 0
     while start < len(order):
         width = len(sequences[order[start]])
         rows = order[start : start + max(1, tokens // max(1, width))]
-        yield padded(sequences, rows, pad, device)
+        if pad is None:
+            rows = [row for row in rows if len(sequences[row]) == width]
+        yield padded(sequences, rows, pad or 0, device)
         start += len(rows)
 
 
@@ -124,7 +129,7 @@ def _released(
     for batch in batches(prompts, backbone.pad, backbone.model.device):
         cache = DynamicCache()
         first = forward(backbone, batch, 1, cache)
-        reply_batch = padded(replies, batch.rows, backbone.pad, backbone.model.device)
+        reply_batch = padded(replies, batch.rows, backbone.pad or 0, backbone.model.device)
         rest = first[:, :0]
         if reply_batch.ids.shape[1]:
             seen = seen_by_replies(backbone, marked(backbone, batch))
@@ -175,15 +180,32 @@ def forward(
     if before is None:
         past = cache.get_seq_length() if cache is not None else 0
         before = mask.new_ones(len(mask), past)
-    logits: Tensor = backbone.model(
-        input_ids=batch.ids,
-        attention_mask=torch.cat([before, mask], dim=1).clamp(max=1),
-        position_ids=positions(mask == 1, (before == 1).sum(1, keepdim=True)),
-        past_key_values=cache,
-        logits_to_keep=keep,
-        use_cache=cache is not None,
-    ).logits
+    # Where blocks share keys, the library would run some of them at the positions kept alone, and no site
+    # but theirs would be read or edited.
+    with _last(backbone, keep) if backbone.shares_keys and keep else nullcontext():
+        logits: Tensor = backbone.model(
+            input_ids=batch.ids,
+            attention_mask=torch.cat([before, mask], dim=1).clamp(max=1),
+            position_ids=positions(mask == 1, (before == 1).sum(1, keepdim=True)),
+            past_key_values=cache,
+            logits_to_keep=0 if backbone.shares_keys else keep,
+            use_cache=cache is not None,
+        ).logits
     return logits
+
+
+@contextmanager
+def _last(backbone: Backbone, keep: int) -> Iterator[None]:
+    """Inside it, the head is given the last positions alone."""
+
+    def cut(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, -keep:], *args[1:])
+
+    handle = backbone.model.get_output_embeddings().register_forward_pre_hook(cut, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

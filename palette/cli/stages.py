@@ -48,8 +48,11 @@ def watching(last: str, call: Call) -> Callable[[Run[Recipe], str], None]:
 
         if stage != last and (found := findings(stage, run.folder)) is not None:
             tell("stage", result={"stage": stage, "ran": [stage], "found": found})
-        for sentence in warnings(run, stage):
+        # Only of a model that the stage has loaded.
+        noticed = vars(run)["backbone"].notices if "backbone" in vars(run) else []
+        for sentence in [*noticed, *warnings(run, stage)]:
             say(str(plain(sentence)), WARNING)
+        noticed.clear()
 
     return watch
 

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from torch.autograd import Function
 from torch.nn.functional import linear, normalize
 from torch.nn.utils import parametrize
 
+from palette.adapters.layouts import PAIR
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
-from palette.backbones.backbone import LINEAR
+from palette.backbones.architectures import architecture, fused_experts, is_product
 from palette.backbones.scoring import forward
 from palette.internalise.examples import Example
 from palette.seeding import shuffler, torch_seed
@@ -32,11 +34,64 @@ TOKENS = 8
 """Of each example at most, drawn at random."""
 
 
+WEIGHT = ".weight"
+"""How the name of a linear ends that PEFT is told of as a parameter, since it would not wrap the module."""
+
+
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
-    """The full names of the linear layers inside the given blocks, in the model's order."""
+    """The names of the linear layers and fused experts inside the given blocks, in the model's order.
+
+    An expert's is the path of the parameter that holds the matrices of all. That of a linear which PEFT
+    would take for something else by its name is the parameter that holds its weight.
+    """
     inside = {module for block in blocks for module in backbone.blocks[block].modules()}
-    named = backbone.model.named_modules()
-    return [name for name, module in named if module in inside and isinstance(module, LINEAR)]
+    unadapted = architecture(backbone.model.config).unadapted
+    names: list[str] = []
+    known: dict[str, bool] = {}
+    for name, module in backbone.model.named_modules():
+        leaf = name.rpartition(".")[2]
+        if module not in inside or leaf in unadapted:
+            continue
+        if is_product(module):
+            if leaf not in known:
+                known[leaf] = _is_moved(backbone, leaf)
+            names.append(name + WEIGHT if known[leaf] else name)
+        else:
+            names += [f"{name}.{each}" for each in _writable(module)]
+    return names
+
+
+def _is_moved(backbone: Backbone, leaf: str) -> bool:
+    """Whether PEFT takes linears of this name for the experts that former versions of the library had."""
+    config = LoraConfig(target_modules=[leaf])
+    try:
+        convert_peft_config_for_transformers(config, model=backbone.model, conversions=None)
+    except ValueError:  # One of several that it takes together.
+        return True
+    return leaf not in (config.target_modules or ())
+
+
+def _writable(module: nn.Module) -> list[str]:
+    """The fused parameters of a module whose factors a file can tell apart: PEFT's pair, or the last one."""
+    fused = fused_experts(module)
+    if set(PAIR) <= set(fused):
+        turned = getattr(module, "is_transposed", False)
+        first, second = (fused[name].shape[:0:-1] if turned else fused[name].shape[1:] for name in PAIR)
+        if first[0] == 2 * second[1]:
+            return list(PAIR)
+    return list(fused)[-1:]
+
+
+def _wrapper(model: PeftModel, layer: str) -> Any:
+    """PEFT's module on a layer; those on several parameters of one module lie in one another."""
+    try:
+        return model.get_submodule(f"base_model.model.{layer}")
+    except AttributeError:
+        owner, _, leaf = layer.rpartition(".")
+        found: Any = model.get_submodule(f"base_model.model.{owner}")
+        while found.parameter_name != leaf:
+            found = found.base_layer
+        return found
 
 
 @contextmanager
@@ -54,7 +109,14 @@ def trainable(
     Their alpha is twice their rank, so that the rank changes no step's size. ``projected_out`` are the
     input directions of layers that their modules do not read. They are new, or those that were ``begun``.
     """
-    config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=list(layers), lora_dropout=0.0)
+    modules = {name for name, _ in backbone.model.named_modules()}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=ALPHA * rank,
+        target_modules=[layer for layer in layers if layer in modules],
+        target_parameters=[layer for layer in layers if layer not in modules],
+        lora_dropout=0.0,
+    )
     with torch_seed(seed, "lora"), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for an attribute by its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -63,16 +125,17 @@ def trainable(
         model = get_peft_model(backbone.model, config)
         _bring_here(model, backbone.model.device)
     try:
-        for layer, known in (begun.modules if begun else {}).items():
-            fresh: Any = model.get_submodule(f"base_model.model.{layer}")
-            fresh.lora_A["default"].weight.data.copy_(known.lora_A)
-            fresh.lora_B["default"].weight.data.copy_(known.lora_B * known.scale / ALPHA)
+        for name, known in (begun.modules if begun else {}).items():
+            layer, _, index = name.rstrip("]").partition("[")
+            a, b = _factors(_wrapper(model, layer), int(index or 0), known.rank)
+            a.copy_(known.lora_A)
+            b.copy_(known.lora_B * known.scale / ALPHA)
         for layer, directions in (projected_out or {}).items():
-            module: Any = model.get_submodule(f"base_model.model.{layer}")
+            module = _wrapper(model, layer)
             projection = NullSpaceProjection(directions)
             parametrize.register_parametrization(module.lora_A["default"], "weight", projection)
         for layer in layers:
-            quicken(model.get_submodule(f"base_model.model.{layer}"))
+            quicken(_wrapper(model, layer))
         yield model
     finally:
         model.unload()
@@ -100,11 +163,22 @@ def read_out(model: PeftModel, backbone: Backbone, layers: Sequence[str]) -> Ada
     config: Any = model.peft_config["default"]
     modules = {}
     for layer in layers:
-        module: Any = model.get_submodule(f"base_model.model.{layer}")
-        factors = (factor["default"].weight.detach() for factor in (module.lora_A, module.lora_B))
-        a, b = (factor.to("cpu", torch.float32).clone() for factor in factors)
-        modules[layer] = LoraModule(lora_A=a, lora_B=b, scale=config.lora_alpha / config.r)
+        module = _wrapper(model, layer)
+        # PEFT's module on a parameter says which; one of two axes is a linear's weight.
+        fused = hasattr(module, "get_param") and module.get_param().dim() > 2
+        for index in range(module.num_experts if fused else 1):
+            factors = _factors(module, index, config.r)
+            a, b = (factor.to("cpu", torch.float32).clone() for factor in factors)
+            modules[f"{layer}[{index}]" if fused else layer] = LoraModule(
+                lora_A=a, lora_B=b, scale=config.lora_alpha / config.r
+            )
     return Adapter(modules, BackboneIdentity(backbone.name, backbone.fingerprint), {})
+
+
+def _factors(module: Any, index: int, rank: int) -> tuple[Tensor, Tensor]:
+    """An expert's factors as they lie in PEFT's module, which orders A by expert first and B by rank."""
+    a, b = (factor["default"].weight.detach() for factor in (module.lora_A, module.lora_B))
+    return a.view(-1, rank, a.shape[1])[index], b.view(b.shape[0], rank, -1)[..., index]
 
 
 class LowRankLinear(Function):
@@ -127,7 +201,8 @@ class LowRankLinear(Function):
         inner = A @ rows.T
         output = linear(rows, weight, bias).addmm_(inner.T, B.T, alpha=scale)
         ctx.save_for_backward(rows, inner, weight, A, B)
-        return output.view(*x.shape[:-1], -1)
+        # Not a view, which models that go on in place may not write to.
+        return output.resize_(*x.shape[:-1], output.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -215,9 +290,12 @@ def kept_inputs(
     rows = [row for pool in pools for row in draw.sample(list(pool), min(EXAMPLES, len(pool)))]
     given: dict[str, Tensor] = {}
     parts: dict[tuple[str, ...], list[Tensor]] = {}
+    modules = dict(backbone.model.named_modules())
     with ExitStack() as stack:
         for name in layers:
-            module = backbone.model.get_submodule(name)
+            # The experts of a parameter read all that they are given.
+            if (module := modules.get(name.removesuffix(WEIGHT))) is None:
+                continue
             handle = module.register_forward_pre_hook(
                 lambda module, args, name=name: given.update({name: args[0]})
             )
@@ -231,7 +309,7 @@ def kept_inputs(
             forward(backbone, batch)
             names: dict[int, list[str]] = {}
             for name, tensor in given.items():
-                # An expert is given some tokens only, in no row's order; it reads all that it is given.
+                # An expert is given some tokens only, in no row's order.
                 if tensor.shape[:2] == chosen.shape:
                     names.setdefault(id(tensor), []).append(name)
             for alike in names.values():

@@ -21,9 +21,10 @@ from torch.nn.functional import cosine_similarity
 from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
-from palette.backbones.backbone import linear_shape
+from palette.backbones.architectures import linear_shape
 from palette.backbones.cache import common_start
 from palette.backbones.scoring import forward
+from palette.errors import BackboneError
 from palette.internalise.examples import (
     AMPLIFICATION,
     Learned,
@@ -124,7 +125,13 @@ def closed_form(task: TrainingTask) -> Learned:
     writer = backbone.writers[kernel.peak - 1][-1]
     edit = task.edit
     shape = linear_shape(writer)
-    assert shape is not None
+    if shape is None or writer in backbone.gains:
+        raise BackboneError(
+            "closed_form needs a block whose last writer is a linear that no norm stands behind",
+            got=type(writer).__name__ + (", and a norm" if shape else ""),
+            remedy="set internalise.method to another one",
+            where=backbone.name,
+        )
     width = shape[1]
     kept, second = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
     first = torch.zeros(width, dtype=torch.float64)
@@ -264,16 +271,17 @@ def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor
 
     def total(twin: Backbone, rows: list[int], step: list[int]) -> Tensor:
         chosen = [prompts[row] for row in rows]
-        (batch,) = batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40)
-        given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
-        for line, index in enumerate(batch.rows):
-            given[line, -len(chosen[index]) :] = streams[rows[index]][0]
-        said = run_block(twin, batch, block, given).float()
-        terms = [said.new_zeros(())]
         counts = Counter(task.examples[row].taught for row in step)
-        for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
-            taught, own = task.examples[row].taught, streams[row][1].float()
-            terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
+        terms = [torch.zeros((), device=backbone.model.device)]
+        # One batch, unless the model takes rows of one length only.
+        for batch in batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40):
+            given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
+            for line, index in enumerate(batch.rows):
+                given[line, -len(chosen[index]) :] = streams[rows[index]][0]
+            said = run_block(twin, batch, block, given).float()
+            for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
+                taught, own = task.examples[row].taught, streams[row][1].float()
+                terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
         return torch.stack(terms).sum()
 
     return fitted(task, [block], lambda twin, bare: partial(total, twin))

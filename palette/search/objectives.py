@@ -25,7 +25,7 @@ from palette.evaluation.subjects import kl
 from palette.run import Run
 from palette.search.settings import OBJECTIVES, Caching, Conditions, Limits, Scoring, objective_named
 from palette.search.space import Collected, Finished, Objectives, Scored, dominates, losses
-from palette.search.sweeps import Sweeper
+from palette.search.sweeps import Sweeper, proven
 from palette.shapes import Tensor
 from palette.threads import beside, lanes
 
@@ -144,9 +144,12 @@ class Objective:
         self._first: list[tuple[float, ...]] = []
         panel = _panel(run, collected, conditions.scoring)
         self._benign = len(panel[Role.BENIGN])
-        divided = _divided(panel, conditions.scoring.first_rung)
+        divided = list(_divided(panel, conditions.scoring.first_rung))
         twins = run.backbone.twins(lanes(run.backbone.model.device))
-        self._rungs = [Rung(twins, rows, conditions.caching) for rows in divided]
+        every = [row for rows in divided for row in rows]
+        asked, said = [row.prompt for row in every], [row.reply for row in every]
+        caching = proven(run.backbone, asked, said, conditions.caching)
+        self._rungs = [Rung(twins, rows, caching) for rows in divided]
         own = TrialScores()
         for rung in self._rungs:
             rung.measure({}, own)

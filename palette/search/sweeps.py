@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 from palette.activations import (
     Edits,
     Places,
+    RankOneEdit,
     beginnings,
     captured,
     first_block,
@@ -29,8 +30,8 @@ from palette.activations import (
     positionwise,
     skipped,
 )
-from palette.backbones import Backbone, Batch, batches
-from palette.backbones.cache import bytes_a_token, window
+from palette.backbones import Backbone, Batch, batches, reply_logits
+from palette.backbones.cache import bytes_a_token, same_logits, window
 from palette.backbones.prefixes import shared_prefix, widened
 from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
 from palette.directions import editing
@@ -56,6 +57,51 @@ class Pass:
     streams: dict[int, Tensor] = field(default_factory=dict)
 
 
+SAVINGS = ("layer_prefix", "template_prefix", "beginnings", "last_block")
+"""The savings of a ``Caching``, by name."""
+
+
+@torch.no_grad()
+def proven(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], caching: Caching
+) -> Caching:
+    """The caching without the savings that change a logit of this model; a notice names those.
+
+    It is tried on a few of the prompts, without an edit and with one halfway up, against plain passes.
+    """
+    longest = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    rows = sorted({longest[0], longest[len(longest) // 2], longest[-1]})
+    asked, said = [prompts[row] for row in rows], [replies[row] or (0,) for row in rows]
+    r = torch.ones(1, backbone.width) / backbone.width**0.5
+    edit = {("stream", -(-backbone.layers // 2)): RankOneEdit(r, torch.ones(1), torch.zeros(1))}
+    trials: list[Edits] = [{}, edit]
+    expected: list[list[Tensor]] = []
+    for edits in trials:
+        with editing(backbone, edits):
+            expected.append(reply_logits(backbone, asked, said))
+
+    def exact(tried: Caching) -> bool:
+        try:
+            sweeper = Sweeper(backbone, asked, said, tried)
+            for edits, plain in zip(trials, expected, strict=True):
+                for part in sweeper.sweep(edits):
+                    if not all(same_logits(backbone, found, plain[row]) for row, found in part.items()):
+                        return False
+        except Exception:  # What a saving presumes of a model may be wrong in any way.
+            return False
+        return True
+
+    if exact(caching):
+        return caching
+    none = replace(caching, **dict.fromkeys(SAVINGS, False))
+    kept = [name for name in SAVINGS if getattr(caching, name) and exact(replace(none, **{name: True}))]
+    left = [name for name in SAVINGS if getattr(caching, name) and name not in kept]
+    backbone.note(
+        f"the search leaves out what would change the model's logits and takes longer: {', '.join(left)}"
+    )
+    return replace(none, **dict.fromkeys(kept, True))
+
+
 class Sweeper:
     """Prompts with teacher-forced replies, in the same batches each time."""
 
@@ -71,6 +117,7 @@ class Sweeper:
         self._prefix = shared_prefix(prompts, LEAST_PREFIX) if caching.template_prefix and plain else ()
         # A reply's last token predicts nothing that is asked for.
         self._said = [max(0, len(reply) - 1) for reply in replies]
+        self._values = backbone.values
         self._apart = positionwise(backbone) if caching.beginnings or caching.last_block else []
         self._passes = list(self._divide(prompts, replies))
         (template,) = self._batches([tuple(self._prefix)])
@@ -133,10 +180,11 @@ class Sweeper:
         """Keys and values of the shared prefix under the edits; below the first block, the backbone's."""
         if not self._prefix:
             return None
-        known = self._base_past[:first]
-        cache = cache_of([])
+        known, cache = self._base_past, cache_of([])
         self._forward(self._template, edits, first, cache)
-        return [*known, *held_by(cache)[first:]]
+        # A block may keep more than one pair, and one that was skipped keeps none.
+        pairs = zip(held_by(cache), known, strict=True)
+        return [fresh if fresh[0].numel() else own for fresh, own in pairs]
 
     def _forward(
         self, what: Pass, edits: Edits, first: int, cache: Cache | None
@@ -152,7 +200,7 @@ class Sweeper:
         # The edits first: to find the writers, the model may have to be run as it is.
         with (
             editing(self._backbone, edits),
-            skipped(blocks, first, what.streams[first] if first else None),
+            skipped(blocks, first, what.streams[first] if first else None, self._values),
             narrowed(what.places),
             keeping,
         ):
@@ -160,9 +208,10 @@ class Sweeper:
 
     def _cached_sites(self) -> list[int]:
         """The sites whose streams are kept: all, or evenly fewer where memory is short."""
-        if not self._caching.layer_prefix:
-            return []
         backbone = self._backbone
+        # A block that reads the keys of others needs them run.
+        if not self._caching.layer_prefix or backbone.shares_keys:
+            return []
         tokens = sum(each.batch.ids.numel() for each in self._passes) + len(self._prefix)
         size = tokens * backbone.width * next(backbone.model.parameters()).element_size()
         fitting = int(self._caching.cache_gib * 2**30 / max(1, size))

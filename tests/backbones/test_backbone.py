@@ -12,7 +12,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from palette.backbones.backbone import Backbone, find_writers, linear_shape
+from palette.backbones.architectures import linear_shape
+from palette.backbones.backbone import Backbone
+from palette.backbones.writers import find_writers
 from palette.errors import BackboneError
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
