@@ -97,8 +97,8 @@ class RunSettings(Settings):
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         "cpu",
-        description=f"device of the backbone: {', '.join(DEVICES)}, or one of several, as in cuda:1; auto: an "
-        "accelerator if there is one, else cpu",
+        description=f"device of the backbone: {', '.join(DEVICES)}, or one of several, as in cuda:1; "
+        "auto: an accelerator if there is one, else cpu",
     )
     device_map: Literal["auto"] | dict[str, str | int] | None = Field(
         None,
