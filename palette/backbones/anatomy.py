@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from palette.backbones.backbone import Backbone, linear_shape
+from palette.backbones.architectures import linear_shape
+from palette.backbones.backbone import Backbone
 from palette.backbones.cache import bytes_a_token, window
 from palette.backbones.template import PROBES
 from palette.errors import BackboneError
