@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ LARGE = 1 << 28
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
+SHAPES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+"""How many kernels the library keeps of those that it makes for each shape of a product in half precision, as
+its environment says it. A thousand a thread, its own default, are two gigabytes of a training whose batches
+are all of different lengths; they are made anew in milliseconds (benchmarks/LOG.md)."""
+
 
 def load_backbone(
     folder: Path,
@@ -53,6 +59,8 @@ def load_backbone(
         BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
     """
     name = name or str(folder)
+    for variable, most in SHAPES.items():
+        os.environ.setdefault(variable, most)
     logging.disable_progress_bar()
     try:
         model = _class_of(folder).from_pretrained(
