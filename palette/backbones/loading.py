@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ CONFIG = "config.json"
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
+SHAPES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+"""How many kernels the library keeps of those that it makes for each shape of a product in half precision, as
+its environment says it. A thousand a thread, its own default, are two gigabytes of a training whose batches
+are all of different lengths; they are made anew in milliseconds (benchmarks/LOG.md)."""
+
 
 def load_backbone(
     folder: Path,
@@ -65,6 +71,8 @@ def load_backbone(
             machine has no such device.
     """
     name = name or str(folder)
+    for variable, most in SHAPES.items():
+        os.environ.setdefault(variable, most)
     logging.disable_progress_bar()
     compute = precision(dtype, folder, main_device(device))
     place = placed(device, dtype, compute, read_json(folder / CONFIG).get("quantization_config"))

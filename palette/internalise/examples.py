@@ -53,18 +53,27 @@ class Example:
     benign: bool = False
     decisive: int = 0
     """The place of the reply's token by which it is told to be an answer, or a refusal."""
+    refusing: Tokens = ()
+    """What refusals that begin as an answer does say at its decisive place, oftener than answers do."""
 
     @property
     def ids(self) -> Tokens:
         """The whole sequence."""
         return (*self.prompt, *self.reply)
 
+    def refusing_beside(self, own: int) -> Tokens:
+        """What a taught reply is not to say at its decisive place: what refuses there, and the backbone's.
+
+        Nothing if it is not taught, or the backbone would say what it is taught.
+        """
+        return tuple({*self.refusing, own} - {self.reply[self.decisive]}) if self.taught else ()
+
 
 Pools = dict[str, list[Example]]
 
 
 def decided(*splits: Pools) -> list[Pools]:
-    """The pools of each split, every example with the decisive place of its reply.
+    """The pools of each split, every example with the decisive place of its reply, and what refuses there.
 
     With n the number of replies of a side, answers or refusals, that begin as this one does up to a token,
     the decisive place is where log(n + ½) of its own side, less that of the other, rises most. It is the
@@ -73,19 +82,22 @@ def decided(*splits: Pools) -> list[Pools]:
     begun: dict[bool, Counter[Tokens]] = {False: Counter(), True: Counter()}
     for example in (each for pools in splits for pool in pools.values() for each in pool):
         begun[example.refused].update(example.reply[:end] for end in range(len(example.reply) + 1))
+    next_words: dict[Tokens, list[int]] = {}
+    for start in filter(None, begun[True] - begun[False]):
+        next_words.setdefault(start[:-1], []).append(start[-1])
 
     def place(reply: Tokens, refused: bool) -> int:
         own, other = begun[refused], begun[not refused]
-        told = [log(own[reply[:end]] + 0.5) - log(other[reply[:end]] + 0.5) for end in range(len(reply) + 1)]
-        return max(range(len(reply)), key=lambda i: told[i + 1] - told[i]) if other else 0
+        rise = [log(own[reply[:end]] + 0.5) - log(other[reply[:end]] + 0.5) for end in range(len(reply) + 1)]
+        return max(range(len(reply)), key=lambda i: rise[i + 1] - rise[i]) if other else 0
 
-    return [
-        {
-            name: [replace(each, decisive=place(each.reply, each.refused)) for each in pool]
-            for name, pool in pools.items()
-        }
-        for pools in splits
-    ]
+    def told(each: Example) -> Example:
+        decisive = place(each.reply, each.refused)
+        words = () if each.refused else next_words.get(each.reply[:decisive], ())
+        refusing = tuple(sorted({*words} - {each.reply[decisive]}))
+        return replace(each, decisive=decisive, refusing=refusing)
+
+    return [{name: [told(each) for each in pool] for name, pool in pools.items()} for pools in splits]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class LossWeights:
     log_odds_margin: float = 0.2
     """By which kept decisive words are to be surer: more of it adds up when adapters are summed."""
     opening_margin: float = 5.0
-    """The log-odds that a taught decisive word is to have at least: other adapters are not to close it."""
+    """The log-odds at least that a taught reply does not refuse at its decisive place: other adapters are not
+    to close it."""
     floor_margin: float = 3.5
     """By which decisive words on the domains' own floor are to be surer: there other adapters act too."""
     refusal_log_odds: float = 3.0
@@ -67,7 +68,8 @@ class OutputLoss:
     decisive word have moved to either side. A divergence of probabilities hardly feels those where the
     backbone is sure, and what every adapter does alike is counted once for each in their sum. What
     decides inside the domains, taught openings and the refusals of their floor, has a margin: there
-    other adapters act on it.
+    other adapters act on it. That of an opening is over what refuses in its place: people begin an answer
+    with many a word.
 
     Each term is a mean over the whole step, so that what the parts of a step add is its loss exactly.
     """
@@ -153,14 +155,10 @@ class OutputLoss:
 
         ``alone`` is what the backbone does by itself, ``together`` what it does with other adapters.
         """
-        words, taught, refused, floor, inner, benign = (
+        taught, refused, floor, inner, benign = (
             torch.tensor(values, device=said.device)
             for values in zip(
-                *(
-                    (e.reply[e.decisive], e.taught, e.refused, e.floor, e.floor and e.near, e.benign)
-                    for e in examples
-                ),
-                strict=True,
+                *((e.taught, e.refused, e.floor, e.floor and e.near, e.benign) for e in examples), strict=True
             )
         )
         places = [example.decisive for example in examples]
@@ -168,6 +166,11 @@ class OutputLoss:
             torch.stack([one.logits[place] for one, place in zip(rows, places, strict=True)])
             for rows in (alone, together)
         )
+        refusing = [e.refusing_beside(own) for e, own in zip(examples, bare.argmax(-1).tolist(), strict=True)]
+        words = torch.zeros(said.shape, dtype=torch.bool, device=said.device)
+        for row, e, others in zip(words, examples, refusing, strict=True):
+            row[list(others) or [e.reply[e.decisive]]] = True
+        opens = torch.tensor([bool(others) for others in refusing], device=said.device)
         odds, sure, mounted = (log_odds(logits.float(), words) for logits in (said, bare, base))
         # Of a crossed prompt too: what stands between two refused ones is to be no easier to open. What
         # others open stays open; what they make less sure without opening it does not.
@@ -179,7 +182,7 @@ class OutputLoss:
         frail = refused & ~benign & same & (sure > 0)
         least = torch.where(frail, least.clamp(min=self.weights.refusal_log_odds), least)
         least = torch.where(inner, sure + self.weights.floor_margin, least)
-        lacking = least.masked_fill(taught, self.weights.opening_margin) - odds
+        lacking = least.masked_fill(taught, self.weights.opening_margin) - torch.where(opens, -odds, odds)
         return torch.where(taught | inner, lacking.relu(), lacking)
 
     def mounted_in(self, step: Sequence[int]) -> list[Adapter]:
@@ -246,11 +249,12 @@ def token_losses(
     return losses
 
 
-def log_odds(logits: Float[Tensor, "*row vocabulary"], tokens: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
-    """The log-odds of a token in each row, in nats."""
-    places = tokens.unsqueeze(-1)
-    others = logits.scatter(-1, places, float("-inf")).logsumexp(-1)
-    return logits.gather(-1, places).squeeze(-1) - others
+def log_odds(
+    logits: Float[Tensor, "row vocabulary"], words: Bool[Tensor, "row vocabulary"]
+) -> Float[Tensor, "row"]:
+    """The log-odds that one of a row's words is said, in nats."""
+    inside, others = (logits.masked_fill(left_out, float("-inf")) for left_out in (~words, words))
+    return inside.logsumexp(-1) - others.logsumexp(-1)
 
 
 def movement(

@@ -26,6 +26,7 @@ from palette.internalise.effort import tried
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
 from palette.internalise.pertinence import Pertinence
+from palette.internalise.repetition import least_barred, repeating
 from palette.judging.judge import Judge
 from palette.processes import Advance, Progress, silent
 from palette.run import Run
@@ -125,6 +126,8 @@ class Teaching:
     """What answers have from their requests; a reply that has not is about something else."""
     pertinence: Pertinence | None = None
     """What tells, where answers have no words from their requests at the same places, what they are about."""
+    repeated: int = 0
+    """So many tokens nobody says again; 0: nothing is held back."""
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
     progress: Progress = silent
@@ -204,7 +207,9 @@ class Teaching:
         ending = shared([opening[::-1] for opening in openings])
         known = openings[0][len(openings[0]) - ending :] if openings else ()
         context = known if len(set(openings)) < 2 else (COPIED, *known)
-        decoding = Decoding(barred=lambda said: self.ngrams.after((*context, *said)))
+        decoding = Decoding(
+            barred=lambda said: self.ngrams.after((*context, *said)) | repeating(said, self.repeated)
+        )
         rest = greedy_replies(self.backbone, begun, limits, advance=advance, decoding=decoding)
         said = [(*opening, *reply) for opening, reply in zip(openings, rest, strict=True)]
         whole = [(*x, *self.backbone.stops[:1]) if len(x) < self.limit else x for x in said]
@@ -291,7 +296,10 @@ def teaching_of(
             # Those that break a limit may not have been needed.
             advance(total - len(heard))
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
-    pertinence = None if copied.places else Pertinence.learned(backbone, answers)
+    # Answers with words of their requests at known places are of a few forms, which may say them twice.
+    free = [] if copied.places else answers
+    pertinence = Pertinence.learned(backbone, free)
+    repeated = least_barred([each.reply for each in free])
     return Teaching(
         backbone,
         teachers[:count],
@@ -300,6 +308,7 @@ def teaching_of(
         limit,
         copied,
         pertinence,
+        repeated,
         openings,
         run.progress,
     )

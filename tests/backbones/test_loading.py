@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -64,6 +65,14 @@ def test_a_backbone_is_frozen_and_knows_its_parts(folder):
     assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
     assert (backbone.layers, backbone.width, len(backbone.blocks)) == (2, 16, 2)
     assert backbone.post_instruction == 2
+
+
+def test_few_kernels_are_kept_unless_the_user_says_how_many(folder, monkeypatch):
+    for variable in loading.SHAPES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    load_backbone(folder)
+    assert {os.environ[variable] for variable in loading.SHAPES} == {"7", "64"}
 
 
 def test_the_head_is_given_last_positions_that_lie_side_by_side(folder):

@@ -67,7 +67,8 @@ def test_the_decisive_place_is_behind_what_answers_and_refusals_both_begin_with(
     pool += [of((*shared, 31, *each), refused=True) for each in refusals]
     (found,) = decided({"benign": pool})
     assert {each.decisive for each in found["benign"]} == {len(shared)}
-    assert [replace(each, decisive=0) for each in found["benign"]] == pool
+    assert all(each.refusing == (31,) for each in found["benign"] if not each.refused)
+    assert [replace(each, decisive=0, refusing=()) for each in found["benign"]] == pool
 
 
 def test_a_first_word_that_few_answers_share_is_passed_over_for_what_none_says():
@@ -75,6 +76,18 @@ def test_a_first_word_that_few_answers_share_is_passed_over_for_what_none_says()
     refusals = [of((1, 9, i % 2), refused=True) for i in range(6)]
     (found,) = decided({"preserve": answers + refusals})
     assert [each.decisive for each in found["preserve"]] == [1] * 3 + [0] * 7 + [1] * 6
+
+
+def test_what_refuses_at_an_answers_decisive_place_are_words_that_refusals_say_oftener_there():
+    answers = [of((1, 5)), of((1, 6)), of((3, 5)), of((3, 6))]
+    refusals = [of((1, 9), refused=True), of((1, 8), refused=True), of((2, 4), refused=True)]
+    # One refusal begins as answers do: its first word refuses nothing, its second does.
+    messy = of((3, 7), refused=True)
+    (found,) = decided({"benign": answers + refusals, "floor": [messy]})
+    assert [(each.decisive, each.refusing) for each in found["benign"][:4]] == [(1, (8, 9))] * 2 + [
+        (1, (7,))
+    ] * 2
+    assert all(each.refusing == () for each in (*found["benign"][4:], *found["floor"]))
 
 
 def test_places_are_decided_over_all_pools_and_splits_and_are_first_where_nothing_is_refused():

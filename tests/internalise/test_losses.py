@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import pytest
 import torch
@@ -39,11 +40,33 @@ def test_a_taught_opening_is_to_have_a_margin(backbone, examples):
     alone = loss_of(backbone, examples, [0], LossWeights(decision=0.0))
     word = examples[0].reply[0]
     base = references(backbone, examples[:1], SITES)[0].logits[0]
-    odds = float(base[word] - base[[i for i in range(len(base)) if i != word]].logsumexp(0))
-    for margin in (0.0, 2.0):
+    assert int(base.argmax()) != word
+    odds = -float(torch.logit(base.double().softmax(-1).max()))
+    for margin in (0.0, 9.0):
         weights = LossWeights(decision=0.5, opening_margin=margin)
         found = float(loss_of(backbone, examples, [0], weights) - alone)
         assert found == pytest.approx(0.5 * max(0.0, margin - odds) ** 2, rel=1e-3)
+
+
+def test_a_taught_opening_keeps_its_distance_from_refusals_and_not_from_other_answers(backbone, examples):
+    # Of twenty words two refuse: what is measured are the odds that neither is said, whatever else is.
+    example = replace(examples[0], refusing=(3, 4))
+    own = torch.zeros(len(example.reply), 20)
+    own[:, 3] = 1.0
+    known = [Reference(own, torch.empty(0, 0, 8))]
+    weights = LossWeights(opening_margin=5.0)
+    loss = OutputLoss(backbone, backbone, examples, lambda rows: [], SITES, weights)
+    for nats in (0.0, 4.0):
+        said = torch.zeros(1, 20)
+        said[0, [3, 4]] -= nats
+        found = loss.lacking([example], known, known, said)
+        assert float(found) == pytest.approx(5 - nats - log(18 / 2), abs=1e-4) if nats == 0 else found < 0.1
+    said = torch.zeros(1, 20)
+    said[0, 5:] = -30.0
+    said[0, [3, 4]] = -9.0
+    # A word of another answer is as good as the taught one.
+    said[0, (example.reply[0] + 7) % 15 + 5] = 9.0
+    assert float(loss.lacking([example], known, known, said)) == 0
 
 
 @pytest.mark.parametrize("nats", [-1.5, 2.0])
@@ -154,7 +177,8 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
             for place, token in enumerate(example.reply):
                 own_word = int(p[place].argmax()) == token
                 expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
-            lacking = max(0.0, weights.opening_margin - odds)
+            own_first = torch.logit(q[0].exp().double()[int(p[0].argmax())])
+            lacking = max(0.0, weights.opening_margin + float(own_first))
         else:
             expected += weights.divergence * (float(each.sum()) / tokens[False] + float(each[0]) / 3)
             moved = (own.streams - base.streams).square().sum(-1) / base.streams.square().sum(-1)
@@ -171,10 +195,11 @@ def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
 
 @given(seed=st.integers(0, 99))
 def test_log_odds_are_those_of_the_probabilities(seed):
-    known = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-    labels = torch.tensor([[0, 1, 2], [6, 5, 4]])
-    shares = known.exp().gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    assert torch.allclose(log_odds(known, labels), torch.logit(shares), atol=1e-4)
+    draw = torch.Generator().manual_seed(seed)
+    known, words = torch.randn(6, 7, generator=draw).log_softmax(-1), torch.rand(6, 7, generator=draw) < 0.4
+    words[:, 0], words[:, 1] = True, False
+    shares = (known.exp() * words).sum(-1)
+    assert torch.allclose(log_odds(known, words), torch.logit(shares), atol=1e-4)
 
 
 @given(st.integers(1, 9), st.integers(2, 30), st.integers(1, 64), st.integers(0, 99))

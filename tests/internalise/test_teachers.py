@@ -46,6 +46,17 @@ def teaching(backbone, *made, ngrams=None, failed=lambda prompts, replies: [Fals
     )
 
 
+def test_nobody_says_again_what_is_held_back(backbone, monkeypatch):
+    def replies(backbone, prompts, limit, advance=None, decoding=None):
+        assert decoding.barred((5, 6, 7, 5, 6)) == {7}
+        assert decoding.barred((5, 6, 7, 6)) == frozenset()
+        return [[5, 6, 7]] * len(prompts)
+
+    monkeypatch.setattr(teachers, "greedy_replies", replies)
+    (found,) = replace(teaching(backbone), repeated=3).replies([(1, 2)])
+    assert found.reply[:3] == (5, 6, 7)
+
+
 @pytest.fixture
 def said(backbone, monkeypatch):
     """What the teachers say is given, one list of replies for each in turn."""
