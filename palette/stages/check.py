@@ -32,7 +32,8 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
     that the run takes, ``stages_gib`` that of each stage, ``minutes`` what it takes on a usual machine.
     """
     run = Run(recipe, folder or Path("runs") / recipe.name)
-    errors, warnings, memory, minutes = faults(run), list[str](), None, None
+    errors, warnings = faults(run), list[str]()
+    memory = minutes = None
     prompts, opened = vars(run).get("prompts"), vars(run).get("authorisation")
     backbone = None if errors else sketched(run, errors)
     if backbone is not None and opened is not None:
