@@ -54,7 +54,7 @@ def _unmarked(content: bytes) -> str:
 
 
 def _likely(content: bytes) -> str:
-    """What bytes are that no letters of Unicode are: a code page's, which has few that stand for nothing."""
+    """What such bytes may be: most stand for a letter in a code page of Western Europe."""
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:

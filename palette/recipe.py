@@ -172,6 +172,9 @@ def _faults_beside(values: Mapping[str, Any]) -> list[PaletteError]:
     for key in ("prompts", "model"):
         # What is no setting at all has been told.
         with suppress(ValidationError), noted(found):
-            run = Run(RunSettings.model_validate({key: values[key]} if key in values else {}), Path())
-            _ = run.prompts if key == "prompts" and key in values else require_named(run.recipe.model)
+            if key in values:
+                run = Run(RunSettings.model_validate({key: values[key]}), Path())
+                if key == "prompts":
+                    _ = run.prompts
+                require_named(run.recipe.model)
     return found

@@ -49,7 +49,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def get_single_data(self) -> Any:
         """The value that the text stands for, in which every key stands once."""
-        value = super().get_single_data()  # type: ignore[no-untyped-call]
+        value = super().get_single_data()
         if self.twice:
             problem = "; ".join(told for told, _ in self.twice)
             raise yaml.composer.ComposerError(None, None, problem, self.twice[0][1])
@@ -97,7 +97,7 @@ def yaml_value(text: str) -> Any:
         got = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
         raise InvalidYamlError(got, mark.line + 1 if mark else None) from None
     finally:
-        if loader:
+        if loader is not None:
             loader.dispose()
     if _size(value, {}) > LARGEST:
         raise InvalidYamlError("aliases that stand for more than can be read", None)

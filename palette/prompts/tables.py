@@ -205,14 +205,19 @@ def _is_filled(lines: Iterable[tuple[list[str], str]], place: int) -> bool:
 def _jsonl(content: bytes, path: Path) -> Iterator[Read]:
     for number, line in enumerate(_text(content, path).split("\n"), start=1):
         if line.strip():
-            yield _tried(lambda where, line=line: _object(_json(line, where), where), f"{path}:{number}")
+            yield _tried(partial(_line, line), f"{path}:{number}")
+
+
+def _line(line: str, where: str) -> TableRow:
+    return _object(_json(line, where), where)
 
 
 def _json_rows(content: bytes, path: Path) -> Iterator[Read]:
     found = _json(_text(content, path), str(path))
-    if isinstance(found, list):
-        rows = [({}, value) for value in found]
-    else:
+    rows: list[tuple[dict[str, Any], Any]] = (
+        [({}, value) for value in found] if isinstance(found, list) else []
+    )
+    if not isinstance(found, list):
         rows = [({KEY: key}, value) for key, value in _object(found, str(path)).values.items()]
     for number, (before, value) in enumerate(rows, start=1):
         yield _tried(partial(_object, value, before=before), f"{path}: row {number}")

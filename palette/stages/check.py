@@ -36,7 +36,8 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     run = Run(recipe, Path(output or Path("runs") / recipe.name))
-    errors, warnings, memory, minutes = faults(run), list[str](), None, None
+    errors, warnings = faults(run), list[str]()
+    memory = minutes = None
     prompts, opened = vars(run).get("prompts"), vars(run).get("authorisation")
     device = _here(run, warnings)
     backbone = None if errors else sketched(run, errors)

@@ -61,10 +61,10 @@ def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> lis
     long = [row for row in prompts if bytes_of(row) + frame > room]
     beyond = [row.id for row in long if len(backbone.render(messages(row))) + reply_tokens > room]
     if beyond:
-        error = PromptError(
+        told = PromptError(
             f"a prompt and its reply must fit into the model's context of {room} tokens",
             got=f"{len(beyond)} that do not with {reply_tokens} tokens of reply ({first_of(beyond)})",
             remedy="shorten them, or lower reply_tokens",
         )
-        found.append(str(error))
+        found.append(str(told))
     return found
