@@ -25,6 +25,7 @@ _HOMES = {
     "merge": "palette.stages.merge",
     "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
+    "export": "palette.stages.export",
     "compare": "palette.stages.compare",
     "push": "palette.stages.push",
     "read_report": "palette.reporting.report",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
+    from palette.stages.export import export as export
     from palette.stages.init import init as init
     from palette.stages.inspect import inspect as inspect
     from palette.stages.merge import merge as merge

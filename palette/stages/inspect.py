@@ -98,7 +98,8 @@ def anatomy(name: str) -> dict[str, Any]:
     folder = folder_of(name)
     backbone = load_backbone(folder, name, dtype="auto")
     found, unknown = kinds(backbone)
-    model, layers = backbone.model, lora_layers(backbone, range(backbone.layers))
+    model: Any = backbone.model
+    layers = lora_layers(backbone, range(backbone.layers))
     held = sum(model.get_submodule(layer).weight.numel() for layer in layers)
     inside = sum(each.numel() for block in backbone.blocks for each in block.parameters())
     every = sum(each.numel() for each in model.parameters())
