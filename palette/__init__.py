@@ -26,6 +26,7 @@ _HOMES = {
     "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
     "export": "palette.stages.export",
+    "attribute": "palette.stages.attribute",
     "compare": "palette.stages.compare",
     "push": "palette.stages.push",
     "read_report": "palette.reporting.report",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from palette.recipe import load_recipe as load_recipe
     from palette.reporting.report import read_report as read_report
     from palette.stages.ask import ask as ask
+    from palette.stages.attribute import attribute as attribute
     from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model

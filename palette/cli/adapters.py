@@ -90,6 +90,17 @@ def export(
 
 
 @command("output")
+def attribute(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the folder of a run", metavar="RUN")],
+) -> None:
+    """Tell which layers, heads and MLPs write the refusal direction, before and after the adapter."""
+    from palette.stages.attribute import attribute as attribute_run
+
+    call.result(attribute_run(folder, call.output, call.progress), "attribution")
+
+
+@command("output")
 def reproduce(
     call: Call,
     adapter: AdapterFile,

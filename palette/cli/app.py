@@ -166,6 +166,7 @@ for verb in (
     adapters.merge,
     adapters.inspect,
     adapters.export,
+    adapters.attribute,
     adapters.reproduce,
     adapters.unmerge,
     adapters.push,

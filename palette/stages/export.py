@@ -79,7 +79,6 @@ def export(
         "model_type": kind,
         "trial": chosen.trial,
         "lengths": lengths,
-        "from": str(folder / FRONT),
     }
 
 
