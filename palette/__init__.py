@@ -27,6 +27,8 @@ _HOMES = {
     "compare": "palette.stages.compare",
     "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
+    "attribute": "palette.stages.attribute",
+    "export": "palette.stages.export",
     "load": "palette.stages.load",
     "merge": "palette.stages.merge",
     "summary": "palette.stages.summary",
@@ -62,9 +64,11 @@ if TYPE_CHECKING:
     from palette.reporting.report import Report as Report
     from palette.reporting.report import read_report as read_report
     from palette.stages.ask import ask as ask
+    from palette.stages.attribute import attribute as attribute
     from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
+    from palette.stages.export import export as export
     from palette.stages.init import init as init
     from palette.stages.inspect import inspect as inspect
     from palette.stages.load import load as load

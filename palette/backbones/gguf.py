@@ -46,15 +46,24 @@ def dequantised(file: Path) -> Path:
     return folder
 
 
-def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a file, one that can be saved, and its tokenizer."""
+def require_gguf(where: Path) -> None:
+    """Returns when the library is there that reads and writes GGUF files.
+
+    Raises:
+        BackboneError: if it is not.
+    """
     if find_spec("gguf") is None:
         raise BackboneError(
-            "a GGUF file is read by the package gguf",
+            "a GGUF file is read and written by the package gguf",
             got="none installed",
             remedy="pip install 'palette-llm[real]'",
-            where=file,
+            where=where,
         )
+
+
+def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a file, one that can be saved, and its tokenizer."""
+    require_gguf(file)
     logging.disable_progress_bar()
     try:
         read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)

@@ -76,6 +76,7 @@ def settle(model: nn.Module) -> None:
 
     A twin shares parameters, so that whichever ran first would take them from the other.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Its packed form takes whole blocks of 32 outputs alone, and no gradient.
@@ -86,6 +87,6 @@ def settle(model: nn.Module) -> None:
 
 def number_format(model: PreTrainedModel) -> str:
     """In what numbers a model computes: its precision, and how its matrices were put into fewer bits."""
-    few = getattr(model.config, "quantization_config", None)
+    few: Any = getattr(model.config, "quantization_config", None)
     few = few.to_dict() if hasattr(few, "to_dict") else few
     return str(model.dtype) if few is None else f"{model.dtype} of {fingerprint(few)[:16]}"

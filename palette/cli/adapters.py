@@ -82,6 +82,30 @@ def inspect(
 
 
 @command("output")
+def export(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the folder of a run, or of an adapter", metavar="RUN")],
+    to: Annotated[str, typer.Option(help="gguf (the adapter), control-vector or steering-vector")] = "gguf",
+    model: Annotated[str | None, typer.Option(help="the backbone of an adapter without a report")] = None,
+) -> None:
+    """Write a run's adapter for llama.cpp, or its refusal direction as a control vector."""
+    from palette.stages.export import export as export_run
+
+    call.result(export_run(folder, to, call.output, model), "export")
+
+
+@command("output")
+def attribute(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(help="the folder of a run", metavar="RUN")],
+) -> None:
+    """Tell which layers, heads and MLPs write the refusal direction, before and after the adapter."""
+    from palette.stages.attribute import attribute as attribute_run
+
+    call.result(attribute_run(folder, call.output, call.progress), "attribution")
+
+
+@command("output")
 def reproduce(
     call: Call,
     adapter: AdapterFile,

@@ -162,7 +162,15 @@ def ask(
     call.result(result, "ask")
 
 
-for verb in (adapters.merge, adapters.inspect, adapters.reproduce, adapters.unmerge, adapters.push):
+for verb in (
+    adapters.merge,
+    adapters.inspect,
+    adapters.export,
+    adapters.attribute,
+    adapters.reproduce,
+    adapters.unmerge,
+    adapters.push,
+):
     app.command()(verb)
 
 
