@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -182,9 +183,9 @@ class Sweeper:
             return None
         known, cache = self._base_past, cache_of([])
         self._forward(self._template, edits, first, cache)
-        # A block may keep more than one pair, and one that was skipped keeps none.
-        pairs = zip(held_by(cache), known, strict=True)
-        return [fresh if fresh[0].numel() else own for fresh, own in pairs]
+        # A block may keep more than one pair; one that was skipped keeps none, nor any behind the last one.
+        pairs = zip_longest(held_by(cache), known)
+        return [fresh if fresh is not None and fresh[0].numel() else own for fresh, own in pairs]
 
     def _forward(
         self, what: Pass, edits: Edits, first: int, cache: Cache | None
