@@ -47,7 +47,7 @@ def test_a_passed_gate_has_no_cause(report: dict[str, Any]) -> None:
     assert "After the gate failed" not in render(report)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_every_failed_rule_is_explained(report: dict[str, Any], data: st.DataObject) -> None:
     bent = copy.deepcopy(report)

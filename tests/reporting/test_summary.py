@@ -131,7 +131,7 @@ def test_rates_of_no_prompt_are_not_shown(full: dict[str, Any]) -> None:
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(failed=st.sets(st.integers(0, 13)))
 def test_every_rule_stands_under_one_claim(report: dict[str, Any], failed: set[int]) -> None:
     bent = copy.deepcopy(report)
