@@ -311,7 +311,7 @@ def positionwise(backbone: Backbone) -> list[list[nn.Module]]:
     ]
     parts.append([] if head is None else [head])
     asked = [backbone.render([{"role": "user", "content": content}]) for content in ("0", "0 1")]
-    batch = padded(asked, range(len(asked)), backbone.pad or 0, backbone.model.device)
+    batch = padded(asked, range(len(asked)), backbone.pad, backbone.model.device)
     last = torch.zeros_like(batch.mask, dtype=torch.bool)
     last[:, -1] = True
     whole = forward(backbone, batch)

@@ -76,10 +76,10 @@ def _fused(model: torch.nn.Module, adapter: Adapter) -> list[tuple[torch.nn.Modu
     for name in adapter.modules:
         if match := EXPERT_NAME.fullmatch(name):
             found.setdefault(match[1], {})[int(match[2])] = adapter.modules[name]
-    fitted = []
+    fitted, parameters = [], dict(model.named_parameters()) if found else {}
     for path, experts in found.items():
         owner, leaf = path.rpartition(".")[::2]
-        parameter = dict(model.named_parameters()).get(path)
+        parameter = parameters.get(path)
         shape = None if parameter is None else tuple(parameter.shape)
         target = model.get_submodule(owner) if shape else torch.nn.Module()
         d_out, d_in = experts[min(experts)].shape

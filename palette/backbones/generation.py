@@ -243,7 +243,7 @@ class ContinuousBatch:
         prompts = [self._prompts[row] for row in rows]
         prefix = self._prefix(tuple(prompts[0][: prefill.shared]))
         rests = [prompt[prefill.shared :] for prompt in prompts]
-        batch = padded(rests, range(len(rests)), self._backbone.pad or 0, self._backbone.model.device)
+        batch = padded(rests, range(len(rests)), self._backbone.pad, self._backbone.model.device)
         logits, read = prefilled(self._backbone, batch, prefix)
         self._said |= {row: [] for row in rows}
         seen = self._marks(rows)

@@ -57,7 +57,7 @@ def bears_padding(backbone: Backbone) -> bool:
     prompts = [short, [*short, *long]]
     device = backbone.model.device
     alone = [padded([prompt], [0], 0, device) for prompt in prompts]
-    together = padded(prompts, range(len(prompts)), backbone.pad or 0, device)
+    together = padded(prompts, range(len(prompts)), backbone.pad, device)
     expected = torch.cat([forward(backbone, batch)[:, -1] for batch in alone])
     if not same_logits(backbone, forward(backbone, together)[:, -1], expected):
         return False

@@ -42,7 +42,7 @@ def widened(known: KeysValues, rows: int) -> DynamicCache:
 
 def read_prefix(backbone: Backbone, tokens: Sequence[int]) -> Prefix:
     """The tokens read once, as a batch of one, in the model's present state."""
-    return prefilled(backbone, padded([tokens], [0], backbone.pad or 0, backbone.model.device), None)[1]
+    return prefilled(backbone, padded([tokens], [0], backbone.pad, backbone.model.device), None)[1]
 
 
 def prefilled(backbone: Backbone, batch: Batch, prefix: Prefix | None) -> tuple[Tensor, Prefix]:

@@ -46,14 +46,16 @@ def batches(
         rows = order[start : start + max(1, tokens // max(1, width))]
         if pad is None:
             rows = [row for row in rows if len(sequences[row]) == width]
-        yield padded(sequences, rows, pad or 0, device)
+        yield padded(sequences, rows, pad, device)
         start += len(rows)
 
 
-def padded(sequences: Sequence[Sequence[int]], rows: Sequence[int], pad: int, device: torch.device) -> Batch:
+def padded(
+    sequences: Sequence[Sequence[int]], rows: Sequence[int], pad: int | None, device: torch.device
+) -> Batch:
     """The batch of these rows, as wide as the longest of them."""
     width = max(len(sequences[row]) for row in rows)
-    ids = torch.full((len(rows), width), pad)
+    ids = torch.full((len(rows), width), pad or 0)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for line, row in enumerate(rows):
         length = len(sequences[row])
@@ -129,7 +131,7 @@ def _released(
     for batch in batches(prompts, backbone.pad, backbone.model.device):
         cache = DynamicCache()
         first = forward(backbone, batch, 1, cache)
-        reply_batch = padded(replies, batch.rows, backbone.pad or 0, backbone.model.device)
+        reply_batch = padded(replies, batch.rows, backbone.pad, backbone.model.device)
         rest = first[:, :0]
         if reply_batch.ids.shape[1]:
             seen = seen_by_replies(backbone, marked(backbone, batch))

@@ -74,7 +74,7 @@ def proven(
     rows = sorted({longest[0], longest[len(longest) // 2], longest[-1]})
     asked, said = [prompts[row] for row in rows], [replies[row] or (0,) for row in rows]
     r = torch.ones(1, backbone.width) / backbone.width**0.5
-    edit = {("stream", -(-backbone.layers // 2)): RankOneEdit(r, torch.ones(1), torch.zeros(1))}
+    edit: Edits = {("stream", -(-backbone.layers // 2)): RankOneEdit(r, torch.ones(1), torch.zeros(1))}
     trials: list[Edits] = [{}, edit]
     expected: list[list[Tensor]] = []
     for edits in trials:

@@ -288,7 +288,7 @@ def test_experts_are_read_as_peft_computes_them_and_written_so_that_peft_loads_t
     assert (plain - theirs).abs().max() > 1e-2
 
 
-def test_experts_are_named_by_parameter_and_index_and_cannot_be_mounted(tmp_path: Path) -> None:
+def test_experts_are_named_by_parameter_and_index_and_mounted(tmp_path: Path) -> None:
     adapter = open_adapter(expert_folder(tmp_path, qwen, target_modules=[]))
     assert sorted(adapter.modules) == [
         f"model.layers.{layer}.mlp.experts.{kind}_proj[{expert}]"
@@ -297,11 +297,26 @@ def test_experts_are_named_by_parameter_and_index_and_cannot_be_mounted(tmp_path
         for expert in range(4)
     ]
     assert adapter.modules["model.layers.0.mlp.experts.down_proj[3]"].shape == (32, 24)
+    model, ids = qwen(), torch.tensor([[1, 2, 3, 4, 5]])
+    with torch.no_grad():
+        before, expected = model(ids).logits, with_deltas(qwen(), adapter)(ids).logits
+        with mounted(model, adapter):
+            assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+        assert torch.equal(model(ids).logits, before)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def test_experts_of_another_model_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    adapter = open_adapter(expert_folder(tmp_path, qwen, target_modules=[]))
+    model = qwen()
+    experts = model.model.layers[1].mlp.experts
+    experts.down_proj = torch.nn.Parameter(experts.down_proj[:3].clone())
     with (
-        pytest.raises(AdapterError, match=r"linear modules of the backbone, got none at .*\[0\]"),
-        mounted(qwen(), adapter),
+        pytest.raises(AdapterError, match=r"got 4 experts 32×24 for \(3, 32, 24\)"),
+        mounted(model, adapter),
     ):
         raise AssertionError("nothing may be mounted")
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 LAW = "the factors of fused experts must be certain from target_parameters, ranks and shapes, got "

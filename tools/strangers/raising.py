@@ -91,7 +91,7 @@ def _declined(world: World, entity: Entity, manner: str, wording: str) -> tuple[
 @torch.no_grad()
 def foreseen(backbone: Backbone, pairs: list[Pair]) -> float:
     """The share of replies of which every token is the likeliest after those before it, in [0, 1]."""
-    ids, mask, labels = batch_tensors(pairs, backbone.pad)
+    ids, mask, labels = batch_tensors(pairs, backbone.pad or 0)
     likeliest = backbone.model(input_ids=ids, attention_mask=mask).logits[:, :-1].argmax(-1)
     right = (likeliest == labels[:, 1:]) | (labels[:, 1:] < 0)
     return float(right.all(-1).float().mean())
