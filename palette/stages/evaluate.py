@@ -33,7 +33,7 @@ from palette.evaluation.outcomes import (
 from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
-from palette.files import claim, read_json, write_json, write_text
+from palette.files import claim, read_json, require_free, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
@@ -138,13 +138,15 @@ def evaluate_model(
     beside = adapter if adapter is None or adapter.is_dir() else adapter.parent
     folder = output or beside or Path("runs") / f"evaluate-{'+'.join(content['authorise'])}"
     run = Run(create_recipe({"name": folder.name, **content}, overrides), folder, progress)
-    own = bool(output or not adapter)
+    owner = {"recipe": run.recipe.name} if output or not adapter else None
+    if owner:
+        require_free(folder, owner)
     with working(folder):
-        return _evaluated(run, mounted, own), folder
+        return _evaluated(run, mounted, owner), folder
 
 
-def _evaluated(run: Run[Recipe], mounted: Adapter | None, own: bool) -> Report:
-    """The report of any adapter; the folder is the run's ``own``, or that of the adapter."""
+def _evaluated(run: Run[Recipe], mounted: Adapter | None, owner: Mapping[str, str] | None) -> Report:
+    """The report of any adapter; the folder is claimed for its owner, or is the adapter's own."""
     errors = run.faults()
     if not errors:
         sketched(run, errors)
@@ -155,8 +157,8 @@ def _evaluated(run: Run[Recipe], mounted: Adapter | None, own: bool) -> Report:
     judge_named(run.recipe.evaluate.judge)
     read_earlier(run.recipe.evaluate, run.folder, measured_of(run, mounted))
     # Every law is checked before the folder is touched.
-    if own:
-        claim(run.folder, {"recipe": run.recipe.name})
+    if owner:
+        claim(run.folder, owner)
     return evaluate(run, mounted)
 
 

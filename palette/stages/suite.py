@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.adapters.files import read_adapter
-from palette.files import claim, write_json
+from palette.files import claim, require_free, write_json
 from palette.fingerprints import fingerprint
 from palette.processes import Progress, silent
 from palette.suites.measures import check, measured
@@ -63,9 +63,11 @@ def suite(
     if mounted is not None:
         run.require_backbone(mounted)
     check(run)
+    owner = {"suite": whole.name}
+    require_free(folder, owner)
     with working(folder):
         _ = run.backbone
-        claim(folder, {"suite": whole.name})
+        claim(folder, owner)
         return _measured(run, places), folder
 
 

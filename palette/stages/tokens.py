@@ -15,7 +15,7 @@ from typing import Any
 
 from palette.errors import OutputError, RecipeError
 from palette.evaluation.baseline import baseline_replies
-from palette.files import claim, write_json, write_text
+from palette.files import claim, require_free, write_json, write_text
 from palette.fingerprints import fingerprint
 from palette.judging.rules import RuleJudge
 from palette.mosaic.evaluation import SubsetPlan, evaluate
@@ -49,11 +49,13 @@ def train_tokens(
         PaletteError: if the recipe, the prompts, the model or the folder break a law.
     """
     run = _opened(recipe, output, progress)
+    owner = {"tokens": run.recipe.name}
+    require_free(run.folder, owner)
     with working(run.folder):
         path, inputs = run.folder / TOKENS_FILE, _inputs(run, plan)
         if not path.is_file() or read_tokens(path).card.get("inputs") != inputs:
             if run.processes.first:
-                claim(run.folder, {"tokens": run.recipe.name})
+                claim(run.folder, owner)
             started = time.monotonic()
             examples = _examples(run, search, plan)
             prepared = time.monotonic()
