@@ -46,7 +46,7 @@ def check(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
             run.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=run.device,
+            device=recipe.device_map or run.device,
             thinking=recipe.thinking,
             system=recipe.system,
         ),
