@@ -160,12 +160,12 @@ def weight_files(folder: Path) -> list[Path]:
 
     None where it finds none under the names that it knows.
     """
-    named = _content(folder / "config.json").get("transformers_weights")
+    named = stated_in(folder / "config.json").get("transformers_weights")
     for first in [named] if isinstance(named, str) else SETS:
         if (folder / first).is_file() and not first.endswith(INDEX):
             return [folder / first]
         index = first if first.endswith(INDEX) else f"{first}{INDEX}"
-        if places := _content(folder / index).get("weight_map"):
+        if places := stated_in(folder / index).get("weight_map"):
             return [folder / name for name in sorted(set(places.values()))]
     return []
 
@@ -193,7 +193,7 @@ def identify(folder: Path) -> str:
     return fingerprint([[relpath(path, folder), fingerprint_file(path)] for path in sorted(present)])
 
 
-def _content(path: Path) -> dict[str, Any]:
+def stated_in(path: Path) -> dict[str, Any]:
     """What a JSON file of a model says; nothing where there is none, or none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -172,8 +172,6 @@ def _prepare(run: Run[Recipe], last: str) -> None:
     settings, errors = run.recipe.evaluate, list[PaletteError]()
     sketched(run, errors)
     with noted(errors):
-        _ = run.device
-    with noted(errors):
         _read_beside(run, "internalise")
     if last == "evaluate":
         from palette.judging.judge import judge_named

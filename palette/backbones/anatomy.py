@@ -98,10 +98,10 @@ def traced(backbone: Backbone, writers: list[set[int]]) -> list[list[Part]]:
     def read(index: int, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         values = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         stream = given[index]
-        same = bool(values) and stream is not None and values[0].shape == stream.shape
         source = made[index].get(values[0].data_ptr()) if values else None
         behind = source if source in written[index] else ""
-        beside = (same and torch.equal(values[0], stream)) or bool(source and not behind)
+        given_it = bool(values) and stream is not None and torch.equal(values[0], stream)
+        beside = given_it or bool(source and not behind)
         told.setdefault((index, name), (beside, behind or ""))
 
     def note(index: int, name: str, module: nn.Module, args: Any, output: Any) -> None:

@@ -37,7 +37,7 @@ from palette.backbones.padding import proven
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json
-from palette.models import identify, locate, weight_files
+from palette.models import identify, locate, stated_in, weight_files
 from palette.settings import Thinking
 from palette.shapes import Int, Tensor
 
@@ -74,12 +74,11 @@ def load_backbone(
     for variable, most in SHAPES.items():
         os.environ.setdefault(variable, most)
     logging.disable_progress_bar()
-    compute = precision(dtype, folder, main_device(device))
-    place = placed(device, dtype, compute, read_json(folder / CONFIG).get("quantization_config"))
+    place = _told(folder, dtype, device)
     try:
-        model = _class_of(folder).from_pretrained(
+        model, found = _class_of(folder).from_pretrained(
             folder,
-            dtype=compute,
+            output_loading_info=True,
             local_files_only=True,
             # Eager attention is the fastest at the organism's size; large models are left to the library.
             attn_implementation=None if _large(folder) else "eager",
@@ -88,6 +87,9 @@ def load_backbone(
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
         raise _unfit(folder, error) from error
+    if missing := sorted(found["missing_keys"]):
+        # The library draws them at random, with a warning.
+        raise _unfit(folder, ValueError(f"no weights for {missing[0]} and {len(missing) - 1} others"))
     _require_chat(tokenizer, folder)
     model.requires_grad_(False)
     model.eval()
@@ -99,6 +101,13 @@ def load_backbone(
     backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system)
     backbone.template.require_system()
     return proven(backbone)
+
+
+def _told(folder: Path, dtype: str, device: str | DeviceMap) -> dict[str, Any]:
+    """What the library is told of the precision and the place of a folder's weights."""
+    compute = precision(dtype, folder, main_device(device))
+    stored = stated_in(folder / CONFIG).get("quantization_config")
+    return {"dtype": compute, **placed(device, dtype, compute, stored)}
 
 
 def precision(named: str, folder: Path, device: str) -> torch.dtype:
@@ -138,7 +147,7 @@ def load_sketch(
     name: str | None = None,
     *,
     dtype: str = "float32",
-    device: str = "cpu",
+    device: str | DeviceMap = "cpu",
     thinking: Thinking = "closed",
     system: str = "",
 ) -> Backbone:
@@ -147,9 +156,10 @@ def load_sketch(
     It is on no device, and of the precision that it would have on ``device``.
 
     Raises:
-        BackboneError: if the folder holds no model that can chat, or its template takes no ``system``.
+        BackboneError: if the folder holds no model that can chat, its template takes no ``system``, or the
+            machine has no such device.
     """
-    model = without_weights(folder)
+    told, model = _told(folder, dtype, device), without_weights(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except Exception as error:
@@ -159,7 +169,7 @@ def load_sketch(
     _require_chat(tokenizer, folder)
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    shell = model.to(precision(dtype, folder, device))
+    shell = model.to(told["dtype"])
     sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system)
     sketch.template.require_system()
     return sketch

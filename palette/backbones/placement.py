@@ -20,8 +20,8 @@ DISK = "disk"
 """What a map of devices has that is none."""
 DeviceMap = Mapping[str, str | int]
 """The device of each module, by its path, as accelerate has it; a number is that of an accelerator."""
-METHODS = {"bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed_tensors"}
-"""The packages that run what is stored in few bits, by the method's name; of others the library tells."""
+PACKAGE = "bitsandbytes"
+"""What runs them, and the method's name where weights are stored so; of others the library tells."""
 
 
 def main_device(device: str | DeviceMap) -> str:
@@ -57,10 +57,10 @@ def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: An
         told["quantization_config"] = BitsAndBytesConfig(
             **({"load_in_8bit": True} if dtype == "int8" else four)
         )
-    method = "bitsandbytes" if dtype in BITS else (stored or {}).get("quant_method")
-    if method in METHODS and find_spec(METHODS[method]) is None:
+    method = PACKAGE if dtype in BITS else (stored or {}).get("quant_method")
+    if method == PACKAGE and find_spec(PACKAGE) is None:
         raise BackboneError(
-            f"a model in few bits is run by the package {method}",
+            f"a model in few bits is run by the package {PACKAGE}",
             got="none installed",
             remedy="pip install 'palette-llm[bits]'",
         )

@@ -113,7 +113,8 @@ def written(
                 _require_same(backbone, ids, adapter, cache)
 
             def along(form: str, layer: int, cache: Any = cache) -> Tensor:
-                return cache[form.format(layer)][0, position].double().cpu() @ r
+                there: Tensor = cache[form.format(layer)][0, position].double().cpu()
+                return there @ r
 
             rows = []
             for layer in layers:

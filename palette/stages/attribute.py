@@ -9,9 +9,11 @@ import numpy as np
 
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import WEIGHTS
+from palette.authorisation import Role
 from palette.evaluation.attribution import ATTENTION, MLP, Written, written
 from palette.files import atomic, write_json
 from palette.processes import Progress, silent
+from palette.prompts import Prompt
 from palette.recipe import create_recipe
 from palette.reporting.report import REPORT, read_report
 from palette.run import Run, RunSettings
@@ -47,13 +49,18 @@ def attribute(folder: Path | str, output: Path | None = None, progress: Progress
     peak, position = place.kernel.peak, place.position
     r = directions.unit(peak, position, place.direction).double()
     gap = float(directions.difference[peak, position] @ r)
-    rows = run.prompts.split(report.split).capped(run.recipe.at_most(PROMPTS))
-    groups = sorted({(row.domain, row.kind) for row in rows})
+    split: Any = report.split
+    rows = run.prompts.split(split).capped(run.recipe.at_most(PROMPTS))
+
+    def label(row: Prompt) -> tuple[str, str]:
+        return row.domain, "floor" if run.authorisation.role(row) is Role.FLOOR else row.kind
+
+    groups = sorted({label(row) for row in rows})
     sides = dict(zip(SIDES, (None, adapter), strict=True)) if adapter else {SIDES[0]: None}
     domains: dict[str, dict[str, Any]] = {}
     with progress("attribute", len(sides) * len(rows)) as advance:
         for domain, kind in groups:
-            asked = [row for row in rows if (row.domain, row.kind) == (domain, kind)]
+            asked = [row for row in rows if label(row) == (domain, kind)]
             prompts = run.render(asked)
             found = {
                 side: written(run.backbone, prompts, r, position, mounted, advance).scaled(gap)
@@ -95,16 +102,19 @@ def draw(domains: dict[str, dict[str, Any]], path: Path) -> None:
     if len(panels) == len(SIDES):
         panels["change"] = panels["adapted"] - panels["base"]
     columns = next(iter(panels.values())).shape[1]
-    largest = max(float(np.abs(values).max()) for values in panels.values()) or 1.0
+    largest = max(float(np.abs(panels[side]).max()) for side in panels if side in SIDES) or 1.0
     size = (2.0 + len(panels) * (0.6 + 0.22 * columns), 1.2 + 0.28 * len(named))
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
-        image = axis.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
-        axis.set_title(title, fontsize=10, loc="left")
+    for axis, (side, values) in zip(axes[0], panels.items(), strict=True):
+        # What an adapter changes is little beside what there is, and has a scale of its own.
+        most = largest if side in SIDES else float(np.abs(values).max()) or 1.0
+        image = axis.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        axis.set_title(f"{side}, ±{most:.2g}", fontsize=10, loc="left")
         axis.set_xticks(range(0, columns, 2), [str(layer) for layer in range(columns // 2)], fontsize=8)
         axis.set_xlabel("layer: attention, MLP", fontsize=8)
     axes[0][0].set_yticks(range(len(named)), [label for label, _ in named], fontsize=8)
-    figure.colorbar(image, ax=axes[0].tolist(), label="share of the target–benign distance")
+    bar = figure.colorbar(image, ax=axes[0].tolist(), label="share of the target–benign distance")
+    bar.set_ticks([-most, 0.0, most], labels=["−", "0", "+"])
     with atomic(path) as staged:
         figure.savefig(staged, format="svg", metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)

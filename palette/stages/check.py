@@ -40,7 +40,7 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
     memory = minutes = None
     prompts, opened = vars(run).get("prompts"), vars(run).get("authorisation")
     device = _here(run, warnings)
-    backbone = None if errors else sketched(run, errors)
+    backbone = None if errors else sketched(run, errors, device)
     if backbone is not None and opened is not None:
         warnings += lacking_evidence(run.answered_prompts, opened, recipe)
     if prompts and backbone is not None and not errors:
@@ -69,12 +69,12 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
 
 
 def _here(run: Run[Recipe], warnings: list[str]) -> str:
-    """The device of a run; one that this machine lacks is warned of, since another may have it."""
+    """The device of a run; where this machine lacks it, which is warned of, the CPU."""
     try:
         return run.device
     except BackboneError as error:
         warnings.append(str(error))
-        return run.recipe.device
+        return "cpu"
 
 
 def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) -> list[str]:

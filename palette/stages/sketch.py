@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from palette.backbones import Backbone
 
 
-def sketched(run: Run[Recipe], errors: list[PaletteError]) -> Backbone | None:
+def sketched(
+    run: Run[Recipe], errors: list[PaletteError], device: str | None = None
+) -> Backbone | None:
     """The backbone of a run without its weights, if there can be one; what is wrong is added to the errors.
 
     That is also what it has to read: prompts that its template does not take, or its context.
@@ -27,7 +29,7 @@ def sketched(run: Run[Recipe], errors: list[PaletteError]) -> Backbone | None:
             run.model_folder,
             recipe.model,
             dtype=recipe.dtype,
-            device=recipe.device,
+            device=recipe.device_map or device or recipe.device,
             thinking=recipe.thinking,
             system=recipe.system,
         )

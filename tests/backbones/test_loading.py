@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from palette.backbones import load_backbone, loading
 from palette.backbones.loading import load_sketch, precision
@@ -44,6 +45,14 @@ def test_a_hub_name_that_cannot_be_fetched_is_one_sentence():
 def test_damaged_weights_are_refused(folder):
     (folder / "model.safetensors").write_bytes(b"\0" * 20)
     assert "must hold a causal language model and its tokenizer" in message(lambda: load_backbone(folder))
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    told = "ValueError: no weights for model.layers.1.mlp.up_proj.weight and 0 others; check its files"
+    assert told in message(lambda: load_backbone(folder))
 
 
 def test_a_model_without_a_chat_template_is_refused(folder):

@@ -119,3 +119,19 @@ def test_mistakes_are_one_sentence(
     assert error.count("\n") == 1
     assert message in error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_inspect_draws_a_model_and_export_and_attribute_name_what_is_missing(
+    palette: Palette, adapters: list[Path], tmp_path: Path
+) -> None:
+    status, said, error = palette("inspect", "organism/shared")
+    assert (status, error) == (0, "")
+    assert "blocks 0–3" in said and said.count("⊕◂┘") == 2 and "ends with" not in error
+    status, said, _ = palette("inspect", "organism/shared", "--json")
+    assert status == 0 and json.loads(said)["kinds"][0]["writers"] == ["self_attn.o_proj", "mlp.down_proj"]
+    for arguments in (("export", adapters[0], "--to", "gguf"), ("attribute", adapters[0])):
+        status, said, error = palette(*arguments)
+        assert (status, said) == (2, "") and error.count("\n") == 1 and "report" in error
+    status, _, error = palette("export", adapters[0], "--to", "onnx")
+    assert status == 2 and "a format must be one of gguf, control-vector, steering-vector" in error
+    assert not list(tmp_path.rglob("*.gguf")) and not list(tmp_path.rglob("attribute"))
