@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from palette.backbones import Backbone
 
 
-def sketched(
-    run: Run[Recipe], errors: list[PaletteError], device: str | None = None
-) -> Backbone | None:
+def sketched(run: Run[Recipe], errors: list[PaletteError], device: str | None = None) -> Backbone | None:
     """The backbone of a run without its weights, if there can be one; what is wrong is added to the errors.
 
     That is also what it has to read: prompts that its template does not take, or its context.
