@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MethodType
 from typing import Any
 
 import torch
@@ -45,10 +47,8 @@ def mounted(model: torch.nn.Module, *adapters: Adapter) -> Iterator[None]:
     with ExitStack() as stack:
         for target, module in fitted:
             stack.callback(target.register_forward_hook(_adding(module, target)).remove)
-        for owner, leaf, experts in fused:
-            before, after = _with_experts(leaf, experts)
-            stack.callback(owner.register_forward_pre_hook(before).remove)
-            stack.callback(owner.register_forward_hook(after, always_call=True).remove)
+        for each in fused:
+            stack.enter_context(_with_experts(*each))
         yield
 
 
@@ -98,28 +98,35 @@ def _turned(owner: torch.nn.Module) -> bool:
     return bool(getattr(owner, "is_transposed", False))
 
 
-def _with_experts(leaf: str, experts: list[LoraModule]) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Hooks that put W + ΔW in the place of W before a pass, and W back after it."""
-    kept: list[Tensor] = []
+@contextmanager
+def _with_experts(owner: torch.nn.Module, leaf: str, experts: list[LoraModule]) -> Iterator[None]:
+    """Runs fused experts with W + ΔW, in a copy of their module that shares all else with it.
 
-    def before(owner: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        weight = owner._parameters[leaf]
-        assert weight is not None
-        kept.append(weight)
+    The module itself keeps W, for other threads too that run it at the same time.
+    """
+    before = vars(owner).get("forward")
+    inner: Any = owner.forward.__func__
+
+    def run(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        weight = getattr(module, leaf)
         down, up = (
             torch.stack([getattr(each, side) for each in experts]).to(weight.device, torch.float32)
             for side in ("lora_A", "lora_B")
         )
         scale = torch.tensor([each.scale for each in experts], device=weight.device)
         delta = scale.view(-1, 1, 1) * (up @ down)
-        delta = delta.transpose(1, 2) if _turned(owner) else delta
-        # No parameter of the module's own: the backbone is as it was.
-        owner._parameters[leaf] = weight + delta.to(weight.dtype)  # type: ignore[assignment]
+        delta = delta.transpose(1, 2) if _turned(module) else delta
+        shadow = copy(module)
+        shadow._parameters = {**module._parameters, leaf: weight + delta.to(weight.dtype)}
+        return inner(shadow, *args, **kwargs)
 
-    def after(owner: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        owner._parameters[leaf] = kept.pop()  # type: ignore[assignment]
-
-    return before, after
+    owner.forward = MethodType(run, owner)
+    try:
+        yield
+    finally:
+        vars(owner).pop("forward")
+        if before is not None:
+            owner.forward = before
 
 
 def _fitting(model: torch.nn.Module, name: str, module: LoraModule) -> torch.nn.Module:

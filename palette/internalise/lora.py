@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.nn.functional import linear, normalize
 from torch.nn.utils import parametrize
 
-from palette.adapters.layouts import PAIR
+from palette.adapters.layouts import PAIR, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
 from palette.backbones.architectures import architecture, fused_experts, is_product
@@ -32,10 +32,6 @@ EXAMPLES = 64
 """Of each pool at most; what their inputs span no longer grows with more."""
 TOKENS = 8
 """Of each example at most, drawn at random."""
-
-
-WEIGHT = ".weight"
-"""How the name of a linear ends that PEFT is told of as a parameter, since it would not wrap the module."""
 
 
 def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:

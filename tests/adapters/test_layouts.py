@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -299,11 +300,19 @@ def test_experts_are_named_by_parameter_and_index_and_mounted(tmp_path: Path) ->
     assert adapter.modules["model.layers.0.mlp.experts.down_proj[3]"].shape == (32, 24)
     model, ids = qwen(), torch.tensor([[1, 2, 3, 4, 5]])
     with torch.no_grad():
-        before, expected = model(ids).logits, with_deltas(qwen(), adapter)(ids).logits
+        before, once = model(ids).logits, with_deltas(qwen(), adapter)(ids).logits
+        twice = with_deltas(with_deltas(qwen(), adapter), adapter)(ids).logits
         with mounted(model, adapter):
-            assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+            assert torch.allclose(model(ids).logits, once, atol=1e-5)
+            with mounted(model, adapter):
+                assert torch.allclose(model(ids).logits, twice, atol=1e-4)
+            # As replies are generated: two passes of one model at once.
+            with ThreadPoolExecutor(4) as pool:
+                several = list(pool.map(lambda _: model(ids).logits.detach(), range(24)))
         assert torch.equal(model(ids).logits, before)
-    assert not torch.allclose(before, expected, atol=1e-2)
+    assert all(torch.allclose(each, once, atol=1e-5) for each in several)
+    assert not torch.allclose(before, once, atol=1e-2)
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_experts_of_another_model_are_refused_and_leave_nothing(tmp_path: Path) -> None:
