@@ -105,7 +105,8 @@ def _with_experts(owner: torch.nn.Module, leaf: str, experts: list[LoraModule]) 
     The module itself keeps W, for other threads too that run it at the same time.
     """
     before = vars(owner).get("forward")
-    inner: Any = owner.forward.__func__
+    plain: Any = owner.forward
+    inner = plain.__func__
 
     def run(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         weight = getattr(module, leaf)
