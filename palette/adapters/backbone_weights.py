@@ -147,6 +147,13 @@ class BackboneWeights:
         Raises:
             AdapterError: if there is none of this shape.
         """
+        if name in self._tied:
+            raise AdapterError(
+                f"a delta must be written into a weight of its own, which {name[:120]} has not",
+                got="one that is tied to another module's",
+                remedy="mount the adapter, or make one that leaves this module out",
+                where=self.folder,
+            )
         path, _, expert = name.partition("[")
         found = self._expert(name, path, int(expert[:-1])) if expert else [self._whole(name)]
         for place in found:
@@ -163,13 +170,6 @@ class BackboneWeights:
         Raises:
             AdapterError: if it has not.
         """
-        if name in self._tied:
-            raise AdapterError(
-                f"a delta must be written into a weight of its own, which {name[:120]} has not",
-                got="one that is tied to another module's",
-                remedy="mount the adapter, or make one that leaves this module out",
-                where=self.folder,
-            )
         self.places(name, shape)
 
     def _whole(self, name: str) -> Place:

@@ -26,7 +26,9 @@ PROMPTS = 8
 SIDES = ("base", "adapted")
 
 
-def attribute(folder: Path | str, output: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
+def attribute(
+    folder: Path | str, output: Path | str | None = None, progress: Progress = silent
+) -> dict[str, Any]:
     """What each layer, head and MLP writes along the refusal direction, by domain and kind, with a drawing.
 
     The direction is the chosen trial's, at its position; 1 is the distance between the means of target

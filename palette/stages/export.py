@@ -29,7 +29,7 @@ FORMATS = {
 
 
 def export(
-    run: Path | str, to: str = "gguf", output: Path | None = None, model: str | None = None
+    run: Path | str, to: str = "gguf", output: Path | str | None = None, model: str | None = None
 ) -> dict[str, Any]:
     """What was written, and where, for a run's folder: beside its adapter, or into the folder ``output``.
 
@@ -51,7 +51,7 @@ def export(
         raise RecipeError(f"a format must be one of {', '.join(FORMATS)}", got=repr(to))
     gate = read_report(folder).gate.passed if (folder / REPORT).is_file() else None
     backbone = folder_of(model or str(read_report(folder).provenance.recipe["model"]))
-    path = (output or folder) / FORMATS[to]
+    path = Path(output or folder) / FORMATS[to]
     result: dict[str, Any] = {"format": to, "file": str(path), "gate_passed": gate}
     if to == "gguf":
         adapter, names = read_adapter(folder), gguf_names(backbone)

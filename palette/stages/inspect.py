@@ -104,7 +104,9 @@ def anatomy(name: str) -> dict[str, Any]:
     found, unknown = kinds(backbone)
     model: Any = backbone.model
     layers = lora_layers(backbone, range(backbone.layers))
-    held = sum(model.get_submodule(layer).weight.numel() for layer in layers)
+    # A linear's name, or that of a parameter of fused experts.
+    numbers = {name.removesuffix(".weight"): each.numel() for name, each in model.named_parameters()}
+    held = sum(numbers[layer.removesuffix(".weight")] for layer in layers)
     inside = sum(each.numel() for block in backbone.blocks for each in block.parameters())
     every = sum(each.numel() for each in model.parameters())
     head, embedded = model.get_output_embeddings(), model.get_input_embeddings()

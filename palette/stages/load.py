@@ -64,18 +64,19 @@ def load(folder: Path | str, adapter: Path | str | None = None, progress: Progre
     recipe = report.provenance.recipe
     stated = {key: value for key, value in recipe.items() if key in RunSettings.model_fields}
     run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
-    found = _adapter(report, Path(adapter or folder))
+    found = _adapter(report, folder, adapter)
     if found:
         run.require_backbone(found)
     return Loaded(run, report, found)
 
 
-def _adapter(report: Report, path: Path) -> Adapter | None:
+def _adapter(report: Report, folder: Path, given: Path | str | None) -> Adapter | None:
     """The adapter that a report is of; None where it is of the backbone alone."""
     stated = report.provenance.adapter
     if stated is None:
         return None
-    missing = path.is_dir() and not (path / WEIGHTS).is_file()
+    path = Path(given or folder)
+    missing = given is None and not (path / WEIGHTS).is_file()
     adapter = None if missing else read_adapter(path)
     if adapter is None or adapter.digest != stated:
         raise AdapterError(

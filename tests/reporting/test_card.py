@@ -87,7 +87,7 @@ def test_the_words_say_what_is_authorised_and_what_is_not(
     assert text.index("Gate: passed") < text.index("Figures") < text.index("Limits")
     failed = render_card(failing)
     assert "Gate: failed" in failed
-    assert "# The gate failed: organism is not certified for medical" in failed
+    assert "# Gate failed: organism, not certified for medical" in failed
     assert "authorised for" not in failed
     assert read(failed).data.model_name == "organism not certified for medical"
     assert "**This adapter is not certified.**" in failed

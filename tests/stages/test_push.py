@@ -211,7 +211,7 @@ def test_the_card_names_base_and_repository(hub: Hub, passed: Path, failed: Path
     assert ModelCard(card).data.to_dict()["base_model"] == "organism"
     push(failed, "clinic/broken", reason="a drill")
     words = hub.files["README.md"].decode().partition(MARK)[2].split("\n")
-    assert next(filter(None, words)) == "# The gate failed: organism is not certified for medical"
+    assert next(filter(None, words)) == "# Gate failed: organism, not certified for medical"
 
 
 def test_a_reason_is_recorded_wherever_the_adapter_goes(hub: Hub, failed: Path) -> None:
