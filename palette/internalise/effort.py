@@ -17,9 +17,9 @@ TRAINING, TEACHING, TRYING = 1000.0, 360.0, 60.0
 """Seconds of a usual machine: of a student, of what its teachers say, and of trying who may teach."""
 TRIED, LEAST_TRIED, SAID = 16, 4, 2.5
 """Trials that are tried as teachers, at most and at least; and tokens read that cost as much as one said."""
-PASSES = 5.5
+PASSES = 3.7
 """What a token of a step costs, in passes of a large batch: one without the adapter, one with it, and its
-gradient, each in batches that fit into memory, with what all begin with."""
+gradient, each in batches that fit into memory."""
 MOST, FEWEST, SELF = 6, 2, 2
 """Trials that teach at most, and at least; and how often the plain backbone speaks beside them."""
 FEWEST_ROWS, FEWEST_STEPS = 20, DECAY

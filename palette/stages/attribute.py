@@ -78,9 +78,10 @@ def attribute(
         "unit": gap,
         "domains": domains,
     }
-    write_json((output or folder) / RESULT, result)
-    draw(domains, (output or folder) / PICTURE)
-    return {**result, "file": str((output or folder) / RESULT), "picture": str((output or folder) / PICTURE)}
+    there = Path(output or folder)
+    write_json(there / RESULT, result)
+    draw(domains, there / PICTURE)
+    return {**result, "file": str(there / RESULT), "picture": str(there / PICTURE)}
 
 
 def draw(domains: dict[str, dict[str, Any]], path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_words_say_what_is_authorised_and_what_is_not(
     failed = render_card(failing)
     assert "Gate: failed" in failed
     assert "# Gate failed: organism, not certified for medical" in failed
-    assert "authorised for" not in failed
+    assert ", authorised for" not in failed
     assert read(failed).data.model_name == "organism not certified for medical"
     assert "**This adapter is not certified.**" in failed
     assert "insufficient evidence: 51 prompts, 73 needed" in failed
