@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,11 @@ import psutil
 
 from palette.errors import OutputError, PaletteError
 from palette.files import LOCK, LOG, MARKER, unwritable
+
+try:
+    import fcntl
+except ImportError:  # Windows has none.
+    fcntl = None  # type: ignore[assignment]
 
 LOGGER = logging.getLogger("palette")
 """What is logged here inside ``working`` stands in the folder's log; a caller may listen as well."""
@@ -76,6 +80,8 @@ def _held(path: Path) -> Any:
     while True:
         stream = path.open("a+", encoding="utf-8")
         try:
+            if fcntl is None:
+                raise OSError
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             stream.close()

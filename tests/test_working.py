@@ -161,3 +161,11 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     ):
         pass
     assert holder(Path("/nowhere")) is None
+
+
+def test_where_the_system_has_no_locks_it_is_said_and_the_work_is_done(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("palette.working.fcntl", None)
+    with caplog.at_level(logging.WARNING, "palette"), working(tmp_path / "run"):
+        (tmp_path / "run" / "done").touch()
+    assert (tmp_path / "run" / "done").exists()
+    assert "has no locks" in caplog.text
