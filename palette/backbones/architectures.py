@@ -29,6 +29,8 @@ class Architecture:
     """Why its blocks can be neither read nor edited."""
     passing: str = ""
     """What hands some tokens on beside what the writers write, so that no direction can be taken from it."""
+    untrained: str = ""
+    """Why no gradient can be taken through it twice."""
     unadapted: tuple[str, ...] = ()
     """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper."""
 
@@ -42,6 +44,9 @@ ARCHITECTURES = {
     "nemotron_h": SCANNED,
     "longcat_flash": Architecture(count="num_layers", passing="experts that hand tokens on as they are"),
     "gemma3n_text": Architecture(refused="which hands four streams from block to block"),
+    "recurrent_gemma": Architecture(
+        untrained="whose layers keep a state with its gradient from pass to pass"
+    ),
     "hrm_text": Architecture(refused="whose blocks run several times for each token"),
     "mllama_text_model": Architecture(refused="of whose blocks some run beside an image only"),
 }

@@ -22,6 +22,7 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.backbones import Backbone, batches
 from palette.backbones.architectures import architecture, fused_experts, is_product
 from palette.backbones.scoring import forward
+from palette.errors import BackboneError
 from palette.internalise.examples import Example
 from palette.seeding import shuffler, torch_seed
 from palette.shapes import Float, Tensor
@@ -104,7 +105,18 @@ def trainable(
 
     Their alpha is twice their rank, so that the rank changes no step's size. ``projected_out`` are the
     input directions of layers that their modules do not read. They are new, or those that were ``begun``.
+
+    Raises:
+        BackboneError: if the model keeps a gradient from pass to pass.
     """
+    row = architecture(backbone.model.config)
+    if row.untrained:
+        raise BackboneError(
+            "a model must keep nothing of one pass for the next",
+            got=f"{backbone.model.config.get_text_config().model_type}, {row.untrained}",
+            remedy="use another model",
+            where=backbone.name,
+        )
     modules = {name for name, _ in backbone.model.named_modules()}
     config = LoraConfig(
         r=rank,
