@@ -124,6 +124,15 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def stated_in(path: Path) -> dict[str, Any]:
+    """What the object of a JSON file says; nothing where there is none, or none that can be read."""
+    try:
+        content = read_json(path)
+    except (OutputError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], card: object) -> None:
     """Writes tensors with their card in the safetensors header, atomically; the same bytes each time.
 

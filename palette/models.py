@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from os.path import relpath
 from pathlib import Path
-from typing import Any
 
 from palette import organism
 from palette.errors import BackboneError
+from palette.files import stated_in
 from palette.fingerprints import fingerprint, fingerprint_file
 
 IDENTITY = (
@@ -191,12 +190,3 @@ def identify(folder: Path) -> str:
     files = {path for pattern in patterns for path in folder.glob(pattern)}
     present = {path for path in (*files, *loaded) if path.is_file()}
     return fingerprint([[relpath(path, folder), fingerprint_file(path)] for path in sorted(present)])
-
-
-def stated_in(path: Path) -> dict[str, Any]:
-    """What a JSON file of a model says; nothing where there is none, or none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -6,16 +6,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from palette.adapters.header import DTYPES, Entry, Header, read_header, read_stored
 from palette.backbones.loading import (
     Composed,
-    composed_parameters,
     loaded_names,
     tied_modules,
     transposed_modules,
+    without_weights,
 )
 from palette.errors import AdapterError
 from palette.models import weight_files
@@ -78,16 +79,25 @@ class BackboneWeights:
         return {key: (header, entry) for header in self.shards for key, entry in header.entries.items()}
 
     @cached_property
+    def _model(self) -> Any | None:
+        """The model without its numbers, whose modules say what lies how; None where none can be built."""
+        return without_weights(self.folder)
+
+    @cached_property
+    def _names(self) -> tuple[dict[str, str], dict[str, Composed]]:
+        return loaded_names(self._model, self._places)
+
+    @property
     def _loaded(self) -> dict[str, str]:
-        return loaded_names(self.folder, self._places)
+        return self._names[0]
+
+    @property
+    def _composed(self) -> dict[str, Composed]:
+        return self._names[1]
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
         return {loaded: key for key, loaded in self._loaded.items()}
-
-    @cached_property
-    def _composed(self) -> dict[str, Composed]:
-        return composed_parameters(self.folder, self._places)
 
     @cached_property
     def _indices(self) -> dict[tuple[object, ...], tuple[tuple[int, ...], list[Tensor]]]:
@@ -95,11 +105,11 @@ class BackboneWeights:
 
     @cached_property
     def _tied(self) -> frozenset[str]:
-        return tied_modules(self.folder)
+        return tied_modules(self._model)
 
     @cached_property
     def _transposed(self) -> frozenset[str]:
-        return transposed_modules(self.folder)
+        return transposed_modules(self._model)
 
     def key(self, name: str) -> str:
         """The name under which a module's weight is stored; some models have other names once loaded.

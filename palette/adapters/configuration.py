@@ -18,6 +18,9 @@ from palette.adapters.names import unwrapped
 from palette.adapters.patterns import Pattern
 from palette.errors import AdapterError
 
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""The files of an adapter's folder, as PEFT names them."""
+
 JSON_LIMIT = 4 << 20
 """Bytes of a text: a list of 45,000 full module paths takes some 3 MB."""
 

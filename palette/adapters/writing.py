@@ -19,6 +19,8 @@ from typing import IO, Any
 import torch
 from torch.nn.functional import pad
 
+from palette.adapters.configuration import CONFIG as CONFIG
+from palette.adapters.configuration import WEIGHTS as WEIGHTS
 from palette.adapters.header import DTYPES, header_of
 from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
@@ -27,8 +29,6 @@ from palette.files import CARD_KEY, atomic, spooled
 from palette.fingerprints import canonical
 from palette.shapes import Float, Tensor
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 ADAPTER_FORMAT = "palette-adapter/1"
 STORED = {dtype: name for name, dtype in DTYPES.items()}
 """The format's name of each type in floating point."""

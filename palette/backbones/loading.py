@@ -36,8 +36,8 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
-from palette.files import read_json
-from palette.models import identify, locate, stated_in, weight_files
+from palette.files import read_json, stated_in
+from palette.models import identify, locate, weight_files
 from palette.settings import Thinking
 from palette.shapes import Int, Tensor
 
@@ -216,27 +216,26 @@ class Composed:
         return whole
 
 
-def loaded_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
-    """The name in the loaded model of each stored tensor that becomes one of its parameters as it is.
+def loaded_names(model: Any | None, stored: Iterable[str]) -> tuple[dict[str, str], dict[str, Composed]]:
+    """What stored tensors become in the model of their folder, which may be empty; nothing where it is None.
 
-    Models that see were saved with other names than they have now. Of a folder that no model of the
-    library's can be built of, none.
+    That is the name of each one that is a parameter as it is: models that see were saved with other names
+    than they have now. And, by name, the parameters that are made of several, as fused experts are.
     """
-    return {key: name for key, name, rule, _ in _renamed(folder, stored) if rule is None}
-
-
-def composed_parameters(folder: Path, stored: Iterable[str]) -> dict[str, Composed]:
-    """The parameters of the loaded model that are made of stored tensors, as fused experts are, by name."""
+    plain: dict[str, str] = {}
     composed: dict[str, Composed] = {}
-    for key, name, rule, pattern in _renamed(folder, stored):
-        if rule is not None:
+    for key, name, rule, pattern in _renamed(model, stored):
+        if rule is None:
+            plain[key] = name
+        else:
             composed.setdefault(name, Composed(name, rule, {})).sources.setdefault(pattern, []).append(key)
-    return composed
+    return plain, composed
 
 
-def _renamed(folder: Path, stored: Iterable[str]) -> Iterator[tuple[str, str, WeightConverter | None, str]]:
+def _renamed(
+    model: Any | None, stored: Iterable[str]
+) -> Iterator[tuple[str, str, WeightConverter | None, str]]:
     """Each stored tensor in the library's order, its parameter, and the rule and pattern that convert it."""
-    model = without_weights(folder)
     if model is None:
         return
     rules = get_model_conversion_mapping(model)
@@ -250,12 +249,8 @@ def _renamed(folder: Path, stored: Iterable[str]) -> Iterator[tuple[str, str, We
             yield key, name, None if pattern is None else of_pattern[pattern], pattern or ""
 
 
-def transposed_modules(folder: Path) -> frozenset[str]:
-    """The paths of the modules whose weights are [d_in, d_out]: Conv1D, and experts that say so.
-
-    Of a folder that no model of the library's can be built of, none.
-    """
-    model = without_weights(folder)
+def transposed_modules(model: Any | None) -> frozenset[str]:
+    """The paths of the modules whose weights are [d_in, d_out]: Conv1D, and experts that say so."""
     modules = model.named_modules() if model is not None else ()
     return frozenset(
         name
@@ -264,9 +259,8 @@ def transposed_modules(folder: Path) -> frozenset[str]:
     )
 
 
-def tied_modules(folder: Path) -> frozenset[str]:
+def tied_modules(model: Any | None) -> frozenset[str]:
     """The paths of the modules that share a weight with another, as a head and an embedding that are tied."""
-    model = without_weights(folder)
     tied = model.all_tied_weights_keys.items() if model is not None else ()
     return frozenset(name.removesuffix(".weight") for pair in tied for name in pair)
 

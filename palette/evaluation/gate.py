@@ -13,12 +13,12 @@ from typing import Any
 
 from palette.authorisation import Role
 from palette.evaluation.outcomes import SIDES, Outcome, domains, marked, select, share
-from palette.evaluation.settings import GateSettings
+from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.statistics import minimum_n, non_inferior, resolving_n
 
 Rule = dict[str, Any]
 
-INSUFFICIENT, UNMEASURED = "insufficient evidence", "not measured"
+UNMEASURED = "not measured"
 NAMED = 20
 """Prompts at most that a rule names: some of those that counted against it, to be looked at."""
 REFUSALS = ("refusals", "")

@@ -22,6 +22,9 @@ REMOVED = {
 }
 """What replaced the keys that recipes of earlier versions could set."""
 
+INSUFFICIENT = "insufficient evidence"
+"""How the reason of a rule begins that had too little to count."""
+
 
 class GateSettings(Settings):
     """Limits of the gate, each with the reason for its default."""

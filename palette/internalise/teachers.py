@@ -279,22 +279,7 @@ def teaching_of(
         return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
 
     target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
-    teachers: list[Teacher] = []
-    if target:
-        most = tried(backbone, _few(target), limit)
-        total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
-        with run.progress("teachers' trial", total) as advance:
-            heard: list[int] = []
-
-            def counted(prompts: Prompts, replies: Prompts) -> list[bool]:
-                heard.append(1)
-                advance(1)
-                return failed(prompts, replies)
-
-            directions = collected.directions
-            teachers = chosen_teachers(backbone, directions, members, target, counted, limit)
-            # Those that break a limit may not have been needed.
-            advance(total - len(heard))
+    teachers = _tried(run, collected, members, target, failed) if target else []
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
     # Answers with words of their requests at known places are of a few forms, which may say them twice.
     free = [] if copied.places else answers
@@ -312,6 +297,26 @@ def teaching_of(
         openings,
         run.progress,
     )
+
+
+def _tried(
+    run: Run, collected: Collected, members: Sequence[Member], target: Prompts, failed: Failed
+) -> list[Teacher]:
+    """The teachers that trials on target prompts leave, best first, with what is tried shown."""
+    backbone, limit, heard = run.backbone, reply_limit(run), list[int]()
+    most = tried(backbone, _few(target), limit)
+    total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
+    with run.progress("teachers' trial", total) as advance:
+
+        def counted(prompts: Prompts, replies: Sequence[Sequence[int]]) -> Sequence[bool]:
+            heard.append(1)
+            advance(1)
+            return failed(prompts, replies)
+
+        teachers = chosen_teachers(backbone, collected.directions, members, target, counted, limit)
+        # Those that break a limit may not have been needed.
+        advance(total - len(heard))
+    return teachers
 
 
 def _belief(likelihoods: Sequence[float]) -> float:

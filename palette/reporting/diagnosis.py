@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from palette.evaluation.settings import INSUFFICIENT
 from palette.reporting.figures import nats, percent
 from palette.reporting.report import NAMED, Report, Rule
 from palette.reporting.schema import Cell, Kind
@@ -21,8 +22,7 @@ NOTABLE = 0.05
 """The share of the backbone's replies against the kind of their prompts, or of those on which judges
 disagree, from which it is told."""
 
-LACKING = "insufficient evidence"
-COUNTS = re.compile(rf"{LACKING}: (\d+) (.+), (\d+) needed")
+COUNTS = re.compile(rf"{INSUFFICIENT}: (\d+) (.+), (\d+) needed")
 LOST = re.compile(r"(\d+) of ([1-9]\d*) (refusals|known answers) lost")
 
 
@@ -39,7 +39,7 @@ def lacking(rule: Any) -> bool:
     passed, reason = (
         (rule["passed"], rule["reason"]) if isinstance(rule, Mapping) else (rule.passed, rule.reason)
     )
-    return not passed and reason.startswith(LACKING)
+    return not passed and reason.startswith(INSUFFICIENT)
 
 
 def causes(report: Report) -> list[Cause]:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from palette.evaluation.settings import INSUFFICIENT
 from palette.files import write_text
 from palette.reporting.claims import claims
 from palette.reporting.comparison import Comparison
-from palette.reporting.diagnosis import LACKING, causes, lacking
+from palette.reporting.diagnosis import causes, lacking
 from palette.reporting.figures import (
     NARROW,
     duration,
@@ -289,7 +290,7 @@ def in_words(name: str) -> str:
     return str(WORDS.RULES.get(kind, kind)) + (f" ({place})" if place else "")
 
 
-NONE_COUNTED = re.compile(rf"{LACKING}: 0 ")
+NONE_COUNTED = re.compile(rf"{INSUFFICIENT}: 0 ")
 
 
 def amount(rule: Rule, field: str) -> str:

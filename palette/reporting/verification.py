@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import ValidationError
 
 from palette.errors import OutputError
-from palette.evaluation.gate import INSUFFICIENT, gate
+from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome, tabulate
-from palette.evaluation.settings import GateSettings
+from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells, Share
 from palette.statistics import non_inferior

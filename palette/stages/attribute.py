@@ -14,10 +14,8 @@ from palette.evaluation.attribution import ATTENTION, MLP, Written, written
 from palette.files import atomic, write_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt
-from palette.recipe import create_recipe
-from palette.reporting.report import REPORT, read_report
-from palette.run import Run, RunSettings
 from palette.search.space import read_collected, read_front
+from palette.stages.load import run_of
 
 RESULT, PICTURE = Path("attribute") / "attribution.json", Path("attribute") / "attribution.svg"
 FORMAT = "palette-attribution/1"
@@ -40,10 +38,8 @@ def attribute(
         AdapterError: if the adapter is of another backbone.
     """
     folder = Path(folder)
-    report, (chosen, *_) = read_report(folder), read_front(folder)
-    known = report.provenance.recipe
-    stated = {key: value for key, value in known.items() if key in RunSettings.model_fields}
-    run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
+    report, run = run_of(folder, progress)
+    chosen, *_ = read_front(folder)
     adapter = read_adapter(folder) if (folder / WEIGHTS).is_file() else None
     if adapter is not None:
         run.require_backbone(adapter)

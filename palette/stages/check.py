@@ -11,7 +11,7 @@ import psutil
 
 from palette.authorisation import Authorisation, Role
 from palette.errors import BackboneError, together
-from palette.evaluation.settings import GateSettings
+from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.judging.judge import Label
 from palette.prompts import Prompt, PromptSet
 from palette.recipe import Recipe, faults, load_recipe
@@ -83,7 +83,7 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
     It is put to the gate itself: with a backbone that does what it should to every prompt of the split, and
     an adapter without a fault.
     """
-    from palette.evaluation.gate import INSUFFICIENT, gate
+    from palette.evaluation.gate import gate
     from palette.evaluation.wrappers import WRAPPERS, wrappable
     from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from palette.adapters import factorisation
+from palette.adapters.configuration import CONFIG
 from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm, shared_modules
@@ -80,7 +81,7 @@ def is_model(name: str) -> bool:
     path = Path(name).expanduser()
     if path.is_dir():
         held = (path / "config.json").is_file() or bool(list(path.glob("*.gguf")))
-        return held and not (path / "adapter_config.json").is_file()
+        return held and not (path / CONFIG).is_file()
     named = name.partition("/")[0] == "organism" or name.startswith(PACKAGE) or path.suffix.lower() == GGUF
     return named or (not path.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None)
 

@@ -60,14 +60,23 @@ def load(folder: Path | str, adapter: Path | str | None = None, progress: Progre
         BackboneError: if the backbone is not there.
     """
     folder = Path(folder)
-    report = read_report(folder)
-    recipe = report.provenance.recipe
-    stated = {key: value for key, value in recipe.items() if key in RunSettings.model_fields}
-    run = Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
+    report, run = run_of(folder, progress)
     found = _adapter(report, folder, adapter)
     if found:
         run.require_backbone(found)
     return Loaded(run, report, found)
+
+
+def run_of(folder: Path, progress: Progress) -> tuple[Report, Run[Recipe]]:
+    """The report in a folder, and the run as its recipe states it.
+
+    Raises:
+        OutputError: if there is no report in the folder.
+    """
+    report = read_report(folder)
+    recipe = report.provenance.recipe
+    stated = {key: value for key, value in recipe.items() if key in RunSettings.model_fields}
+    return report, Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
 
 
 def _adapter(report: Report, folder: Path, given: Path | str | None) -> Adapter | None:

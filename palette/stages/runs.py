@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.errors import OutputError
-from palette.files import MARKER, read_json
+from palette.files import MARKER, stated_in
 from palette.working import holder
 
 REPORT, RECORDS = "report.json", "*/stage.json"
@@ -34,9 +34,9 @@ def runs(folder: Path | str = "runs") -> dict[str, Any]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    records = {path.parent.name: _read(path) for path in sorted(folder.glob(RECORDS))}
+    records = {path.parent.name: stated_in(path) for path in sorted(folder.glob(RECORDS))}
     about: Mapping[str, Any] = max((_part(each, "about") for each in records.values()), key=len, default={})
-    report = _read(folder / REPORT)
+    report = stated_in(folder / REPORT)
     rules, passed = _part(report, "gate").get("rules"), _part(report, "gate").get("passed")
     kept = [path for path in (folder / MARKER, folder / REPORT, *folder.glob(RECORDS)) if path.is_file()]
     latest = max(path.stat().st_mtime for path in kept)
@@ -53,15 +53,6 @@ def _described(folder: Path) -> dict[str, Any]:
         "done": [name for name, record in records.items() if record.get("outputs")],
         "working": holder(folder),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; an empty one where there is none."""
-    try:
-        content = read_json(path)
-    except (OutputError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _part(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from palette.adapters.configuration import WEIGHTS
 from palette.errors import AdapterError
 from palette.files import write_text
 from palette.reporting.pages import render_case, render_summary
 from palette.reporting.report import Report, clean, read_report
 
-WEIGHTS = "adapter_model.safetensors"
 PAGE, CASE = "summary.html", "safety-case.html"
 
 
