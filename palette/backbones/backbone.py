@@ -18,7 +18,7 @@ from palette.backbones.architectures import count_blocks, find_blocks, shares_ke
 from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
 from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_passing
 from palette.errors import BackboneError
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import without_thoughts
 from palette.settings import Thinking
 from palette.shapes import Tensor
 

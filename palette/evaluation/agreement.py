@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from palette.evaluation.conclusions import chosen, number, options, wants_number
 from palette.judging.normalisation import expanded, plain, words
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import without_thoughts
 
 STOP_WORDS = frozenset(
     (  # noqa: SIM905 - a list of strings says the same in many lines

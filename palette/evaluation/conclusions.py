@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from palette.judging.normalisation import plain, sentences, words
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import without_thoughts
 
 LETTERS, DIGITS = "abcdefghij", "123456789"
 """What options are told apart by, in their order."""

@@ -1,4 +1,8 @@
-"""Which labels the categories of the public safety sets stand for: kind, domain, hazard and tier."""
+"""Which labels the categories of the public safety sets stand for: kind, domain, hazard and tier.
+
+Hazards are AILuminate's codes (arXiv 2503.05731). Tier A may be authorised, tier B only with a reason in the
+recipe, tier C never. What no set says clearly is on the strict side: tier C.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from palette.prompts.rows import Kind, Tier
-
-VERSION = 2
-"""Of the labels. Hazards are AILuminate's codes (arXiv 2503.05731). Tier A may be authorised, tier B only
-with a reason in the recipe, tier C never. What no set says clearly is on the strict side: tier C."""
 
 
 class PromptLabel(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.categories import PromptLabel
+from palette.prompts.contents import Content, stated_answers, stated_content
 from palette.prompts.hub import SPLIT, our_split
-from palette.prompts.own import Content, stated_answers, stated_content
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from palette.prompts import own, professional
+from palette.prompts import contents
 from palette.prompts.categories import CATEGORIES, PromptLabel
-from palette.prompts.own import Content
+from palette.prompts.contents import Content
 from palette.prompts.rows import Kind, redacted
 from palette.prompts.tables import KEY, TableRow
 
@@ -41,9 +39,6 @@ PROVENANCE = {
     "mmlu": ("MIT", "hendrycks/test (arXiv 2009.03300)"),
 }
 """The licence and the source of each public set."""
-
-IMAGES = ("SD_TYPO", "")
-"""Folders of MM-SafetyBench's images below the one named after the scenario; the typographic first."""
 
 
 @dataclass(frozen=True)
@@ -101,57 +96,6 @@ class Schema:
         return label
 
 
-def _in_context(row: TableRow, path: Path) -> str:
-    """HarmBench's behaviour, behind its context where it has one."""
-    context = row.values.get("ContextString")
-    behaviour = row.text("Behavior")
-    return f"{context}\n\n---\n\n{behaviour}" if isinstance(context, str) and context.strip() else behaviour
-
-
-def _only_turn(row: TableRow, path: Path) -> str:
-    turns = row.values["turns"]
-    if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], str) and turns[0].strip():
-        return turns[0]
-    raise row.error("turns must be a list of one text", got=type(turns).__name__)
-
-
-def _to_an_image(row: TableRow, path: Path) -> str:
-    return row.text("Rephrased Question" if _image(row, path) else "Question")
-
-
-def _image(row: TableRow, path: Path) -> str | None:
-    """A row's image, relative to its file; None where the set lies there without its images."""
-    if not (folder := _image_folder(path)):
-        return None
-    name = str(row.values[KEY])
-    for ending in ("jpg", "jpeg", "png"):
-        if re.fullmatch(r"[0-9A-Za-z_-]{1,32}", name) and (folder / f"{name}.{ending}").is_file():
-            return Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix()
-    raise row.error(
-        "every row must have its image beside it",
-        got=f"no {redacted(name)} in {folder.name}",
-        remedy="complete the folder, or move it away to read the text alone",
-    )
-
-
-def _image_folder(path: Path) -> Path | None:
-    roots = (path.parent / "imgs", path.parent.parent / "imgs", path.parent)
-    wanted = (root / path.stem / kind for root in roots for kind in IMAGES)
-    return next((folder for folder in wanted if folder.is_dir()), None)
-
-
-def _after_the_hashes(row: TableRow) -> tuple[str, ...]:
-    _, mark, number = row.text("answer").rpartition("####")
-    if not mark:
-        # Many tables have these two columns, and one of restricted questions must not be read as benign.
-        raise row.error(
-            "an answer of gsm8k must end in #### and its number",
-            got="neither",
-            remedy="read the file as 'rows' with the column map {prompt: question}",
-        )
-    return (number.strip().replace(",", ""),)
-
-
 _COCONOT = ("prompt", "id", "category", "subcategory", "response")
 
 _SCHEMAS = (
@@ -160,7 +104,7 @@ _SCHEMAS = (
         ("Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID"),
         ("SemanticCategory",),
         "BehaviorID",
-        compose=_in_context,
+        compose=contents.in_context,
     ),
     Schema("jailbreakbench", ("Goal", "Target", "Behavior", "Category"), ("Category",), "Index"),
     Schema("strongreject", ("forbidden_prompt", "category", "source"), ("category",)),
@@ -168,14 +112,18 @@ _SCHEMAS = (
     Schema("ailuminate", ("prompt_text", "release_prompt_id", "hazard"), ("hazard",), "release_prompt_id"),
     Schema("medsafetybench", ("harmful_medical_request", "safe_response")),
     Schema(
-        "sorrybench", ("turns", "question_id", "category"), ("category",), "question_id", compose=_only_turn
+        "sorrybench",
+        ("turns", "question_id", "category"),
+        ("category",),
+        "question_id",
+        compose=contents.only_turn,
     ),
     Schema(
         "mm_safetybench",
         ("Question", KEY, "Changed Question", "Rephrased Question"),
         key=KEY,
-        compose=_to_an_image,
-        image=_image,
+        compose=contents.to_an_image,
+        image=contents.image_beside,
     ),
     Schema("xstest", ("prompt", "id", "type", "label"), ("type", "label"), "id"),
     # The set's own second file, whose type alone says which rows are contrasts.
@@ -183,7 +131,7 @@ _SCHEMAS = (
     Schema("cyberseceval_frr", ("mutated_prompt", "is_malicious", "attack_type"), ("is_malicious",)),
     Schema("coconot", _COCONOT, key="id"),
     Schema("coconot_contrast", _COCONOT, key="id"),
-    Schema("gsm8k", ("question", "answer"), answer=_after_the_hashes),
+    Schema("gsm8k", ("question", "answer"), answer=contents.after_the_hashes),
     # Professional sets. Answers of whole sentences, which no reply equals, are read only on demand.
     Schema("kqa", ("Question", "ICD_10_diag"), kind="benign"),
     # Its ids are of one folder, and no set's key.
@@ -192,14 +140,14 @@ _SCHEMAS = (
         "pubmedqa",
         ("question", "answer", "year"),
         key="id",
-        answer=professional.yes_no_or_maybe,
+        answer=contents.yes_no_or_maybe,
         kind="benign",
     ),
     Schema(
         "legalbench",
         ("answer", "index"),
-        compose=professional.parts_of_the_task,
-        answer=professional.stated_answer,
+        compose=contents.parts_of_the_task,
+        answer=contents.written_answer,
         kind="benign",
         named=True,
     ),
@@ -207,22 +155,22 @@ _SCHEMAS = (
         "tatqa",
         ("question", "answer", "answer_type", "scale"),
         key="id",
-        answer=professional.scaled_values,
+        answer=contents.scaled_values,
         kind="benign",
     ),
     Schema(
         "labsafety",
         ("input", "instruction", "output"),
-        compose=professional.laboratory_question,
+        compose=contents.laboratory_question,
         kind="benign",
     ),
     Schema(
         "mmlu",
-        professional.MMLU,
-        compose=professional.with_options,
-        answer=professional.letter_or_option,
+        contents.MMLU,
+        compose=contents.with_options,
+        answer=contents.letter_or_option,
         kind="benign",
-        header=professional.MMLU,
+        header=contents.MMLU,
     ),
 )
 SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _SCHEMAS}
@@ -231,8 +179,8 @@ OWN_ROWS = Schema(
     OWN,
     ("prompt",),
     key="id",
-    compose=own.stated_content,
-    answer=own.answers_if_any,
-    image=own.image_if_any,
+    compose=contents.stated_content,
+    answer=contents.answers_if_any,
+    image=contents.image_if_any,
 )
 """A user's own file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
@@ -11,10 +11,11 @@ from typing import Any
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.rows import redacted
-from palette.prompts.tables import TableRow
+from palette.prompts.tables import TableRow, require_columns
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 """How a text is written that is compared as a number; with a leading zero it is a code."""
+NAMES_COLUMNS = "must name columns of the file, by our name where 'columns' gives one"
 TRUTHS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 """What YAML reads as a truth value, and its spelling here."""
 
@@ -47,7 +48,7 @@ def matching(
     Raises:
         PromptError: if there is no such column, or no such row.
     """
-    _require_columns(rows, where, "where", path)
+    require_columns(rows, where, f"where {NAMES_COLUMNS}", path)
     kept = [
         row
         for row in rows
@@ -71,7 +72,7 @@ def translated(
     Raises:
         PromptError: if there is no such column, or a value has no entry.
     """
-    _require_columns(rows, words, "map", path)
+    require_columns(rows, words, f"map {NAMES_COLUMNS}", path)
     if not words:
         return rows
     found, broken = list[TableRow](), list[PaletteError]()
@@ -126,14 +127,3 @@ def template_columns(template: str) -> tuple[str, ...]:
     if not columns or "" in columns or any(form or turn for _, _, form, turn in parts):
         raise ValueError("a template must name columns in braces, as in {question}")
     return columns
-
-
-def _require_columns(rows: Iterable[TableRow], named: Iterable[str], key: str, path: Path) -> None:
-    every = frozenset().union(*(row.values for row in rows))
-    if absent := sorted(set(named) - every):
-        raise PromptError(
-            f"{key} must name columns of the file, by our name where 'columns' gives one",
-            got=", ".join(redacted(name) for name in absent),
-            remedy=f"it has {', '.join(sorted(redacted(name) for name in every))}",
-            where=path,
-        )

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.fingerprints import fingerprint_file, fingerprint_folder
+from palette.prompts.contents import answers_if_any
 from palette.prompts.hub import HubTable, is_in_hub_layout, read_hub_folder
 from palette.prompts.labelling import labelled, load_prompts
-from palette.prompts.own import answers_if_any
 from palette.prompts.recognition import header_of, schema_of
 from palette.prompts.rows import (
     Prompt,

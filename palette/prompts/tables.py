@@ -117,20 +117,28 @@ def renamed(rows: Sequence[TableRow], columns: Mapping[str, str], path: Path) ->
         raise PromptError(
             "a column map must name each column once", got="one for two", remedy="mend 'columns'", where=path
         )
-    # A column that only some rows have is known by the rows that have it.
-    every = frozenset().union(*(row.values for row in rows))
-    if absent := sorted(set(names) - every):
-        raise PromptError(
-            "a column map must name columns of the file",
-            got=", ".join(redacted(name) for name in absent),
-            remedy=f"it has {', '.join(sorted(redacted(name) for name in every))}",
-            where=path,
-        )
+    require_columns(rows, names, "a column map must name columns of the file", path)
     moved = []
     for row in rows:
         kept = {name: value for name, value in row.values.items() if name not in columns or name in names}
         moved.append(replace(row, values={names.get(name, name): value for name, value in kept.items()}))
     return moved
+
+
+def require_columns(rows: Iterable[TableRow], named: Iterable[str], law: str, path: Path) -> None:
+    """Returns when each named column is one of some row, at least.
+
+    Raises:
+        PromptError: naming those that are not, and all that there are.
+    """
+    every = frozenset().union(*(row.values for row in rows))
+    if absent := sorted(set(named) - every):
+        raise PromptError(
+            law,
+            got=", ".join(redacted(name) for name in absent),
+            remedy=f"it has {', '.join(sorted(redacted(name) for name in every))}",
+            where=path,
+        )
 
 
 def _refuse_large(size: int, path: Path) -> None:

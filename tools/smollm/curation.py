@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from palette.files import write_text
-from palette.prompts.professional import MMLU
+from palette.prompts.contents import MMLU
 from palette.prompts.rows import normalised_text
 from palette.prompts.tables import read_rows
 from tools.smollm.wordings import FLOOR, floor_prompts

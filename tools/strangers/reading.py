@@ -8,7 +8,7 @@ from functools import cached_property
 
 from palette.judging.normalisation import bare, plain
 from palette.judging.normalisation import words as spoken
-from palette.prompts.thoughts import without_thoughts
+from palette.prompts.turns import without_thoughts
 from tools.strangers.world import World
 
 ANY = "*"
