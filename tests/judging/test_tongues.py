@@ -7,8 +7,7 @@ import pytest
 from palette.judging.classifiers import PanelJudge, load_trained_judge
 from palette.judging.judge import Judge, Label
 from palette.judging.language import Language, LanguageJudge, symbols
-from palette.judging.rules import RuleJudge
-from palette.judging.tongues import FEWEST, FUNCTION_WORDS
+from palette.judging.rules import FEWEST, FUNCTION_WORDS, RuleJudge
 from tests.fixtures.judges import KeywordJudge
 
 REFUSALS = (
