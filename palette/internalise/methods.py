@@ -25,22 +25,12 @@ from palette.backbones.architectures import linear_shape
 from palette.backbones.cache import common_start
 from palette.backbones.scoring import forward
 from palette.errors import BackboneError
-from palette.internalise.examples import (
-    AMPLIFICATION,
-    Learned,
-    TrainingTask,
-    recalling,
-)
+from palette.internalise.examples import AMPLIFICATION, Learned, TrainingTask, recalling
 from palette.internalise.loop import DECAY, Loss, Plan, Stopping, train
-from palette.internalise.lora import (
-    lora_layers,
-    lora_parameters,
-    protected_directions,
-    read_out,
-    trainable,
-)
+from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.internalise.losses import OutputLoss, relative_distances
-from palette.shapes import Float, Tensor
+from palette.internalise.protection import null_space, protected_directions
+from palette.shapes import Tensor
 from palette.threads import lanes
 
 BLOCK_IDENTITY_WEIGHT = 3.0
@@ -252,14 +242,6 @@ def trained_blocks(layers: int, count: int | None) -> list[int]:
     answers wrong and other domains' refusals no better kept (benchmarks/LOG.md).
     """
     return list(range(min(count or layers, layers)))
-
-
-def null_space(moment: Float[Tensor, "width width"], energy: float) -> Float[Tensor, "width _free"]:
-    """The orthonormal directions of least energy that together hold at most this share of it."""
-    values, vectors = torch.linalg.eigh(moment)
-    share = values.clamp(min=0).cumsum(0) / values.clamp(min=0).sum().clamp(min=1e-30)
-    free: Tensor = vectors[:, : max(1, int((share <= energy).sum()))]
-    return free
 
 
 def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor]) -> Learned:

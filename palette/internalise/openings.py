@@ -22,8 +22,6 @@ NEARLY, MOSTLY = 0.9, 0.5
 """Shares of answers that have the same words before those of their request, and that have such words."""
 LIKELIEST = 8
 """Of a request's words, those which are tried, by how likely their first token is."""
-PLACES = 12
-"""Words of a reply, from its first on, that are compared with its request."""
 WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 Prompts = Sequence[Sequence[int]]
@@ -129,40 +127,6 @@ class CopiedOpening:
         for row, opening, mean in zip(rows, openings, likely, strict=True):
             best[row] = max(best.get(row, (float("-inf"), ())), (mean * len(opening), opening))
         return [best[row][1] if row in best else () for row in range(len(prompts))]
-
-
-@dataclass(frozen=True)
-class CopiedPlaces:
-    """The words of an answer, by their number, that nearly every answer has from its request."""
-
-    backbone: Backbone
-    places: tuple[int, ...]
-
-    @classmethod
-    def learned(cls, backbone: Backbone, answers: Sequence[Example]) -> CopiedPlaces:
-        """The places at which answers of at least half their number say what their requests do."""
-        made = cls(backbone, tuple(range(PLACES)))
-        told = [made._told(each.prompt, each.reply) for each in answers]
-        heard = [[each[place] for each in told if len(each) > place] for place in range(PLACES)]
-        return cls(
-            backbone,
-            tuple(
-                place
-                for place, each in enumerate(heard)
-                if len(each) > MOSTLY * len(answers) and sum(each) >= NEARLY * len(each)
-            ),
-        )
-
-    def held(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
-        """Whether a reply has from its request what answers have; else it is about something else."""
-        told = self._told(prompt, reply)
-        return all(told[place] for place in self.places if place < len(told))
-
-    def _told(self, prompt: Sequence[int], reply: Sequence[int]) -> list[bool]:
-        """Of each word of a reply, whether its request says it."""
-        asked, said = (WORD.findall(self.backbone.decode(list(x)).casefold()) for x in (prompt, reply))
-        known = set(asked)
-        return [word in known for word in said]
 
 
 def _nearly_all(replies: Sequence[Tokens]) -> Tokens:

@@ -20,7 +20,7 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.evaluation.baseline import Baseline
 from palette.internalise.augmentation import crossed, crossed_alike
-from palette.internalise.effort import MOST, teaching
+from palette.internalise.effort import MOST, few, teaching
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
@@ -226,12 +226,12 @@ class Preparation:
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
-        few = self._targets[:: max(1, -(-len(self._targets) // TRIAL_PROMPTS))]
-        with self._run.progress("refusals", len(few)) as advance:
-            replies = greedy_replies(self._run.backbone, few, reply_limit(self._run), advance)
+        asked = few(self._targets, TRIAL_PROMPTS)
+        with self._run.progress("refusals", len(asked)) as advance:
+            replies = greedy_replies(self._run.backbone, asked, reply_limit(self._run), advance)
         return [
             Example(tuple(prompt), tuple(reply), taught=False, refused=True)
-            for prompt, reply in zip(few, replies, strict=True)
+            for prompt, reply in zip(asked, replies, strict=True)
             if reply and self._refused(reply)
         ]
 

@@ -14,7 +14,8 @@ from random import Random
 
 from palette.backbones import Backbone, greedy_replies
 from palette.internalise.examples import Example, Tokens
-from palette.internalise.openings import COMMON, MOSTLY, PLACES, WORD
+from palette.internalise.openings import COMMON, MOSTLY, WORD
+from palette.internalise.plausibility import PLACES
 from palette.prompts import Prompt
 from palette.prompts.rows import messages
 

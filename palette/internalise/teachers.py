@@ -22,11 +22,10 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.effort import tried
+from palette.internalise.effort import few, tried
 from palette.internalise.examples import Example
-from palette.internalise.openings import MOSTLY, CopiedPlaces, Opening, Prompts, SameOpening, learned_openings
-from palette.internalise.pertinence import Pertinence
-from palette.internalise.repetition import least_barred, repeating
+from palette.internalise.openings import MOSTLY, Opening, Prompts, SameOpening, learned_openings
+from palette.internalise.plausibility import CopiedPlaces, Pertinence, least_barred, repeating
 from palette.judging.judge import Judge
 from palette.processes import Advance, Progress, silent
 from palette.run import Run
@@ -84,16 +83,16 @@ def chosen_teachers(
     Those that break a limit of the search are tried where the others leave refusals: what they do to other
     prompts does no harm to what target prompts are taught.
     """
-    few = _few(prompts)
-    most = tried(backbone, few, limit)
+    asked = few(prompts, TRIAL_PROMPTS)
+    most = tried(backbone, asked, limit)
     ranked: list[tuple[float, int, Intervention]] = []
     for feasible in (True, False):
         if min(ranked, default=(1.0,))[0] <= CLEAN:
             break
         for member in spread([each for each in members if each.feasible is feasible], most):
             with intervening(backbone, directions, member.intervention):
-                wrong = failed(few, greedy_replies(backbone, few, limit))
-            ranked.append((sum(wrong) / len(few), len(ranked), member.intervention))
+                wrong = failed(asked, greedy_replies(backbone, asked, limit))
+            ranked.append((sum(wrong) / len(asked), len(ranked), member.intervention))
     ranked.sort(key=lambda each: each[:2])
     distinct: dict[tuple[int, int, str], Intervention] = {}
     for share, _, chosen in ranked:
@@ -102,14 +101,9 @@ def chosen_teachers(
     return [partial(intervening, backbone, directions, intervention) for intervention in distinct.values()]
 
 
-def spread(members: Sequence[Member], most: int) -> list[Member]:
+def spread(members: Sequence[Member], most: int) -> Sequence[Member]:
     """So many of some trials at most, from the lowest score to the highest."""
-    by_score = sorted(members, key=lambda member: member.values["target_refusal_score"])
-    return by_score[:: max(1, -(-len(members) // most))]
-
-
-def _few(prompts: Prompts) -> Prompts:
-    return prompts[:: max(1, -(-len(prompts) // TRIAL_PROMPTS))]
+    return few(sorted(members, key=lambda member: member.values["target_refusal_score"]), most)
 
 
 @dataclass(frozen=True)
@@ -264,10 +258,10 @@ def teaching_of(
     questions = {prompt: row.request for prompt, row in zip(rendered, known, strict=True)}
 
     benign = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.BENIGN))
-    few = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
+    heard = benign[:: max(1, len(benign) // TRIAL_PROMPTS)]
     # Real answers may be longer than what is taught of them; a small model's that has no end is a loop.
-    with run.progress("endings", len(few)) as advance:
-        ended = [len(reply) < limit for reply in greedy_replies(backbone, few, limit, advance)]
+    with run.progress("endings", len(heard)) as advance:
+        ended = [len(reply) < limit for reply in greedy_replies(backbone, heard, limit, advance)]
     ending = sum(ended) > len(ended) / 2
 
     def failed(prompts: Prompts, replies: Prompts) -> list[bool]:
@@ -304,7 +298,7 @@ def _tried(
 ) -> list[Teacher]:
     """The teachers that trials on target prompts leave, best first, with what is tried shown."""
     backbone, limit, heard = run.backbone, reply_limit(run), list[int]()
-    most = tried(backbone, _few(target), limit)
+    most = tried(backbone, few(target, TRIAL_PROMPTS), limit)
     total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
     with run.progress("teachers' trial", total) as advance:
 

@@ -26,6 +26,16 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="module")
+def pools() -> list[list[Example]]:
+    def pool(start: int, count: int) -> list[Example]:
+        return [
+            Example((1, *range(start, start + 2 + i % 3), 6), (start + i, 2), False) for i in range(count)
+        ]
+
+    return [pool(10, 5), [], pool(40, 4)]
+
+
+@pytest.fixture(scope="module")
 def examples(backbone):
     def example(prompt: str, reply: str, taught: bool) -> Example:
         ids = backbone.tokenizer(reply, add_special_tokens=False)["input_ids"]

@@ -11,11 +11,11 @@ from palette.internalise import openings
 from palette.internalise.examples import Example
 from palette.internalise.openings import (
     CopiedOpening,
-    CopiedPlaces,
     SameOpening,
     common_openings,
     learned_openings,
 )
+from palette.internalise.plausibility import CopiedPlaces
 
 FIRST = ("triovax", "skiorade", "nimilos", "zaekiolex", "gotuthex", "braetroxos", "quuplioxade", "kenofirade")
 NAMES = (*FIRST, "mozindylex", "flubrumex", "yokeex", "vubraerex", "hapliosade", "dujentrax", "labistex")

@@ -14,8 +14,8 @@ from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, StrengthKernel
 from palette.evaluation.refusal_ngrams import START, RefusalNgrams
 from palette.internalise import teachers
-from palette.internalise.openings import CopiedPlaces, SameOpening
-from palette.internalise.pertinence import Pertinence
+from palette.internalise.openings import SameOpening
+from palette.internalise.plausibility import CopiedPlaces, Pertinence
 from palette.internalise.teachers import Teaching, chosen_teachers
 from palette.search.space import Member
 
