@@ -15,8 +15,9 @@ Anything else that reaches the command line is a bug (exit status 1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 ONE_LINE = dict.fromkeys((*range(32), 0x7F, 0x85, 0x2028, 0x2029), " ")
 PLACES, WORDINGS = 16, 8
@@ -55,6 +56,12 @@ def noted(errors: list[PaletteError]) -> Iterator[None]:
         yield
     except PaletteError as error:
         errors.append(error)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """The remedy that names the nearest of the names that are known; None where none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def together(errors: Sequence[PaletteError]) -> PaletteError:

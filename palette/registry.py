@@ -9,12 +9,11 @@ import importlib
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from palette.errors import RecipeError
+from palette.errors import RecipeError, did_you_mean
 from palette.fingerprints import fingerprint_file
 from palette.settings import Settings
 
@@ -107,9 +106,9 @@ class Registry(dict[str, Row]):
             return name
         if self.brought(name) is None:
             known = [*self, *self.installed]
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{self.noun} must be one of {', '.join(known)}, or file.py:name{hint}")
+            law = f"{self.noun} must be one of {', '.join(known)}, or file.py:name"
+            near = did_you_mean(name, known)
+            raise ValueError(f"{law}; {near}" if near else law)
         place = name.rpartition(":")[0]
         if not Path(place).is_file():
             raise ValueError(f"{self.noun} must name a file that is there, not {place}")

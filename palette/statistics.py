@@ -40,22 +40,22 @@ class Rate(Interval):
     n: int
 
 
-def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Rate:
+def wilson(k: int, n: int) -> Rate:
     """The share k / n in [0, 1] with its Wilson score interval (Wilson, JASA 22, 1927, p. 209).
 
     Of nothing counted, nothing is known: ``n = 0`` gives rate 0, low 0 and high 1.
 
     Raises:
-        ValueError: unless 0 ≤ k ≤ n and 0 < confidence < 1.
+        ValueError: unless 0 ≤ k ≤ n.
     """
-    if not (0 <= k <= n and 0 < confidence < 1):
-        raise ValueError(f"k must be in [0, n] and confidence in (0, 1), got {k}, {n}, {confidence}")
+    if not 0 <= k <= n:
+        raise ValueError(f"k must be in [0, n], got {k} of {n}")
     if n == 0:
         return Rate(0.0, 0.0, 1.0, 0, 0)
     # Here, as below: what is printed before a model runs needs no scipy, whose import takes a second.
     from scipy.stats import binomtest
 
-    interval = binomtest(k, n).proportion_ci(confidence, method="wilson")
+    interval = binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
     low, high = float(interval.low), float(interval.high)
     return Rate(k / n, 0.0 if k == 0 else low, 1.0 if k == n else high, k, n)
 
@@ -176,8 +176,7 @@ def _require_share(name: str, share: float) -> None:
         raise ValueError(f"{name} must be in (0, 1), got {share}")
 
 
-RESAMPLES = 10_000
-RESAMPLES_AT_ONCE = 1_000
+RESAMPLES, AT_ONCE = 10_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,7 @@ class Difference(Interval):
     n: int
 
 
-def paired_bootstrap(
-    before: Sequence[float], after: Sequence[float], seed: int, resamples: int = RESAMPLES
-) -> Difference:
+def paired_bootstrap(before: Sequence[float], after: Sequence[float], seed: int) -> Difference:
     """The mean of after − before, in points of share, with its percentile bootstrap interval.
 
     Prompts are drawn with replacement, each with both of its values (Efron and Tibshirani, An
@@ -204,16 +201,13 @@ def paired_bootstrap(
     prompt nothing is known: −1 to 1.
 
     Raises:
-        ValueError: unless both have the same length, all values are in [0, 1], and there are at
-            least 10,000 resamples.
+        ValueError: unless both have the same length and all values are in [0, 1].
     """
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"pairs must be two values each, got {first.shape} and {second.shape}")
     if not all(np.all((side >= 0) & (side <= 1)) for side in (first, second)):
         raise ValueError("every value of a pair must be in [0, 1]")
-    if resamples < RESAMPLES:
-        raise ValueError(f"a bootstrap needs at least {RESAMPLES} resamples, got {resamples}")
     values, counts = np.unique(second - first, return_counts=True)
     n = len(first)
     if n == 0:
@@ -223,15 +217,16 @@ def paired_bootstrap(
         width = wilson(0, n).high
         centre = (1 - width) * mean
         return Difference(mean, max(-1.0, centre - width), min(1.0, centre + width), n)
-    low, high = _middle(_resampled(values, counts, seed, resamples))
+    low, high = _middle(_resampled(values, counts, seed))
     return Difference(mean, max(-1.0, min(low, mean)), min(1.0, max(high, mean)), n)
 
 
-def _resampled(values: Any, counts: Any, seed: int, resamples: int) -> Any:
+def _resampled(values: Any, counts: Any, seed: int) -> Any:
     """The means of samples drawn with replacement from values that stand so many times each."""
     drawn, n = np.random.default_rng(seed), int(counts.sum())
-    parts = [min(RESAMPLES_AT_ONCE, resamples - start) for start in range(0, resamples, RESAMPLES_AT_ONCE)]
-    return np.concatenate([drawn.multinomial(n, counts / n, size=part) @ values for part in parts]) / n
+    # Some at a time: a sample holds a count for every value.
+    parts = (drawn.multinomial(n, counts / n, size=AT_ONCE) @ values for _ in range(RESAMPLES // AT_ONCE))
+    return np.concatenate([*parts]) / n
 
 
 def _middle(figures: Any) -> tuple[float, float]:
@@ -267,7 +262,7 @@ def paired_ratio(part: Sequence[float], whole: Sequence[float], seed: int) -> Ra
     if not any(whole):
         return None
     pairs = np.asarray([part, whole], dtype=np.float64).T
-    means = _resampled(*np.unique(pairs, axis=0, return_counts=True), seed, RESAMPLES)
+    means = _resampled(*np.unique(pairs, axis=0, return_counts=True), seed)
     drawn = np.divide(means[:, 0], means[:, 1], out=np.full(len(means), np.inf), where=means[:, 1] > 0)
     (low, high), (top, bottom) = _middle(drawn), pairs.mean(0)
     if low == high:

@@ -53,13 +53,12 @@ def test_wilson_rises_with_k_and_narrows_with_n(counts: tuple[int, int]) -> None
         above = wilson(k + 1, n)
         assert above.low > rate.low or rate.low == 0
         assert above.high >= rate.high
-    assert wilson(k, n, 0.99).high >= rate.high
 
 
-@pytest.mark.parametrize(("k", "n", "confidence"), [(2, 1, 0.95), (-1, 5, 0.95), (1, 5, 1.0)])
-def test_impossible_counts_are_refused(k: int, n: int, confidence: float) -> None:
-    with pytest.raises(ValueError, match=r"k must be in \[0, n\]"):
-        wilson(k, n, confidence)
+@pytest.mark.parametrize(("k", "n"), [(2, 1), (-1, 5)])
+def test_impossible_counts_are_refused(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match=rf"k must be in \[0, n\], got {k} of {n}"):
+        wilson(k, n)
 
 
 def covered(n: int, share: float, narrowed: float = 1.0) -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from palette.encodings import NotUnicodeError, decoded
-from palette.errors import PaletteError, PromptError
+from palette.errors import PaletteError, PromptError, did_you_mean
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.prompts.rows import Split, redacted
+from palette.prompts.rows import Split, redacted, repeated
 from palette.prompts.tables import READERS, TableRow, read_rows
 from palette.settings import InvalidYamlError, yaml_value
 
@@ -64,9 +62,9 @@ def read_hub_folder(folder: Path, config: str | None, broken: list[PaletteError]
     """
     card = _card(folder)
     files = list(dict.fromkeys(_files(folder, card, config)))
-    if repeated := [file for file, count in Counter(file for file, _ in files).items() if count > 1]:
+    if twice := repeated(file for file, _ in files):
         raise PromptError(
-            "a file must be of one split", got="two", remedy="mend configs in README.md", where=repeated[0]
+            "a file must be of one split", got="two", remedy="mend configs in README.md", where=twice[0]
         )
     # What has no split at all is one called train to the hub's library, and divides nothing.
     undivided = {split for _, split in files} <= {"", "train"}
@@ -130,11 +128,10 @@ def _chosen(card: Mapping[str, Any], config: str | None, folder: Path) -> Mappin
     usual = next(iter(marked or (named if len(named) == 1 else ["default"])))
     chosen = named.get(usual if config is None else config)
     if chosen is None:
-        near = get_close_matches(config or "", named, n=1)
         raise PromptError(
             f"config must be one of {', '.join(redacted(name) for name in named)}",
             got="none" if config is None else redacted(config),
-            remedy=f"did you mean {near[0]}?" if near else "name one with 'config'",
+            remedy=did_you_mean(config or "", named) or "name one with 'config'",
             where=folder,
         )
     return chosen

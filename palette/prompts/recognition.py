@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from palette.errors import PromptError
+from palette.errors import PromptError, did_you_mean
 from palette.prompts.rows import redacted
 from palette.prompts.schemas import OWN, OWN_ROWS, SCHEMAS, Schema
 from palette.prompts.settings import SourceSettings
@@ -101,11 +100,10 @@ def named_schema(name: str, path: Path) -> Schema:
     if name not in known and (row := BROUGHT.brought(name)) is not None:
         return _brought(row, known, path)
     if name not in known:
-        near = get_close_matches(name, known, n=1)
         raise PromptError(
             f"schema must be one of {', '.join([*known, *BROUGHT.installed])}, or file.py:name",
             got=redacted(name),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            remedy=did_you_mean(name, known),
             where=path,
         )
     return known[name]

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from palette.errors import PromptError
 from palette.fingerprints import canonical, fingerprint
@@ -29,6 +29,9 @@ LONGEST, LONGEST_ID = 24, 160
 """Characters of the longest label that an error shows, and of an id, which has a source's name before it."""
 NAMED = 8
 """Ids, or pairs of them, that an error names at most."""
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -236,9 +239,14 @@ def require_unique_ids(prompts: Iterable[Prompt], where: object) -> None:
     Raises:
         PromptError: naming those that do.
     """
-    if repeated := [name for name, count in Counter(row.id for row in prompts).items() if count > 1]:
-        shown = first_of([redacted(name, LONGEST_ID) for name in repeated])
+    if twice := repeated(row.id for row in prompts):
+        shown = first_of([redacted(name, LONGEST_ID) for name in twice])
         raise PromptError("an id must be unique", got=f"{shown} twice", where=where)
+
+
+def repeated(values: Iterable[Value]) -> list[Value]:
+    """The values that stand more than once, in order."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def first_of(names: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from palette.prompts.rows import (
     PromptSet,
     first_of,
     messages,
+    repeated,
     repeated_prompts,
     require_distinct,
     require_unique_ids,
@@ -183,8 +183,8 @@ def read_sources(settings: PromptSources) -> tuple[PromptSet, list[Source]]:
             for one in _expanded(each):
                 with noted(broken):
                     sources.append(_read_source(one))
-    if repeated := [name for name, n in Counter(s.name for s in sources).items() if n > 1]:
-        got, remedy = f"{first_of(repeated)} twice", "give each a 'name'"
+    if twice := repeated(source.name for source in sources):
+        got, remedy = f"{first_of(twice)} twice", "give each a 'name'"
         broken.append(PromptError("a source must have a name of its own", got=got, remedy=remedy))
     else:
         with noted(broken):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 
 from palette.encodings import REMEDY, NotUnicodeError, decoded
 from palette.errors import PaletteError, PromptError, together
-from palette.prompts.rows import redacted
+from palette.prompts.rows import redacted, repeated
 from palette.prompts.separators import separator_of
 
 LARGEST = 64 * 1024**2
@@ -159,8 +158,8 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def _distinct(columns: Sequence[str], where: object) -> None:
-    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        shown = ", ".join(redacted(name) for name in repeated)
+    if twice := repeated(columns):
+        shown = ", ".join(redacted(name) for name in twice)
         raise PromptError("a column must stand once", got=f"{shown} twice", where=where)
 
 

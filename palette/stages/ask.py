@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from palette.authorisation import Role
-from palette.errors import PromptError
+from palette.errors import PromptError, did_you_mean
 from palette.evaluation.gate import INSIDE
 from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.subjects import Replies, Subject
@@ -93,11 +92,10 @@ def _questions(run: Run, report: Report, prompt: str | None, ids: Sequence[str])
     for name in dict.fromkeys(names):
         row_id, wrapper = _parted(name, rows)
         if row_id not in rows:
-            near = get_close_matches(row_id, rows, n=1)
             raise PromptError(
                 "an id must be one of the run's prompts",
                 got=clean(repr(name), 80),
-                remedy=f"did you mean {near[0]}?" if near else "take one that report.json names",
+                remedy=did_you_mean(row_id, rows) or "take one that report.json names",
                 where=run.folder,
             )
         chat = messages(rows[row_id])
