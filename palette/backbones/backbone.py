@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from palette.settings import Thinking
 from palette.shapes import Tensor
 
 
-def shared(sequences: Sequence[Sequence[int]]) -> int:
+def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
     """How many first tokens all sequences have in common."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
 

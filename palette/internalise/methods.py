@@ -17,6 +17,7 @@ from math import ceil
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
+from torch.nn.utils.rnn import pad_sequence
 
 from palette.activations import block_outputs, run_block
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
@@ -257,13 +258,12 @@ def _one_block(task: TrainingTask, loss: Callable[[Tensor, Tensor, bool], Tensor
         terms = [torch.zeros((), device=backbone.model.device)]
         # One batch, unless the model takes rows of one length only.
         for batch in batches(chosen, backbone.pad, backbone.model.device, tokens=1 << 40):
-            given = streams[0][0].new_zeros(*batch.ids.shape, backbone.width)
-            for line, index in enumerate(batch.rows):
-                given[line, -len(chosen[index]) :] = streams[rows[index]][0]
+            own = [streams[rows[index]][0] for index in batch.rows]
+            given = pad_sequence(own, batch_first=True, padding_side="left")
             said = run_block(twin, batch, block, given).float()
             for row, stream in zip((rows[index] for index in batch.rows), said, strict=True):
-                taught, own = task.examples[row].taught, streams[row][1].float()
-                terms.append(loss(stream[-len(prompts[row]) :], own, taught) / counts[taught])
+                taught, bare = task.examples[row].taught, streams[row][1].float()
+                terms.append(loss(stream[-len(prompts[row]) :], bare, taught) / counts[taught])
         return torch.stack(terms).sum()
 
     return fitted(task, [block], lambda twin, bare: partial(total, twin))

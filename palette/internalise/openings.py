@@ -10,9 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
-from palette.backbones import Backbone, next_token_logits
+from palette.backbones import Backbone, next_token_logits, shared
 from palette.backbones.scoring import reply_likelihoods
 from palette.internalise.examples import Example, Tokens
 
@@ -144,12 +143,7 @@ def _copied(request: str, reply: str) -> list[str]:
     """The longest run of a reply's first words that stands in the request, as the reply has it."""
     said = WORD.findall(reply)
     asked, begun = ([word.casefold() for word in words] for words in (WORD.findall(request), said))
-
-    def alike(start: int) -> int:
-        pairs = zip(begun, asked[start:], strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-    return said[: max(map(alike, range(len(asked))), default=0)]
+    return said[: max((shared([begun, asked[start:]]) for start in range(len(asked))), default=0)]
 
 
 def _spans(text: str, words: int) -> list[str]:

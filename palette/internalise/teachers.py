@@ -71,28 +71,27 @@ def taught_examples(prompts: Prompts, replies: Sequence[TaughtReply | None]) -> 
 
 
 def chosen_teachers(
-    backbone: Backbone,
-    directions: Directions,
-    members: Sequence[Member],
-    prompts: Prompts,
-    failed: Failed,
-    limit: int,
+    run: Run, directions: Directions, members: Sequence[Member], prompts: Prompts, failed: Failed
 ) -> list[Teacher]:
     """Trials by how few of their replies fail, of those that differ in site, width or method.
 
     Those that break a limit of the search are tried where the others leave refusals: what they do to other
     prompts does no harm to what target prompts are taught.
     """
-    asked = few(prompts, TRIAL_PROMPTS)
+    backbone, limit, asked = run.backbone, reply_limit(run), few(prompts, TRIAL_PROMPTS)
     most = tried(backbone, asked, limit)
+    groups = [spread([each for each in members if each.feasible is held], most) for held in (True, False)]
     ranked: list[tuple[float, int, Intervention]] = []
-    for feasible in (True, False):
-        if min(ranked, default=(1.0,))[0] <= CLEAN:
-            break
-        for member in spread([each for each in members if each.feasible is feasible], most):
-            with intervening(backbone, directions, member.intervention):
-                wrong = failed(asked, greedy_replies(backbone, asked, limit))
-            ranked.append((sum(wrong) / len(asked), len(ranked), member.intervention))
+    with run.progress("teachers' trial", sum(map(len, groups))) as advance:
+        for group in groups:
+            if min(ranked, default=(1.0,))[0] <= CLEAN:
+                advance(len(group))
+                break
+            for member in group:
+                with intervening(backbone, directions, member.intervention):
+                    wrong = failed(asked, greedy_replies(backbone, asked, limit))
+                ranked.append((sum(wrong) / len(asked), len(ranked), member.intervention))
+                advance(1)
     ranked.sort(key=lambda each: each[:2])
     distinct: dict[tuple[int, int, str], Intervention] = {}
     for share, _, chosen in ranked:
@@ -273,7 +272,7 @@ def teaching_of(
         return [x.refused or x.broken or no_end for x, no_end in zip(labels, endless, strict=True)]
 
     target = run.render(rows.where(lambda row: run.authorisation.role(row) is Role.TARGET))
-    teachers = _tried(run, collected, members, target, failed) if target else []
+    teachers = chosen_teachers(run, collected.directions, members, target, failed) if target else []
     openings, copied = learned_openings(backbone, answers), CopiedPlaces.learned(backbone, answers)
     # Answers with words of their requests at known places are of a few forms, which may say them twice.
     free = [] if copied.places else answers
@@ -291,26 +290,6 @@ def teaching_of(
         openings,
         run.progress,
     )
-
-
-def _tried(
-    run: Run, collected: Collected, members: Sequence[Member], target: Prompts, failed: Failed
-) -> list[Teacher]:
-    """The teachers that trials on target prompts leave, best first, with what is tried shown."""
-    backbone, limit, heard = run.backbone, reply_limit(run), list[int]()
-    most = tried(backbone, few(target, TRIAL_PROMPTS), limit)
-    total = sum(len(spread([m for m in members if m.feasible is each], most)) for each in (True, False))
-    with run.progress("teachers' trial", total) as advance:
-
-        def counted(prompts: Prompts, replies: Sequence[Sequence[int]]) -> Sequence[bool]:
-            heard.append(1)
-            advance(1)
-            return failed(prompts, replies)
-
-        teachers = chosen_teachers(backbone, collected.directions, members, target, counted, limit)
-        # Those that break a limit may not have been needed.
-        advance(total - len(heard))
-    return teachers
 
 
 def _belief(likelihoods: Sequence[float]) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
 
 from palette.backbones import batches
 from palette.backbones.prefixes import PrefixCache
@@ -105,9 +106,8 @@ class ControlLoss:
             self.ahead.cache([task.row for task in tasks]) if self.ahead is not None else (None, None)
         )
         logits = forward(self.controlled, batch, longest + 1, cache, mask)[:, :-1].float()
-        labels = torch.full((len(rows), longest), IGNORED)
-        for line, reply in enumerate(replies):
-            labels[line, longest - len(reply) :] = torch.tensor(reply)
+        said = [torch.tensor(reply, dtype=torch.long) for reply in replies]
+        labels = pad_sequence(said, batch_first=True, padding_value=IGNORED, padding_side="left")
         labels = labels.to(logits.device)
         losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
         sums = losses.view(labels.shape).sum(1)

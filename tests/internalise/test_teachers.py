@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from palette.activations import edited
+from palette.authorisation import Authorisation
 from palette.backbones import greedy_replies
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, StrengthKernel
@@ -17,6 +18,8 @@ from palette.internalise import teachers
 from palette.internalise.openings import SameOpening
 from palette.internalise.plausibility import CopiedPlaces, Pertinence
 from palette.internalise.teachers import Teaching, chosen_teachers
+from palette.prompts import PromptSet
+from palette.run import Run, RunSettings
 from palette.search.space import Member
 
 LIMIT = 6
@@ -225,7 +228,7 @@ def member(trial, score, peak, width=0, method="centred_ablation"):
     return Member(trial, Intervention(method, -1, kernel), {"target_refusal_score": score})
 
 
-def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prompts, monkeypatch):
+def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prompts, monkeypatch, tmp_path):
     bad = {1: 3, 2: 0, 3: 1, 4: 2}
     at = []
 
@@ -241,15 +244,16 @@ def test_those_whose_replies_fail_least_teach_and_each_place_once(backbone, prom
     def failed(prompts, replies):
         return [i < bad[at[0]] for i in range(len(replies))]
 
-    made = chosen_teachers(backbone, NOWHERE, known, prompts, failed, 9)
+    run = Run.of(RunSettings(), tmp_path, backbone, PromptSet(()), Authorisation(()))
+    made = chosen_teachers(run, NOWHERE, known, prompts, failed)
     # Site 1 fails always and site 4 in two of three; site 2 has two trials and teaches once.
     assert [teacher.args[2].kernel.peak for teacher in made] == [2, 3]
     # Where all fail, the one that fails least teaches alone.
-    worst = chosen_teachers(backbone, NOWHERE, known[:1], prompts, failed, 9)
+    worst = chosen_teachers(run, NOWHERE, known[:1], prompts, failed)
     assert [teacher.args[2].kernel.peak for teacher in worst] == [1]
     # What breaks a limit is tried only where the best of the others leaves refusals.
     beyond = [replace(each, feasible=False) for each in known[1:]]
-    helped = chosen_teachers(backbone, NOWHERE, [known[0], *beyond], prompts, failed, 9)
+    helped = chosen_teachers(run, NOWHERE, [known[0], *beyond], prompts, failed)
     assert [teacher.args[2].kernel.peak for teacher in helped] == [2, 3]
-    alone = chosen_teachers(backbone, NOWHERE, [known[1], *beyond[2:]], prompts, failed, 9)
+    alone = chosen_teachers(run, NOWHERE, [known[1], *beyond[2:]], prompts, failed)
     assert [teacher.args[2].kernel.peak for teacher in alone] == [2]
