@@ -28,7 +28,7 @@ def task(monkeypatch):
     return f"{TASK}{EXAMPLE}"
 
 
-def stated(metric, score, better=True, filters=("none",)):
+def stated(metric, score, filters=("none",)):
     """A task's samples of two questions, as lm-eval gives them."""
     each = {"metrics": [metric], metric: score, "doc_id": 0}
     return [{**each, "filter": name} for name in filters for _ in range(2)]
@@ -44,7 +44,7 @@ class Known:
         return {"acc": self.better}
 
 
-def test_its_questions_are_drawn_by_the_seed_and_asked_under_the_edits(shared, task):
+def test_its_questions_are_drawn_by_the_seed_and_asked_under_the_edits(shared, task, tmp_path):
     some = drawn(shared.backbone, task, 6, seed=0)
     assert len(some.chosen) == 6
     assert some.chosen == drawn(shared.backbone, task, 6, seed=0).chosen
@@ -59,7 +59,7 @@ def test_its_questions_are_drawn_by_the_seed_and_asked_under_the_edits(shared, t
     # A harness that forgot the edits, or left them on, would be caught here.
     own = every._own
     assert 0 < sum(own) < 12
-    lost = every.lost(overwhelming(shared))
+    lost = every.lost(overwhelming(shared.sharing(folder=tmp_path, limit=4)))
     assert any(lost)
     assert every._scores({}) == own
 
@@ -69,7 +69,7 @@ def overwhelming(run):
     from palette.search.space import read_collected
     from palette.stages.collect import collect
 
-    collect(run.sharing(limit=4))
+    collect(run)
     intervention = Intervention("activation_addition", -1, StrengthKernel(2, 9, 200.0))
     return intervention.edits(read_collected(run.folder).directions)
 
