@@ -1,7 +1,7 @@
 """Draws docs/screens/ and checks pages with axe: python docs/screens.py FAILED ONE OTHER [TOKENS].
 
-Three runs, of which the gate of the first failed, and the folder of a run of control tokens. It needs a Chromium (``CHROMIUM``, default
-/usr/bin/chromium) and ``pip install axe-playwright-python pillow``.
+Three runs, of which the gate of the first failed, and the folder of a run of control tokens. It needs a
+Chromium (``CHROMIUM``, default /usr/bin/chromium) and ``pip install axe-playwright-python pillow``.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 READING: dict[str, Callable[[Path, Path], Any]] = {
-    "runs": lambda run, _: palette.runs(run.parent)["runs"][0]["name"] == "mine",
+    "runs": lambda run, _: "mine" in {each["name"] for each in palette.runs(run.parent)["runs"]},
     "compare": lambda run, out: palette.compare(run, run, out),
     "summary": lambda run, out: Path(palette.summary(run, out)["page"]).is_file(),
     "inspect": lambda run, _: palette.inspect(run),
