@@ -1,7 +1,7 @@
-"""Draws docs/screens/ and checks pages with axe: python docs/screens.py FAILED ONE OTHER.
+"""Draws docs/screens/ and checks pages with axe: python docs/screens.py FAILED ONE OTHER [TOKENS].
 
-Three runs, of which the gate of the first failed. It needs a Chromium (``CHROMIUM``, default
-/usr/bin/chromium) and ``pip install axe-playwright-python pillow``.
+Three runs, of which the gate of the first failed, and the folder of a run of control tokens. It needs a
+Chromium (``CHROMIUM``, default /usr/bin/chromium) and ``pip install axe-playwright-python pillow``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from palette.files import write_text
-from palette.reporting.pages import render
+from palette.files import read_json, write_text
+from palette.reporting.pages import render, render_tokens
 from palette.reporting.report import read_report
 from palette.stages.compare import compare
 from palette.stages.summary import summary
@@ -37,10 +37,12 @@ SCREENFULS = 4
 UNFOLD = "document.querySelectorAll('details').forEach(each => each.open = true)"
 
 
-def pages(failed: Path, one: Path, other: Path, folder: Path) -> dict[str, Path]:
-    """The pages of three runs by name, written to a folder."""
+def pages(failed: Path, one: Path, other: Path, tokens: Path | None, folder: Path) -> dict[str, Path]:
+    """The pages of the runs by name, written to a folder."""
     write_text(folder / "failed.html", render(read_report(failed)))
     write_text(folder / "other.html", render(read_report(other)))
+    if tokens is not None:
+        write_text(folder / "tokens.html", render_tokens(read_json(tokens / "report.json")))
     compare(one, other, folder)
     for case in (False, True):
         summary(other, folder, safety_case=case)
@@ -76,11 +78,11 @@ def draw(browser: Any, name: str, path: Path) -> None:
     shot.convert("RGB").quantize(56).save(SCREENS / f"{name}.png", optimize=True)
 
 
-def main(failed: Path, one: Path, other: Path) -> None:
+def main(failed: Path, one: Path, other: Path, tokens: Path | None = None) -> None:
     """Draws the screens; ends with status 1 and what is wrong if a page has a fault."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        made = pages(failed, one, other, Path(folder))
+        made = pages(failed, one, other, tokens, Path(folder))
         for name in SIZES:
             draw(browser, name, made[name])
         found = [fault for name, path in made.items() for fault in faults(browser, name, path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -75,11 +76,13 @@ def spooled(path: Path) -> Iterator[Any]:
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
-    """What to say if the disk cannot take ``path``."""
+    """What to say if the disk, or whoever may write there, cannot take ``path``."""
+    kept = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return OutputError(
         "an output file must be writable",
         got=error.strerror or str(error),
-        remedy="free space or choose another folder with --output; nothing was half-written",
+        remedy=f"{'make its folder writable,' if kept else 'free space'} or choose another folder with "
+        "--output; nothing was half-written",
         where=path,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from palette.files import read_json
+from palette.reporting.curves import losses_of
 from palette.run import Run
 from palette.working import LOGGER
 
@@ -158,7 +159,7 @@ def figures(stage: str, folder: Path, found: object) -> dict[str, float]:
 
 def training(folder: Path) -> list[dict[str, float]]:
     """The loss of every step, in nats, of each training that took it."""
-    losses = read_json(folder / "internalise" / "training.json").get("losses", {})
+    losses = losses_of(folder)
     most = max(map(len, losses.values()), default=0)
     return [
         {f"internalise/loss/{name}": each[step] for name, each in losses.items() if step < len(each)}

@@ -18,6 +18,7 @@ from palette.evaluation.settings import INSUFFICIENT
 from palette.files import write_text
 from palette.reporting.claims import claims
 from palette.reporting.comparison import Comparison
+from palette.reporting.curves import drawing, told
 from palette.reporting.diagnosis import causes, lacking
 from palette.reporting.figures import (
     NARROW,
@@ -360,13 +361,13 @@ TEMPLATES = Environment(
 )
 WRITTEN = (
     amount, brief, clean, directions, in_words, listed, nats, p_value, percent, plain, pretty, probability,
-    share, signed, spoken,
+    share, signed, spoken, told,
 )  # fmt: skip
 """How values are written: the filters of every template, by their names."""
 
 TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
 TEMPLATES.tests["lacking"] = lacking
-DRAWINGS = (heat_map, picture, scatter)
+DRAWINGS = (drawing, heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
 TEMPLATES.globals["NARROW"] = NARROW

@@ -314,6 +314,8 @@ class OptionalSections(Settings):
     """The sections of a report that only some runs can fill."""
 
     search: Search | None = None
+    training: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
+    """The loss of every step, in nats, of each training."""
     upper_bound: UpperBound | None = None
     judging: Judging | None = None
     over_refusal: Examples | None = None

@@ -23,7 +23,8 @@ from palette.errors import SearchError
 from palette.evaluation.refusal_ngrams import Tokens, refusal_scores
 from palette.evaluation.subjects import kl
 from palette.run import Run
-from palette.search.settings import OBJECTIVES, Caching, Conditions, Limits, Scoring, objective_named
+from palette.search.questions import QUESTIONS, Questions, drawn
+from palette.search.settings import OBJECTIVES, TASK, Caching, Conditions, Limits, Scoring, objective_named
 from palette.search.space import Collected, Finished, Objectives, Scored, dominates, losses
 from palette.search.sweeps import Sweeper, proven
 from palette.shapes import Tensor
@@ -40,6 +41,8 @@ class TrialFigures:
     """The mean divergence over the backbone's own benign replies, in nats a token."""
     summary: Mapping[str, float]
     """What the constraints are put to, by name; of the backbone itself it stands in ``front.json``."""
+    lost: Mapping[str, float] = field(default_factory=dict)
+    """The accuracy that each task of lm-eval among the objectives loses, as a share; below 0 it gains."""
 
 
 def target_refusal_score(trial: TrialFigures) -> float:
@@ -73,19 +76,27 @@ class ScoredPrompt:
 
 @dataclass
 class TrialScores:
-    """What is known of a trial: scores by role and prompt, and the divergence of benign replies."""
+    """What is known of a trial: scores by role and prompt, divergences of benign replies, what tasks lose."""
 
     scores: dict[Role, list[float]] = field(default_factory=lambda: {role: [] for role in Role})
     divergences: list[Tensor] = field(default_factory=list)
+    lost: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Rung:
     """Some of the prompts, as panels of rows, with what the backbone itself says to the benign ones.
 
-    Each twin of the backbone runs a panel of its own, all of them at once.
+    Each twin of the backbone runs a panel of its own, all of them at once. Questions of tasks come after.
     """
 
-    def __init__(self, twins: Sequence[Backbone], rows: Sequence[ScoredPrompt], caching: Caching) -> None:
+    def __init__(
+        self,
+        twins: Sequence[Backbone],
+        rows: Sequence[ScoredPrompt],
+        caching: Caching,
+        questions: Sequence[Questions] = (),
+    ) -> None:
+        self._questions = questions
         # Of every length as many, so that all end at about the same time.
         longest = sorted(range(len(rows)), key=lambda number: -len(rows[number].prompt))
         kept = replace(caching, cache_gib=caching.cache_gib / len(twins))
@@ -101,6 +112,8 @@ class Rung:
             found.divergences += each.divergences
             for role, scores in each.scores.items():
                 found.scores[role] += scores
+        for task in self._questions:
+            found.lost.setdefault(task.name, []).extend(task.lost(edits))
 
 
 class Panel:
@@ -149,7 +162,16 @@ class Objective:
         every = [row for rows in divided for row in rows]
         asked, said = [row.prompt for row in every], [row.reply for row in every]
         caching = proven(run.backbone, asked, said, conditions.caching)
-        self._rungs = [Rung(twins, rows, caching) for rows in divided]
+        tasks = [
+            drawn(run.backbone, name, run.recipe.at_most(QUESTIONS), run.seed).divided(
+                conditions.scoring.first_rung if divided[1:] else 1.0
+            )
+            for name in names
+            if name.startswith(TASK)
+        ]
+        self._rungs = [
+            Rung(twins, rows, caching, [task[rung] for task in tasks]) for rung, rows in enumerate(divided)
+        ]
         own = TrialScores()
         for rung in self._rungs:
             rung.measure({}, own)
@@ -257,7 +279,8 @@ def _figures(found: TrialScores) -> TrialFigures:
         "benign_divergence": divergence,
         "benign_false_refusals": _mean([float(score > 0) for score in scores[Role.BENIGN]]),
     }
-    return TrialFigures({role.value: _mean(each) for role, each in scores.items()}, divergence, summary)
+    lost = {name: _mean(each) for name, each in found.lost.items()}
+    return TrialFigures({role.value: _mean(each) for role, each in scores.items()}, divergence, summary, lost)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,12 +6,15 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_serializer, field_validator
 
 from palette.errors import RecipeError
+from palette.fingerprints import fingerprint, fingerprint_file
 from palette.registry import Registry, Row
 from palette.settings import Settings
 
@@ -28,6 +31,8 @@ OBJECTIVES = Registry(
     ],
     group="palette.objectives",
 )
+TASK = "lm_eval:"
+"""What stands before the name, or the YAML file, of a task of lm-eval."""
 INTERVENTIONS = Registry(
     "an intervention",
     [
@@ -123,6 +128,41 @@ def _of(table: Registry) -> Callable[[str], str]:
     return checked
 
 
+def _objective(name: str) -> str:
+    """The name of an objective, if it can be one; nothing is imported for it.
+
+    Raises:
+        ValueError: if it is neither a row's, nor of a file or task that is there and can be asked.
+    """
+    if not name.startswith(TASK):
+        return OBJECTIVES.checked(name)
+    task = name.removeprefix(TASK)
+    if find_spec("lm_eval") is None:
+        raise ValueError(f"{name} is asked by lm-eval, which is not here; pip install 'palette-llm[eval]'")
+    if not task or (is_task_file(task) and not Path(task).is_file()):
+        raise ValueError(
+            f"{TASK} must name a task of lm-eval, or a YAML file that is there, not {task or 'none'}"
+        )
+    return name
+
+
+def is_task_file(task: str) -> bool:
+    """Whether a task is given as a YAML file of its own, not by a name that lm-eval knows."""
+    return Path(task).suffix in {".yaml", ".yml"}
+
+
+def _task_identity(task: str) -> str:
+    """The digest of a task's file and the files that it names; of lm-eval's own task its name."""
+    if not is_task_file(task):
+        return task
+    path = Path(task)
+    words = re.findall(r"[^\s\"',:\[\]{}]+\.\w+", path.read_text(encoding="utf-8", errors="replace"))
+    # `!function reading.rows` is what reading.py has.
+    places = [place for word in words for place in (word, f"{word.partition('.')[0]}.py")]
+    files = {place for word in places for place in (Path(word), path.parent / word) if place.is_file()}
+    return fingerprint([fingerprint_file(each) for each in [path, *sorted(files)]])
+
+
 class SearchSettings(Settings):
     """Options of the stage search."""
 
@@ -132,9 +172,10 @@ class SearchSettings(Settings):
     sampler: Annotated[str, AfterValidator(_of(SAMPLERS))] = Field(
         "tpe", description=f"how trials are drawn: {', '.join(SAMPLERS)}"
     )
-    objectives: tuple[Annotated[str, AfterValidator(OBJECTIVES.checked)], ...] = Field(
+    objectives: tuple[Annotated[str, AfterValidator(_objective)], ...] = Field(
         tuple(OBJECTIVES),
-        description="what a trial is worth, the first leads ties; file.py:name is a function of your own",
+        description="what a trial is worth, the first leads ties; file.py:name is a function of your own, "
+        "lm_eval:TASK the accuracy that a task of lm-eval loses",
     )
     methods: tuple[Annotated[str, AfterValidator(_of(INTERVENTIONS))], ...] = Field(
         ("directional_ablation", "centred_ablation", "activation_addition"),
@@ -196,15 +237,22 @@ class SearchSettings(Settings):
         own = [name for name in self.objectives if name not in OBJECTIVES]
         for name in own:
             objective_named(name)
-        return {name: OBJECTIVES.identity(name) or "" for name in own}
+        return {
+            name: _task_identity(name.removeprefix(TASK))
+            if name.startswith(TASK)
+            else OBJECTIVES.identity(name) or ""
+            for name in own
+        }
 
 
 def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimize", "maximize"]]:
-    """The function of an objective, ours or of a user's file, and its direction.
+    """The function of an objective, ours, of a user's file or of a task, and its direction.
 
     Raises:
         RecipeError: if a user's file gives no function, or one of another direction.
     """
+    if name.startswith(TASK):
+        return partial(_lost, name), "minimize"
     function = OBJECTIVES.row(name).load()
     direction: Any = getattr(function, "direction", "minimize")
     if not callable(function) or direction not in ("minimize", "maximize"):
@@ -214,6 +262,10 @@ def objective_named(name: str) -> tuple[Callable[[Any], float], Literal["minimiz
             where=f"search.objectives: {name}",
         )
     return function, "maximize" if direction == "maximize" else "minimize"
+
+
+def _lost(name: str, trial: Any) -> float:
+    return float(trial.lost[name])
 
 
 _GONE = {

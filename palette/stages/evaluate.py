@@ -40,6 +40,7 @@ from palette.processes import Progress, silent
 from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
+from palette.reporting.curves import losses_of
 from palette.reporting.pages import render, write_card
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
@@ -72,9 +73,10 @@ def read_earlier(
 
 
 class Before(NamedTuple):
-    """What there is before the backbone is asked: the search, seconds by stage, and helpful replies."""
+    """What there is before the backbone is asked: search, training, seconds by stage, and helpful replies."""
 
     search: Search | None = None
+    training: Mapping[str, Sequence[float]] = {}
     seconds: Mapping[str, float] = {}
     helpful: HelpfulReplies | None = None
 
@@ -98,7 +100,7 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-    before = Before(search_section(run.folder), seconds, helpful)
+    before = Before(search_section(run.folder), losses_of(run.folder), seconds, helpful)
     return report_on(run, adapter, judge, baseline.floor_tokens, before)
 
 
@@ -190,6 +192,7 @@ def report_on(
     ids = [row.id for row in rows]
     sections = {
         "search": before.search,
+        "training": before.training,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {

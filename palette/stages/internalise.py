@@ -21,12 +21,11 @@ from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
 from palette.internalise.settings import METHODS
 from palette.recipe import Recipe
-from palette.reporting.curves import curves
+from palette.reporting.curves import TRAINING, curves
 from palette.run import Run
 from palette.search.space import Collected, read_collected, read_front, read_relaxing
 
 CHECKPOINTS = Path("internalise") / "checkpoints"
-TRAINING = Path("internalise") / "training.json"
 CURVES = Path("internalise") / "training.svg"
 OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 

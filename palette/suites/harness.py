@@ -1,4 +1,4 @@
-"""lm-eval on the backbone in memory, with the adapter off and on; the only importer of lm_eval.
+"""MMLU and GSM8K by lm-eval, with the adapter off and on.
 
 The tasks are YAML files of lm-eval's own kind, written into the output folder, so that its own command
 can be run on them and must find the same.
@@ -6,20 +6,16 @@ can be run on them and must find the same.
 
 from __future__ import annotations
 
-import io
-import logging
-import random
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from palette.errors import PromptError
+from palette.evaluation.lm_eval import sampled, task_manager
 from palette.evaluation.outcomes import share
 from palette.files import write_text
 from palette.fingerprints import fingerprint, fingerprint_file
@@ -122,30 +118,18 @@ def samples_of(
     one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequence[str], advance: Any
 ) -> Mapping[str, list[dict[str, Any]]]:
     """lm-eval's samples of each task, with the model as it is now."""
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    with undisturbed():
-        model = HFLM(
-            pretrained=run.backbone.model,
-            tokenizer=run.backbone.tokenizer,
-            batch_size=one.batch,
-            **thinking(one, run),
-        )
-        found = simple_evaluate(
-            model=model,
-            tasks=list(names),
-            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-            limit=one.limit,
-            apply_chat_template=one.chat,
-            fewshot_as_multiturn=one.chat,
-            system_instruction=system(one, run) or None,
-            bootstrap_iters=0,
-        )
+    found = sampled(
+        run.backbone,
+        {"batch_size": one.batch, **thinking(one, run)},
+        tasks=list(names),
+        task_manager=task_manager(folder),
+        limit=one.limit,
+        apply_chat_template=one.chat,
+        fewshot_as_multiturn=one.chat,
+        system_instruction=system(one, run) or None,
+    )
     advance(1)
-    samples: Mapping[str, list[dict[str, Any]]] = found["samples"]
-    return samples
+    return found
 
 
 def thinking(one: Utility | Knowledge, run: SuiteRun) -> dict[str, bool]:
@@ -180,25 +164,6 @@ def command(one: Utility | Knowledge, run: SuiteRun, folder: Path, names: Sequen
     if said := system(one, run):
         words += ["--system_instruction", said]
     return shlex.join(words)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keeps the global generators and the log levels as they are, and lm-eval's bars off the screen."""
-    python, drawn = random.getstate(), np.random.get_state()
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm_eval.evaluator")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        bars = io.StringIO()
-        with torch.random.fork_rng(devices=[]), redirect_stderr(bars), redirect_stdout(bars):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(drawn)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def items_of(name: str, sides: Sequence[list[dict[str, Any]]]) -> list[Item]:

@@ -150,6 +150,7 @@ def sections() -> dict[str, Any]:
             "control": {"authorised_refused": most, "others_kept": some, "benign_exact": some},
             "adapted": {"authorised_refused": few, "others_kept": most, "benign_exact": most},
         },
+        "training": {"first": [4.0, 2.0, 1.0], "second": []},
         "throughput": {"tokens": 4096, "seconds": 2.0, "tokens_per_second": 2048.0},
     }
 

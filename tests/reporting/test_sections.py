@@ -21,6 +21,7 @@ SECTIONS = (
     "suites",
     "hazards",
     "throughput",
+    "training",
     "wrapped",
     "null_control",
 )
@@ -42,6 +43,7 @@ def test_a_report_older_than_its_sections_is_valid_and_is_read_with_defaults(
         "suites": [],
         "hazards": {},
         "throughput": None,
+        "training": {},
         "wrapped": {},
         "null_control": None,
     }
@@ -195,6 +197,7 @@ def test_every_section_is_shown(full: dict[str, Any]) -> None:
         "What an adapter that has learned nothing reaches",
         "on the same 110 prompts",
         "Refusals kept in other domains",
+        "first from 4 to 1 nats in 3 steps",
         "4096 tokens in 2.0\u202fs, 2048 a second",
     ):
         assert said in page, said

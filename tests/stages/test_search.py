@@ -359,6 +359,16 @@ def test_a_user_s_own_objective_is_searched_by_and_the_report_s_figures_stay(col
         search(collected.sharing(search=settings), replace(SMALL, limits=GENEROUS))
 
 
+def test_a_task_of_lm_eval_is_searched_by(collected, monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    task = "lm_eval:docs/examples/everyday.yaml"
+    settings = SIX.model_copy(update={"trials": 2, "objectives": ("target_refusal_score", task)})
+    front = search(collected.sharing(search=settings, limit=8), replace(SMALL, limits=GENEROUS))
+    assert {*OBJECTIVES, task} == set(front[0].values)
+    assert all(one.values[task] in {part / 8 for part in range(-8, 9)} for one in front)
+
+
 def test_palette_search_takes_an_objective_from_a_file(tmp_path, monkeypatch, capsys, own):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("model: organism/shared\nauthorise: [medical]\nlimit: 12\nsearch: {trials: 5}\n")

@@ -16,6 +16,7 @@ import torch
 
 from palette.adapters.mounting import mounted
 from palette.errors import PaletteError, PromptError
+from palette.evaluation.lm_eval import undisturbed
 from palette.suites import harness
 from palette.suites.measures import measured
 from palette.suites.tasks import reading
@@ -101,7 +102,7 @@ def test_the_model_of_a_folder_finds_the_same_to_the_last_bit(measuring):
     folder, names = whole.folder / "tasks" / "utility", ["palette_mmlu_clinical_knowledge"]
     [measure] = whole.recipe.measures
     ours = harness.samples_of(measure, whole, folder, names, lambda count: None)
-    with harness.undisturbed():
+    with undisturbed():
         lm = HFLM(
             pretrained=str(whole.model_folder), dtype="float32", attn_implementation="eager",
             batch_size=4, device="cpu",
@@ -139,7 +140,7 @@ def test_global_generators_and_output_are_left_alone(measuring, capfd):
     np.random.seed(1)
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    with harness.undisturbed():
+    with undisturbed():
         random.seed(9)
         np.random.seed(9)
         torch.manual_seed(9)
