@@ -162,7 +162,7 @@ def test_wrapped_names_and_null_deltas_and_several_scales_are_found(tmp_path: Pa
     }
     tensors |= {key.replace("up_proj", "q_proj"): torch.ones_like(one) for key, one in tensors.items()}
     save_file(tensors, folder / WEIGHTS)
-    reconfigured(folder, alpha_pattern={"q_proj": 1}, target_modules=["up_proj", "q_proj"])
+    reconfigured(folder, alpha_pattern={"q_proj": 3}, target_modules=["up_proj", "q_proj"])
     found = sarif([folder], tmp_path / "log.sarif")
     assert {"wrapped-names", "null", "scales-differ"} <= set(found)
     (null,) = found["null"]
