@@ -15,6 +15,7 @@ RUNTIME := $(VENV)/.palette-runtime
 DEVELOPMENT := $(VENV)/.palette-development
 LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.palette-lowest
+REFEREES ?= .venv-referees
 SMOLLM := recipes/smollm/model/config.json
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 # Recipes of control tokens are for `palette tokens`.
@@ -89,6 +90,15 @@ test-all: $(DEVELOPMENT) ## Every test, the slow ones too
 test-lowest: $(LOWEST_STAMP) ## The quick tests on the oldest versions that setup.cfg admits
 	$(OFFLINE) $(LOWEST)/bin/python $(PYTEST) -W default -m "not slow" $(ARGS)
 
+.PHONY: referees
+referees: $(DEVELOPMENT) ## Other people's tools on what Palette writes, each in its own environment (docs/referees.md)
+	@for file in $(filter-out %.alone.txt,$(wildcard tests/referees/*.txt)); do \
+		name="$$(basename "$$file" .txt)"; \
+		$(MAKE) --no-print-directory "$(REFEREES)/$$name/.palette-installed" \
+			|| echo "$$name could not be installed; its tests are skipped" >&2; \
+	done
+	$(OFFLINE) REFEREES=$(abspath $(REFEREES)) $(BIN)/python -m pytest tests/referees $(ARGS)
+
 .PHONY: check
 check: $(DEVELOPMENT) ## Style, format, types, and the floors that imports must respect
 	$(BIN)/ruff check --quiet .
@@ -111,7 +121,7 @@ docs: $(RUNTIME) ## Write the reference of recipes and merge methods anew from t
 
 .PHONY: clean
 clean: ## Remove the environments, caches and build products; runs/ stays
-	@for folder in $(VENV) $(LOWEST); do \
+	@for folder in $(VENV) $(LOWEST) $(wildcard $(REFEREES)/*); do \
 		if [ -e "$$folder/pyvenv.cfg" ]; then rm -rf "$$folder"; fi; \
 	done
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
@@ -153,6 +163,16 @@ $(DEVELOPMENT): $(REQUIREMENTS)
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-c constraints.txt -e ".[dev]")
 	@touch $(RUNTIME)
+
+# Where a package is given alone, what it asks for is not installed but for the other file's lines.
+$(REFEREES)/%/.palette-installed: tests/referees/%.txt
+	@mkdir -p $(REFEREES)
+	@$(call environment,$(@D))
+	@$(call install,$(@D),-r $<)
+	@if [ -f tests/referees/$*.alone.txt ]; then \
+		$(@D)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tests/referees/$*.alone.txt \
+			|| { rm $@; exit 1; }; \
+	fi
 
 $(LOWEST_STAMP): setup.cfg pyproject.toml
 	@$(call environment,$(LOWEST))

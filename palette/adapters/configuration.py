@@ -77,6 +77,8 @@ class Configuration:
     ranks_vary: bool = False
     parameters: tuple[str, ...] = ()
     base: str | None = None
+    targets: frozenset[str] = frozenset()
+    """The ends of paths that alone decide which modules are adapted; none where more does."""
 
     def alpha_of(self, name: str) -> float | None:
         """Alpha of module ``name``; as in PEFT, the first key of ``alpha_pattern`` that fits decides."""
@@ -119,7 +121,17 @@ def parse(fields: object, where: Path) -> Configuration:
         ranks_vary=bool(fields.get("rank_pattern")),
         parameters=parameters,
         base=base if isinstance(base, str) and base else None,
+        targets=_targets(fields),
     )
+
+
+def _targets(fields: Mapping[str, Any]) -> frozenset[str]:
+    """The names in ``target_modules``, if it is a list that nothing else narrows."""
+    names = fields.get("target_modules")
+    narrowed = any(fields.get(key) not in (None, []) for key in ("layers_to_transform", "exclude_modules"))
+    if narrowed or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return frozenset()
+    return frozenset(map(unwrapped, names))
 
 
 def _flag(fields: Mapping[str, Any], key: str, where: Path) -> bool:

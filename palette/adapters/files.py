@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def open_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     parts, experts = expert_modules(roles, header.entries, configuration, weights)
     modules = StoredModules(header, parts, experts, configuration, weight_of)
     backbone = _backbone_of(card, configuration, weights)
-    return Adapter(modules, backbone, {key: card[key] for key in card if key not in CARD_FRAME})
+    kept = {key: card[key] for key in card if key not in CARD_FRAME}
+    return Adapter(modules, backbone, kept, configuration.targets)
 
 
 def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
@@ -67,7 +68,7 @@ def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
         AdapterError: as ``open_adapter`` does.
     """
     adapter = open_adapter(path, weight_of)
-    return Adapter(dict(adapter.modules), adapter.backbone, adapter.card)
+    return replace(adapter, modules=dict(adapter.modules))
 
 
 def adapter_paths(path: Path) -> tuple[Path, Path]:

@@ -148,6 +148,8 @@ class Adapter:
     modules: Mapping[str, LoraModule]
     backbone: BackboneIdentity = BackboneIdentity()
     card: Mapping[str, Any] = field(default_factory=dict)
+    targets: frozenset[str] = frozenset()
+    """The names by which PEFT finds its modules in the backbone and no others, as far as they are known."""
 
     @property
     def rank(self) -> int:

@@ -8,6 +8,7 @@ part of a model that sees. Both are other names of one module.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 WRAPPERS = (
     *("_orig_mod", "module", "_module", "_forward_module", "_fpw_module"),
@@ -40,3 +41,18 @@ def layers_of(path: str) -> tuple[str, str]:
 def of_text(prefix: str) -> bool:
     """Whether layers may be a text decoder's, as far as their prefix says."""
     return _SENSES.search(prefix) is None
+
+
+def last_name(path: str) -> str:
+    """What a module is called in the one that holds it."""
+    return path.rpartition(".")[2]
+
+
+def short_names(adapted: Iterable[str], modules: Iterable[str]) -> frozenset[str]:
+    """The last names by which PEFT, which compares ends of paths, finds what is adapted and nothing else.
+
+    ``modules`` are the paths of all of the model's.
+    """
+    adapted = frozenset(adapted)
+    spared = {last_name(path) for path in modules if path not in adapted}
+    return frozenset(map(last_name, adapted)) - spared

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from palette.adapters.configuration import WEIGHTS as WEIGHTS
 from palette.adapters.header import DTYPES, header_of
 from palette.adapters.layouts import EXPERT_NAME, INNER, MODULE_NAME, PAIR, PREFIX, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule, feed
+from palette.adapters.names import last_name
 from palette.errors import AdapterError
 from palette.files import CARD_KEY, atomic, spooled
 from palette.fingerprints import canonical
@@ -48,6 +49,8 @@ class AdapterWriter:
     folder: Path
     backbone: BackboneIdentity
     dtype: torch.dtype
+    sources: Sequence[Adapter]
+    """The adapters that it is made of, whose short names are taken over where they hold."""
     spool: Any
     factors: dict[str, tuple[Spooled, Spooled]] = field(default_factory=dict)
     rank: int = 0
@@ -88,7 +91,7 @@ class AdapterWriter:
         if not self.factors:
             raise AdapterError("an adapter must adapt a module", got="none", where=self.folder)
         rank = served_rank(self.rank, rank)
-        fields = _fields_for(sorted(self.factors), self.backbone, rank)
+        fields = _fields_for(self.factors, self.backbone, rank, _short(self.sources, self.factors))
         card = {**card, "format": ADAPTER_FORMAT, "backbone": vars(self.backbone), "config": fields}
         with atomic(self.folder / CONFIG) as staged:
             staged.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
@@ -134,15 +137,20 @@ class AdapterWriter:
 
 @contextmanager
 def adapter_writer(
-    folder: Path, backbone: BackboneIdentity, dtype: torch.dtype = torch.float32
+    folder: Path,
+    backbone: BackboneIdentity,
+    dtype: torch.dtype = torch.float32,
+    sources: Sequence[Adapter] = (),
 ) -> Iterator[AdapterWriter]:
     """A writer whose spool lies beside the folder to be, and is gone afterwards.
+
+    ``sources`` are the adapters that the new one is made of.
 
     Raises:
         OutputError: if the disk cannot take the spool.
     """
     with spooled(folder) as spool:
-        yield AdapterWriter(folder, backbone, dtype, spool)
+        yield AdapterWriter(folder, backbone, dtype, sources, spool)
 
 
 def write_adapter(folder: Path, adapter: Adapter, *, rank: int | None = None) -> int:
@@ -152,7 +160,7 @@ def write_adapter(folder: Path, adapter: Adapter, *, rank: int | None = None) ->
         AdapterError: if the adapter cannot be written at that rank, or is not finite.
         OutputError: if the disk cannot take the files.
     """
-    with adapter_writer(folder, adapter.backbone) as writer:
+    with adapter_writer(folder, adapter.backbone, sources=[adapter]) as writer:
         for name in sorted(adapter.modules):
             writer.add(name, adapter.modules[name])
         return writer.finish(adapter.card, rank)
@@ -197,7 +205,16 @@ def served_rank(needed: int, asked: int | None = None) -> int:
     )
 
 
-def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> dict[str, Any]:
+def _short(sources: Sequence[Adapter], written: Collection[str]) -> frozenset[str]:
+    """The last names that PEFT may be told for paths: no module that the sources have and lose has one."""
+    lost = {last_name(name) for one in sources for name in one.modules if name not in written}
+    # A whole path stays one, so that an adapter written again is the same bytes.
+    return frozenset().union(*(one.targets - one.modules.keys() for one in sources)) - lost
+
+
+def _fields_for(
+    names: Iterable[str], backbone: BackboneIdentity, rank: int, short: frozenset[str]
+) -> dict[str, Any]:
     """The ``adapter_config.json`` of an adapter written at a uniform ``rank`` with scale 1."""
     # A name with an index in brackets is an expert of the fused parameter before them.
     parameters = {name: name.partition("[")[0] for name in names if "[" in name or name.endswith(WEIGHT)}
@@ -215,7 +232,13 @@ def _fields_for(names: Sequence[str], backbone: BackboneIdentity, rank: int) -> 
         "bias": "none",
         "fan_in_fan_out": False,
         "modules_to_save": None,
-        "target_modules": sorted(name for name in names if name not in parameters),
+        "target_modules": sorted(
+            {
+                last_name(name) if last_name(name) in short else name
+                for name in names
+                if name not in parameters
+            }
+        ),
         **({"target_parameters": fused} if fused else {}),
     }
 

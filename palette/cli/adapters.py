@@ -73,11 +73,12 @@ def inspect(
         ),
     ],
     picture: Annotated[Path | None, typer.Option(help="draw how they interfere, .svg or .png")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="write what is wrong or worth knowing as SARIF")] = None,
 ) -> None:
     """Say what adapters are, and how much several of them interfere; or what a model is made of."""
     from palette.stages.inspect import inspect as inspect_files
 
-    result = inspect_files(adapters, picture)
+    result = inspect_files(adapters, picture, sarif)
     call.result(result, "inspection" if "adapters" in result else "anatomy")
 
 

@@ -133,10 +133,11 @@ def write(plan: MergePlan, folder: Path, progress: Progress = silent) -> tuple[R
         AdapterError: if the inputs do not fit each other, or no rank that is served holds the result.
         OutputError: if the folder belongs to something else, or cannot be written.
     """
-    retention = Retention()
+    retention, dtype = Retention(), getattr(torch, plan.dtype)
+    sources = [member.adapter for member in plan.inputs]
     with (
         progress("merge", len(plan.names)) as advance,
-        adapter_writer(folder, plan.backbone, getattr(torch, plan.dtype)) as writer,
+        adapter_writer(folder, plan.backbone, dtype, sources) as writer,
     ):
         for merged in merged_modules(plan, canonical=True):
             writer.add(merged.name, merged.truncation.module)

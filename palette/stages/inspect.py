@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ from palette.adapters.configuration import CONFIG
 from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm, shared_modules
-from palette.errors import AdapterError, RecipeError
+from palette.errors import AdapterError, RecipeError, together
 from palette.files import atomic, read_json
 from palette.merging.inputs import MergeInput, brought_together
 from palette.models import GGUF, PACKAGE, weight_files
 from palette.reporting.figures import colours
+from palette.reporting.sarif import Finding, adapter_findings, model_findings, write_sarif
 from palette.run import folder_of
 
 
@@ -42,7 +43,11 @@ SCALES = (("share", ("sheet", "heat")), ("signed", ("fail", "sheet", "after")))
 """The colours of a report's page between which values are shown."""
 
 
-def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None = None) -> dict[str, Any]:
+def inspect(
+    paths: Sequence[Path | str] | Path | str,
+    picture: Path | str | None = None,
+    sarif: Path | str | None = None,
+) -> dict[str, Any]:
     """What each adapter is, and for several how much their ΔW interfere, drawn in ``picture``.
 
     Of one path that is a model's, a folder, a GGUF file or a name as in a recipe, what ``anatomy`` says.
@@ -51,29 +56,54 @@ def inspect(paths: Sequence[Path | str] | Path | str, picture: Path | str | None
     in [0, 1] of what they read, 0 where no input moves both; the sign conflicts in [0, 1], the share
     of what both move that they push apart; and the dominances in [0, 1], the row's share of the energy
     of both. All are null for two adapters that were made for different backbones, since their deltas
-    live in different spaces.
+    live in different spaces. ``findings``, where ``sarif`` names a file for them, are the laws that are
+    broken and what is worth knowing; those of adapters that cannot be read stand in the file alone.
 
     Raises:
         RecipeError: if no adapter is given, or a picture of fewer than two.
         AdapterError: if an adapter cannot be read.
-        OutputError: if the picture cannot be written.
+        OutputError: if the picture or the file cannot be written.
     """
     files = [Path(each) for each in ([paths] if isinstance(paths, Path | str) else paths)]
     if not files:
         raise RecipeError("inspect must have at least one adapter", got="none")
     if len(files) == 1 and picture is None and is_model(str(files[0])):
-        return anatomy(str(files[0]))
-    adapters = [read_adapter(path) for path in files]
-    result: dict[str, Any] = {
-        "adapters": [describe(path, adapter) for path, adapter in zip(files, adapters, strict=True)]
-    }
+        result = anatomy(str(files[0]))
+        return _noted(result, model_findings(result), files, sarif)
+    adapters, findings, errors = [], [], []
+    for path in files:
+        try:
+            adapters.append(read_adapter(path))
+        except AdapterError as error:
+            errors.append(error)
+            findings.append(Finding("unreadable", path, f"{error}."))
+    if errors:
+        _noted({}, findings, files, sarif)
+        raise together(errors)
+    result = {"adapters": [describe(path, adapter) for path, adapter in zip(files, adapters, strict=True)]}
     if len(adapters) > 1:
         pairs = [[comparable(one, other) for other in adapters] for one in adapters]
         for name, measure in MEASURES.items():
             result[name] = [[measure.between(*pair) if pair else None for pair in row] for row in pairs]
     if picture is not None:
         draw(result, Path(picture))
-    return result
+    found = zip(files, adapters, result["adapters"], strict=True)
+    findings = [one for each in found for one in adapter_findings(*each)]
+    strangers = [index for index, cell in enumerate(result.get("cosines", [[]])[0]) if cell is None]
+    differ = f"It is of another backbone than {files[0]}."
+    findings += [Finding("backbones-differ", files[i], differ, (), adapters[i].digest) for i in strangers]
+    return _noted(result, findings, files, sarif)
+
+
+def _noted(
+    result: dict[str, Any], findings: Iterable[Finding], files: Sequence[Path], sarif: Path | str | None
+) -> dict[str, Any]:
+    """The result with what was found, which is written too; without either where nobody asked."""
+    if sarif is None:
+        return result
+    findings = list(findings)
+    write_sarif(Path(sarif), findings, files)
+    return {**result, "findings": [one.to_json() for one in findings]}
 
 
 def is_model(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
+from palette.adapters.names import short_names
 from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError
 from palette.evaluation.baseline import baseline_replies
@@ -92,7 +93,9 @@ def internalise(run: Run[Recipe]) -> Adapter:
             preparation.join(begun)
     chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
     _, student, record = students[chosen]
-    adapter = Adapter(student.modules, student.backbone, _card(run, others))
+    modules = (name for name, _ in run.backbone.model.named_modules())
+    targets = short_names(student.modules, modules)
+    adapter = Adapter(student.modules, student.backbone, _card(run, others), targets)
     if run.processes.first:
         write_adapter(run.folder, adapter)
         record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}

@@ -138,7 +138,7 @@ def unmerge(
     output = Path(output or Path("runs") / short_name(Path(member), [*domains, "unmerged"]))
     owner = {"stage": "unmerge", "merge": merged.digest, "member": members[index]["digest"], "rest": rest}
     require_free(output, owner)
-    with adapter_writer(output, merged.backbone) as writer:
+    with adapter_writer(output, merged.backbone, sources=[merged]) as writer:
         for name in sorted(merged.modules):
             module = part(merged, name, chosen, 1.0 if rest else float(members[index]["weight"]))
             if module.rank:

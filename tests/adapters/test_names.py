@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import save_file
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel
 
 from palette.adapters.files import read_adapter
-from palette.adapters.names import WRAPPERS, layers_of, of_text, unwrapped
+from palette.adapters.names import WRAPPERS, last_name, layers_of, of_text, short_names, unwrapped
 from palette.errors import AdapterError
 
 PATHS = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")
@@ -111,3 +113,22 @@ def test_the_layers_of_a_module(path: str, layers: tuple[str, str]) -> None:
 def test_what_sees_or_hears_is_not_of_text() -> None:
     assert all(map(of_text, ("model.", "", "model.language_model.", "anything.")))
     assert not any(map(of_text, ("model.vision_tower.", "visual.", "model.audio_tower.")))
+
+
+LEAVES = st.sampled_from(["q_proj", "up_proj", "norm", "0"])
+TREES = st.lists(st.tuples(st.sampled_from(["a.0", "a.1", "seen.0"]), LEAVES), min_size=1, unique=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), tree=TREES)
+def test_peft_finds_by_short_names_what_is_adapted_and_nothing_else(data: st.DataObject, tree: list) -> None:
+    modules = ["a", "a.0", *(".".join(parts) for parts in tree)]
+    adapted = set(data.draw(st.lists(st.sampled_from(modules[2:]), unique=True)))
+    short = short_names(adapted, modules)
+    told = [last_name(name) if last_name(name) in short else name for name in sorted(adapted)]
+    config = LoraConfig(target_modules=told)
+    found = {name for name in modules if told and check_target_module_exists(config, name)}
+    assert found == adapted
+    for name in adapted:
+        others = [other for other in modules if last_name(other) == last_name(name)]
+        assert (last_name(name) in short) == (set(others) <= adapted)

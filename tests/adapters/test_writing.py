@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from palette.adapters.configuration import parse
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import CONFIG, SERVED_RANKS, WEIGHTS, adapter_writer, served_rank, write_adapter
@@ -130,3 +131,52 @@ def test_a_rank_that_is_not_served_is_refused() -> None:
         "an adapter's rank must be at most 512, got 513; "
         "give the merge a smaller --rank, and read the energy it retains"
     )
+
+
+def targets(folder: Path) -> list[str]:
+    stated: list[str] = json.loads((folder / CONFIG).read_text())["target_modules"]
+    return stated
+
+
+def test_last_names_are_written_where_they_are_known_to_be_exact(
+    random_module: Maker, tmp_path: Path
+) -> None:
+    names = [f"layers.{layer}.{leaf}" for layer in range(2) for leaf in ("q_proj", "up_proj")]
+    modules = {name: random_module(place) for place, name in enumerate(names)}
+    known = Adapter(modules, BackboneIdentity("tiny"), {}, frozenset({"q_proj"}))
+    write_adapter(tmp_path / "known", known)
+    assert targets(tmp_path / "known") == ["layers.0.up_proj", "layers.1.up_proj", "q_proj"]
+    # What is read keeps them, as does what is made of it, unless it lacks one of the modules.
+    read = read_adapter(tmp_path / "known")
+    write_adapter(tmp_path / "again", read)
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "known" / WEIGHTS).read_bytes()
+    with adapter_writer(tmp_path / "part", read.backbone, sources=[read]) as writer:
+        writer.add(names[0], modules[names[0]])
+        writer.finish({})
+    assert targets(tmp_path / "part") == [names[0]]
+    # Another source that has no such module leaves them; one whose module of that name is lost does not.
+    other = Adapter({"seen.q_proj": random_module(9)}, BackboneIdentity("tiny"))
+    with adapter_writer(tmp_path / "other", read.backbone, sources=[read, other]) as writer:
+        for name in names:
+            writer.add(name, modules[name])
+        writer.finish({})
+    assert targets(tmp_path / "other") == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ({"target_modules": ["q_proj", "up_proj"]}, {"q_proj", "up_proj"}),
+        ({"target_modules": ["_orig_mod.q_proj"]}, {"q_proj"}),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0]}, set()),
+        ({"target_modules": ["q_proj"], "layers_to_transform": 0}, set()),
+        ({"target_modules": ["q_proj"], "exclude_modules": ["layers.1.q_proj"]}, set()),
+        ({"target_modules": r".*q_proj"}, set()),
+        ({"target_modules": "all-linear"}, set()),
+        ({"target_modules": ["q_proj", 3]}, set()),
+        ({}, set()),
+    ],
+)
+def test_names_are_taken_over_only_where_they_alone_decide(fields: dict, known: set[str]) -> None:
+    stated = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, **fields}
+    assert parse(stated, Path(CONFIG)).targets == known
