@@ -7,6 +7,7 @@ from typing import NamedTuple
 from palette.backbones import Backbone
 from palette.backbones.batching import CPU_BYTES
 from palette.backbones.cost import pass_seconds
+from palette.backbones.placement import weight_bytes
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED
 from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
@@ -56,7 +57,7 @@ def bytes_of(row: Prompt) -> int:
 
 def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
-    own = LIBRARIES + sum(each.nbytes for each in backbone.model.parameters()) / 2**30
+    own = LIBRARIES + weight_bytes(backbone.model, recipe.dtype) / 2**30
     said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
     read = round(rows * (sizes.mean + said)) + sizes.longest
     whole = gradient_gib(backbone, read, rows * said, sizes.longest + said)
