@@ -16,7 +16,8 @@ from palette.internalise.methods import GRADIENT, gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
 from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
-from palette.search.settings import Audit, Caching, Scoring
+from palette.search.settings import Audit, Scoring
+from palette.stages.collect import covariance_gib
 
 LIBRARIES = 0.6
 """GiB that torch and what else is imported take by themselves."""
@@ -68,8 +69,8 @@ def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, flo
     # Of two subjects that are compared, in single precision.
     compared = 2 * 4 * COMPARED / 2**30
     return {
-        "collect": own + max(replies, recipe.memory_gib / 2),
-        "search": own + max(replies, Caching.cache_gib),
+        "collect": own + max(replies, covariance_gib(backbone, recipe)),
+        "search": own + max(replies, recipe.memory_gib / 2),
         "internalise": own + max(replies, gradient + recalled),
         "evaluate": own + replies + compared,
     }
