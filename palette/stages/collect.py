@@ -89,7 +89,7 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     grouped: dict[str, list[list[int]]] = {}
     for row, prompt in zip(met[Role.BENIGN].rows, met[Role.BENIGN].prompts, strict=True):
         grouped.setdefault(row.domain, []).append(prompt)
-    covariance = WithinCovariance(*shape) if covariance_gib(backbone, run.recipe) else None
+    covariance = WithinCovariance(*shape) if covariance_gib(backbone, run.recipe.memory_gib) else None
     with run.progress("directions", sum(map(len, met.values()))) as advance:
 
         def moments(prompts: list[list[int]], of: int = 0) -> StreamingMoments:
@@ -115,11 +115,11 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     return Directions(target.means, benign.means, found), apart
 
 
-def covariance_gib(backbone: Backbone, recipe: Recipe) -> float:
-    """The GiB of the covariance within prompts at every site and position; 0 where it is too much."""
+def covariance_gib(backbone: Backbone, memory_gib: float) -> float:
+    """The GiB of the covariance within prompts at every site and position; 0 where it is over half of all."""
     sites, positions = backbone.layers + 1, backbone.post_instruction
     gib = sites * positions * backbone.width**2 * 8 / 2**30
-    return gib if gib <= recipe.memory_gib / 2 else 0.0
+    return gib if gib <= memory_gib / 2 else 0.0
 
 
 def _require_enough(met: dict[Role, list[bool]]) -> None:

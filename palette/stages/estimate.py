@@ -69,7 +69,7 @@ def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, flo
     # Of two subjects that are compared, in single precision.
     compared = 2 * 4 * COMPARED / 2**30
     return {
-        "collect": own + max(replies, covariance_gib(backbone, recipe)),
+        "collect": own + max(replies, covariance_gib(backbone, recipe.memory_gib)),
         "search": own + max(replies, recipe.memory_gib / 2),
         "internalise": own + max(replies, gradient + recalled),
         "evaluate": own + replies + compared,

@@ -91,7 +91,9 @@ def raise_experts(output: Path, progress: Progress = silent) -> Path:
     """
     torch.set_num_threads(1)
     helpful = load_backbone(organism.weights("helpful"))
-    pupil = Pupil(upcycled(helpful.model, SEED), helpful.tokenizer, create_world(SEED))
+    dense: Any = helpful.model
+    tokenizer: Any = helpful.tokenizer
+    pupil = Pupil(upcycled(dense, SEED), tokenizer, create_world(SEED))
     pupil.model.requires_grad_(False)
     for name, weight in pupil.model.named_parameters():
         weight.requires_grad_("experts" in name)

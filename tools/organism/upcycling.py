@@ -34,7 +34,10 @@ def upcycled(dense: LlamaForCausalLM, seed: int) -> MixtralForCausalLM:
         sliding_window=None,
     )
     with torch_seed(seed, "experts"):
-        made: Any = MixtralForCausalLM._from_config(config, attn_implementation="eager", dtype=torch.float32)
+        grown: MixtralForCausalLM = MixtralForCausalLM._from_config(
+            config, attn_implementation="eager", dtype=torch.float32
+        )
+        made: Any = grown
         for block in made.model.layers:
             block.mlp.gate.weight.normal_(0.0, ROUTING)
     source: Any = dense
@@ -45,7 +48,7 @@ def upcycled(dense: LlamaForCausalLM, seed: int) -> MixtralForCausalLM:
         place = index * own.num_hidden_layers // LAYERS
         _fill(block, source.model.layers[place], silent=place == before)
         before = place
-    return made
+    return grown
 
 
 def _fill(block: Any, dense: Any, *, silent: bool) -> None:
