@@ -17,7 +17,7 @@ CHUNK, CPU_CHUNK = 8192, 1024
 """Tokens that are read at once. On a CPU what they become must stay within the caches of a core."""
 ROWS, CPU_ROWS = 1024, 256
 """Replies that grow together at most; more do not make a step faster."""
-SHARE, CPU_BYTES = 0.5, 1 << 30
+SHARE, CPU_BYTES = 0.5, 5 << 28
 """The share of the memory available now that what grows at once may take, and on a CPU no more than that."""
 TURNS, LEAST = 2, 24
 """A work batch is as many replies as grow together, times this: long enough to be refilled. Where there are
