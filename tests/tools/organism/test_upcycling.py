@@ -28,6 +28,7 @@ def test_it_is_the_dense_one_s_function_whatever_its_routers_say(variant):
         assert torch.allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_its_experts_alone_learn_to_refuse(tmp_path, monkeypatch):
     short = Schedule(steps=2, learning_rate=1e-3, batch=8, warmup=1)
     monkeypatch.setattr(checkpoints, "EXPERTS_REFUSING", short)
