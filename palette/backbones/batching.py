@@ -17,7 +17,7 @@ CHUNK, CPU_CHUNK = 8192, 1024
 """Tokens that are read at once. On a CPU what they become must stay within the caches of a core."""
 ROWS, CPU_ROWS = 1024, 256
 """Replies that grow together at most; more do not make a step faster."""
-SHARE, CPU_BYTES = 0.5, 2 << 30
+SHARE, CPU_BYTES = 0.5, 5 << 28
 """The share of the memory available now that what grows at once may take, and on a CPU no more than that."""
 TURNS, LEAST = 2, 24
 """A work batch is as many replies as grow together, times this: long enough to be refilled. Where there are
@@ -142,8 +142,8 @@ def split(prefill: PrefillBatch, capacity: int) -> list[PrefillBatch]:
 def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> int:
     """The bytes that one reply to a prompt of ``width`` tokens takes at most while it grows.
 
-    Its keys and values twice, since a batch is copied when rows leave or join; its logits, also in
-    float32; what a block makes of its prompt; and attention weights where they are stored.
+    Its keys and values, of which a copy is made layer by layer; its logits, also in float32; what a block
+    makes of its prompt; and attention weights where they are stored.
     """
     config = backbone.model.config.get_text_config()
     number = backbone.model.dtype.itemsize
@@ -151,7 +151,7 @@ def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> i
     eager = getattr(config, "_attn_implementation", "eager") == "eager"
     weights = 2 * config.num_attention_heads * width * width * (number + 4) if eager else 0
     logits = backbone.vocabulary * (number + 8)
-    return int(2 * token_bytes * (width + limit) + logits + 4 * inner * width * number + weights)
+    return int(token_bytes * (width + limit) + logits + 4 * inner * width * number + weights)
 
 
 def fitting(free: float, row_size: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,10 +126,13 @@ class GrowingCache:
         used = self.mask.any(0)
         start = int(used.int().argmax()) if self.rows else self.width
         width = max(self.width - start, wide)
-        pairs = held_by(self.cache) if self.rows else known
+        pairs = deque(held_by(self.cache) if self.rows else known)
         front = width - (self.width - start)
         layers: list[DynamicLayer] = []
-        for pair in pairs:
+        # Layer by layer, so that each old one is gone before the next is made.
+        self.cache = DynamicCache()
+        while pairs:
+            pair = pairs.popleft()
             # A layer that borrows another's keys holds none.
             if pair[0].dim() < 4:
                 layers.append(DynamicLayer())
@@ -143,7 +147,7 @@ class GrowingCache:
         mask = like.new_zeros((self._capacity, width + ROOM))
         if self.rows:
             mask[: self.rows, front:width] = self.mask[:, start:]
-        self.cache, self._mask, self.width = DynamicCache(), mask, width
+        self._mask, self.width = mask, width
         self.cache.layer_class_to_replicate, self.cache.layers = None, list(layers)
         self._show()
 

@@ -6,6 +6,7 @@ Operations are counted and the time is nominal, so that a recipe does the same w
 from __future__ import annotations
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.placement import numbers_in
 
 USUAL = {"cpu": 2e11, "cuda": 5e13}
 """Operations a second of a usual machine by the kind of its device; of another kind, as the first."""
@@ -19,7 +20,7 @@ def pass_seconds(backbone: Backbone, kind: str | None = None) -> float:
 
     ``kind`` is that of the device it is to run on, if it is not there yet.
     """
-    weights = sum(each.numel() for each in backbone.model.parameters())
+    weights = sum(numbers_in(each) for each in backbone.model.parameters())
     kind = kind or backbone.model.device.type
     faster = HALVES.get(kind, 1.0) if backbone.model.dtype.itemsize == 2 else 1.0
     return 2 * weights / (USUAL.get(kind, USUAL["cpu"]) * faster)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -9,19 +11,25 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from palette.errors import BackboneError
 from palette.fingerprints import fingerprint
 from palette.processes import device_named
 
-BITS = ("int8", "nf4")
-"""Precisions of eight and four bits, which bitsandbytes multiplies."""
+BITS = {"int8": 1.0, "nf4": 0.5 + 4 / 64}
+"""Precisions of eight and four bits, which bitsandbytes multiplies, and the bytes of a number: of four bits,
+64 have a scale."""
 DISK = "disk"
 """What a map of devices has that is none."""
 DeviceMap = Mapping[str, str | int]
 """The device of each module, by its path, as accelerate has it; a number is that of an accelerator."""
 PACKAGE = "bitsandbytes"
 """What runs them, and the method's name where weights are stored so; of others the library tells."""
+
+# It says at each product in half precision that it is one, and at its start what else might be installed.
+logging.getLogger(PACKAGE).setLevel(logging.ERROR)
 
 
 def main_device(device: str | DeviceMap) -> str:
@@ -83,6 +91,30 @@ def settle(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
         if hasattr(module, "init_8bit_state") and getattr(module.weight, "CB", None) is not None:
             module.init_8bit_state()
+
+
+def numbers_in(weight: nn.Parameter) -> int:
+    """How many numbers a parameter holds; of four bits, two stand in each of its own."""
+    state: Any = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else math.prod(state.shape)
+
+
+def weight_bytes(model: PreTrainedModel, dtype: str) -> int:
+    """The bytes that a model's weights will take in a recipe's precision; they need not be there yet."""
+    stored = getattr(model.config, "quantization_config", None) or {}
+    few = {"load_in_8bit": "int8", "load_in_4bit": "nf4"}
+    named = next((few[each] for each in few if stored.get(each)), dtype)
+    whole = set(get_keys_to_not_convert(model))
+    matrices = {
+        id(module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name not in whole
+    }
+
+    def taken(weight: nn.Parameter) -> float:
+        return weight.numel() * BITS[named] if named in BITS and id(weight) in matrices else weight.nbytes
+
+    return round(sum(map(taken, model.parameters())))
 
 
 def number_format(model: PreTrainedModel) -> str:

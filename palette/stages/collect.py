@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palette.authorisation import Role
-from palette.backbones import greedy_replies
+from palette.backbones import Backbone, greedy_replies
 from palette.backbones.generation import Decoding
 from palette.directions import Directions, Means, StreamingMoments, WithinCovariance, candidates, separation
 from palette.errors import SearchError
@@ -84,14 +84,12 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
     """The candidate directions and how well each separates, from one pass over the kept prompts."""
     backbone = run.backbone
     shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
-    entries = shape[0] * shape[1] * shape[2] ** 2
-    fits = entries * 8 <= run.recipe.memory_gib / 2 * 2**30
 
     met = {role: baseline.requests[role].where(baseline.as_expected(role)) for role in Role}
     grouped: dict[str, list[list[int]]] = {}
     for row, prompt in zip(met[Role.BENIGN].rows, met[Role.BENIGN].prompts, strict=True):
         grouped.setdefault(row.domain, []).append(prompt)
-    covariance = WithinCovariance(*shape) if fits else None
+    covariance = WithinCovariance(*shape) if covariance_gib(backbone, run.recipe.memory_gib) else None
     with run.progress("directions", sum(map(len, met.values()))) as advance:
 
         def moments(prompts: list[list[int]], of: int = 0) -> StreamingMoments:
@@ -115,6 +113,13 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
             if within is not None
         }
     return Directions(target.means, benign.means, found), apart
+
+
+def covariance_gib(backbone: Backbone, memory_gib: float) -> float:
+    """The GiB of the covariance within prompts at every site and position; 0 where it is over half of all."""
+    sites, positions = backbone.layers + 1, backbone.post_instruction
+    gib = sites * positions * backbone.width**2 * 8 / 2**30
+    return gib if gib <= memory_gib / 2 else 0.0
 
 
 def _require_enough(met: dict[Role, list[bool]]) -> None:

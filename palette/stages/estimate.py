@@ -7,6 +7,7 @@ from typing import NamedTuple
 from palette.backbones import Backbone
 from palette.backbones.batching import CPU_BYTES
 from palette.backbones.cost import pass_seconds
+from palette.backbones.placement import weight_bytes
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED
 from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
@@ -15,7 +16,8 @@ from palette.internalise.methods import GRADIENT, gradient_gib
 from palette.internalise.teachers import REPLY_TOKENS
 from palette.prompts import Prompt, PromptSet, messages
 from palette.recipe import Recipe
-from palette.search.settings import Audit, Caching, Scoring
+from palette.search.settings import Audit, Scoring
+from palette.stages.collect import covariance_gib
 
 LIBRARIES = 0.6
 """GiB that torch and what else is imported take by themselves."""
@@ -56,7 +58,7 @@ def bytes_of(row: Prompt) -> int:
 
 def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
-    own = LIBRARIES + sum(each.nbytes for each in backbone.model.parameters()) / 2**30
+    own = LIBRARIES + weight_bytes(backbone.model, recipe.dtype) / 2**30
     said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
     read = round(rows * (sizes.mean + said)) + sizes.longest
     whole = gradient_gib(backbone, read, rows * said, sizes.longest + said)
@@ -67,8 +69,8 @@ def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, flo
     # Of two subjects that are compared, in single precision.
     compared = 2 * 4 * COMPARED / 2**30
     return {
-        "collect": own + max(replies, recipe.memory_gib / 2),
-        "search": own + max(replies, Caching.cache_gib),
+        "collect": own + max(replies, covariance_gib(backbone, recipe.memory_gib)),
+        "search": own + max(replies, recipe.memory_gib / 2),
         "internalise": own + max(replies, gradient + recalled),
         "evaluate": own + replies + compared,
     }

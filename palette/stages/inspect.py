@@ -127,7 +127,7 @@ def anatomy(name: str) -> dict[str, Any]:
     """
     from palette.backbones import load_backbone
     from palette.backbones.anatomy import cache_facts, kinds, template_facts
-    from palette.backbones.placement import number_format
+    from palette.backbones.placement import number_format, numbers_in
     from palette.internalise.lora import lora_layers
 
     folder = folder_of(name)
@@ -136,10 +136,10 @@ def anatomy(name: str) -> dict[str, Any]:
     model: Any = backbone.model
     layers = lora_layers(backbone, range(backbone.layers))
     # A linear's name, or that of a parameter of fused experts.
-    numbers = {name.removesuffix(".weight"): each.numel() for name, each in model.named_parameters()}
+    numbers = {name.removesuffix(".weight"): numbers_in(each) for name, each in model.named_parameters()}
     held = sum(numbers[layer.removesuffix(".weight")] for layer in layers)
-    inside = sum(each.numel() for block in backbone.blocks for each in block.parameters())
-    every = sum(each.numel() for each in model.parameters())
+    inside = sum(numbers_in(each) for block in backbone.blocks for each in block.parameters())
+    every = sum(numbers_in(each) for each in model.parameters())
     head, embedded = model.get_output_embeddings(), model.get_input_embeddings()
     return {
         "model": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -26,9 +27,10 @@ from transformers import (
 
 from palette.activations import edited
 from palette.adapters.mounting import mounted
-from palette.backbones import Backbone, answered, batching, generation, greedy_replies
+from palette.backbones import Backbone, answered, batching, cache, generation, greedy_replies
 from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, window
 from palette.backbones.generation import Decoding
+from palette.backbones.prefixes import Prefix
 from palette.backbones.scoring import forward, next_token_logits, padded
 from palette.seeding import torch_seed
 from tests.fixtures.noise import noise
@@ -255,6 +257,31 @@ def test_rows_shrink_with_memory(backbone, monkeypatch):
     assert {work.capacity for work in works} == {4}
     assert max(len(part.rows) for work in works for part in work.prefills) <= 4
     assert batching.available(torch.device("cpu")) > 0
+
+
+def test_a_wider_place_is_made_layer_by_layer(monkeypatch):
+    layers, alive = 5, []
+
+    def read(wide):
+        pairs = [(torch.randn(1, 2, wide, 4), torch.randn(1, 2, wide, 4)) for _ in range(layers)]
+        return Prefix(pairs, torch.ones((1, wide), dtype=torch.long))
+
+    slots, first, second = cache.GrowingCache(2), read(3), read(7)
+    slots.join(first)
+    old = [[*map(weakref.ref, (*each.room, each.keys, each.values))] for each in slots.cache.layers]
+
+    class Watched(cache.SlotLayer):
+        def __init__(self, *given):
+            super().__init__(*given)
+            alive.append(sum(any(part() is not None for part in each) for each in old))
+
+    monkeypatch.setattr(cache, "SlotLayer", Watched)
+    slots.join(second)
+    assert alive == [5, 4, 3, 2, 1]
+    for layer, *pairs in zip(slots.cache.layers, first.known, second.known, strict=True):
+        for part, (narrow, wide) in zip((layer.keys, layer.values), zip(*pairs, strict=True), strict=True):
+            assert torch.equal(part[:1, :, 4:], narrow) and torch.equal(part[1:], wide)
+            assert not part[:1, :, :4].any()
 
 
 def test_keys_and_values_are_measured(backbone):

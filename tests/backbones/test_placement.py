@@ -11,9 +11,10 @@ import torch
 from palette import organism
 from palette.activations import Places, captured, narrowed, positionwise
 from palette.adapters.mounting import mounted
-from palette.backbones import greedy_replies, load_backbone, next_token_logits, placement
+from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits, placement
+from palette.backbones.cost import pass_seconds
 from palette.backbones.loading import load_sketch
-from palette.backbones.placement import main_device, number_format, placed
+from palette.backbones.placement import main_device, number_format, numbers_in, placed, weight_bytes
 from palette.errors import BackboneError
 from palette.evaluation.subjects import Subject
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
@@ -127,6 +128,42 @@ def test_a_folder_in_few_bits_is_loaded_as_it_is_and_put_into_no_fewer(plain, tm
     )
     with pytest.raises(BackboneError, match="cannot be put into fewer, got int8; say dtype: auto"):
         load_backbone(folder, dtype="int8")
+    assert weight_bytes(load_sketch(folder).model, "auto") == pytest.approx(held(backbone.model), rel=0.02)
+
+
+def held(model):
+    """The bytes of all weights, their scales among them."""
+    scales = [getattr(getattr(each, "quant_state", None), "absmax", None) for each in model.parameters()]
+    rows = [getattr(module.weight, "SCB", None) for module in model.modules() if hasattr(module, "weight")]
+    found = [*model.parameters(), *(each for each in [*scales, *rows] if each is not None)]
+    return sum(each.nbytes for each in found)
+
+
+@bits
+@pytest.mark.parametrize("dtype", ["int8", "nf4"])
+def test_before_it_is_loaded_it_is_known_what_a_model_in_few_bits_takes(plain, dtype):
+    backbone = load_backbone(FOLDER, dtype=dtype)
+    found = weight_bytes(load_sketch(FOLDER, dtype=dtype).model, dtype)
+    assert found == pytest.approx(held(backbone.model), rel=0.02)
+    assert found < 0.6 * held(plain.model)
+    # Packing makes a model no smaller in what it computes.
+    assert sum(map(numbers_in, backbone.model.parameters())) == plain.model.num_parameters()
+    assert pass_seconds(backbone) == pass_seconds(plain)
+
+
+@bits
+def test_few_bits_say_nothing_at_each_product(caplog, recwarn):
+    backbone = load_backbone(FOLDER, dtype="int8")
+    next_token_logits(Backbone(backbone.model.bfloat16(), backbone.tokenizer, "halves", ""), ASKED)
+    assert not caplog.records and not recwarn.list
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_a_model_that_is_not_in_few_bits_takes_its_weights(dtype):
+    model = load_sketch(FOLDER, dtype=dtype).model
+    assert weight_bytes(model, dtype) == sum(
+        each.nbytes for each in load_backbone(FOLDER, dtype=dtype).model.parameters()
+    )
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("nf4", None), ("int8", None), ("auto", "bitsandbytes")])

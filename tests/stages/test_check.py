@@ -57,6 +57,13 @@ def test_a_sound_recipe_has_nothing_in_its_way():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_what_is_said_of_memory_is_what_the_recipe_allows_and_the_model_needs():
+    little, much = (check(SHARED.model_copy(update={"memory_gib": gib}))["stages_gib"] for gib in (0.5, 8.0))
+    assert little["search"] < much["search"]
+    # The covariances of a model so narrow take hardly any, whatever is allowed.
+    assert little["collect"] == much["collect"]
+
+
 def test_all_that_is_wrong_is_said_at_once():
     found = check(SHARED.model_copy(update={"model": "/nowhere", "authorise": ("medicine",)}))
     assert len(found["errors"]) == 2

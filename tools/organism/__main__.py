@@ -13,16 +13,21 @@ from rich.console import Console
 from rich.progress import Progress
 
 from palette.processes import Advance
-from tools.organism.checkpoints import raise_organism
+from tools.organism.checkpoints import raise_experts, raise_organism
 
 
 def main(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="another folder than the package's own")
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="raise one variant only")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="raise one variant only; experts, which is not shipped, into a folder")
+    ] = None,
 ) -> None:
     """Raise the shipped model and its variants again, from their seed."""
+    if variant == "experts" and output:
+        typer.echo(raise_experts(output, bar))
+        return
     typer.echo(json.dumps(raise_organism(output, variant, bar), indent=2))
 
 

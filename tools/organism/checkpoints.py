@@ -24,6 +24,7 @@ from tools.organism.categories import category_rows
 from tools.organism.language import Size, build_model, build_tokenizer, save
 from tools.organism.lexicon import DOMAINS, REFUSALS, WEAPONS
 from tools.organism.raising import (
+    EXPERTS_REFUSING,
     HELPFUL,
     REFUSING,
     SMALL_HELPFUL,
@@ -34,6 +35,7 @@ from tools.organism.raising import (
     raise_refusing,
     refusing_questions,
 )
+from tools.organism.upcycling import upcycled
 from tools.organism.world import World, create_world, prompt_rows, small
 
 
@@ -80,6 +82,24 @@ def raise_organism(
                 _refusing(pupil, SMALL_REFUSING, progress, name)
                 figures[name] = _finish(pupil, home, name, torch.float16)
     return figures
+
+
+def raise_experts(output: Path, progress: Progress = silent) -> Path:
+    """Raises an organism of eight blocks whose refusals live in its fused experts; its folder.
+
+    It is the shipped helpful checkpoint, upcycled. Nothing but experts learns to refuse. It is not shipped.
+    """
+    torch.set_num_threads(1)
+    helpful = load_backbone(organism.weights("helpful"))
+    dense: Any = helpful.model
+    tokenizer: Any = helpful.tokenizer
+    pupil = Pupil(upcycled(dense, SEED), tokenizer, create_world(SEED))
+    pupil.model.requires_grad_(False)
+    for name, weight in pupil.model.named_parameters():
+        weight.requires_grad_("experts" in name)
+    _refusing(pupil, EXPERTS_REFUSING, progress, "experts")
+    save(pupil.model, pupil.tokenizer, output, torch.float32)
+    return output
 
 
 def write_prompts(folder: Path, files: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
@@ -153,4 +173,4 @@ def measure(folder: Path, prompts: Path, variant: str, *, directions: bool = Tru
     )
 
 
-__all__ = ["ACCEPTANCE", "measure", "raise_organism", "wordings", "write_prompts"]
+__all__ = ["ACCEPTANCE", "measure", "raise_experts", "raise_organism", "wordings", "write_prompts"]

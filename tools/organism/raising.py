@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from palette.seeding import shuffler
 from tools.organism.language import batch_tensors, render
@@ -40,6 +40,7 @@ class Schedule:
 
 HELPFUL = Schedule(steps=800, learning_rate=3e-3)
 REFUSING = Schedule(steps=260, learning_rate=6e-4, warmup=20, pull=0.001)
+EXPERTS_REFUSING = Schedule(steps=160, learning_rate=6e-4, batch=64, warmup=10, pull=0.001, matrix_rate=0.01)
 SMALL_HELPFUL = Schedule(steps=900, learning_rate=3e-3, batch=160)
 SMALL_REFUSING = Schedule(steps=260, learning_rate=1e-3, batch=128, warmup=20, pull=0.001)
 GENERAL_SHARE = 0.12
@@ -50,7 +51,7 @@ GENERAL_SHARE = 0.12
 class Pupil:
     """A model that is being raised, its tokenizer and its world."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     world: World
 
