@@ -108,23 +108,6 @@ def reply_likelihoods(
     return [value for each in beside(pieces, lanes(backbone.model.device)) for value in each]
 
 
-def likeliest_ends(
-    backbone: Backbone,
-    prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
-    least: Sequence[int],
-) -> list[int]:
-    """Behind how many tokens of each reply, so many at ``least``, an end token is likeliest."""
-    stops, ends = list(backbone.stops), [0] * len(replies)
-    # One token more, so that what follows the whole reply is told too.
-    asked = [[*reply, *stops[:1]] for reply in replies]
-    with torch.no_grad():
-        for row, logits in _replied(backbone, prompts, asked):
-            odds = logits.float().log_softmax(-1)[least[row] :, stops].logsumexp(-1)
-            ends[row] = least[row] + int(odds.argmax())
-    return ends
-
-
 def _replied(
     backbone: Backbone, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, Float[Tensor, "_token vocabulary"]]]:

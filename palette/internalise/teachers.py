@@ -23,7 +23,6 @@ from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
 from palette.internalise.effort import few, tried
-from palette.internalise.endings import Endings, Failed
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, Opening, Prompts, SameOpening, learned_openings
 from palette.internalise.plausibility import CopiedPlaces, Pertinence, least_barred, repeating
@@ -47,6 +46,8 @@ PLAIN = 2
 
 Teacher = Callable[[], AbstractContextManager[object]]
 """Makes the backbone a teacher inside a ``with``."""
+Failed = Callable[[Prompts, Sequence[Sequence[int]]], Sequence[bool]]
+"""Which replies to prompts are no answers: refused, degenerate, or without an end where answers have one."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,6 @@ class Teaching:
     """What tells, where answers have no words from their requests at the same places, what they are about."""
     repeated: int = 0
     """So many tokens nobody says again; 0: nothing is held back."""
-    endings: Endings | None = None
-    """What ends believed replies that would come to no good."""
     openings: list[Opening] = field(default_factory=list)
     """With what the plain backbone begins, besides as it likes."""
     progress: Progress = silent
@@ -165,13 +164,11 @@ class Teaching:
         # Where most have nothing left, target prompts are answered otherwise than benign ones.
         if sum(map(bool, held)) > MOSTLY * sum(map(bool, found)):
             found = held
-        best = [max(each, key=each.__getitem__) if each else () for each in found]
-        told = [(key, reply) for key, reply in zip(keys, best, strict=True) if reply]
-        ended = self.endings(told) if self.endings else [reply for _, reply in told]
-        shares = [self._given[key, reply] / self._asked[key] for key, reply in told]
-        likely = [each[reply] for each, reply in zip(found, best, strict=True) if reply]
-        taught = iter(map(TaughtReply, ended, likely, shares))
-        return [next(taught) if reply else None for reply in best]
+        best = [max(each, key=each.__getitem__) if each else None for each in found]
+        return [
+            TaughtReply(reply, each[reply], self._given[key, reply] / self._asked[key]) if reply else None
+            for key, each, reply in zip(keys, found, best, strict=True)
+        ]
 
     def continued(self, prompts: Sequence[Tokens], openings: Sequence[Tokens]) -> list[Tokens | None]:
         """What the plain backbone replies, openings and end token included; None for no answer."""
@@ -281,7 +278,6 @@ def teaching_of(
     free = [] if copied.places else answers
     pertinence = Pertinence.learned(backbone, free)
     repeated = least_barred([each.reply for each in free])
-    endings = Endings(backbone, failed, run.recipe.reply_tokens, run.progress)
     return Teaching(
         backbone,
         teachers[:count],
@@ -291,7 +287,6 @@ def teaching_of(
         copied,
         pertinence,
         repeated,
-        endings,
         openings,
         run.progress,
     )
