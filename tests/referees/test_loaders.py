@@ -18,7 +18,7 @@ import json, sys, warnings, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 base, folder, ids = sys.argv[1], sys.argv[2], torch.tensor([json.loads(sys.argv[3])])
-model = AutoModelForCausalLM.from_pretrained(base).eval()
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
 with warnings.catch_warnings(record=True) as caught, torch.no_grad():
     warnings.simplefilter("always")
     before = model(ids).logits[0, -1].tolist()
@@ -29,9 +29,12 @@ print(json.dumps([before, after, told]))
 """
 VLLM = """
 import json, sys, torch
+import vllm.lora.lora_model
 from vllm.config.lora import LoRAConfig
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
+# It would pin memory for a device that is not there.
+vllm.lora.lora_model.PIN_MEMORY = False
 folder, expected, rank = sys.argv[1], set(json.loads(sys.argv[2])), int(sys.argv[3])
 helper = PEFTHelper.from_local_dir(folder, None)
 helper.validate_legal(LoRAConfig(max_lora_rank=rank))

@@ -32,6 +32,7 @@ def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
         "changes",
         "gate",
         "search",
+        "training",
         "upper_bound",
         "judging",
         "over_refusal",
