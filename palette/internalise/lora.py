@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 from palette.adapters.layouts import PAIR, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.names import last_name
 from palette.backbones import Backbone
 from palette.backbones.architectures import architecture, fused_experts, is_product
 from palette.errors import BackboneError
@@ -41,7 +42,7 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
     names: list[str] = []
     known: dict[str, bool] = {}
     for name, module in backbone.model.named_modules():
-        leaf = name.rpartition(".")[2]
+        leaf = last_name(name)
         if module not in inside or leaf in unadapted:
             continue
         if is_product(module):

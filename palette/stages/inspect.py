@@ -15,6 +15,7 @@ from palette.adapters.configuration import CONFIG
 from palette.adapters.factorisation import effective_rank, spectrum_of_factors
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm, shared_modules
+from palette.adapters.names import last_name
 from palette.errors import AdapterError, RecipeError, together
 from palette.files import atomic, read_json
 from palette.merging.inputs import MergeInput, brought_together
@@ -187,7 +188,7 @@ def describe(path: Path, adapter: Adapter) -> dict[str, Any]:
         "method": adapter.card.get("method"),
         "parents": adapter.card.get("parents", []),
         "certificate": certificate(path, adapter),
-        "targets": sorted({name.rpartition(".")[2] for name in modules}),
+        "targets": sorted(set(map(last_name, modules))),
         "rank": adapter.rank,
         "scales": sorted({module.scale for module in modules.values()}),
         "norm": norm(adapter),
