@@ -38,6 +38,9 @@ OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpac
 TOKENIZERS = ("tokenizer*", "vocab*")
 """What ends like weights and is none."""
 
+LARGE = 1 << 28
+"""Bytes of weights from which on a model is large: what costs time with every operation matters less."""
+
 GGUF, PACKAGE = ".gguf", "package:"
 """How a model's one file ends, and how the name of an installed Python package begins that brings one."""
 
@@ -167,6 +170,11 @@ def weight_files(folder: Path) -> list[Path]:
         if places := stated_in(folder / index).get("weight_map"):
             return [folder / name for name in sorted(set(places.values()))]
     return []
+
+
+def is_large(folder: Path) -> bool:
+    """Whether a folder's model is large enough to be run as large ones are best."""
+    return sum(path.stat().st_size for path in weight_files(folder) if path.is_file()) >= LARGE
 
 
 def is_weights(name: str) -> bool:

@@ -19,7 +19,7 @@ from palette.authorisation import Authorisation, Role, authorise
 from palette.errors import AdapterError, PaletteError, PromptError, noted
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.models import gguf_file, identify, locate, require_named, variant_of
+from palette.models import gguf_file, identify, is_large, locate, require_named, variant_of
 from palette.processes import ProcessGroup, Progress, device_named, join_process_group, silent
 from palette.prompts import (
     Prompt,
@@ -333,6 +333,8 @@ class Run(Generic[R]):
         """The precision of the backbone, which is the machine's choice if it is the recipe's."""
         if self.recipe.dtype != "auto":
             return self.recipe.dtype
+        if not is_large(self.model_folder):  # Known before the library is imported, which takes seconds.
+            return "float32"
         from palette.backbones.loading import precision
 
         return str(precision("auto", self.model_folder, self.device)).removeprefix("torch.")

@@ -37,12 +37,10 @@ from palette.backbones.padding import proven
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json, stated_in
-from palette.models import identify, locate, weight_files
+from palette.models import identify, is_large, locate
 from palette.settings import Thinking
 from palette.shapes import Int, Tensor
 
-LARGE = 1 << 28
-"""Bytes of weights from which on a model is large: what costs time with every operation matters less."""
 CONFIG = "config.json"
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
@@ -81,7 +79,7 @@ def load_backbone(
             output_loading_info=True,
             local_files_only=True,
             # Eager attention is the fastest at the organism's size; large models are left to the library.
-            attn_implementation=None if _large(folder) else "eager",
+            attn_implementation=None if is_large(folder) else "eager",
             **place,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
@@ -119,11 +117,7 @@ def precision(named: str, folder: Path, device: str) -> torch.dtype:
     if named != "auto" and named not in BITS:
         known: torch.dtype = getattr(torch, named)
         return known
-    return torch.bfloat16 if _large(folder) and _multiplies_halves(device) else torch.float32
-
-
-def _large(folder: Path) -> bool:
-    return sum(path.stat().st_size for path in weight_files(folder) if path.is_file()) >= LARGE
+    return torch.bfloat16 if is_large(folder) and _multiplies_halves(device) else torch.float32
 
 
 def _multiplies_halves(device: str) -> bool:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from palette import models
 from palette.backbones import load_backbone, loading
 from palette.backbones.loading import load_sketch, precision
 from palette.errors import BackboneError
@@ -97,7 +98,7 @@ def test_a_large_model_runs_in_half_precision_where_the_device_has_units_for_it(
     assert (
         precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == torch.float32
     )
-    monkeypatch.setattr(loading, "LARGE", 1)
+    monkeypatch.setattr(models, "LARGE", 1)
     for units, wanted in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
         assert precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == wanted

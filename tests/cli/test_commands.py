@@ -344,3 +344,14 @@ def test_two_processes_train_what_one_does(runs, small, tmp_path):
     for name, module in alone.modules.items():
         other = together.modules[name]
         assert float((module.delta() - other.delta()).norm() / module.delta().norm()) < 1e-4
+
+
+def test_what_a_run_is_is_known_without_a_heavy_library():
+    code = (
+        "import sys; from pathlib import Path; "
+        "from palette.recipe import load_recipe; from palette.run import Run; "
+        f"Run(load_recipe(Path({str(RECIPES / 'medical.yaml')!r})), Path('none')).identity; "
+        "print({'torch', 'transformers', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
