@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing_extensions import TypeVar
 
 from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
-from palette.errors import AdapterError, PaletteError, PromptError, noted
+from palette.errors import AdapterError, PaletteError, PromptError, did_you_mean, noted
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
 from palette.models import gguf_file, identify, locate, require_named, variant_of
@@ -59,9 +58,9 @@ def _device(value: str) -> str:
     """A device by the name that torch has for it; whether it is there is known when a model is loaded."""
     kind, colon, number = value.partition(":")
     if kind not in DEVICES or (colon and not (number.isascii() and number.isdecimal())):
-        near = "cuda" if "gpu" in value.casefold() else next(iter(get_close_matches(value, DEVICES)), None)
-        hint = f"; did you mean {near}?" if near else ""
-        raise ValueError(f"a device must be one of {', '.join(DEVICES)}, or one of several, as cuda:1{hint}")
+        law = f"a device must be one of {', '.join(DEVICES)}, or one of several, as cuda:1"
+        near = did_you_mean("cuda" if "gpu" in value.casefold() else value, DEVICES)
+        raise ValueError(f"{law}; {near}" if near else law)
     return value
 
 
