@@ -27,6 +27,7 @@ from palette.authorisation import Role
 from palette.backbones import Backbone, answered, reply_logits
 from palette.backbones.generation import Decoding
 from palette.backbones.placement import number_format
+from palette.files import ELSEWHERE_CACHED, unwritable
 from palette.fingerprints import fingerprint
 from palette.processes import Advance, unheard
 from palette.prompts import Prompt, PromptSet
@@ -205,18 +206,25 @@ class ReplyFile:
         return self._replies.get(key)
 
     def add(self, replies: Mapping[str, Tokens]) -> None:
-        """Appends replies that are new and waits until the disk has them."""
+        """Appends replies that are new and waits until the disk has them.
+
+        Raises:
+            OutputError: if the disk cannot take them.
+        """
         fresh = {key: reply for key, reply in replies.items() if key not in self._replies}
         if not fresh or self._path is None:
             return
         lines = ([key, reply, fingerprint([key, reply])[:16]] for key, reply in fresh.items())
         text = "\n" * self._cut + "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "ab") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "ab") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise unwritable(self._path, error, ELSEWHERE_CACHED) from error
         self._cut = False
         self._replies |= fresh
 

@@ -151,7 +151,8 @@ def write_sarif(path: Path, findings: Iterable[Finding], paths: Iterable[Path]) 
     results = [_result(one, list(RULES).index(one.rule), places.index(one.path)) for one in findings]
     artifacts = [_artifact(place) for place in places]
     run = {"tool": {"driver": driver}, "artifacts": artifacts, "results": results}
-    write_json(path, {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+    content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+    write_json(path, content, "name another file with --sarif")
 
 
 def _result(one: Finding, rule: int, place: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def push(
         names = sorted(files.iterdir())
         listed = [{"name": path.name, "bytes": path.stat().st_size} for path in names]
     if not dry_run:
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, record, "push a copy of it")
     return {**record, "dry_run": dry_run, "url": url, "files": listed}
 
 
