@@ -21,7 +21,7 @@ from palette.judging.judge import Judge, Label, Verdict
 from palette.prompts import PromptSet, messages
 from palette.run import Run, folder_of
 from palette.seeding import derive_seed
-from palette.statistics import paired_ratio
+from palette.statistics.paired import paired_ratio
 
 Said = Sequence[Reply | None]
 """The reply to each prompt; None where it was withheld."""

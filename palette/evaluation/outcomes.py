@@ -18,7 +18,8 @@ from palette.files import read_json
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge, disagreements
 from palette.judging.judge import Judge, Label, Verdict
 from palette.judging.language import without_language
-from palette.statistics import Rate, holm, mcnemar, paired_bootstrap, rogan_gladen, wilson
+from palette.statistics.paired import holm, mcnemar, paired_bootstrap
+from palette.statistics.rates import Rate, rogan_gladen, wilson
 
 Member = TypeVar("Member")
 

@@ -10,7 +10,7 @@ from palette.authorisation import Role
 from palette.evaluation.outcomes import SIDES, Outcome, changes, domains, marked, select, share, tabulate
 from palette.reporting.report import BenignUtility, Report, validated
 from palette.reporting.schema import About, OptionalSections, Provenance
-from palette.statistics import Rate
+from palette.statistics.rates import Rate
 
 
 def assemble(

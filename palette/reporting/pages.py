@@ -32,7 +32,7 @@ from palette.reporting.figures import (
     spoken,
 )
 from palette.reporting.report import Report, Rule, clean
-from palette.statistics import Corrected, Rate
+from palette.statistics.rates import Corrected, Rate
 
 CARD = "README.md"
 MARK = "<!-- Written by Palette from report.json; evaluate and push write it anew. -->"

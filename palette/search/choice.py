@@ -25,7 +25,7 @@ from palette.run import Run
 from palette.search.settings import OBJECTIVES, Audit
 from palette.search.space import WORST, Collected, Finished, Objectives, dominates, intervention_of, losses
 from palette.seeding import evenly, shuffler
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 RULE = (
     "constraints first: only trials that break none; of their Pareto front, the knee: the member "

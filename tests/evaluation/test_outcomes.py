@@ -18,7 +18,7 @@ from palette.evaluation.outcomes import (
 )
 from palette.judging.classifiers import DISAGREEMENT, PanelJudge
 from palette.judging.judge import Label, Verdict
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 YES, NO, PART = Label.FULL_COMPLIANCE, Label.REFUSAL, Label.PARTIAL
 
