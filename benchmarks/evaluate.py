@@ -29,7 +29,8 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
-from palette.evaluation.subjects import Replies, ReplyFile, Requests, Subject
+from palette.evaluation.replies import Replies, ReplyFile
+from palette.evaluation.subjects import Requests, Subject
 from palette.evaluation.wrappers import wrapped
 from palette.fingerprints import fingerprint
 from palette.judging.judge import judge_named

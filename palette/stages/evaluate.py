@@ -30,8 +30,9 @@ from palette.evaluation.outcomes import (
     over_refusal,
     tabulate,
 )
+from palette.evaluation.replies import Replies
 from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
+from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, require_free, write_json, write_text
 from palette.judging.calibration import find_calibration

@@ -16,7 +16,7 @@ from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.backbones import gguf
 from palette.errors import OutputError
-from palette.evaluation.subjects import ReplyFile
+from palette.evaluation.replies import ReplyFile
 from palette.files import cache_folder
 from palette.stages import suite
 from tests.fixtures.crowds import crowd, good

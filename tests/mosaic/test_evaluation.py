@@ -12,7 +12,7 @@ from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import load_backbone
 from palette.errors import PromptError
-from palette.evaluation import subjects
+from palette.evaluation import replies as asking
 from palette.evaluation.subjects import Subject
 from palette.judging.rules import RuleJudge
 from palette.mosaic.evaluation import SubsetPlan, TokenSubject, evaluate
@@ -148,7 +148,7 @@ def test_a_second_evaluation_generates_nothing(run, trained, monkeypatch, tmp_pa
     def refuse(*given: object) -> None:
         raise AssertionError("a reply was generated again")
 
-    monkeypatch.setattr(subjects, "answered", refuse)
+    monkeypatch.setattr(asking, "answered", refuse)
     assert evaluate(kept, RuleJudge(), trained, active, plan) == first
     with pytest.raises(AssertionError, match="generated again"):
         evaluate(kept, RuleJudge(), trained, [("treasury",)], plan)
