@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from palette.authorisation import Role
-from palette.evaluation.outcomes import KINDS
+from palette.evaluation.counting import KINDS
 from palette.evaluation.replies import Replies
 from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.classifiers import PanelJudge

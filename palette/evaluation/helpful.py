@@ -15,7 +15,8 @@ import torch
 
 from palette.backbones import Backbone, load_backbone
 from palette.evaluation.agreement import Agreement, Reply, agreement
-from palette.evaluation.outcomes import judged_texts, tabulate
+from palette.evaluation.counting import tabulate
+from palette.evaluation.outcomes import judged_texts
 from palette.evaluation.replies import Replies
 from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.judge import Judge, Label, Verdict

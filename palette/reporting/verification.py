@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import ValidationError
 
 from palette.errors import OutputError
+from palette.evaluation.counting import tabulate
 from palette.evaluation.gate import gate
-from palette.evaluation.outcomes import Outcome, tabulate
+from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells, Share

@@ -15,21 +15,11 @@ from palette.authorisation import Role
 from palette.errors import together
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
+from palette.evaluation.counting import counted, hazards, judging, over_refusal, tabulate
 from palette.evaluation.gate import gate
 from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
 from palette.evaluation.null_control import NullControl
-from palette.evaluation.outcomes import (
-    OUTCOMES,
-    SIDES,
-    Judged,
-    Outcome,
-    counted,
-    hazards,
-    judged,
-    judging,
-    over_refusal,
-    tabulate,
-)
+from palette.evaluation.outcomes import OUTCOMES, SIDES, Judged, Outcome, judged
 from palette.evaluation.replies import Replies
 from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
