@@ -21,7 +21,7 @@ from rich.text import Text
 
 from palette.processes import Advance, Progress
 from palette.reporting.figures import duration
-from palette.reporting.pages import brief
+from palette.reporting.wording import brief
 from palette.working import LOGGER
 
 CELL = "¦"

@@ -31,8 +31,9 @@ from palette.processes import Progress, silent
 from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
+from palette.reporting.card import write_card
 from palette.reporting.curves import losses_of
-from palette.reporting.pages import render, write_card
+from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
 from palette.run import HELPFUL, Run

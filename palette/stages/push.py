@@ -12,7 +12,8 @@ from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.evaluation.outcomes import read_outcomes
 from palette.files import write_json, write_text
-from palette.reporting.pages import CARD, render, render_card
+from palette.reporting.card import CARD, render_card
+from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report, clean, read_report
 from palette.reporting.verification import contradicted
 from palette.stages.summary import require_own_adapter
