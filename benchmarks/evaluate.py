@@ -35,7 +35,8 @@ from palette.evaluation.wrappers import wrapped
 from palette.fingerprints import fingerprint
 from palette.judging.judge import judge_named
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2

@@ -23,7 +23,8 @@ from palette.mosaic.training import TOKEN_RECORD, TokenTraining
 from palette.prompts import load_prompts
 from palette.recipe import TokenRecipe
 from palette.reporting.pages import render_tokens
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.settings import dotted
 
 FEW = TrainSettings(slots=2, epochs=1, orders=2)
