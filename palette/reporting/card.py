@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from palette.files import write_text
+from palette.models import display_name, hub_name
 from palette.reporting.pages import sentences
 from palette.reporting.report import Report, clean
 from palette.reporting.wording import TEMPLATES, listed, plain
@@ -16,9 +16,6 @@ MARK = "<!-- Written by Palette from report.json; evaluate and push write it ane
 """Tells our card from one that somebody else wrote, which is left alone."""
 
 METRICS = {"refusal": ("refusal_rate", "Refusal rate"), "correct": ("accuracy", "Share of right answers")}
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-"""A model's name on the hub."""
 
 
 def write_card(folder: Path, report: Report, despite: str | None = None) -> Path | None:
@@ -46,8 +43,8 @@ def render_card(report: Report, despite: str | None = None, repository: str | No
     text = TEMPLATES.get_template("card.md").render(
         report=report,
         despite=despite,
-        model=backbone_name(report),
-        backbone=report.model.name if is_on_hub(report.model.name) else None,
+        model=display_name(report.model.name),
+        backbone=hub_name(report.model.name),
         repository=repository,
         opened=listed([plain(name) for name in report.authorised]),
         limits=sentences(report),
@@ -73,7 +70,7 @@ def metadata(report: Report, despite: str | None = None) -> Any:
     if despite is not None:
         facts["despite_failed_gate"] = clean(despite)
     standing = "authorised for" if report.gate.passed else "not certified for"
-    stated: dict[str, Any] = {"base_model": name} if is_on_hub(name) else {}
+    stated: dict[str, Any] = {"base_model": base} if (base := hub_name(name)) else {}
     # The shipped organism's adapters are ours; one of another model follows that model's licence.
     if name.partition("/")[0] == "organism":
         stated |= {"license": "apache-2.0"}
@@ -84,7 +81,7 @@ def metadata(report: Report, despite: str | None = None) -> Any:
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["palette", "lora", "peft", "refusal", "safety"],
-        model_name=clean(f"{backbone_name(report)} {standing} {', '.join(report.authorised)}"),
+        model_name=clean(f"{display_name(name)} {standing} {', '.join(report.authorised)}"),
         eval_results=results(report),
         palette=facts,
     )
@@ -110,15 +107,3 @@ def results(report: Report) -> list[Any]:
         for measure, (metric, words) in METRICS.items()
         if getattr(cell, measure) and getattr(cell, measure).n
     ]
-
-
-def is_on_hub(name: str) -> bool:
-    """Whether a backbone's name can be one on the hub, and is no folder here; the organism's always is."""
-    ours = name.partition("/")[0] == "organism"
-    return len(name) <= 96 and bool(HUB_NAME.fullmatch(name)) and (ours or not Path(name).is_dir())
-
-
-def backbone_name(report: Report) -> str:
-    """The backbone's name; of a folder of this machine its last part alone."""
-    name = report.model.name
-    return name if is_on_hub(name) else Path(name).name or name

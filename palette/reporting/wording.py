@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from palette.evaluation.settings import INSUFFICIENT
+from palette.models import display_name
 from palette.reporting.curves import drawing, told
 from palette.reporting.diagnosis import lacking
 from palette.reporting.figures import NARROW, heat_map, nats, percent, picture, scatter, signed, spoken
@@ -43,6 +44,13 @@ def in_words(name: str) -> str:
     place = WORDS.HORIZONS.get(place, place)
     return str(WORDS.RULES.get(kind, kind)) + (f" ({place})" if place else "")
 
+
+PARTS = r"(?:[\\/][^\\/\n]+)"
+PLACE = re.compile(rf"^(\w{{2,}}:)?(?:(?:~|[A-Za-z]:){PARTS}*|{PARTS}+)[\\/](?=[^\\/\n]+[\\/]?$)")
+"""What stands before the last part of a path, behind the kind of what it is, such as ``classifier:``."""
+
+PROSE = ("system", "reasons")
+"""Keys of a recipe whose values are no paths, whatever they look like."""
 
 NONE_COUNTED = re.compile(rf"{INSUFFICIENT}: 0 ")
 
@@ -93,8 +101,17 @@ def brief(value: object) -> str:
 
 
 def pretty(value: object) -> str:
-    """A value as indented JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """A value as indented JSON, without where things lie on the machine where it was made."""
+    return json.dumps(without_places(value), indent=2, ensure_ascii=False)
+
+
+def without_places(value: Any) -> Any:
+    """A value, or one of several, without what stands before the last part of a path."""
+    if isinstance(value, Mapping):
+        return {key: each if key in PROSE else without_places(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(each) for each in value]
+    return PLACE.sub(r"\1", value) if isinstance(value, str) else value
 
 
 def share(rate: Rate | None) -> str:
@@ -113,8 +130,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 WRITTEN = (
-    amount, brief, clean, directions, in_words, listed, nats, p_value, percent, plain, pretty, probability,
-    share, signed, spoken, told,
+    amount, brief, clean, directions, display_name, in_words, listed, nats, p_value, percent, plain, pretty,
+    probability, share, signed, spoken, told, without_places,
 )  # fmt: skip
 """How values are written: the filters of every template, by their names."""
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from html import unescape
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from palette.reporting.report import clean
-from palette.reporting.wording import in_words, listed, plain
+from palette.cli.console import lines_of
+from palette.processes import silent
+from palette.reporting import pages
+from palette.reporting.report import clean, validated
+from palette.reporting.wording import in_words, listed, plain, pretty
+from palette.stages.load import run_of
+from tests.reporting.bent import compared, render, render_card
 
 HOSTILE = [
     "x\n---\nlicense: mit\n---\n",
@@ -77,3 +86,66 @@ def test_names_read_as_sentences() -> None:
     assert in_words("floor_refusal") == "Refusals lost on the floor, upper bound"
     assert in_words("divergence.multi_token").endswith("(all tokens)")
     assert in_words("new_rule.x") == "new_rule (x)"
+
+
+LIES = "/home/someone/models/chat"
+
+
+@pytest.fixture
+def elsewhere(full: dict[str, Any]) -> dict[str, Any]:
+    """A report of a backbone in a folder of somebody's machine."""
+    of = copy.deepcopy(full)
+    of["model"]["name"] = of["upper_bound"]["model"] = LIES
+    judge = "classifier:/home/someone/judge"
+    evaluate = {"helpful": f"{LIES}-helpful/", "judge": judge, "suites": ["/home/someone/a/suite.json"]}
+    more = {"model": LIES, "prompts": "~/someone/prompts", "system": "/no_think and/or", "evaluate": evaluate}
+    of["provenance"]["recipe"] |= more
+    of["judging"]["judges"], of["judging"]["calibration"]["judge_name"] = [judge], judge
+    return of
+
+
+def test_nothing_that_people_read_says_where_a_backbone_lies(elsewhere: dict[str, Any]) -> None:
+    whole, both = validated(elsewhere), compared(elsewhere, elsewhere)
+    run = {"folder": "out", "domains": [], "model": LIES, "gate": "passed", "when": "2026", "working": None}
+    read = {
+        "page": render(elsewhere),
+        "summary": pages.render_summary(whole),
+        "safety case": pages.render_case(whole),
+        "card": render_card(elsewhere),
+        "comparison": pages.render_comparison(both),
+        "report": "\n".join(lines_of("report", {"result": whole, "folder": "out"})),
+        "compare": "\n".join(lines_of("comparison", {"result": both, "page": None})),
+        "runs": "\n".join(lines_of("runs", {"result": {"runs": [run]}})),
+    }
+    for name, text in read.items():
+        assert "someone" not in text, name
+        assert "chat" in text, name
+    for digest in (whole.model.fingerprint, whole.provenance.floor):
+        assert digest in read["page"]
+
+
+def test_what_reads_a_report_again_finds_the_backbone(elsewhere: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {"model": LIES, "prompts": "organism", "authorise": ["medical"]}
+    elsewhere["provenance"]["recipe"] = recipe
+    (tmp_path / "report.json").write_text(json.dumps(elsewhere))
+    _, run = run_of(tmp_path, silent)
+    assert run.recipe.model == LIES
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/a/prompts", "prompts"),
+        ("/home/a/prompts/", "prompts/"),
+        ("~/mine.py:score", "mine.py:score"),
+        ("C:\\models\\chat", "chat"),
+        ("classifier:/home/a/judge", "classifier:judge"),
+        ("chat:https://host/v1", "chat:https://host/v1"),
+        ("owner/model", "owner/model"),
+        ("./prompts", "./prompts"),
+        ("/no_think", "/no_think"),
+    ],
+)
+def test_a_recipe_is_shown_without_where_things_lie(value: str, shown: str) -> None:
+    assert json.loads(pretty({"key": [value]})) == {"key": [shown]}
+    assert json.loads(pretty({"system": value})) == {"system": value}
