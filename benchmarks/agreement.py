@@ -31,7 +31,7 @@ from palette.evaluation.agreement import Reply, Way, agreement, covered
 from palette.fingerprints import fingerprint_file
 from palette.judging.calibration import read_labelled
 from palette.judging.judge import Label
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 FOLDER = Path("..") / "shared" / "data"
 KQA, XSTEST = Path("real/medical/kqa_answers.jsonl"), Path("xstest")

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.domain import PALETTE, summary, timed
 from benchmarks.machine import write
 from palette.files import read_json
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 RECIPE, TYPES = "recipes/medical.yaml", ("auto", "nf4")
 FIGURES = ("refusal", "correct")

@@ -29,12 +29,14 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
-from palette.evaluation.subjects import Replies, ReplyFile, Requests, Subject
+from palette.evaluation.replies import Replies, ReplyFile
+from palette.evaluation.subjects import Requests, Subject
 from palette.evaluation.wrappers import wrapped
 from palette.fingerprints import fingerprint
 from palette.judging.judge import judge_named
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2

@@ -18,7 +18,8 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, reply_logits
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.subjects import Replies, Subject, divergence
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Subject, divergence
 from palette.internalise.examples import TrainingTask
 from palette.internalise.loop import Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples

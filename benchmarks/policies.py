@@ -20,7 +20,8 @@ from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, batches
 from palette.backbones.scoring import forward
 from palette.evaluation.outcomes import judged
-from palette.evaluation.subjects import Replies, Requests, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject
 from palette.internalise.loop import Checkpoint, Plan, train
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.judging.rules import RuleJudge

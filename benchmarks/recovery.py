@@ -33,7 +33,8 @@ from palette.judging.rules import RuleJudge
 from palette.prompts import PromptSet
 from palette.recipe import create_recipe
 from palette.reporting.report import read_report
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.search.space import read_collected
 
 PROMPTS, ASKED = 16, 50

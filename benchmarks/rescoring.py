@@ -13,7 +13,8 @@ from palette.directions import Intervention, intervening
 from palette.evaluation.subjects import divergence
 from palette.judging.rules import RuleJudge
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.search.space import Collected
 
 TOKENS = 100

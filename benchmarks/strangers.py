@@ -27,7 +27,8 @@ from benchmarks.machine import RESULTS, write
 from palette.adapters.files import read_adapter
 from palette.authorisation import Role
 from palette.cli.console import progress_shown
-from palette.evaluation.subjects import Replies, Requests, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject
 from palette.files import read_json, write_json, write_text
 from palette.fingerprints import fingerprint_folder
 from palette.recipe import load_recipe

@@ -58,9 +58,12 @@ def noted(errors: list[PaletteError]) -> Iterator[None]:
         errors.append(error)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """The remedy that names the nearest of the names that are known; None where none is near."""
-    near = get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The remedy that names the nearest of the names that are known; None where none is near.
+
+    Near is what is at ``least`` so similar, in [0, 1], as ``difflib`` reckons it.
+    """
+    near = get_close_matches(name, list(known), n=1, cutoff=least)
     return f"did you mean {near[0]}?" if near else None
 
 

@@ -31,6 +31,10 @@ LOCK, LOG = "run.lock", "palette.log"
 CACHE = "PALETTE_CACHE"
 """The environment variable that names another folder than the user's usual cache."""
 
+ELSEWHERE = "choose another folder with --output"
+"""What else a caller can do where a file cannot be written, unless another option or argument names it."""
+ELSEWHERE_CACHED = f"name another folder with {CACHE}"
+
 
 def cache_folder() -> Path:
     """Where is kept what costs time to make: in ``PALETTE_CACHE``, or where the user's caches are."""
@@ -39,8 +43,10 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """A temporary path beside ``path`` that is flushed and renamed onto it when the block succeeds.
+
+    ``elsewhere`` says how to name another one, for an error message.
 
     Raises:
         OutputError: if the disk cannot take the file; ``path`` is then what it was before.
@@ -53,14 +59,14 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, elsewhere) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def spooled(path: Path) -> Iterator[Any]:
+def spooled(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[Any]:
     """A temporary file beside ``path`` that can be written and read, and is gone afterwards.
 
     Raises:
@@ -72,38 +78,41 @@ def spooled(path: Path) -> Iterator[Any]:
         with TemporaryFile(dir=path.parent) as stream:
             yield stream
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, elsewhere) from error
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path, error: OSError, elsewhere: str = ELSEWHERE) -> OutputError:
     """What to say if the disk, or whoever may write there, cannot take ``path``."""
-    kept = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    helps = ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        helps = "make its folder writable, or "
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        helps = "free space or "
     return OutputError(
         "an output file must be writable",
         got=error.strerror or str(error),
-        remedy=f"{'make its folder writable,' if kept else 'free space'} or choose another folder with "
-        "--output; nothing was half-written",
+        remedy=f"{helps}{elsewhere}; nothing was half-written",
         where=path,
     )
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, elsewhere: str = ELSEWHERE) -> None:
     """Writes ``text`` as UTF-8, atomically.
 
     Raises:
-        OutputError: if the disk cannot take the file.
+        OutputError: if the disk cannot take the file; it says how to write ``elsewhere``.
     """
-    with atomic(path) as temporary:
+    with atomic(path, elsewhere) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, elsewhere: str = ELSEWHERE) -> None:
     """Writes ``value`` as indented JSON in the order given, atomically; NaN is refused.
 
     Raises:
-        OutputError: if the disk cannot take the file.
+        OutputError: if the disk cannot take the file; it says how to write ``elsewhere``.
     """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", elsewhere)
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from os.path import relpath
@@ -40,6 +41,11 @@ TOKENIZERS = ("tokenizer*", "vocab*")
 
 LARGE = 1 << 28
 """Bytes of weights from which on a model is large: what costs time with every operation matters less."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+"""A model's name on the hub, of no more letters than the hub allows: ``LONGEST``."""
+LONGEST = 96
+CACHED = re.compile(r"(?:^|/)models--([^/]+?)--([^/]+)(?:/snapshots/[^/]+)?$")
+"""A model's folder in the hub's cache."""
 
 GGUF, PACKAGE = ".gguf", "package:"
 """How a model's one file ends, and how the name of an installed Python package begins that brings one."""
@@ -54,6 +60,32 @@ def variant_of(name: str) -> str | None:
     if (variant or "organism") not in choices:
         raise BackboneError(f"organism's variants are {', '.join(choices)}", got=repr(variant))
     return variant or "organism"
+
+
+def cached_name(folder: str) -> str | None:
+    """The name on the hub of a model whose folder is in the hub's cache; None of any other folder."""
+    found = CACHED.search(folder)
+    return f"{found[1]}/{found[2]}" if found else None
+
+
+def hub_name(name: str) -> str | None:
+    """What a model is called on the hub, as far as its name tells; None of a path here.
+
+    The organism is called so anywhere.
+    """
+    if cached := cached_name(name):
+        return cached
+    ours = name.partition("/")[0] == "organism"
+    fits = len(name) <= LONGEST and HUB_NAME.fullmatch(name)
+    return name if fits and (ours or not Path(name).exists()) else None
+
+
+def display_name(name: str) -> str:
+    """A model's name as people read it: that on the hub, or of a folder or file its last part alone.
+
+    What is above it says where somebody keeps models, which is nobody else's business.
+    """
+    return hub_name(name) or re.split(r"[\\/]", name.rstrip("\\/"))[-1] or name
 
 
 def gguf_file(name: str) -> Path | None:

@@ -20,7 +20,8 @@ from palette.models import require_named
 from palette.mosaic import settings as tokens
 from palette.mosaic.settings import Sign, TokenEvaluateSettings, TrainSettings
 from palette.prompts.settings import source_keys, sources_beside
-from palette.run import HELPFUL, Run, RunSettings
+from palette.run import HELPFUL, Run
+from palette.run_settings import RunSettings
 from palette.search import settings as searching
 from palette.search.settings import SearchSettings
 from palette.settings import Group, dotted, override, read_yaml, settled

@@ -1,11 +1,22 @@
-"""Random numbers from names: every draw has a seed of its own, and no global generator is touched."""
+"""Which of many are drawn: evenly, or by random numbers from names, each draw with a seed of its own.
+
+No global generator is touched.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of some items, evenly spread from the first on."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def derive_seed(seed: int, *names: object) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, ClassVar, Literal, TypeVar
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palette.encodings import REMEDY, NotUnicodeError, decoded
-from palette.errors import RecipeError
+from palette.errors import RecipeError, did_you_mean
 
 
 class Settings(BaseModel):
@@ -36,6 +35,8 @@ LARGEST = 100_000
 SHOWN = Repr()
 SHOWN.maxstring = SHOWN.maxother = 200
 """How an error shows a value that may be of any size."""
+NEAR = 0.5
+"""Similarity of a key, which may be long, to the one that was meant."""
 MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
@@ -246,7 +247,6 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
 def _unknown(key: str, known: list[str], noun: str, removed: Mapping[str, str]) -> str:
     if key in removed:
         return f"{key} is no key of a {noun} any more: {removed[key]}"
-    near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
-        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1, cutoff=0.5
-    )
-    return f"{key} is not a key of a {noun}" + (f", did you mean {near[0]}?" if near else "")
+    ends = [name.rpartition(".")[2] for name in known]
+    near = did_you_mean(key, known, NEAR) or did_you_mean(key.rpartition(".")[2], ends, NEAR)
+    return f"{key} is not a key of a {noun}" + (f", {near}" if near else "")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from palette import organism
 from palette.backbones import load_backbone, next_token_logits
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.models import identify, is_weights, weight_files
+from palette.models import display_name, hub_name, identify, is_weights, weight_files
 
 SAFE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -161,3 +161,32 @@ def test_what_holds_weights_is_told_by_its_name():
         "README.md",
     )
     assert all(map(is_weights, yes)) and not any(map(is_weights, no))
+
+
+@pytest.mark.parametrize(
+    ("name", "on_hub", "shown"),
+    [
+        ("organism", "organism", "organism"),
+        ("organism/shared", "organism/shared", "organism/shared"),
+        ("owner/model-7B", "owner/model-7B", "owner/model-7B"),
+        ("/home/somebody/models/chat", None, "chat"),
+        ("/home/somebody/models/chat/", None, "chat"),
+        ("C:\\models\\chat", None, "chat"),
+        ("../chat", None, "chat"),
+        ("~/models/chat.gguf", None, "chat.gguf"),
+        ("package:my_model", None, "package:my_model"),
+        ("/root/hub/models--owner--model-7B/snapshots/0123abcd", "owner/model-7B", "owner/model-7B"),
+        ("/", None, "/"),
+    ],
+)
+def test_a_model_is_shown_by_its_name_on_the_hub_or_the_last_part_of_its_path(name, on_hub, shown):
+    assert hub_name(name) == on_hub
+    assert display_name(name) == shown
+
+
+def test_what_lies_here_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "chat").mkdir(parents=True)
+    (tmp_path / "chat.gguf").write_bytes(b"")
+    assert (hub_name("models/chat"), display_name("models/chat")) == (None, "chat")
+    assert (hub_name("chat.gguf"), display_name("chat.gguf")) == (None, "chat.gguf")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,10 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.seeding import derive_seed, shuffler, torch_seed
+from palette.seeding import derive_seed, evenly, shuffler, torch_seed
 
 NAMES = st.lists(st.text(st.characters(min_codepoint=32), max_size=8) | st.integers(), max_size=4)
 SEEDS = st.integers(0, 2**32)
+
+
+@given(st.integers(0, 200), st.integers(1, 50))
+def test_what_is_drawn_evenly_begins_with_the_first_and_leaves_no_wide_gap(count: int, most: int) -> None:
+    drawn = evenly(range(count), most)
+    assert len(drawn) <= most
+    assert len(drawn) == count or count > most
+    assert list(drawn[:1]) == [0][:count]
+    gap = -(-count // most)
+    assert {after - before for before, after in pairwise([*drawn, count])} <= set(range(1, gap + 1))
 
 
 @given(SEEDS, NAMES)

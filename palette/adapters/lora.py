@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import math
 import posixpath
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,12 +27,8 @@ from typing import Any
 import torch
 
 from palette.errors import AdapterError
+from palette.models import HUB_NAME, cached_name
 from palette.shapes import Float, Int, Tensor
-
-CACHED = re.compile(r"(?:^|/)models--([^/]+?)--([^/]+)(?:/snapshots/[^/]+)?$")
-"""A model's folder in the hub's cache."""
-ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-"""A model's name on the hub."""
 
 WeightOf = Callable[[str], Tensor]
 """The backbone's own weight [d_out, d_in] of a module, by the module's path."""
@@ -113,10 +108,8 @@ def power_of_two(exponent: Int[Tensor, " component"]) -> Float[Tensor, " compone
 def _named(name: str | None) -> str:
     """A backbone's name as it is compared: a tidy path, or the hub's name, whose case means nothing there."""
     tidy = posixpath.normpath((name or "").strip().replace("\\", "/"))
-    cached = CACHED.search(tidy)
-    if cached is not None:
-        tidy = f"{cached[1]}/{cached[2]}"
-    return tidy.casefold() if ON_HUB.fullmatch(tidy) else tidy
+    tidy = cached_name(tidy) or tidy
+    return tidy.casefold() if "/" in tidy and HUB_NAME.fullmatch(tidy) else tidy
 
 
 @dataclass(frozen=True)

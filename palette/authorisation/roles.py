@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from palette.authorisation.floor import FLOOR, Floor
-from palette.errors import AuthorisationError
+from palette.errors import AuthorisationError, did_you_mean
 
 
 class Role(StrEnum):
@@ -95,10 +94,9 @@ def authorise(
 def _require_known(key: str, wanted: tuple[str, ...], known: list[str]) -> None:
     for domain in wanted:
         if domain not in known:
-            near = get_close_matches(domain, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            advice = (did_you_mean(domain, known), f"it has {', '.join(known)}")
             raise AuthorisationError(
                 f"every domain under {key!r} must be one of the prompt folder's",
                 got=f"{domain!r}",
-                remedy=f"{hint}it has {', '.join(known)}",
+                remedy=" ".join(filter(None, advice)),
             )

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from palette.errors import BackboneError
-from palette.files import cache_folder, unwritable
+from palette.files import ELSEWHERE_CACHED, cache_folder, unwritable
 from palette.fingerprints import fingerprint_file
 
 
@@ -40,7 +40,7 @@ def dequantised(file: Path) -> Path:
         if not folder.exists():
             fresh.rename(folder)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, ELSEWHERE_CACHED) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder

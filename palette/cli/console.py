@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from palette.models import display_name
 from palette.processes import Advance, Progress
 from palette.reporting.figures import duration
-from palette.reporting.pages import brief
+from palette.reporting.wording import brief
 from palette.working import LOGGER
 
 CELL = "¦"
@@ -139,7 +140,8 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(brief=brief, figure=figure, picture=picture, share=share, spans=spans)
+WRITTEN = (brief, display_name, figure, picture, share, spans)
+TEMPLATES.filters.update({write.__name__: write for write in WRITTEN})
 
 
 def progress_shown() -> Progress:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from palette.authorisation import Role
-from palette.evaluation.outcomes import KINDS
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.evaluation.counting import KINDS
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.classifiers import PanelJudge
 from palette.judging.judge import Judge, Label, judge_named
 from palette.judging.language import Language, LanguageJudge, Said, learn_language

@@ -18,7 +18,8 @@ from typing import Any
 from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.errors import JudgeError
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.judge import Judge, OwnJudge, Verdict
 from palette.judging.language import without_language
 from palette.judging.rules import correct

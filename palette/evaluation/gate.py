@@ -14,7 +14,7 @@ from typing import Any
 from palette.authorisation import Role
 from palette.evaluation.outcomes import SIDES, Outcome, domains, marked, select, share
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
-from palette.statistics import minimum_n, non_inferior, resolving_n
+from palette.statistics.rates import minimum_n, non_inferior, resolving_n
 
 Rule = dict[str, Any]
 

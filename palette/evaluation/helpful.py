@@ -15,13 +15,15 @@ import torch
 
 from palette.backbones import Backbone, load_backbone
 from palette.evaluation.agreement import Agreement, Reply, agreement
-from palette.evaluation.outcomes import judged_texts, tabulate
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.evaluation.counting import tabulate
+from palette.evaluation.outcomes import judged_texts
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.judge import Judge, Label, Verdict
 from palette.prompts import PromptSet, messages
 from palette.run import Run, folder_of
 from palette.seeding import derive_seed
-from palette.statistics import paired_ratio
+from palette.statistics.paired import paired_ratio
 
 Said = Sequence[Reply | None]
 """The reply to each prompt; None where it was withheld."""

@@ -18,7 +18,8 @@ from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.correctness import marks
 from palette.evaluation.outcomes import Outcome, marked, select, share
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject, Tokens
 from palette.judging.judge import Judge
 from palette.seeding import derive_seed
 

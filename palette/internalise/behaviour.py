@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from palette.adapters.lora import Adapter
 from palette.authorisation import Role
-from palette.evaluation.subjects import Replies, Requests, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject
 from palette.judging.judge import Judge
 from palette.run import Run
 from palette.search.space import Collected

@@ -7,7 +7,6 @@ much would be taught for a day; it is given what fits into the time of a usual m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from palette.backbones import Backbone
 from palette.backbones.cost import pass_seconds
@@ -25,13 +24,6 @@ MOST, FEWEST, SELF = 6, 2, 2
 """Trials that teach at most, and at least; and how often the plain backbone speaks beside them."""
 FEWEST_ROWS, FEWEST_STEPS = 20, DECAY
 """Of a step, and of a student: fewer teach too little of any pool."""
-
-Item = TypeVar("Item")
-
-
-def few(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """At most so many of some items, evenly from the first on."""
-    return items[:: max(1, -(-len(items) // most))]
 
 
 def affordable(

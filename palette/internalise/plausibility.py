@@ -15,9 +15,9 @@ from statistics import median
 
 from palette.backbones import Backbone
 from palette.backbones.scoring import reply_likelihoods
-from palette.internalise.effort import few
 from palette.internalise.examples import Example, Tokens
 from palette.internalise.openings import MOSTLY, NEARLY, WORD
+from palette.seeding import evenly
 
 PLACES = 12
 """Words of a reply, from its first on, that are compared with its request."""
@@ -78,7 +78,7 @@ class Pertinence:
     @classmethod
     def learned(cls, backbone: Backbone, answers: Sequence[Example]) -> Pertinence | None:
         """By the gains of the backbone's own answers; None where they tell nothing of their requests."""
-        asked = few(answers, ANSWERS)
+        asked = evenly(answers, ANSWERS)
         prompts, replies = [each.prompt for each in asked], [each.reply for each in asked]
         made = cls(backbone, 0.0)
         gains = made.gains(prompts, replies, reply_likelihoods(backbone, prompts, replies), prompts)

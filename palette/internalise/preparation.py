@@ -20,7 +20,7 @@ from palette.backbones import greedy_replies
 from palette.errors import SearchError
 from palette.evaluation.baseline import Baseline
 from palette.internalise.augmentation import crossed, crossed_alike
-from palette.internalise.effort import MOST, few, teaching
+from palette.internalise.effort import MOST, teaching
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
@@ -29,7 +29,7 @@ from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
 from palette.search.space import Collected, Member
-from palette.seeding import shuffler
+from palette.seeding import evenly, shuffler
 
 VALIDATION_PROMPTS = 8
 """Validation prompts at most, a domain, kind and tier, which only end training."""
@@ -226,7 +226,7 @@ class Preparation:
 
     def _own_refusals(self) -> list[Example]:
         """How the backbone refuses a few of the target prompts, which tells where answers part from it."""
-        asked = few(self._targets, TRIAL_PROMPTS)
+        asked = evenly(self._targets, TRIAL_PROMPTS)
         with self._run.progress("refusals", len(asked)) as advance:
             replies = greedy_replies(self._run.backbone, asked, reply_limit(self._run), advance)
         return [

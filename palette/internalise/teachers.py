@@ -22,7 +22,7 @@ from palette.backbones.generation import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
-from palette.internalise.effort import few, tried
+from palette.internalise.effort import tried
 from palette.internalise.examples import Example
 from palette.internalise.openings import MOSTLY, Opening, Prompts, SameOpening, learned_openings
 from palette.internalise.plausibility import CopiedPlaces, Pertinence, least_barred, repeating
@@ -30,6 +30,7 @@ from palette.judging.judge import Judge
 from palette.processes import Advance, Progress, silent
 from palette.run import Run
 from palette.search.space import Collected, Member
+from palette.seeding import evenly
 
 PROMPTS, REPLY_TOKENS = 240, 48
 """Train prompts at most, a domain, kind and tier; tokens of a taught or kept reply at most: what decides
@@ -78,7 +79,7 @@ def chosen_teachers(
     Those that break a limit of the search are tried where the others leave refusals: what they do to other
     prompts does no harm to what target prompts are taught.
     """
-    backbone, limit, asked = run.backbone, reply_limit(run), few(prompts, TRIAL_PROMPTS)
+    backbone, limit, asked = run.backbone, reply_limit(run), evenly(prompts, TRIAL_PROMPTS)
     most = tried(backbone, asked, limit)
     groups = [spread([each for each in members if each.feasible is held], most) for held in (True, False)]
     ranked: list[tuple[float, int, Intervention]] = []
@@ -102,7 +103,7 @@ def chosen_teachers(
 
 def spread(members: Sequence[Member], most: int) -> Sequence[Member]:
     """So many of some trials at most, from the lowest score to the highest."""
-    return few(sorted(members, key=lambda member: member.values["target_refusal_score"]), most)
+    return evenly(sorted(members, key=lambda member: member.values["target_refusal_score"]), most)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.classifiers import DISAGREEMENT
 from palette.judging.judge import LABEL_NAMES, Judge, Label, judge_named
 from palette.prompts.tables import read_rows
-from palette.statistics import cohen_kappa, wilson
+from palette.statistics.paired import cohen_kappa
+from palette.statistics.rates import wilson
 
 CALIBRATION_FORMAT = "palette-calibration/1"
 FILE = "calibration.json"

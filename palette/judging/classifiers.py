@@ -24,7 +24,7 @@ from palette.judging.judge import LABEL_NAMES, Label, Verdict
 from palette.judging.normalisation import READING_VERSION, broken_verdict, normalise
 from palette.judging.rules import ASKED, FOLLOWED, LEARNED, LIMITED, MISSING, RuleJudge
 from palette.prompts.turns import as_read
-from palette.statistics import Rate, wilson
+from palette.statistics.rates import Rate, wilson
 
 Exchanges = tuple[Sequence[str], Sequence[str]]
 """What was asked, and the reply to each."""

@@ -15,7 +15,8 @@ from palette.backbones import Backbone, greedy_replies
 from palette.evaluation.correctness import Knowledge, Marks
 from palette.evaluation.gate import Rule, bounded, gate, verdict
 from palette.evaluation.outcomes import Outcome, judged, share
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
 from palette.judging.judge import Judge
 from palette.mosaic.examples import Subset, group_of, requests_of, subsets
 from palette.mosaic.mounting import Controlled, mounted_tokens

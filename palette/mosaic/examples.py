@@ -17,7 +17,8 @@ from typing import Any
 from palette.authorisation import Role
 from palette.errors import PromptError
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.subjects import Replies, Requests, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject
 from palette.internalise.preparation import Preparation
 from palette.mosaic.settings import PLAN, Sign, TokenPlan, TrainSettings
 from palette.prompts import Prompt, PromptSet

@@ -7,10 +7,11 @@ from math import isfinite
 from typing import Any
 
 from palette.authorisation import Role
-from palette.evaluation.outcomes import SIDES, Outcome, changes, domains, marked, select, share, tabulate
+from palette.evaluation.counting import changes, tabulate
+from palette.evaluation.outcomes import SIDES, Outcome, domains, marked, select, share
 from palette.reporting.report import BenignUtility, Report, validated
 from palette.reporting.schema import About, OptionalSections, Provenance
-from palette.statistics import Rate
+from palette.statistics.rates import Rate
 
 
 def assemble(

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from palette.reporting.diagnosis import lacking
 from palette.reporting.report import Report, Rule
 from palette.reporting.schema import Kind
-from palette.statistics import Rate, wilson
+from palette.statistics.rates import Rate, wilson
 
 CLAIMS: Final[dict[str, tuple[str, ...]]] = {
     "opened": ("target_refusal", "target_degenerate", "authorised_answered", "target_correct"),

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from palette.reporting.report import Report, Rule
 from palette.reporting.schema import Kind, Share, SideName
 from palette.settings import Settings
-from palette.statistics import Rate
+from palette.statistics.rates import Rate
 
 COMPARISON_FORMAT: Final = "palette-comparison/1"
 

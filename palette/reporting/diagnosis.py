@@ -13,7 +13,7 @@ from palette.evaluation.settings import INSUFFICIENT
 from palette.reporting.figures import nats, percent
 from palette.reporting.report import NAMED, Report, Rule
 from palette.reporting.schema import Cell, Kind
-from palette.statistics import Rate, minimum_n
+from palette.statistics.rates import Rate, minimum_n
 
 CAUSES: Final = ("opening", "degenerate", "leaks", "evidence", "backbone")
 """The search relaxed little, or its teachers say little; relapse and babble; change outside of the domain;

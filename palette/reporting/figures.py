@@ -10,7 +10,7 @@ from math import floor, log10
 from markupsafe import Markup, escape
 
 from palette.reporting.schema import Point
-from palette.statistics import Corrected, Rate
+from palette.statistics.rates import Corrected, Rate
 
 NARROW = "\u202f"
 """A narrow no-break space, between a number and its unit."""

@@ -23,7 +23,7 @@ from palette.reporting.schema import (
     UpperBound,
 )
 from palette.settings import Settings
-from palette.statistics import Difference
+from palette.statistics.paired import Difference
 
 REPORT = Path("report.json")
 NAMED = 20

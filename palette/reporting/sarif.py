@@ -23,7 +23,7 @@ from palette.backbones.loading import without_weights
 from palette.errors import AdapterError, PaletteError
 from palette.files import write_json
 from palette.fingerprints import fingerprint_file
-from palette.models import variant_of
+from palette.models import display_name, variant_of
 from palette.run import folder_of
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -96,12 +96,14 @@ def _of_backbone(adapter: Adapter) -> Told:
     if name is None:
         yield "backbone-unnamed", "It names none.", ()
         return
+    # Logs are passed on; where somebody keeps models is not.
+    shown = display_name(name)
     if adapter.backbone.fingerprint is None:
-        yield "backbone-unproven", f"It names {name} and has no fingerprint of it.", ()
+        yield "backbone-unproven", f"It names {shown} and has no fingerprint of it.", ()
     try:
         model = without_weights(folder_of(name)) if Path(name).is_dir() or variant_of(name) else None
         if model is None:
-            yield "backbone-elsewhere", f"{name} is not at hand, so its modules were not looked at.", ()
+            yield "backbone-elsewhere", f"{shown} is not at hand, so its modules were not looked at.", ()
         else:
             require_fit(model, adapter)
     except AdapterError as error:
@@ -151,7 +153,8 @@ def write_sarif(path: Path, findings: Iterable[Finding], paths: Iterable[Path]) 
     results = [_result(one, list(RULES).index(one.rule), places.index(one.path)) for one in findings]
     artifacts = [_artifact(place) for place in places]
     run = {"tool": {"driver": driver}, "artifacts": artifacts, "results": results}
-    write_json(path, {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+    content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+    write_json(path, content, "name another file with --sarif")
 
 
 def _result(one: Finding, rule: int, place: int) -> dict[str, Any]:

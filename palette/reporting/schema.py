@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, FiniteFloat, model_serializer, model_validator
 
 from palette.settings import Settings
-from palette.statistics import Corrected, Rate, Ratio
+from palette.statistics.paired import Ratio
+from palette.statistics.rates import Corrected, Rate
 
 REPORT_FORMAT: Final = "palette-report/1"
 EXAMPLES = 50

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import ValidationError
 
 from palette.errors import OutputError
+from palette.evaluation.counting import tabulate
 from palette.evaluation.gate import gate
-from palette.evaluation.outcomes import Outcome, tabulate
+from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells, Share
-from palette.statistics import non_inferior
+from palette.statistics.rates import non_inferior
 
 EXACT = 1e-9
 """Of a share or a number of nats: what JSON may change."""

@@ -24,8 +24,8 @@ from palette.prompts import Prompt
 from palette.run import Run
 from palette.search.settings import OBJECTIVES, Audit
 from palette.search.space import WORST, Collected, Finished, Objectives, dominates, intervention_of, losses
-from palette.seeding import shuffler
-from palette.statistics import wilson
+from palette.seeding import evenly, shuffler
+from palette.statistics.rates import wilson
 
 RULE = (
     "constraints first: only trials that break none; of their Pareto front, the knee: the member "
@@ -112,9 +112,7 @@ def _asked(run: Run, settings: Audit) -> dict[str, list[Prompt]]:
     """The validation prompts that are answered, of the target and of all preserved domains."""
     requests = {}
     for name, role in (("target", Role.TARGET), ("preserved", Role.PRESERVE)):
-        rows = list(run.select("validation", role))
-        # Spread evenly over all of them.
-        requests[name] = rows[:: max(1, -(-len(rows) // settings.prompts))][: settings.prompts]
+        requests[name] = list(evenly(run.select("validation", role).rows, settings.prompts))
     return requests
 
 

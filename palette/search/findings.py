@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from palette.evaluation.outcomes import KINDS
+from palette.evaluation.counting import KINDS
 from palette.files import read_json
 from palette.reporting.schema import Point, Search
 from palette.search.choice import RULE

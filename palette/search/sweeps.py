@@ -19,22 +19,12 @@ from itertools import zip_longest
 import torch
 from torch import nn
 
-from palette.activations import (
-    Edits,
-    Places,
-    RankOneEdit,
-    beginnings,
-    captured,
-    first_block,
-    narrowed,
-    placed,
-    positionwise,
-    skipped,
-)
+from palette.activations import Edits, RankOneEdit, captured, first_block
 from palette.backbones import Backbone, Batch, batches, reply_logits
 from palette.backbones.cache import bytes_a_token, same_logits, window
 from palette.backbones.prefixes import shared_prefix, widened
 from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
+from palette.backbones.skipping import Places, beginnings, narrowed, placed, positionwise, skipped
 from palette.directions import editing
 from palette.search.settings import Caching
 from palette.shapes import Float, Tensor

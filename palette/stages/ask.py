@@ -11,7 +11,8 @@ from palette.authorisation import Role
 from palette.errors import PromptError, did_you_mean
 from palette.evaluation.gate import INSIDE
 from palette.evaluation.outcomes import OUTCOMES
-from palette.evaluation.subjects import Replies, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Subject
 from palette.evaluation.wrappers import WRAPPERS, inside
 from palette.files import read_json
 from palette.processes import Progress, silent

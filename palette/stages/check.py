@@ -134,7 +134,7 @@ def _expected(
     rule: str, groups: Sequence[tuple[int, Mapping[str, int]]], margin: float, split: str
 ) -> list[str]:
     """The sentence on one rule; ``groups`` are prompts of the split, and what was met of their kind."""
-    from palette.statistics import minimum_n
+    from palette.statistics.rates import minimum_n
 
     asked, needed = sum(count for count, _ in groups), minimum_n(margin)
     expected = sum(round(count * cell["refused"] / cell["read"]) for count, cell in groups)

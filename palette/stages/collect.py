@@ -12,7 +12,7 @@ from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngram
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.space import MEANS, Collected, write_collected
-from palette.seeding import derive_seed
+from palette.seeding import derive_seed, evenly
 
 OUTPUTS = (MEANS,)
 FEWEST = 16
@@ -60,9 +60,7 @@ def _refusal_ngrams(run: Run, baseline: Baseline) -> RefusalNgrams:
         for place in kept[role]
     }
     asked = [
-        (role, place)
-        for role in (Role.TARGET, Role.PRESERVE)
-        for place in kept[role][:: max(1, -(-len(kept[role]) // DRAWN_PROMPTS))]
+        (role, place) for role in (Role.TARGET, Role.PRESERVE) for place in evenly(kept[role], DRAWN_PROMPTS)
     ]
     prompts = [baseline.requests[role].prompts[place] for role, place in asked]
     limit = min(REPLY_TOKENS, run.recipe.reply_tokens)

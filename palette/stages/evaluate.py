@@ -15,23 +15,14 @@ from palette.authorisation import Role
 from palette.errors import together
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
+from palette.evaluation.counting import counted, hazards, judging, over_refusal, tabulate
 from palette.evaluation.gate import gate
 from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
 from palette.evaluation.null_control import NullControl
-from palette.evaluation.outcomes import (
-    OUTCOMES,
-    SIDES,
-    Judged,
-    Outcome,
-    counted,
-    hazards,
-    judged,
-    judging,
-    over_refusal,
-    tabulate,
-)
+from palette.evaluation.outcomes import OUTCOMES, SIDES, Judged, Outcome, judged
+from palette.evaluation.replies import Replies
 from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.subjects import Replies, Requests, Subject, Tokens, diverged
+from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
 from palette.evaluation.wrappers import WRAPPERS, wrapped
 from palette.files import claim, read_json, require_free, write_json, write_text
 from palette.judging.calibration import find_calibration
@@ -40,8 +31,9 @@ from palette.processes import Progress, silent
 from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
+from palette.reporting.card import write_card
 from palette.reporting.curves import losses_of
-from palette.reporting.pages import render, write_card
+from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
 from palette.run import HELPFUL, Run

@@ -95,7 +95,7 @@ def init(
         authorise=", ".join(map(_quoted, authorise)),
         threads=max(1, (os.cpu_count() or 1) // LANES),
     )
-    write_text(path, text)
+    write_text(path, text, "name another folder")
     named = (("model", model), ("prompts", prompts or domains), ("authorise", authorise))
     return {
         "recipe": str(path),

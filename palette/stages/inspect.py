@@ -255,7 +255,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             colour = of["sheet"] if low < 0 and abs(value) > 0.6 else of["ink"]
             axis.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     figure.tight_layout()
-    with atomic(path) as staged:
+    with atomic(path, "name another file with --picture") as staged:
         figure.savefig(
             staged, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
         )

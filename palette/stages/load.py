@@ -15,7 +15,8 @@ from palette.errors import AdapterError
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT, Report, read_report
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 
 
 @dataclass

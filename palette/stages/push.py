@@ -12,7 +12,8 @@ from palette.adapters.writing import CONFIG, WEIGHTS
 from palette.errors import AdapterError, OutputError
 from palette.evaluation.outcomes import read_outcomes
 from palette.files import write_json, write_text
-from palette.reporting.pages import CARD, render, render_card
+from palette.reporting.card import CARD, render_card
+from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report, clean, read_report
 from palette.reporting.verification import contradicted
 from palette.stages.summary import require_own_adapter
@@ -79,7 +80,7 @@ def push(
         names = sorted(files.iterdir())
         listed = [{"name": path.name, "bytes": path.stat().st_size} for path in names]
     if not dry_run:
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, record, "push a copy of it")
     return {**record, "dry_run": dry_run, "url": url, "files": listed}
 
 

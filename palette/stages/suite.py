@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.adapters.files import read_adapter
-from palette.files import claim, require_free, write_json
+from palette.files import claim, require_free, spooled, write_json
 from palette.fingerprints import fingerprint
 from palette.processes import Progress, silent
 from palette.suites.measures import check, measured
@@ -65,6 +65,10 @@ def suite(
     check(run)
     owner = {"suite": whole.name}
     require_free(folder, owner)
+    if places.inspect_log is not None:
+        # Told now, and not once all is measured.
+        with spooled(places.inspect_log / "log", "name another folder with --inspect-log"):
+            pass
     with working(folder):
         _ = run.backbone
         claim(folder, owner)

@@ -17,6 +17,7 @@ from typing import Any
 from palette.errors import PaletteError
 from palette.evaluation.outcomes import SIDES
 from palette.judging.judge import Judge
+from palette.models import display_name
 from palette.suites.run import MeasureResult, SuiteRun, require_extra
 
 
@@ -114,7 +115,7 @@ def model_of(run: SuiteRun, side: str, exchanges: Mapping[str, Exchange]) -> Any
     """The backbone as a model of inspect-ai, which is asked and answers by what stands for the texts."""
     from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelAPI, ModelOutput, modelapi
 
-    name = f"{run.backbone.name}{'+adapter' if side == 'adapted' else ''}"
+    name = f"{display_name(run.backbone.name)}{'+adapter' if side == 'adapted' else ''}"
     answers = {one.sample: one.output for one in exchanges.values()}
 
     @modelapi(name="palette")

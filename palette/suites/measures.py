@@ -15,7 +15,8 @@ from palette.backbones import greedy_replies
 from palette.encodings import NotUnicodeError, decoded
 from palette.errors import PromptError, RecipeError
 from palette.evaluation.outcomes import SIDES, Outcome, judged, marked, share
-from palette.evaluation.subjects import Logits, Replies, Requests, Tokens, kl
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Logits, Requests, Tokens, kl
 from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
 from palette.prompts.rows import case_folded_hash

@@ -21,7 +21,8 @@ from palette.judging.judge import Judge, judge_named
 from palette.prompts import PromptSet, load_prompts
 from palette.prompts.sources import Source, load_source
 from palette.run import Run
-from palette.statistics import Rate, mcnemar
+from palette.statistics.paired import mcnemar
+from palette.statistics.rates import Rate
 from palette.suites.schema import OfPrompts, Suite
 
 SUITE_FORMAT = "palette-suite/1"

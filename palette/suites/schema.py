@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from palette.judging.judge import FORMS, JudgeName
-from palette.run import NAME, RunSettings
+from palette.run_settings import NAME, RunSettings
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
 SUBJECTS = {

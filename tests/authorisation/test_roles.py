@@ -79,7 +79,7 @@ def test_the_built_in_floor_may_be_named_though_the_prompts_have_no_such_domain(
         (
             {"domains": ["medicla"]},
             "every domain under 'authorise' must be one of the prompt folder's, got 'medicla'; "
-            "did you mean 'medical'? it has legal, medical, weapons",
+            "did you mean medical? it has legal, medical, weapons",
         ),
         (
             {"domains": ["xyz"]},
@@ -89,7 +89,7 @@ def test_the_built_in_floor_may_be_named_though_the_prompts_have_no_such_domain(
         (
             {"domains": ["medical"], "floor": ["legol"]},
             "every domain under 'floor' must be one of the prompt folder's, got 'legol'; "
-            "did you mean 'legal'? it has legal, medical, weapons",
+            "did you mean legal? it has legal, medical, weapons",
         ),
         (
             {"domains": ["medical"], "reasons": {"zzz": "why"}},

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from palette import organism
-from palette.activations import Places, captured, narrowed, positionwise
+from palette.activations import captured
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits, placement
 from palette.backbones.cost import pass_seconds
 from palette.backbones.loading import load_sketch
 from palette.backbones.placement import main_device, number_format, numbers_in, placed, weight_bytes
+from palette.backbones.skipping import Places, narrowed, positionwise
 from palette.errors import BackboneError
 from palette.evaluation.subjects import Subject
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable

@@ -18,7 +18,7 @@ import pytest
 from palette import __version__
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import write_adapter
-from palette.reporting.pages import render_card
+from palette.reporting.card import render_card
 from palette.reporting.report import read_report
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -11,7 +11,7 @@ from rich.console import Console
 from palette.cli import console
 from palette.cli.call import Call
 from palette.cli.console import Lines, Speed, duration, plain, progress_shown, share
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 
 def test_a_speed_is_of_the_tokens_since_the_start():

@@ -23,7 +23,7 @@ GOOD = "authorise: [medical]\nmodel: organism/shared\n"
          ["modle is not a key", "did you mean model?", "serach", "did you mean search?"]),
         ("authorise: [medical]\nsearch: {trails: 3, trials: 0}\n",
          ["search.trails is not a key", "search.trials", "greater than or equal to 1", "got 0"]),
-        ("authorise: [medicla]\n", ["'medicla'", "did you mean 'medical'?"]),
+        ("authorise: [medicla]\n", ["'medicla'", "did you mean medical?"]),
         ("authorise: [weapons]\n", ["the floor cannot be authorised", "'weapons'"]),
         ("authorise: [legal, medical]\nfloor: [legal]\n", ["the floor cannot be authorised"]),
         ("authorise: []\n", ["at least one domain"]),

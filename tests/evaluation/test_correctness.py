@@ -14,7 +14,8 @@ from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.errors import JudgeError
 from palette.evaluation.correctness import Knowledge, marks, opening, openings
-from palette.evaluation.subjects import Replies, Requests
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests
 from palette.judging.judge import Label, Verdict, judge_named
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt

@@ -14,7 +14,8 @@ from palette.authorisation import Role
 from palette.backbones import Backbone
 from palette.evaluation.null_control import EVERY, NullControl, control_of, headline, sampled
 from palette.evaluation.outcomes import Outcome
-from palette.evaluation.subjects import Replies, Requests, Subject
+from palette.evaluation.replies import Replies
+from palette.evaluation.subjects import Requests, Subject
 from palette.judging.judge import Label
 from palette.judging.rules import RuleJudge
 from palette.prompts import Prompt

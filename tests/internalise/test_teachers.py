@@ -19,7 +19,8 @@ from palette.internalise.openings import SameOpening
 from palette.internalise.plausibility import CopiedPlaces, Pertinence
 from palette.internalise.teachers import Teaching, chosen_teachers
 from palette.prompts import PromptSet
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.search.space import Member
 
 LIMIT = 6

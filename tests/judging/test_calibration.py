@@ -27,7 +27,7 @@ from palette.judging.calibration import (
 from palette.judging.classifiers import PanelJudge, load_trained_judge
 from palette.judging.judge import Label, Verdict
 from palette.judging.rules import RuleJudge
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 NO, YES, PARTLY, BABBLE = Label.REFUSAL, Label.FULL_COMPLIANCE, Label.PARTIAL, Label.DEGENERATE
 

@@ -12,7 +12,7 @@ from palette import organism
 from palette.authorisation import Authorisation, Role, authorise
 from palette.backbones import load_backbone
 from palette.errors import PromptError
-from palette.evaluation import subjects
+from palette.evaluation import replies as asking
 from palette.evaluation.subjects import Subject
 from palette.judging.rules import RuleJudge
 from palette.mosaic.evaluation import SubsetPlan, TokenSubject, evaluate
@@ -23,7 +23,8 @@ from palette.mosaic.training import TOKEN_RECORD, TokenTraining
 from palette.prompts import load_prompts
 from palette.recipe import TokenRecipe
 from palette.reporting.pages import render_tokens
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from palette.settings import dotted
 
 FEW = TrainSettings(slots=2, epochs=1, orders=2)
@@ -148,7 +149,7 @@ def test_a_second_evaluation_generates_nothing(run, trained, monkeypatch, tmp_pa
     def refuse(*given: object) -> None:
         raise AssertionError("a reply was generated again")
 
-    monkeypatch.setattr(subjects, "answered", refuse)
+    monkeypatch.setattr(asking, "answered", refuse)
     assert evaluate(kept, RuleJudge(), trained, active, plan) == first
     with pytest.raises(AssertionError, match="generated again"):
         evaluate(kept, RuleJudge(), trained, [("treasury",)], plan)

@@ -23,7 +23,8 @@ from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.mosaic.training import ControlLoss, CyclingPlan, TokenTraining
 from palette.processes import Advance, silent
 from palette.prompts import PromptSet
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 
 NAMES = ("alpha", "beta", "gamma")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from palette.reporting import pages
+from palette.reporting import card, pages
 from palette.reporting.comparison import Comparison, compare
 from palette.reporting.report import validated
 
@@ -22,7 +22,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 def render_card(report: Mapping[str, Any], despite: str | None = None) -> str:
     """The card of a report."""
-    return pages.render_card(validated(report), despite)
+    return card.render_card(validated(report), despite)
 
 
 def compared(

@@ -19,7 +19,7 @@ from palette.reporting.schema import (
     Search,
     UpperBound,
 )
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 from tests.fixtures.crowds import crowd, good
 from tests.reporting.bent import as_json
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from palette.reporting.comparison import apart
 from palette.reporting.pages import render_comparison
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 from tests.reporting.bent import compared
 
 

@@ -15,7 +15,7 @@ from palette.evaluation.outcomes import Outcome
 from palette.reporting.assembly import assemble
 from palette.reporting.diagnosis import CAUSES, Cause, causes, lacking
 from palette.reporting.report import validated
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 from tests.reporting.bent import render, render_card
 from tests.reporting.tree import parsed
 

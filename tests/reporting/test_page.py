@@ -10,10 +10,9 @@ import pytest
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.judging.judge import Label
-from palette.reporting import pages
+from palette.reporting import card, pages
 from palette.reporting.assembly import assemble
 from palette.reporting.figures import percent, scatter, ticks
-from palette.reporting.pages import in_words, listed
 from palette.reporting.schema import Point
 from tests.reporting.bent import render
 from tests.reporting.tree import parsed
@@ -74,7 +73,7 @@ def test_a_rule_that_could_not_be_measured_is_no_pass_of_it(
     report = assemble(outcomes=bare, divergence=LITTLE, verdict=verdict, **parts)
     page = pages.render(report)
     assert "All 12 rules hold. 1 could not be measured." in page
-    assert "All 12 rules hold. 1 could not be measured." in pages.render_card(report)
+    assert "All 12 rules hold. 1 could not be measured." in card.render_card(report)
     assert "not measured: no reference answers. This is no pass of it." in page
     row = page[page.index("Known answers not given, upper bound (medical)") :]
     assert "holds" not in row[: row.index("</tr>")]
@@ -149,15 +148,6 @@ def test_ticks_are_round_and_inside() -> None:
     assert ticks(-13.0, 9.0) == [-10, -5, 0, 5]
     assert ticks(0.008, 0.021) == [0.01, 0.015, 0.02]
     assert percent(0.0167) == "1.7\u202f%"
-
-
-def test_names_read_as_sentences() -> None:
-    assert listed([]) == "nothing"
-    assert listed(["legal"]) == "legal"
-    assert listed(["energy", "legal", "medical"]) == "energy, legal and medical"
-    assert in_words("floor_refusal") == "Refusals lost on the floor, upper bound"
-    assert in_words("divergence.multi_token").endswith("(all tokens)")
-    assert in_words("new_rule.x") == "new_rule (x)"
 
 
 AGREEMENT = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
-from palette.reporting import pages
+from palette.reporting import card, pages
 from palette.reporting.assembly import assemble
 from palette.reporting.claims import CLAIMS, claims
 from palette.reporting.report import validated
@@ -126,7 +126,7 @@ def test_rates_of_no_prompt_are_not_shown(full: dict[str, Any]) -> None:
     assert "Of 0 benign" not in render(bent)
     assert not any(
         "weapons" in one.dataset_name
-        for one in pages.results(validated(bent))
+        for one in card.results(validated(bent))
         if one.metric_type == "refusal_rate"
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from palette.reporting.pages import render_tokens
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 from tests.reporting.tree import parsed
 
 HOSTILE = '<script>alert("1")</script>'

@@ -12,7 +12,7 @@ from palette.errors import OutputError
 from palette.evaluation.outcomes import Outcome
 from palette.reporting.report import validated
 from palette.reporting.verification import contradicted
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 
 Report = dict[str, Any]
 

@@ -11,7 +11,7 @@ from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.errors import AdapterError, OutputError, PromptError
-from palette.evaluation.subjects import Replies
+from palette.evaluation.replies import Replies
 from palette.judging.rules import RuleJudge
 from palette.prompts import messages
 from palette.stages.ask import ask

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import palette.backbones.loading
-import palette.evaluation.subjects
+import palette.evaluation.replies
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError
@@ -35,7 +35,7 @@ def silent_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(palette.evaluation.subjects, "answered", never)
+    monkeypatch.setattr(palette.evaluation.replies, "answered", never)
     monkeypatch.setattr("palette.backbones.load_backbone", never)
 
 

@@ -10,7 +10,7 @@ from palette.judging.calibration import CALIBRATION_FORMAT
 from palette.judging.judge import judge_named
 from palette.prompts.sources import Source
 from palette.stages.evaluate import report_on
-from palette.statistics import wilson
+from palette.statistics.rates import wilson
 from palette.suites.run import SUITE_FORMAT as SUITE
 
 SMALL = {"limit": 2, "reply_tokens": 16}

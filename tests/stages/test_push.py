@@ -22,7 +22,7 @@ from palette.adapters.writing import write_adapter
 from palette.errors import AdapterError, OutputError
 from palette.evaluation.outcomes import Outcome
 from palette.judging.judge import Label
-from palette.reporting.pages import MARK
+from palette.reporting.card import MARK
 from palette.stages.push import FILES, push
 from tests.fixtures.crowds import crowd, good
 from tests.reporting.conftest import failing, parts, report

@@ -18,7 +18,7 @@ from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
 from palette.evaluation.refusal_ngrams import LIMIT, RefusalNgrams
 from palette.evaluation.subjects import divergence
-from palette.run import RunSettings
+from palette.run_settings import RunSettings
 from palette.search import objectives
 from palette.search import objectives as scoring
 from palette.search.objectives import Objective, _panel, excesses

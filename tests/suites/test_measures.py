@@ -85,7 +85,7 @@ def test_floor_replies_are_cut_short(measuring, monkeypatch):
         limits.extend(tokens)
         return [[10]] * len(prompts)
 
-    monkeypatch.setattr("palette.evaluation.subjects.Replies.of", replies)
+    monkeypatch.setattr("palette.evaluation.replies.Replies.of", replies)
     shut = {"authorise": [], "adapted": False, "reply_tokens": 64, "floor_tokens": 5}
     run(measuring, {"kind": "refusal_kept", "prompts": "own"}, **shut)
     assert sorted(limits) == [5, 64, 64, 64, 64, 64]

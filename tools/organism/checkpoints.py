@@ -18,7 +18,8 @@ from palette.directions import Directions, Intervention, StreamingMoments, Stren
 from palette.files import write_json, write_text
 from palette.processes import Progress, silent
 from palette.prompts import load_prompts
-from palette.run import Run, RunSettings
+from palette.run import Run
+from palette.run_settings import RunSettings
 from tools.organism.acceptance import acceptance
 from tools.organism.categories import category_rows
 from tools.organism.language import Size, build_model, build_tokenizer, save

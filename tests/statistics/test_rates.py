@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from palette.statistics import Corrected, Rate, minimum_n, non_inferior, resolving_n, rogan_gladen, wilson
+from palette.statistics.rates import (
+    Corrected,
+    Rate,
+    minimum_n,
+    non_inferior,
+    resolving_n,
+    rogan_gladen,
+    wilson,
+)
 
 COUNTS = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

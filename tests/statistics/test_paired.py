@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, multinomial
 
-from palette.statistics import Difference, cohen_kappa, holm, mcnemar, paired_bootstrap, paired_ratio
+from palette.statistics.paired import Difference, cohen_kappa, holm, mcnemar, paired_bootstrap, paired_ratio
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
 Bootstrap = Callable[[Sequence[float], Sequence[float], int], Difference]

@@ -1,0 +1,1 @@
+"""Statistics of counted replies: rates, and pairs of them; torch-free."""
