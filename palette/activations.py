@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from palette.backbones import Backbone
+from palette.backbones.hook_points import on_input, on_output
 from palette.backbones.scoring import Batch, forward
 from palette.backbones.skipping import skipped
 from palette.backbones.writers import Gains, behind
@@ -67,19 +68,8 @@ def _attach(blocks: Sequence[nn.Module], site: int, edit: Edit) -> RemovableHand
     if not 0 <= site <= len(blocks):
         raise ValueError(f"a site must be between 0 and {len(blocks)}, got {site}")
     if site < len(blocks):
-        return blocks[site].register_forward_pre_hook(partial(_on_input, edit), with_kwargs=True)
-    return blocks[site - 1].register_forward_hook(partial(_on_output, edit))
-
-
-def _on_input(edit: Edit, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if args:
-        return (edit(args[0]), *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-
-def _on_output(edit: Edit, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    # Some decoder layers return the stream alone, some return a tuple that begins with it.
-    return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+        return blocks[site].register_forward_pre_hook(partial(on_input, edit), with_kwargs=True)
+    return blocks[site - 1].register_forward_hook(partial(on_output, edit))
 
 
 EditPlace = tuple[Literal["stream", "writers"], int]

@@ -40,27 +40,38 @@ def refuse_passing(config: PretrainedConfig) -> None:
 def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids: Tensor) -> list[list[str]]:
     """The names, within each block, of the modules without which the block changes nothing.
 
-    Silence every linear that gives vectors of the stream's width and all fused experts, and each block
-    hands its input on as it is. Let them speak again one by one, in the order in which they run: one that
-    is heard only through a later, silent one (a query projection as wide as the stream) is no writer. No
+    They are found among all linears that give vectors of the stream's width and all fused experts. No
     module's name is guessed.
 
     Raises:
         BackboneError: if a block still writes with all of them silent.
     """
-    silent = [
+    every = [
         [name for name, module in block.named_modules() if _may_write(module, width)] for block in blocks
     ]
-    order: list[str] = []
-    if not _is_identity(model, blocks, silent, ids, order):
+    if changing(model, blocks, every, ids):
         raise BackboneError(
             NEEDED,
             got=f"{type(blocks[0]).__name__}, which writes in another way too",
             remedy=REMEDY,
         )
+    return needed(model, blocks, every, ids)
+
+
+@torch.no_grad()
+def needed(
+    model: nn.Module, blocks: Sequence[nn.Module], every: Sequence[Sequence[str]], ids: Tensor
+) -> list[list[str]]:
+    """Of modules with which silent no block changes anything, those without which that is not so.
+
+    They speak again one by one, in the order in which they run: one that is heard only through a later,
+    silent one (a query projection as wide as the stream) is not needed.
+    """
+    silent, order = [list(names) for names in every], list[str]()
+    changing(model, blocks, silent, ids, order)
     for name in dict.fromkeys(order):
         fewer = [[other for other in names if other != name] for names in silent]
-        if _is_identity(model, blocks, fewer, ids, []):
+        if not changing(model, blocks, fewer, ids):
             silent = fewer
     return silent
 
@@ -155,33 +166,40 @@ def behind(r: Float[Tensor, "d_model"], gain: Float[Tensor, "d_model"] | None) -
     return found
 
 
-def _is_identity(
+@torch.no_grad()
+def changing(
     model: nn.Module,
     blocks: Sequence[nn.Module],
     silent: Sequence[Iterable[str]],
     ids: Tensor,
-    order: list[str],
-) -> bool:
-    """Whether every block hands its input on; notes in ``order`` when each silent writer ran."""
-    same: list[bool] = []
+    order: list[str] | None = None,
+) -> list[int]:
+    """The blocks that do not hand their input on as it is while modules of theirs are silent.
+
+    Notes in ``order`` when each of these ran.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        for block, names in zip(blocks, silent, strict=True):
+        for index, (block, names) in enumerate(zip(blocks, silent, strict=True)):
             for name in names:
-                hook = partial(_silence, name, order)
+                hook = partial(_silence, name, [] if order is None else order)
                 stack.callback(block.get_submodule(name).register_forward_hook(hook).remove)
-            compare = partial(_compare, same)
+            compare = partial(_compare, found, index)
             stack.callback(block.register_forward_hook(compare, with_kwargs=True).remove)
         model(input_ids=ids, use_cache=False)
-    return all(same)
+    return found
 
 
-def _silence(name: str, order: list[str], module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _silence(name: str, order: list[str], module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     order.append(name)
+    if isinstance(output, tuple):
+        return torch.zeros_like(output[0]), *output[1:]
     return torch.zeros_like(output)
 
 
-def _compare(same: list[bool], module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    same.append(torch.equal(*_streams(args, kwargs, output)))
+def _compare(found: list[int], index: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    if not torch.equal(*_streams(args, kwargs, output)):
+        found.append(index)
 
 
 def _streams(args: Any, kwargs: dict[str, Any], output: Any) -> tuple[Tensor, Tensor]:

@@ -99,11 +99,20 @@ def export(
 def attribute(
     call: Call,
     folder: Annotated[Path, typer.Argument(help="the folder of a run", metavar="RUN")],
+    patching: Annotated[
+        bool,
+        typer.Option("--patching", help="patch them from one prompt into another, and from the adapter"),
+    ] = False,
+    ids: Annotated[
+        str | None, typer.Option(help="ids of prompts to patch, joined by commas (default: a few a domain)")
+    ] = None,
 ) -> None:
     """Tell which layers, heads and MLPs write the refusal direction, before and after the adapter."""
     from palette.stages.attribute import attribute as attribute_run
 
-    call.result(attribute_run(folder, call.output, call.progress), "attribution")
+    chosen = listed(ids) if ids else ()
+    result = attribute_run(folder, call.output, call.progress, patching=patching, ids=chosen)
+    call.result(result, "patching" if patching else "attribution")
 
 
 @command("output")

@@ -19,13 +19,11 @@ from palette.activations import captured
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone
+from palette.backbones.hook_points import ATTENTION, HEADS, MLP, POST, PRE
 from palette.backbones.scoring import rounding
 from palette.errors import BackboneError
 from palette.processes import Advance, unheard
 from palette.shapes import Float, Tensor
-
-PRE, POST = "blocks.{}.hook_resid_pre", "blocks.{}.hook_resid_post"
-ATTENTION, MLP, HEADS = "blocks.{}.hook_attn_out", "blocks.{}.hook_mlp_out", "blocks.{}.attn.hook_z"
 
 
 class Written(BaseModel, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 from palette.adapters.files import read_adapter
 from palette.adapters.writing import WEIGHTS
 from palette.authorisation import Role
-from palette.evaluation.attribution import ATTENTION, MLP, Written, written
-from palette.files import atomic, write_json
+from palette.backbones.hook_points import ATTENTION, MLP
+from palette.errors import RecipeError
+from palette.evaluation.attribution import Written, written
+from palette.files import write_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt
+from palette.reporting.heat_maps import HeatMap, draw_heat_maps, scale
 from palette.search.space import read_collected, read_front
 from palette.stages.load import run_of
+from palette.stages.patching import patch
 
 RESULT, PICTURE = Path("attribute") / "attribution.json", Path("attribute") / "attribution.svg"
 FORMAT = "palette-attribution/1"
@@ -25,18 +30,35 @@ SIDES = ("base", "adapted")
 
 
 def attribute(
-    folder: Path | str, output: Path | str | None = None, progress: Progress = silent
+    folder: Path | str,
+    output: Path | str | None = None,
+    progress: Progress = silent,
+    *,
+    patching: bool = False,
+    ids: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What each layer, head and MLP writes along the refusal direction, by domain and kind, with a drawing.
 
     The direction is the chosen trial's, at its position; 1 is the distance between the means of target
     and benign prompts along it at its site. ``attribute/`` in the run's folder, or in ``output``, gets both.
 
+    With ``patching`` it is instead what each of them carries of the refusal score from prompt to prompt, and
+    from the adapter to the backbone, on the prompts named by ``ids`` or a few of each domain.
+
     Raises:
         OutputError: if the run has no report or no search, or the files cannot be written.
-        BackboneError: if TransformerLens is missing, or does not know the model.
+        BackboneError: if TransformerLens is missing, or does not know the model; or a part of a block
+            cannot be patched.
         AdapterError: if the adapter is of another backbone.
+        PromptError: if an id is none of the run's.
+        RecipeError: if ids are given without ``patching``.
     """
+    if patching:
+        return patch(folder, output, ids, progress)
+    if ids:
+        raise RecipeError(
+            "ids choose the prompts of activation patching", got="no --patching", remedy="give it too"
+        )
     folder = Path(folder)
     report, run = run_of(folder, progress)
     chosen, *_ = read_front(folder)
@@ -86,37 +108,19 @@ def draw(domains: dict[str, dict[str, Any]], path: Path) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = "palette"
     named = [(f"{domain} · {kind}", kinds[kind]) for domain, kinds in domains.items() for kind in kinds]
     panels = {
         side: np.array([interleaved(Written(**found[side])) for _, found in named])
         for side in SIDES
         if side in named[0][1]
     }
+    largest = scale(np.array([*panels.values()]))
+    maps = [HeatMap(side, values, largest) for side, values in panels.items()]
     if len(panels) == len(SIDES):
-        panels["change"] = panels["adapted"] - panels["base"]
-    columns = next(iter(panels.values())).shape[1]
-    largest = max(float(np.abs(panels[side]).max()) for side in panels if side in SIDES) or 1.0
-    size = (2.0 + len(panels) * (0.6 + 0.22 * columns), 1.2 + 0.28 * len(named))
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axis, (side, values) in zip(axes[0], panels.items(), strict=True):
         # What an adapter changes is little beside what there is, and has a scale of its own.
-        most = largest if side in SIDES else float(np.abs(values).max()) or 1.0
-        image = axis.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
-        axis.set_title(f"{side}, ±{most:.2g}", fontsize=10, loc="left")
-        axis.set_xticks(range(0, columns, 2), [str(layer) for layer in range(columns // 2)], fontsize=8)
-        axis.set_xlabel("layer: attention, MLP", fontsize=8)
-    axes[0][0].set_yticks(range(len(named)), [label for label, _ in named], fontsize=8)
-    bar = figure.colorbar(image, ax=axes[0].tolist(), label="share of the target–benign distance")
-    bar.set_ticks([-most, 0.0, most], labels=["−", "0", "+"])
-    with atomic(path) as staged:
-        figure.savefig(staged, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    pyplot.close(figure)
+        change = panels["adapted"] - panels["base"]
+        maps.append(HeatMap("change", change, scale(change)))
+    draw_heat_maps(maps, [label for label, _ in named], "share of the target–benign distance", path)
 
 
 def moved(base: Written, adapted: Written | None = None) -> dict[str, Any]:

@@ -71,6 +71,33 @@ def _middle(figures: Any) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Mean(Interval):
+    """A mean over prompts with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def bootstrap_mean(values: Sequence[float], seed: int) -> Mean:
+    """The mean of values over prompts, in their unit, with its percentile bootstrap interval.
+
+    Prompts are drawn with replacement, as ``paired_bootstrap`` does. Nothing bounds the values that other
+    prompts might have: of equal ones the interval has no width, and of few it is too narrow.
+
+    Raises:
+        ValueError: unless there are two values or more.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval must be of two values or more, got {len(values)}")
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    mean = float(distinct @ counts) / len(values)
+    low, high = _middle(_resampled(distinct, counts, seed))
+    return Mean(mean, min(low, mean), max(high, mean), len(values))
+
+
+@dataclass(frozen=True)
 class Ratio(Interval):
     """The ratio of two means over the same prompts, at least 0, with its interval."""
 

@@ -102,6 +102,10 @@ def test_inspect_draws_what_it_says(palette: Palette, adapters: list[Path], tmp_
         ("merge law law", "an adapter may be given once, got the same one as law"),
         ("reproduce energy", "only a merge can be reproduced"),
         ("unmerge energy energy", "only an exact sum can be taken apart"),
+        (
+            "attribute energy --ids a",
+            "ids choose the prompts of activation patching, got no --patching; give",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from palette import organism
 from palette.activations import captured
-from palette.adapters.lora import Adapter, LoraModule
 from palette.adapters.mounting import mounted
 from palette.backbones import load_backbone
+from palette.backbones.hook_points import ATTENTION, MLP
 from palette.errors import BackboneError
 from palette.evaluation import attribution
-from palette.evaluation.attribution import ATTENTION, MLP, Written, bridged, written
+from palette.evaluation.attribution import Written, bridged, written
 from palette.stages.attribute import draw, moved
+from tests.fixtures.bridged import adapter_on, backbone_of, lens
 
 PROMPTS = [[1, 5, 6, 7, 8], [1, 9, 10]]
 POSITION = -2
-lens = pytest.mark.skipif(attribution.find_spec("transformer_lens") is None, reason="needs the extra lens")
 # Other people's warnings while their modules are made.
 pytestmark = [pytest.mark.filterwarnings("ignore")]
-
-SIZES = {
-    "gpt2": (GPT2LMHeadModel, GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
-    "gemma2": (
-        Gemma2ForCausalLM, Gemma2Config,
-        {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 8},
-    ),
-}  # fmt: skip
-
-
-def backbone_of(kind, tmp_path):
-    if kind == "organism":
-        return load_backbone(organism.weights("shared"))
-    folder = shutil.copytree(organism.weights("shared"), tmp_path / "model")
-    (folder / "model.safetensors").unlink()
-    family, config, sizes = SIZES[kind]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = family(config(vocab_size=901, eos_token_id=2, bos_token_id=1, pad_token_id=0, **sizes))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
-    return load_backbone(folder)
-
-
-def adapter_on(backbone, leaf):
-    """LoRA of random numbers on every linear of a name in the blocks."""
-    draws, modules = torch.Generator().manual_seed(3), {}
-    for name, module in backbone.model.named_modules():
-        if name.endswith(leaf) and hasattr(module, "weight"):
-            d_out, d_in = (
-                getattr(module, "nf", None) or module.out_features,
-                getattr(module, "nx", None) or module.in_features,
-            )
-            down, up = torch.randn(2, d_in, generator=draws), torch.randn(d_out, 2, generator=draws)
-            modules[name] = LoraModule(down / 4, up / 4)
-    return Adapter(modules)
 
 
 def stream(backbone, adapter, r):

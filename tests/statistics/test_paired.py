@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, multinomial
 
-from palette.statistics.paired import Difference, cohen_kappa, holm, mcnemar, paired_bootstrap, paired_ratio
+from palette.statistics.paired import (
+    Difference,
+    bootstrap_mean,
+    cohen_kappa,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_ratio,
+)
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60)
 Bootstrap = Callable[[Sequence[float], Sequence[float], int], Difference]
@@ -317,3 +325,15 @@ def test_there_is_no_ratio_to_nothing() -> None:
     for part, whole in (([0.5], []), ([1.5], [1.0]), ([float("nan")], [1.0])):
         with pytest.raises(ValueError, match=r"pairs must be two values in \[0, 1\] each"):
             paired_ratio(part, whole, seed=0)
+
+
+def test_a_mean_of_any_values_has_the_interval_of_a_paired_difference() -> None:
+    values = [0.0, 0.2, 0.9, 1.0, 0.4, 0.4]
+    mean, paired = bootstrap_mean(values, 3), paired_bootstrap([0.0] * 6, values, 3)
+    assert (mean.mean, mean.low, mean.high, mean.n) == (paired.difference, paired.low, paired.high, 6)
+    turned = bootstrap_mean([-40 * value for value in values], 3)
+    assert turned.mean == pytest.approx(-40 * mean.mean)
+    assert turned.low < turned.mean < turned.high <= 0
+    assert bootstrap_mean([2.0, 2.0], 0).to_json() == {"mean": 2.0, "low": 2.0, "high": 2.0, "n": 2}
+    with pytest.raises(ValueError, match="two values or more, got 1"):
+        bootstrap_mean([2.0], 0)
