@@ -124,9 +124,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        raise OutputError(
-            "an artefact must exist", got="no such file", remedy="run its stage first", where=path
-        ) from error
+        raise _missing(path) from error
     except (ValueError, OSError) as error:
         raise OutputError(
             "an artefact must be valid JSON",
@@ -176,6 +174,10 @@ def sorted_header(data: bytes) -> bytes:
     return framed(canonical(json.loads(data[8 : 8 + length])).encode()) + data[8 + length :]
 
 
+def _missing(path: Path) -> OutputError:
+    return OutputError("an artefact must exist", got="no such file", remedy="run its stage first", where=path)
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors of an artefact and its card.
 
@@ -188,6 +190,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         with safe_open(path, framework="pt") as handle:
             card = json.loads((handle.metadata() or {})[CARD_KEY])
             return {name: handle.get_tensor(name) for name in sorted(handle.keys())}, card
+    except FileNotFoundError as error:
+        raise _missing(path) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise OutputError(
             "an artefact must be a safetensors file with Palette's card",

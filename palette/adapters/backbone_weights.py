@@ -161,7 +161,7 @@ class BackboneWeights:
             raise AdapterError(
                 f"a delta must be written into a weight of its own, which {name[:120]} has not",
                 got="one that is tied to another module's",
-                remedy="mount the adapter, or make one that leaves this module out",
+                remedy="mount the adapter, or leave this module out with a merge recipe's modules",
                 where=self.folder,
             )
         path, _, expert = name.partition("[")

@@ -140,7 +140,7 @@ def _stated_fields(
                     raise AdapterError(
                         f"{CONFIG} and the card in the weights must agree",
                         got=f"another {key}",
-                        remedy="write the adapter again, or merge it with --weights to scale it",
+                        remedy="copy it again, and to scale it merge it with --weights",
                         where=config,
                     )
         return fields, config
@@ -192,7 +192,8 @@ def _check_dora(roles: Roles, configuration: Configuration, weight_of: WeightOf 
         raise AdapterError(
             "an adapter must be plain LoRA where the backbone is not at hand",
             got="use_dora = True, DoRA, which rescales the backbone's own weights",
-            remedy="open it with weight_of, or train it again as plain LoRA",
+            remedy="make it plain LoRA with palette merge --backbone FOLDER, which reproduce takes too, or "
+            "train it again so",
             where=where,
         )
 

@@ -182,7 +182,7 @@ def dora_as_lora(
         AdapterError: if the weight or the magnitudes do not fit, or a row of W + s B A is null.
     """
     d_out, d_in = module.shape
-    remedy = "convert the adapter with the backbone it was made for"
+    remedy = "give the backbone that the adapter was made for"
     if tuple(weight.shape) != module.shape or len(magnitude) != d_out:
         raise AdapterError(
             f"DoRA's weight and magnitudes must fit its factors, {d_out}×{d_in}",

@@ -193,7 +193,8 @@ def find_calibration(name: str, given: Path | None, folder: Path) -> dict[str, A
         raise JudgeError(
             f"a calibration must be a {CALIBRATION_FORMAT} file of the judge that judges, {name}",
             got=f"one of {stated.get('judge_name')}, or of another version" if stated else "another file",
-            remedy=f"measure it again with palette judge calibrate --judge {name}",
+            remedy=f"measure it with palette judge calibrate FILE --judge {name}, and name what that writes "
+            "as evaluate.calibration",
             where=path,
         )
     return stated

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palette.errors import JudgeError
+from palette.errors import JudgeError, OutputError
 from palette.files import read_tensors
 from palette.fingerprints import fingerprint
 from palette.judging.features import COLUMNS, FEATURES_VERSION, Exchange, feature_table
@@ -114,21 +114,27 @@ def load_trained_judge(path: Path | str = SHIPPED) -> TrainedJudge:
     """The trained judge of a file, by default the shipped one.
 
     Raises:
-        OutputError: if the file is missing or damaged.
-        JudgeError: if it is no judge, or one of other features.
+        JudgeError: if the file is missing or damaged, no judge, or one of other features.
     """
-    tensors, card = read_tensors(Path(path))
+    try:
+        tensors, card = read_tensors(Path(path))
+    except OutputError as error:
+        raise _no_judge(error.__cause__, path) from error
     stated = card.get("format") if isinstance(card, dict) else None
     if stated != JUDGE_FORMAT or card.get("features") != FEATURES_VERSION:
-        raise JudgeError(
-            f"a trained judge must be a {JUDGE_FORMAT} file of features {FEATURES_VERSION}",
-            got=f"{stated} of features {card.get('features')}" if stated else "another file",
-            remedy="train it again with this version (make judge, in Palette's repository)",
-            where=path,
-        )
+        raise _no_judge(f"{stated} of features {card.get('features')}" if stated else "another file", path)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return TrainedJudge(
         arrays["columns"], arrays["weights"], float(arrays["bias"][0]), float(arrays["sure"][0]), card
+    )
+
+
+def _no_judge(got: object, path: Path | str) -> JudgeError:
+    return JudgeError(
+        f"a trained judge must be a {JUDGE_FORMAT} file of features {FEATURES_VERSION}",
+        got=got,
+        remedy="train it with this version (make judge, in Palette's repository), or name trained alone",
+        where=path,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator
 
-from palette.errors import JudgeError
+from palette.errors import JudgeError, did_you_mean
 from palette.registry import Registry, Row
 
 
@@ -128,15 +128,17 @@ def judge_named(name: str, prefixes: Sequence[str] = ()) -> Judge:
     The judges of rules know the prefixes, alone and in the panel, and a user's own if it asks for them.
 
     Raises:
-        JudgeError: if the name has none of the forms, or its file is no judge.
+        JudgeError: if the name has none of the forms, or its file is no judge, missing or damaged.
         BackboneError: if there is no such classifier.
-        OutputError: if the file of a trained judge is missing or damaged.
         RecipeError: if a user's own file cannot be run, or has nothing of that name.
     """
+    kind, _, argument = name.partition(":")
     try:
-        kind, _, argument = checked_name(name).partition(":")
+        checked_name(name)
     except ValueError as error:
-        raise JudgeError(str(error), got=repr(name), remedy="choose one of them") from error
+        # What is wrong behind a known kind's colon, the law says.
+        near = None if kind in JUDGES else did_you_mean(kind, [*JUDGES, *JUDGES.installed])
+        raise JudgeError(str(error), got=repr(name), remedy=near) from error
     if kind not in JUDGES:
         return _own_judge(name, prefixes)
     judge: Judge = _created(JUDGES.row(kind).load(), [argument] if argument else [], prefixes)

@@ -172,21 +172,24 @@ def regmean(group: Group, *, alpha: float) -> LoraModule:
     Raises:
         RecipeError: if there are no moments, or an input is read by no task.
     """
-    if group.moments is None:
+    known, wanted = [tuple(moment.shape) for moment in group.moments or ()], group.modules[0].shape[1]
+    if known != [(wanted, wanted)] * len(group.modules):
         raise RecipeError(
             "regmean must have the second moments of what each adapter's module reads",
-            got="none",
-            remedy="collect them on each adapter's prompts, or use another method",
+            got=f"{', '.join(map(str, known)) or 'none'} for {len(group.modules)} that read {wanted} numbers",
+            remedy="name a file of them for each adapter as moments in a merge recipe, or use another method",
             where=group.name or None,
         )
-    whole = [moment.double() for moment in group.moments]
+    whole = [moment.double() for moment in group.moments or ()]
     moments = [alpha * moment + (1 - alpha) * torch.diag(moment.diagonal()) for moment in whole]
     factor, failed = torch.linalg.cholesky_ex(sum(moments[1:], moments[0]))
     if int(failed):
+        # Off the diagonal alpha helps; what no prompt has moved is null on it too.
+        moved = all(float(number) > 0 for number in sum(whole[1:], whole[0]).diagonal())
         raise RecipeError(
             "regmean's second moments must be positive definite in sum",
             got="a singular matrix",
-            remedy="collect them on more prompts, or take alpha below 1",
+            remedy="collect them on more prompts" + (", or take a smaller alpha" if moved else ""),
             where=group.name or None,
         )
     modules = []

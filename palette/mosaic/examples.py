@@ -209,7 +209,7 @@ def token_examples(
             raise PromptError(
                 "every category needs prompts to be taught in every split",
                 got=f"none of {bare[0]} in {split}",
-                remedy="add restricted rows for it",
+                remedy="add restricted rows of it to that split",
             )
         limits = requests.limits(
             min(plan.reply_tokens, recipe.reply_tokens), max(recipe.floor_tokens, floor_tokens)

@@ -132,7 +132,7 @@ def insertion(backbone: Backbone, ids: Sequence[int], place: Place, known: TurnP
     raise BackboneError(
         "a prompt must have a user's turn for control tokens to stand in it",
         got="none that the chat template shows",
-        remedy="set place to before or bos",
+        remedy="train them with train.place=before, bos or end",
         where=backbone.name,
     )
 
@@ -190,7 +190,7 @@ def embedded(backbone: Backbone, table: Float[Tensor, "virtual d_model"]) -> Ite
         raise AdapterError(
             "one set of control tokens is mounted at a time",
             got="a second one",
-            remedy="join them into one file, or leave the first block",
+            remedy="join them by with_categories, or leave the first block",
         )
     lookup = _Lookup(_vocabulary(backbone.model), table)
     handles = []

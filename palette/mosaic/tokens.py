@@ -60,7 +60,7 @@ class ControlTokens:
                 raise AdapterError(
                     "control tokens must be finite",
                     got=f"NaN or infinity for {category}",
-                    remedy="train again",
+                    remedy="train them again",
                 )
 
     @cached_property
@@ -235,7 +235,7 @@ def export_peft(folder: Path, tokens: ControlTokens, active: Iterable[str], back
         raise AdapterError(
             "PEFT's prompt tuning holds one prefix before everything",
             got="no active category" if not chosen else f"tokens of the place {tokens.place!r}",
-            remedy="name active categories" if not chosen else "train them with place: before",
+            remedy="name active categories" if not chosen else "train them with train.place=before",
         )
     text = backbone.model.config.get_text_config()
     prefix = torch.cat([tokens.embeddings[name] for name in chosen])

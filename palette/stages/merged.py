@@ -163,10 +163,12 @@ def member_of(merged: Adapter, member: str, where: Path) -> int:
         AdapterError: if the adapter is no exact sum, or not exactly one member is meant.
     """
     if not merged.card.get("components"):
+        cut = merged.card.get("method") != "weighted_sum" or {"rank", "energy"} & merged.card.keys()
         raise AdapterError(
             "only an exact sum can be taken apart",
             got="an adapter whose header does not say which components are whose",
-            remedy="merge with weighted_sum and no --rank or --energy",
+            # Members that share directions are mixed in an exact sum too.
+            remedy="merge with weighted_sum and no --rank or --energy" if cut else "merge the others again",
             where=where,
         )
     members = merged.card["parents"]

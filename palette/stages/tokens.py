@@ -86,7 +86,7 @@ def add_category(
         raise OutputError(
             "a category is added to control tokens that are there",
             got="none",
-            remedy="run tokens train first",
+            remedy="run palette tokens train first",
             where=run.folder,
         )
     tokens = read_tokens(path)
@@ -94,7 +94,7 @@ def add_category(
         raise RecipeError(
             "an added category must be a new one",
             got=category,
-            remedy=f"there are tokens for {', '.join(tokens.categories)}",
+            remedy=f"add one beside {', '.join(tokens.categories)}",
         )
     with working(run.folder):
         tokens.require_backbone(run.backbone)

@@ -213,7 +213,8 @@ def test_without_the_backbone_it_is_refused(dora_folder: Path) -> None:
         open_adapter(dora_folder)
     assert str(caught.value) == (
         "an adapter must be plain LoRA where the backbone is not at hand, got use_dora = True, DoRA, which "
-        "rescales the backbone's own weights; open it with weight_of, or train it again as plain LoRA "
+        "rescales the backbone's own weights; make it plain LoRA with palette merge --backbone FOLDER, "
+        "which reproduce takes too, or train it again so "
         f"({dora_folder / 'adapter_model.safetensors'})"
     )
 
@@ -231,8 +232,8 @@ def test_magnitudes_and_the_configuration_must_agree(peft_folder: Callable[..., 
 def test_another_backbone_is_refused(random_module: Maker) -> None:
     module = random_module(0, 2, 5, 4)
     for magnitude, weight, message in [
-        (torch.ones(4), torch.ones(5, 4), r"fit its factors, 4×5, got \[5, 4\] and \[4\] for a; convert"),
-        (torch.ones(3), torch.ones(4, 5), r"fit its factors, 4×5, got \[4, 5\] and \[3\] for a; convert"),
+        (torch.ones(4), torch.ones(5, 4), r"fit its factors, 4×5, got \[5, 4\] and \[4\] for a; give"),
+        (torch.ones(3), torch.ones(4, 5), r"fit its factors, 4×5, got \[4, 5\] and \[3\] for a; give"),
         (torch.ones(4), -module.delta(), "DoRA must give a finite ΔW, got a null row, NaN or inf"),
         (torch.ones(4), torch.full((4, 5), torch.nan), "DoRA must give a finite ΔW, got a null row, NaN"),
     ]:

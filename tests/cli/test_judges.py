@@ -110,7 +110,7 @@ def test_a_judge_that_is_none_is_told_before_any_model_runs(palette: Palette, tm
         (["--columns", "label=verdict"], "must have the column verdict (label) as text"),
         (["--columns", "label=id"], "a label must be one of"),
         (["--judge", "oracle"], "a judge must be one of panel, rule, trained"),
-        (["--judge", "trained:none"], "safetensors file"),
+        (["--judge", "trained:none"], "must be a palette-judge/1 file"),
     ],
 )
 def test_the_caller_s_errors_are_one_sentence(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from palette import organism
-from palette.errors import BackboneError, JudgeError, OutputError
+from palette.errors import BackboneError, JudgeError
 from palette.files import write_tensors
 from palette.judging.classifiers import (
     DISAGREEMENT,
@@ -102,7 +102,7 @@ class TestShipped:
 
     def test_files_that_are_no_judge_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "judge.safetensors"
-        with pytest.raises(OutputError, match="safetensors file with Palette's card"):
+        with pytest.raises(JudgeError, match="file of features 3, got No such file or directory"):
             load_trained_judge(path)
         write_tensors(path, {}, {"format": "other"})
         with pytest.raises(JudgeError, match="a palette-judge/1 file of features 3, got other"):

@@ -244,12 +244,13 @@ def test_regmean_refuses_moments_that_are_missing_or_singular(random_adapter: Ma
     with pytest.raises(RecipeError) as caught:
         row.load()(Group(modules, [1.0], "layers.0.q_proj"), **row.settled({}))
     assert str(caught.value) == (
-        "regmean must have the second moments of what each adapter's module reads, got none; "
-        "collect them on each adapter's prompts, or use another method (layers.0.q_proj)"
+        "regmean must have the second moments of what each adapter's module reads, got none for 1 that read "
+        "8 numbers; name a file of them for each adapter as moments in a merge recipe, or use another method "
+        "(layers.0.q_proj)"
     )
     with pytest.raises(RecipeError) as caught:
         row.load()(Group(modules, [1.0], "x", moments=[torch.zeros(8, 8)]), **row.settled({}))
     assert str(caught.value) == (
         "regmean's second moments must be positive definite in sum, got a singular matrix; "
-        "collect them on more prompts, or take alpha below 1 (x)"
+        "collect them on more prompts (x)"
     )

@@ -10,6 +10,7 @@ import pytest
 
 from palette.errors import PaletteError
 from palette.prompts import PromptSources, read_sources
+from tests.fixtures.remedies import helped
 
 LABELS = {"kind": "benign", "domain": "ward"}
 ASKED = "prompt\nwhy\nhow\n"
@@ -135,14 +136,15 @@ def test_the_advice_helps(tmp_path: Path, advice: Advice) -> None:
     path = tmp_path / advice.file
     path.parent.mkdir(exist_ok=True)
     path.write_text(advice.text, encoding="utf-8")
-    with pytest.raises(PaletteError) as caught:
-        read(tmp_path, advice.file, advice.keys)
-    assert advice.advised in str(caught.value)
-    if advice.mended is not None:
-        path.write_text(advice.mended, encoding="utf-8")
-    if advice.renamed is not None:
-        path.rename(tmp_path / advice.renamed)
-    assert read(tmp_path, advice.renamed or advice.file, {**advice.keys, **advice.then}) > 0
+
+    def followed() -> None:
+        if advice.mended is not None:
+            path.write_text(advice.mended, encoding="utf-8")
+        if advice.renamed is not None:
+            path.rename(tmp_path / advice.renamed)
+        assert read(tmp_path, advice.renamed or advice.file, {**advice.keys, **advice.then}) > 0
+
+    helped(advice.advised, lambda: read(tmp_path, advice.file, advice.keys), followed)
 
 
 def test_two_sources_of_one_name_are_given_names(tmp_path: Path) -> None:
