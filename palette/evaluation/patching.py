@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from palette.activations import captured, skipped
+from palette.activations import captured
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, batches
 from palette.backbones.hook_points import Edit, HookPoint, hook_points, hooked
 from palette.backbones.scoring import CPU_TOKENS, forward, padded
+from palette.backbones.skipping import skipped
 from palette.evaluation.refusal_ngrams import RefusalNgrams, refusal_scores
 from palette.processes import Advance, unheard
 from palette.shapes import Bool, Tensor
