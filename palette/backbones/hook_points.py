@@ -236,7 +236,10 @@ def _tell_mixing(
 def _heads(backbone: Backbone, layer: int, owner: str, trace: Trace) -> dict[str, HookPoint]:
     """The point at which an attention's heads stand side by side, if any: what its last linear reads."""
     config = backbone.model.config.get_text_config()
-    count, kinds = getattr(config, "num_attention_heads", 0), getattr(config, "layer_types", None)
+    kinds, by_layer = getattr(config, "layer_types", None), getattr(config, "per_layer_config", None)
+    # Where sizes differ from layer to layer, the library lets nobody read the one of all.
+    config = config if by_layer is None else by_layer[layer]
+    count = getattr(config, "num_attention_heads", 0)
     inner = [name for name in trace.linears if f"{name}.".startswith(f"{owner}.")]
     # The library's attention gives its weights beside its output; a recurrence or a convolution does not.
     attends = trace.whole[owner] and (kinds is None or kinds[layer] in ATTENDING)

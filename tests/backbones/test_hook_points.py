@@ -16,10 +16,9 @@ from tests.fixtures.families import FAMILIES, build
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 IDS = torch.tensor([[1, 5, *range(90, 98), 2], [1, 6, *range(120, 128), 3]])
-ALONE = {"Mamba", "RWKV"}
-"""Families of whose blocks every part reads other positions."""
-UNHEADED = {"Mamba", "RWKV"}
-REFUSED = {"MiniMax"}
+ALONE = UNHEADED = {"Mamba"}
+"""Families of whose blocks every part reads other positions, and none has heads."""
+REFUSED = {"MiniMax", "RWKV"}
 """Families whose blocks scale the stream itself."""
 
 
