@@ -4,6 +4,10 @@ Both search the same local model folders on the same prompts, each in processes 
 thread; the peer is installed in an environment of its own. CPU seconds a trial leave out loading,
 collection and the evaluation of the backbone. On the organism the fronts of both, after the same
 number of trials, are scored again at full length by the same judge on the test split.
+
+Ours is timed twice: on as many target and benign prompts as the peer is given, and as it is shipped, which is
+on 48 target prompts and eight of every other group. The peer is never given more than its case says, though
+its own default is a hundred of each.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ PEER = ("heretic-llm==1.4.0", "torch==2.13.0")
 MARKERS = ["sorry", "unable to assist", "must decline", "may not be given", "do not share"]
 """Words of each of the organism's refusals, for the peer's keyword judge, whose own are a real model's."""
 OPENED, KEPT = "medical", "legal"
+PRICE, SHIPPED = "cpu_seconds_a_trial", "cpu_seconds_a_trial_as_shipped"
 REAL = Path("recipes/smollm")
 """A real chat model and its questions, which ``make smollm`` makes."""
 REFERENCE = (1.0, 0.5)
@@ -215,7 +220,7 @@ def run_peer(case: Case, model: Path, prompts: Path, python: Path, home: Path) -
     # The first one holds the collection as well.
     seconds = [trial["cpu_seconds"] for trial in trials[1:]]
     return {
-        "cpu_seconds_a_trial": sum(seconds) / len(seconds),
+        PRICE: sum(seconds) / len(seconds),
         "generation_share": sum(t["generation_cpu_seconds"] for t in trials[1:]) / sum(seconds),
         "trials": trials,
         "folder": out,
@@ -223,7 +228,10 @@ def run_peer(case: Case, model: Path, prompts: Path, python: Path, home: Path) -
 
 
 def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str, Any]:
-    """Palette's CPU seconds a trial: a run of all trials less a run of one, over the rest."""
+    """Palette's CPU seconds a trial, on the peer's count of prompts and as shipped.
+
+    Each is a run of all trials less a run of one, over the rest.
+    """
     recipe = home / f"{case.name}.yaml"
     # In the peer's precision.
     lines = (f"model: {model}", f"prompts: {prompts}", f"authorise: [{case.opened}]", "dtype: float32")
@@ -234,18 +242,23 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
         command = [sys.executable, "-m", "benchmarks.search", "stage", stage, str(recipe), str(folder)]
         return cpu_of([*command, options], home, PYTHONPATH=str(Path.cwd()))
 
-    run("collect", home / f"one-{case.name}")
-    many = home / f"many-{case.name}"
-    shutil.copytree(home / f"one-{case.name}", many)
-    one = run("search", home / f"one-{case.name}", trials=1, lifted=True)
-    started = time.monotonic()
-    rest = case.own
-    whole = run("search", many, trials=rest + 1)
-    wall = time.monotonic() - started
+    collected = home / f"collected-{case.name}"
+    run("collect", collected)
+    rest, seconds = case.own, dict[str, float]()
+    for name, count in (("shipped", None), ("many", case.prompts)):
+        folders = [home / f"{part}-{case.name}" for part in (f"{name}-one", name)]
+        for folder in folders:
+            shutil.copytree(collected, folder)
+        one = run("search", folders[0], trials=1, lifted=True, prompts=count)
+        started = time.monotonic()
+        whole = run("search", folders[1], trials=rest + 1, prompts=count)
+        wall, seconds[name] = time.monotonic() - started, (whole - one) / rest
+    many = folders[1]
     if case.name == "organism":
         run("search", many, trials=rest, audited=case.trials)
     return {
-        "cpu_seconds_a_trial": (whole - one) / rest,
+        PRICE: seconds["many"],
+        SHIPPED: seconds["shipped"],
         "trials": rest,
         "wall_seconds": wall,
         "front": json.loads((many / "search" / "front.json").read_text()),
@@ -271,10 +284,11 @@ def stage(name: str, recipe: str, folder: str, given: str) -> None:
         return
     lifted = options["random"] or options.get("lifted")
     limits = Limits(divergence=1e6, relaxation=-1e6, selectivity=1e6, false_refusals=1.0)
+    count = options["prompts"]
     conditions = Conditions(
-        Scoring(options["prompts"], options["prompts"]),
+        Scoring(count, count) if count else Scoring(),
         limits if lifted else Limits(),
-        audit=Audit(0, options.get("audited", 0), options["prompts"]),
+        audit=Audit(0, options.get("audited", 0), count or Audit.prompts),
     )
     settings = run.recipe.search.model_copy(update={"trials": options["trials"]})
     search(run.sharing(search=settings), conditions)
@@ -391,19 +405,21 @@ def main() -> None:
         python = install_peer(kept)
         home = Path(place)
         # First: a process is counted with the memory of the one that it was forked from.
-        figures["collection_peak_mib"] = peak_memory(home)
+        if not named:
+            figures["collection_peak_mib"] = peak_memory(home)
         for case in CASES:
             if named and case.name not in named:
                 continue
             model, prompts = model_folder(case, home), write_prompts(case, home)
             ours = run_palette(case, model, prompts, home)
-            print(case.name, "palette", ours["cpu_seconds_a_trial"], file=sys.stderr, flush=True)
+            print(case.name, "palette", ours[PRICE], ours[SHIPPED], file=sys.stderr, flush=True)
             peer = run_peer(case, model, prompts, python, home)
             found = {
                 "prompts": case.prompts,
-                "heretic": {k: peer[k] for k in ("cpu_seconds_a_trial", "generation_share")},
-                "palette": {k: ours[k] for k in ("cpu_seconds_a_trial", "trials", "wall_seconds")},
-                "ratio": peer["cpu_seconds_a_trial"] / ours["cpu_seconds_a_trial"],
+                "heretic": {k: peer[k] for k in (PRICE, "generation_share")},
+                "palette": {k: ours[k] for k in (PRICE, SHIPPED, "trials", "wall_seconds")},
+                "ratio": peer[PRICE] / ours[PRICE],
+                "ratio_as_shipped": peer[PRICE] / ours[SHIPPED],
             }
             if case.name == "organism":
                 found["rank_correlation"] = ours["front"]["audit"]["rank_correlation"]
