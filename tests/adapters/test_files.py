@@ -383,7 +383,7 @@ def test_a_configuration_that_contradicts_the_card_is_refused(
     config = json.loads((tmp_path / CONFIG).read_text())
     config[key] = {"r": 16, "lora_alpha": 64, "use_rslora": True, "target_modules": ["x"]}[key]
     (tmp_path / CONFIG).write_text(json.dumps(config))
-    expected = f"{CONFIG} and the card in the weights must agree, got another {key}; write the"
+    expected = f"{CONFIG} and the card in the weights must agree, got another {key}; copy it again"
     assert expected in refusal(tmp_path)
 
 

@@ -96,7 +96,9 @@ def test_a_metric_that_is_no_share_of_right_answers_is_refused_and_another_one_h
 
 
 @pytest.mark.parametrize("text", ["task: [", "task: x\n", "nothing: here\n", "task: x\ndataset_path: json\n"])
-def test_a_task_that_cannot_be_loaded_is_one_sentence(shared, written, text):
+def test_a_task_that_cannot_be_loaded_is_one_sentence(shared, written, tmp_path, monkeypatch, text):
+    # A reader of JSON that is told no file reads every one below the folder that it is started in.
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         SearchError, match="lm-eval must be able to load a task that is an objective"
     ) as caught:

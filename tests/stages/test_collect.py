@@ -101,7 +101,7 @@ def test_a_role_without_prompts_is_named(elsewhere):
 
 
 def test_a_missing_artefact_names_its_remedy(tmp_path):
-    with pytest.raises(OutputError, match="run its stage again"):
+    with pytest.raises(OutputError, match="run its stage first"):
         read_collected(tmp_path)
 
 

@@ -214,53 +214,72 @@ def test_with_no_reply_to_believe_there_is_nothing_to_teach(searched, monkeypatc
         internalise(searched)
 
 
-def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(searched, tmp_path, monkeypatch):
-    elsewhere = searched.sharing(folder=tmp_path)
+class Rounds:
+    """A run whose students behave as they are told: who was asked, who taught, and from what each began."""
+
+    def __init__(self, run, monkeypatch):
+        self.run, self.asked, self.taught_by, self.begun = run, [], [], []
+        rounds, self._patch = self, monkeypatch
+
+        class Watched(preparation.Preparation):
+            def engage(self, tutor):
+                rounds.taught_by.append("tutor")
+                super().engage(tutor)
+
+            def join(self, student):
+                rounds.taught_by.append(student.digest)
+                super().join(student)
+
+        def task(*given, **named):
+            self.begun.append(named["begun"] and named["begun"].digest)
+            return TrainingTask(*given, **named)
+
+        monkeypatch.setattr(internalising, "Preparation", Watched)
+        monkeypatch.setattr(internalising, "TrainingTask", task)
+
+    def trained(self, *behaviours):
+        """The adapter, and what is recorded of a training whose students behave so, one after the other."""
+        faults = iter(behaviours)
+
+        def judged(run, collected, judge, adapter):
+            self.asked.append(adapter.digest)
+            return next(faults)
+
+        self._patch.setattr(internalising, "behaviour", judged)
+        return internalise(self.run), json.loads((self.run.folder / TRAINING).read_text())
+
+
+@pytest.fixture
+def rounds(searched, tmp_path, monkeypatch):
+    """A searched run in a folder of its own whose students' behaviour a test decides."""
     shutil.copytree(
         searched.folder, tmp_path, ignore=shutil.ignore_patterns("internalise"), dirs_exist_ok=True
     )
-    faults = iter([Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
-    asked, taught_by, begun = [], [], []
+    return Rounds(searched.sharing(folder=tmp_path), monkeypatch)
 
-    def judged(run, collected, judge, adapter):
-        asked.append(adapter.digest)
-        return next(faults)
 
-    class Watched(preparation.Preparation):
-        def engage(self, tutor):
-            taught_by.append("tutor")
-            super().engage(tutor)
-
-        def join(self, student):
-            taught_by.append(student.digest)
-            super().join(student)
-
-    def task(*given, **named):
-        begun.append(named["begun"] and named["begun"].digest)
-        return TrainingTask(*given, **named)
-
-    monkeypatch.setattr(internalising, "behaviour", judged)
-    monkeypatch.setattr(internalising, "Preparation", Watched)
-    monkeypatch.setattr(internalising, "TrainingTask", task)
-    adapter = internalise(elsewhere)
-    record = json.loads((tmp_path / TRAINING).read_text())
+def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(rounds):
+    adapter, record = rounds.trained(Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0))
     assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
     # The organism's prompts are renamed, so that all is read; what is recorded is what was spent.
     assert [each["read_energy"] for each in record["rounds"]] == [1.0, 1.0]
     assert record["round"] == 0
-    assert taught_by[:2] == ["tutor", asked[0]], "the second student learns from the first too"
-    assert begun == [None, None, asked[0]], "and goes on from it; the tutor and the first began anew"
-    assert replace(adapter, card={}).digest == asked[0]
-    # One that hardly learned anything teaches nobody.
-    faults = iter([Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)])
-    taught_by.clear()
-    begun.clear()
-    internalise(elsewhere)
-    assert taught_by == ["tutor"]
-    assert begun == [None] * 3
-    assert json.loads((tmp_path / TRAINING).read_text())["round"] == 1
-    # One that behaves is the last, a few benign replies aside.
-    for last in (Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 46 / 48)):
-        monkeypatch.setattr(internalising, "behaviour", lambda *given, last=last: last)
-        internalise(elsewhere)
-        assert len(json.loads((tmp_path / TRAINING).read_text())["rounds"]) == 1
+    first = rounds.asked[0]
+    assert rounds.taught_by[:2] == ["tutor", first], "the second student learns from the first too"
+    assert rounds.begun == [None, None, first], "and goes on from it; the tutor and the first began anew"
+    assert replace(adapter, card={}).digest == first
+
+
+@pytest.mark.slow
+def test_a_student_that_hardly_learned_anything_teaches_nobody(rounds):
+    _, record = rounds.trained(Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0))
+    assert rounds.taught_by == ["tutor"]
+    assert rounds.begun == [None] * 3
+    assert record["round"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [Behaviour(1.0, 1.0, 1.0), Behaviour(1.0, 1.0, 46 / 48)])
+def test_a_student_that_behaves_is_the_last_a_few_benign_replies_aside(rounds, last):
+    _, record = rounds.trained(last)
+    assert len(record["rounds"]) == 1
