@@ -176,8 +176,9 @@ def _parts(
     backbone: Backbone, traces: Sequence[Trace], owners: Sequence[Sequence[str]], ids: Tensor
 ) -> list[list[str]]:
     """The names in each block of what gives all that it adds: its outermost modules, or else its writers."""
-    if not (other := changing(backbone.model, backbone.blocks, owners, ids)):
-        return needed(backbone.model, backbone.blocks, owners, ids)
+    order: list[str] = []
+    if not (other := changing(backbone.model, backbone.blocks, owners, ids, order)):
+        return needed(backbone.model, backbone.blocks, owners, ids, order)
     # Where a module hands the stream on itself, as Bloom's do, its silence is more than its own.
     try:
         writers = backbone.writers

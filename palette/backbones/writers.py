@@ -49,26 +49,30 @@ def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids:
     every = [
         [name for name, module in block.named_modules() if _may_write(module, width)] for block in blocks
     ]
-    if changing(model, blocks, every, ids):
+    order: list[str] = []
+    if changing(model, blocks, every, ids, order):
         raise BackboneError(
             NEEDED,
             got=f"{type(blocks[0]).__name__}, which writes in another way too",
             remedy=REMEDY,
         )
-    return needed(model, blocks, every, ids)
+    return needed(model, blocks, every, ids, order)
 
 
 @torch.no_grad()
 def needed(
-    model: nn.Module, blocks: Sequence[nn.Module], every: Sequence[Sequence[str]], ids: Tensor
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    every: Sequence[Sequence[str]],
+    ids: Tensor,
+    order: Sequence[str],
 ) -> list[list[str]]:
     """Of modules with which silent no block changes anything, those without which that is not so.
 
-    They speak again one by one, in the order in which they run: one that is heard only through a later,
-    silent one (a query projection as wide as the stream) is not needed.
+    They speak again one by one, in the ``order`` in which ``changing`` found them to run: one that is heard
+    only through a later, silent one (a query projection as wide as the stream) is not needed.
     """
-    silent, order = [list(names) for names in every], list[str]()
-    changing(model, blocks, silent, ids, order)
+    silent = [list(names) for names in every]
     for name in dict.fromkeys(order):
         fewer = [[other for other in names if other != name] for names in silent]
         if not changing(model, blocks, fewer, ids):

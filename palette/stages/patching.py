@@ -104,9 +104,7 @@ def _chosen(loaded: Loaded, ids: Sequence[str]) -> tuple[list[Prompt], list[Prom
     named = [rows[name] for name in dict.fromkeys(ids)]
     few = named or list(here.capped(run.recipe.at_most(PAIRS)))
     restricted = [row for row in few if row.kind == "restricted"]
-    benign = [row for row in named or here if row.kind == "benign"] or [
-        row for row in here if row.kind == "benign"
-    ]
+    benign = [row for row in named if row.kind == "benign"] or [row for row in here if row.kind == "benign"]
     for kind, found in (("restricted", restricted), ("benign", benign)):
         if not found:
             raise PromptError(
