@@ -33,11 +33,6 @@ def adapter(backbone) -> Adapter:
     return noise(backbone, "model.layers.0.mlp.up_proj", scale=1.0)
 
 
-@pytest.fixture(scope="module")
-def prompts(shared) -> list[list[int]]:
-    return shared.render(shared.prompts.split("test").capped(1))[:12]
-
-
 @pytest.fixture
 def offline(monkeypatch):
     """From here on nothing may be generated."""

@@ -5,22 +5,9 @@ import math
 import pytest
 import torch
 
-from palette.adapters.lora import Adapter
 from palette.evaluation import subjects
 from palette.evaluation.subjects import Subject, diverged, divergence, kl
 from tests.fixtures.noise import noise
-
-LIMIT = 6
-SMALL = {"limit": 2, "reply_tokens": 16}
-
-
-def adapter(backbone) -> Adapter:
-    return noise(backbone, "model.layers.0.mlp.up_proj", scale=1.0)
-
-
-@pytest.fixture(scope="module")
-def prompts(shared) -> list[list[int]]:
-    return shared.render(shared.prompts.split("test").capped(1))[:12]
 
 
 def test_divergence_is_nought_for_the_same_and_positive_otherwise():
@@ -38,7 +25,8 @@ def test_subjects_are_compared_some_replies_at_a_time_and_differ_as_the_whole_do
     shared, prompts, monkeypatch, held
 ):
     monkeypatch.setattr(subjects, "COMPARED", held)
-    plain, changed = Subject(shared.backbone), Subject(shared.backbone, adapter(shared.backbone))
+    adapter = noise(shared.backbone, "model.layers.0.mlp.up_proj", scale=1.0)
+    plain, changed = Subject(shared.backbone), Subject(shared.backbone, adapter)
     replies = [[40, 41, 42][: 1 + place % 3] for place in range(len(prompts))]
     whole = [[*reply, shared.backbone.stops[0]] for reply in replies]
     wanted = divergence(plain.logits(prompts, whole), changed.logits(prompts, whole))
