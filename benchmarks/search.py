@@ -244,22 +244,24 @@ def run_palette(case: Case, model: Path, prompts: Path, home: Path) -> dict[str,
 
     collected = home / f"collected-{case.name}"
     run("collect", collected)
-    rest, seconds = case.own, dict[str, float]()
-    for name, count in (("shipped", None), ("many", case.prompts)):
-        folders = [home / f"{part}-{case.name}" for part in (f"{name}-one", name)]
-        for folder in folders:
+
+    def searched(name: str, count: int | None) -> tuple[Path, float, float]:
+        one, many = (home / f"{part}-{name}-{case.name}" for part in ("one", "many"))
+        for folder in (one, many):
             shutil.copytree(collected, folder)
-        one = run("search", folders[0], trials=1, lifted=True, prompts=count)
+        single = run("search", one, trials=1, lifted=True, prompts=count)
         started = time.monotonic()
-        whole = run("search", folders[1], trials=rest + 1, prompts=count)
-        wall, seconds[name] = time.monotonic() - started, (whole - one) / rest
-    many = folders[1]
+        whole = run("search", many, trials=case.own + 1, prompts=count)
+        return many, (whole - single) / case.own, time.monotonic() - started
+
+    _, shipped, _ = searched("shipped", None)
+    many, seconds, wall = searched("equal", case.prompts)
     if case.name == "organism":
-        run("search", many, trials=rest, audited=case.trials)
+        run("search", many, trials=case.own, audited=case.trials)
     return {
-        PRICE: seconds["many"],
-        SHIPPED: seconds["shipped"],
-        "trials": rest,
+        PRICE: seconds,
+        SHIPPED: shipped,
+        "trials": case.own,
         "wall_seconds": wall,
         "front": json.loads((many / "search" / "front.json").read_text()),
         "folder": many,
