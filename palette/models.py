@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 from palette import organism
 from palette.errors import BackboneError
@@ -47,6 +49,9 @@ LONGEST = 96
 CACHED = re.compile(r"(?:^|/)models--([^/]+?)--([^/]+)(?:/snapshots/[^/]+)?$")
 """A model's folder in the hub's cache."""
 
+WHOLE_PATH = re.compile(r"(?:[/~]|[A-Za-z]:[\\/]|\\\\)[^\n]*$")
+"""A path from a root, a home or a drive on."""
+
 GGUF, PACKAGE = ".gguf", "package:"
 """How a model's one file ends, and how the name of an installed Python package begins that brings one."""
 
@@ -86,6 +91,15 @@ def display_name(name: str) -> str:
     What is above it says where somebody keeps models, which is nobody else's business.
     """
     return hub_name(name) or re.split(r"[\\/]", name.rstrip("\\/"))[-1] or name
+
+
+def without_folders(value: Any) -> Any:
+    """A value of JSON with every whole path in it told by its last part, as what others read tells it."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(each) for each in value]
+    return display_name(value) if isinstance(value, str) and WHOLE_PATH.match(value) else value
 
 
 def gguf_file(name: str) -> Path | None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from palette import organism
 from palette.backbones import load_backbone, next_token_logits
 from palette.fingerprints import fingerprint, fingerprint_file
-from palette.models import display_name, hub_name, identify, is_weights, weight_files
+from palette.models import display_name, hub_name, identify, is_weights, weight_files, without_folders
 
 SAFE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -190,3 +190,20 @@ def test_what_lies_here_is_no_name_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "chat.gguf").write_bytes(b"")
     assert (hub_name("models/chat"), display_name("models/chat")) == (None, "chat")
     assert (hub_name("chat.gguf"), display_name("chat.gguf")) == (None, "chat.gguf")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/srv/models/llama", "llama"),
+        ("~/llama", "llama"),
+        (r"C:\models\llama", "llama"),
+        (r"\\host\share\llama", "llama"),
+        ({"a": ["/srv/x.csv", 1, None, "x/y"]}, {"a": ["x.csv", 1, None, "x/y"]}),
+        ("/data/models--org--name/snapshots/0a1b", "org/name"),
+        ("organism", "organism"),
+        ("words, or / words", "words, or / words"),
+    ],
+)
+def test_a_whole_path_is_told_by_its_last_part(value: object, shown: object) -> None:
+    assert without_folders(value) == shown

@@ -132,7 +132,11 @@ def leaks(report: Report, rules: Sequence[Rule]) -> Iterator[str]:
     control = report.null_control
     for name, words in (("floor_kept", "the floor's refusals"), ("others_kept", "other domains' refusals")):
         if control and (own := getattr(control.adapted, name)) and (random := getattr(control.control, name)):
-            yield f"of {words} {percent(own.rate)} are kept, and by random directions {percent(random.rate)}"
+            # A sample of its own, in which other prompts may be lost than the rules count.
+            yield (
+                f"in the null control's sample of {control.prompts} prompts {percent(own.rate)} of {words} "
+                f"are kept, and by random directions {percent(random.rate)}"
+            )
 
 
 def evidence(report: Report, rules: Sequence[Rule]) -> Iterator[str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from palette.adapters.files import adapter_paths
-from palette.adapters.writing import CONFIG, WEIGHTS
+from palette.adapters.files import adapter_paths, read_adapter
+from palette.adapters.writing import CONFIG, WEIGHTS, write_adapter
 from palette.errors import AdapterError, OutputError
 from palette.evaluation.outcomes import read_outcomes
-from palette.files import write_json, write_text
+from palette.files import read_json, write_json, write_text
+from palette.models import without_folders
 from palette.reporting.card import CARD, render_card
 from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report, clean, read_report
@@ -71,8 +73,7 @@ def push(
     }
     with TemporaryDirectory() as temporary:
         files = Path(temporary)
-        for name in (WEIGHTS, CONFIG, REPORT.name):
-            (files / name).symlink_to((folder / name).resolve())
+        lay_without_folders(folder, files)
         write_text(files / CARD, render_card(report, despite, repo_id))
         write_text(files / PAGE, render(report))
         write_json(files / RECORD, record)
@@ -82,6 +83,26 @@ def push(
     if not dry_run:
         write_json(folder / RECORD, record, "push a copy of it")
     return {**record, "dry_run": dry_run, "url": url, "files": listed}
+
+
+def lay_without_folders(folder: Path, files: Path) -> None:
+    """Lays an adapter and its report out as they are, but for paths that say where somebody keeps things.
+
+    The digest of the adapter, which is of its factors, stays what it was.
+    """
+    for name in (WEIGHTS, CONFIG, REPORT.name):
+        (files / name).symlink_to((folder / name).resolve())
+    said = read_json(folder / REPORT)
+    if (shown := without_folders(said)) != said:
+        (files / REPORT).unlink()
+        write_json(files / REPORT, shown)
+    adapter = read_adapter(folder)
+    told = {"name": adapter.backbone.name, "card": dict(adapter.card)}
+    if (shown := without_folders(told)) != told:
+        backbone = replace(adapter.backbone, name=shown["name"])
+        for name in (WEIGHTS, CONFIG):
+            (files / name).unlink()
+        write_adapter(files, replace(adapter, backbone=backbone, card=shown["card"]))
 
 
 def certified(folder: Path, reason: str | None) -> tuple[Report, str]:

@@ -318,3 +318,26 @@ def test_a_card_of_somebody_else_stays_and_ours_is_uploaded(hub: Hub, passed: Pa
     push(passed, "clinic/medical")
     assert (passed / "README.md").read_text() == "# Certified! Trust me\n"
     assert b"Trust me" not in hub.files["README.md"]
+
+
+def test_nothing_that_is_pushed_says_where_somebody_keeps_things(hub: Hub, passed: Path) -> None:
+    from palette.adapters.files import read_adapter
+
+    home = "/home/somebody/models/llama"
+    stated = json.loads((passed / "report.json").read_text())
+    stated["model"]["name"] = home
+    stated["provenance"]["recipe"] |= {"model": home, "prompts": [{"path": r"C:\somebody\prompts.csv"}]}
+    (passed / "report.json").write_text(json.dumps(stated))
+    own = read_adapter(passed)
+    backbone, card = replace(own.backbone, name=home), {**own.card, "inputs": [f"{home}/a.safetensors"]}
+    write_adapter(passed, replace(own, backbone=backbone, card=card))
+    before = (passed / "adapter_model.safetensors").read_bytes()
+    push(passed, "clinic/medical")
+    assert not [name for name, content in hub.files.items() if b"somebody" in content]
+    assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == "llama"
+    pushed = passed.parent / "pushed"
+    pushed.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (pushed / name).write_bytes(hub.files[name])
+    assert read_adapter(pushed).digest == own.digest
+    assert (passed / "adapter_model.safetensors").read_bytes() == before
