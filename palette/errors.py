@@ -8,6 +8,7 @@
      ├─ AdapterError             an adapter file that is missing, foreign or damaged
      ├─ JudgeError               a judge that is missing or foreign, or labelled replies without sense
      ├─ SearchError              a study that cannot give an intervention
+     ├─ SignatureError           a key, a signature, a certificate or a grant that does not hold
      └─ OutputError              an output folder or a disk that cannot take the result
 
 Anything else that reaches the command line is a bug (exit status 1).
@@ -121,6 +122,10 @@ class JudgeError(PaletteError):
 
 class SearchError(PaletteError):
     """A study has no trial from which an intervention may be chosen."""
+
+
+class SignatureError(PaletteError):
+    """A key, a signature, a certificate or a grant does not hold."""
 
 
 class OutputError(PaletteError):

@@ -1,0 +1,25 @@
+"""Who signed what: Ed25519 keys, each for one purpose, and DSSE envelopes."""
+
+from palette.signing.envelope import Envelope, sign, verified
+from palette.signing.keys import (
+    KeyRing,
+    PrivateKey,
+    PublicKey,
+    Purpose,
+    generate,
+    read_key_ring,
+    read_private,
+)
+
+__all__ = [
+    "Envelope",
+    "KeyRing",
+    "PrivateKey",
+    "PublicKey",
+    "Purpose",
+    "generate",
+    "read_key_ring",
+    "read_private",
+    "sign",
+    "verified",
+]
