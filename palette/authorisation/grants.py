@@ -177,9 +177,10 @@ def read_grant(envelope: Envelope, ring: KeyRing, revoked: datetime | None = Non
 def _read(content: dict[str, Any], issuer: str, digest: str, revoked: datetime | None) -> Grant:
     if content["format"] != GRANT_FORMAT:
         raise ValueError(f"a format of {content['format']!r}")
+    # A text is a list of letters to Python.
+    if not isinstance(content["domains"], list) or not content["domains"]:
+        raise ValueError("no list of domains")
     domains = frozenset(identifier("a domain", domain) for domain in content["domains"])
-    if not domains:
-        raise ValueError("no domain")
     for domain in domains:
         if FLOOR.holds(domain, None, None):
             raise AuthorisationError("the floor cannot be authorised", got=f"{domain!r} in a signed grant")

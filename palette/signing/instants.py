@@ -14,7 +14,7 @@ def now() -> datetime:
 
 def told(instant: datetime) -> str:
     """An instant as text, such as 2026-11-30T12:00:00Z; what it has of a second is left out."""
-    return instant.astimezone(UTC).strftime(_FORM)
+    return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def instant(text: object) -> datetime:
