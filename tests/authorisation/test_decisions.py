@@ -1,4 +1,4 @@
-"""The law of decisions, over drawn tenants, keys, grants and certificates, and broken ones that it catches."""
+"""The law of decisions over drawn tenants, keys, grants and certificates, and broken ones that it catches."""
 
 from __future__ import annotations
 
