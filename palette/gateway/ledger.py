@@ -1,7 +1,8 @@
 """A hash chain of what happened: each entry holds the hash of the one before it, and signed heads its end.
 
-An entry's hash is the SHA-256 of its one JSON text (RFC 8785), which holds its sequence number, the hash before
-it, the instant and the event. Here is nothing of a database: entries are made, and the faults of a chain found.
+An entry's hash is the SHA-256 of its one JSON text (RFC 8785), which holds its sequence number, the hash
+before it, the instant and the event. Here is nothing of a database: entries are made, and what does not
+hold of a chain is found.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Event:
     """What happened: a decision, a reply, a grant, a revocation, a start or a stop; never what was said.
 
     ``model`` is the name that was asked for, ``adapter`` and ``certificate`` digests of what answered,
-    ``grants`` digests of their statements, ``prompt_hmac`` a keyed hash, ``remarks`` names of fields that were
-    taken off and the like.
+    ``grants`` digests of their statements, ``prompt_hmac`` a keyed hash, ``remarks`` names of fields that
+    were taken off and the like.
     """
 
     kind: str
@@ -70,11 +71,15 @@ class Event:
         return {name: _kept(name, value) for name, value in values.items() if value not in (None, (), [], {})}
 
 
+def shown(text: str) -> str:
+    """A text as it may be told: escaped, cut, and without what looks like a key or a token."""
+    return SECRET.sub("...", text[: 4 * LONGEST]).encode("unicode_escape").decode()[:LONGEST]
+
+
 def _kept(name: str, value: object) -> Any:
     """One value of an event as a ledger keeps it."""
     if isinstance(value, str):
-        shown = SECRET.sub("...", value[: 4 * LONGEST]).encode("unicode_escape").decode()
-        return shown[:LONGEST]
+        return shown(value)
     if value is None or (isinstance(value, int) and abs(value) <= EXACT):
         return value
     if isinstance(value, Mapping):
@@ -109,7 +114,7 @@ def entry(sequence: int, previous: str, at: datetime, event: Mapping[str, Any]) 
     """The entry of an event, given as its JSON, behind the one of a hash."""
     import rfc8785
 
-    content = {
+    content: dict[str, Any] = {
         "sequence": sequence,
         "previous": previous,
         "instant": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -150,7 +155,7 @@ def read_head(envelope: Envelope, ring: KeyRing) -> Head:
     """
     content, _ = verified(envelope, ring, Purpose.LEDGER, HEAD_TYPE, ["signed"])
     try:
-        if content["format"] != HEAD_FORMAT or not isinstance(content["sequence"], int):
+        if content["format"] != HEAD_FORMAT or type(content["sequence"]) is not int:
             raise ValueError(f"a format of {content['format']!r}")
         return Head(
             str(content["ledger"]), content["sequence"], str(content["hash"]), instant(content["signed"])
@@ -170,12 +175,13 @@ class Fault:
 
 
 class Chain:
-    """The check of a chain as its entries come by, in the order of their numbers, and of its heads at the end."""
+    """The check of a chain as its entries come by, in the order of their numbers, and of its heads."""
 
-    def __init__(self, heads: Iterable[Head] = ()) -> None:
+    def __init__(self, heads: Iterable[Head] = (), after: tuple[int, str] = (0, NOTHING)) -> None:
+        """``after`` is the entry, by number and hash, behind which the chain is followed."""
         self.faults: list[Fault] = []
-        self.entries, self.first, self.last = 0, NOTHING, NOTHING
-        self._end = 0
+        self.entries, self.first = 0, NOTHING
+        self._end, self.last = after
         self._heads: dict[int, list[Head]] = {}
         for head in heads:
             self._heads.setdefault(head.sequence, []).append(head)
@@ -184,10 +190,7 @@ class Chain:
         """The event of the next entry, nothing if it cannot be read; what does not hold is a fault more."""
         gap = one.sequence != self._end + 1
         if gap:
-            missing = (
-                f"{self._end + 1} to {one.sequence - 1}" if one.sequence > self._end + 2 else self._end + 1
-            )
-            self._fault(self._end + 1, f"missing: {missing}")
+            self._missing(one.sequence)
         content = self._read(one)
         if not gap and content and content.get("previous") != self.last:
             self._fault(one.sequence, f"does not follow entry {self._end}: one of the two was replaced")
@@ -195,21 +198,28 @@ class Chain:
         self.first = one.hash if one.sequence == 1 else self.first
         for head in self._heads.pop(one.sequence, []):
             if head.hash != one.hash:
-                self._fault(
-                    one.sequence, "is not the one that was signed: it, or one before it, was replaced"
-                )
-            elif head.ledger != self.first:
+                self._fault(one.sequence, "is not what was signed: it, or one before it, was replaced")
+            elif NOTHING != self.first != head.ledger:
                 self._fault(1, "is not the first entry of the ledger that was signed")
         found = content.get("event")
         return found if isinstance(found, dict) else {}
 
     def close(self) -> list[Fault]:
         """All faults, once no entry is left."""
-        if self._heads:
-            end = max(self._heads)
-            self._fault(self._end + 1, f"missing: the ledger was signed up to entry {end}, and is cut off")
-            self._heads.clear()
+        # A head within a gap is told with the gap.
+        if (signed := max(self._heads, default=0)) > self._end:
+            self._fault(self._end + 1, f"missing: entries were signed up to {signed}, and the end is cut off")
+        elif not self._end:
+            self._fault(1, "missing: a ledger has its first entry from the beginning")
+        self._heads.clear()
         return self.faults
+
+    def _missing(self, found: int) -> None:
+        first, last = self._end + 1, found - 1
+        if last < first:
+            self._fault(found, "is no number of an entry")
+        else:
+            self._fault(first, "missing" if first == last else f"missing, and all up to {last}")
 
     def _read(self, one: Entry) -> dict[str, Any]:
         if hashed(one.body) != one.hash:
@@ -231,7 +241,7 @@ class Chain:
 
 
 def faults(entries: Iterable[Entry], heads: Sequence[Head] = ()) -> list[Fault]:
-    """What does not hold of a whole chain: edits, deletions, reorderings, and what was cut off a signed end."""
+    """What does not hold of a chain: edits, deletions, reorderings, and what was cut off a signed end."""
     chain = Chain(heads)
     for one in entries:
         chain.follow(one)

@@ -1,0 +1,313 @@
+"""The commands of tenants: who they are, their keys, what is granted to them, and what is revoked."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palette.cli.call import Call, command, listed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from palette.authorisation import Credential, Grant, Tenant
+    from palette.gateway.operations import Operator
+    from palette.gateway.store import Store
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    return typer.Typer(name=name, help=text, no_args_is_help=True, rich_markup_mode=None)
+
+
+tenant = _group("tenant", "Tenants of the gateway, and their keys.")
+key = _group("key", "Keys by which a tenant asks.")
+grant = _group("grant", "What tenants may ask for, until when, on whose word.")
+tenant.add_typer(key)
+
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="its URL or file (default: PALETTE_STORE, or the user's data)", metavar="URL"
+    ),
+]
+KeysFile = Annotated[
+    Path | None,
+    typer.Option("--keys", help="the keys that are trusted (default: PALETTE_KEYS, or keys.json)"),
+]
+Who = Annotated[
+    str | None, typer.Option("--who", help="who does it, for the ledger (default: the user)", metavar="NAME")
+]
+TenantId = Annotated[str, typer.Argument(help="the tenant's id", metavar="TENANT")]
+OfTenant = Annotated[str | None, typer.Argument(help="of one tenant alone", metavar="[TENANT]")]
+Why = Annotated[str, typer.Option("--reason", help="why, for the ledger")]
+
+
+@tenant.command()
+@command()
+def init(call: Call, store: StoreUrl = None) -> None:
+    """Make a store with its ledger and its pepper, or bring one up to date."""
+    from palette.gateway.credentials import pepper_path
+    from palette.gateway.store import data_folder
+
+    with opened(store, create=True) as one:
+        pepper = pepper_path(one.database.path, data_folder())
+        call.result({"store": one.database.shown, "pepper": str(pepper)}, "store")
+
+
+@tenant.command()
+@command()
+def add(
+    call: Call,
+    tenant_id: TenantId,
+    name: Annotated[str | None, typer.Option(help="what it is called (default: its id)")] = None,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Add a tenant, to whom nothing is granted yet."""
+    with opened(store) as one:
+        call.result({"tenants": [_tenant(_operator(one, who).add_tenant(tenant_id, name))]}, "tenants")
+
+
+@tenant.command("list")
+@command()
+def list_tenants(call: Call, store: StoreUrl = None) -> None:
+    """List the tenants."""
+    with opened(store) as one:
+        call.result({"tenants": [_tenant(each) for each in one.tenants()]}, "tenants")
+
+
+@tenant.command()
+@command()
+def suspend(call: Call, tenant_id: TenantId, reason: Why, store: StoreUrl = None, who: Who = None) -> None:
+    """Suspend a tenant: from the next request on it is answered nothing."""
+    with opened(store) as one:
+        call.result({"tenants": [_tenant(_operator(one, who).suspend(tenant_id, reason))]}, "tenants")
+
+
+@tenant.command()
+@command()
+def resume(call: Call, tenant_id: TenantId, reason: Why, store: StoreUrl = None, who: Who = None) -> None:
+    """Let a suspended tenant ask again."""
+    with opened(store) as one:
+        call.result({"tenants": [_tenant(_operator(one, who).resume(tenant_id, reason))]}, "tenants")
+
+
+@key.command("new")
+@command()
+def new_key(
+    call: Call,
+    tenant_id: TenantId,
+    domains: Annotated[
+        str | None, typer.Option(help="domains it may ask for at most, joined by commas (default: all)")
+    ] = None,
+    days: Annotated[int | None, typer.Option(help="days until it expires (default: never)", min=1)] = None,
+    until: Annotated[str | None, typer.Option(help="or the instant, such as 2026-11-30T12:00:00Z")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="the id of a key of the tenant's within which it stays")
+    ] = None,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Make a key for a tenant. Its text is printed once, and kept nowhere."""
+    from palette.signing.instants import now
+
+    expires = None if days is None and until is None else _end(now(), days, until)
+    chosen = None if domains is None else listed(domains)
+    with opened(store) as one:
+        made, text = _operator(one, who).add_key(tenant_id, chosen, expires, parent)
+    call.result({**_credential(made), "key": text}, "key")
+
+
+@key.command("list")
+@command()
+def list_keys(call: Call, tenant_id: OfTenant = None, store: StoreUrl = None) -> None:
+    """List keys by their ids."""
+    with opened(store) as one:
+        call.result({"keys": [_credential(each) for each in one.credentials(tenant_id)]}, "keys")
+
+
+@key.command("revoke")
+@command()
+def revoke_key(
+    call: Call,
+    key_id: Annotated[str, typer.Argument(help="the key's id", metavar="KEY")],
+    reason: Why,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Revoke a key and all that descend from it, from the next request on."""
+    _revoke(call, "key", key_id, reason, (store, who))
+
+
+@grant.command("add")
+@command()
+def add_grant(
+    call: Call,
+    tenant_id: TenantId,
+    domains: Annotated[str, typer.Option(help="the domains, joined by commas")],
+    evidence: Annotated[str, typer.Option(help="the contract, ticket or approval that it rests on")],
+    key: Annotated[Path, typer.Option("--key", help="the authoriser's private key")],
+    days: Annotated[int | None, typer.Option(help="days from the beginning until it expires", min=1)] = None,
+    begins: Annotated[
+        str | None, typer.Option("--from", help="when it begins, such as 2026-11-30T12:00:00Z (default: now)")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="when it expires, instead of --days")] = None,
+    keys: KeysFile = None,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Grant domains to a tenant for a time, by an authoriser's signature."""
+    from palette.authorisation import grant as sign_grant
+    from palette.signing import Purpose, read_private
+    from palette.signing.instants import now
+
+    issued = now()
+    start = _instant("--from", begins) if begins else issued
+    period = (start, _end(start, days, until))
+    with opened(store, keys, trusting=True) as one:
+        signer = read_private(key, Purpose.AUTHORISE)
+        envelope = sign_grant(
+            tenant_id, listed(domains), period=period, evidence=evidence, issued=issued, key=signer
+        )
+        made = _operator(one, who).add_grant(envelope)
+    call.result({"grants": [_grant(made)], "faults": {}}, "grants")
+
+
+@grant.command("list")
+@command()
+def list_grants(
+    call: Call, tenant_id: OfTenant = None, keys: KeysFile = None, store: StoreUrl = None
+) -> None:
+    """List grants as their signatures hold; those that do not are named, and open nothing."""
+    with opened(store, keys, trusting=True) as one:
+        found = [_grant(each) for each in one.grants(tenant_id)]
+        call.result({"grants": found, "faults": one.faults}, "grants")
+
+
+@grant.command("revoke")
+@command()
+def revoke_grant(
+    call: Call,
+    grant_id: Annotated[str, typer.Argument(help="the grant's id", metavar="GRANT")],
+    reason: Why,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Revoke a grant, from the next request on."""
+    _revoke(call, "grant", grant_id, reason, (store, who))
+
+
+@command()
+def revoke(
+    call: Call,
+    certificate: Annotated[
+        str, typer.Argument(help="its id, the digest of its statement", metavar="CERTIFICATE")
+    ],
+    reason: Why,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Revoke an adapter's certificate, from the next request on."""
+    _revoke(call, "certificate", certificate, reason, (store, who))
+
+
+def opened(
+    url: str | None, keys: Path | None = None, *, create: bool = False, trusting: bool = False
+) -> Store:
+    """The store of a URL, or the usual one; ``trusting`` reads the keys that are trusted.
+
+    Raises:
+        StoreError: if it, or a package that it needs, is missing, or it cannot be used.
+        OutputError: if the list of keys cannot be read.
+        SignatureError: if it is no list of keys.
+    """
+    from palette.gateway.requirements import require_packages
+
+    require_packages()
+    from palette.gateway.store import Store, data_folder, store_url
+    from palette.signing import KeyRing, read_key_ring
+
+    ring = KeyRing({})
+    if trusting:
+        ring = read_key_ring(keys or Path(os.environ.get("PALETTE_KEYS") or data_folder() / "keys.json"))
+    return Store(store_url(url), ring, create=create)
+
+
+def _revoke(call: Call, kind: str, subject: str, reason: str, options: tuple[str | None, str | None]) -> None:
+    from palette.signing.instants import told
+
+    store, who = options
+    with opened(store) as one:
+        at = _operator(one, who).revoke(kind, subject, reason)
+    call.result({"kind": kind, "id": subject, "revoked": told(at), "reason": reason.strip()}, "revocation")
+
+
+def _operator(store: Store, who: str | None) -> Operator:
+    from palette.gateway.operations import Operator
+
+    return Operator(store, who or getpass.getuser())
+
+
+def _end(start: datetime, days: int | None, until: str | None) -> datetime:
+    """When a period ends, by its days or its instant.
+
+    Raises:
+        AuthorisationError: if neither is given, or both are, or it is out of the calendar.
+    """
+    from datetime import timedelta
+
+    from palette.errors import AuthorisationError
+
+    if (days is None) is (until is None):
+        got = "neither" if days is None else "both"
+        raise AuthorisationError("an end must be given by --days or by --until", got=got)
+    try:
+        return _instant("--until", str(until)) if days is None else start + timedelta(days=days)
+    except OverflowError as error:
+        raise AuthorisationError("a period must end in the calendar", got=f"{days} days") from error
+
+
+def _instant(option: str, text: str) -> datetime:
+    from palette.errors import AuthorisationError
+    from palette.signing.instants import instant
+
+    try:
+        return instant(text)
+    except ValueError as error:
+        law = f"{option} must be an instant such as 2026-11-30T12:00:00Z"
+        raise AuthorisationError(law, got=ascii(text)[:80]) from error
+
+
+def _tenant(one: Tenant) -> dict[str, Any]:
+    return {"id": one.id, "name": one.name, "suspended": one.suspended}
+
+
+def _credential(one: Credential) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "tenant": one.tenant,
+        "domains": None if one.domains is None else sorted(one.domains),
+        **_told(expires=one.expires, revoked=one.revoked),
+    }
+
+
+def _grant(one: Grant) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "tenant": one.tenant,
+        "domains": sorted(one.domains),
+        **_told(issued=one.issued, not_before=one.not_before, expires=one.expires, revoked=one.revoked),
+        "evidence": one.evidence,
+        "issuer": one.issuer,
+        "digest": one.digest,
+    }
+
+
+def _told(**instants: datetime | None) -> dict[str, str | None]:
+    from palette.signing.instants import told
+
+    return {name: None if at is None else told(at) for name, at in instants.items()}

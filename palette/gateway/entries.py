@@ -1,0 +1,136 @@
+"""The entries and heads of a ledger in its database: appended under the one lock, read in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, or_, select
+
+from palette.errors import SignatureError, StoreError
+from palette.gateway.ledger import Chain, Entry, Fault, Head, entry, read_head
+from palette.gateway.tables import ENTRIES, HEADS
+from palette.signing import Envelope, KeyRing, PrivateKey
+
+BLOCK = 2000
+"""Entries that are read at once."""
+
+
+def append(
+    connection: Connection,
+    events: Sequence[Mapping[str, Any]],
+    at: datetime,
+    after: tuple[int, str] | None = None,
+) -> list[Entry]:
+    """The entries of some events, given as their JSON, at the end of the ledger; of a writing connection.
+
+    ``after`` is an entry that the writer knows of, by number and hash: all behind it must follow.
+
+    Raises:
+        StoreError: if the ledger is not what was written to it.
+    """
+    sequence, last = end(connection)
+    if after is not None and (found := _broken(connection, after)):
+        raise StoreError(
+            "a ledger must hold what was written to it",
+            got=f"entry {found.sequence} {found.what}",
+            remedy="run palette ledger verify; nothing is served on it",
+        )
+    made: list[Entry] = []
+    for each in events:
+        made.append(entry(sequence + 1, last, at, each))
+        sequence, last = made[-1].sequence, made[-1].hash
+    if made:
+        connection.execute(insert(ENTRIES), [vars(each) for each in made])
+    return made
+
+
+def end(connection: Connection) -> tuple[int, str]:
+    """The number and the hash of the last entry.
+
+    Raises:
+        StoreError: if there is none, which no ledger is without.
+    """
+    last = connection.execute(
+        select(ENTRIES.c.sequence, ENTRIES.c.hash).order_by(ENTRIES.c.sequence.desc()).limit(1)
+    ).first()
+    if last is None:
+        raise StoreError(
+            "a ledger must have its first entry", got="none", remedy="restore a copy of the store"
+        )
+    return last.sequence, last.hash
+
+
+def _broken(connection: Connection, after: tuple[int, str]) -> Fault | None:
+    """What first does not follow, from an entry on that is known."""
+    sequence, known = after
+    rows = connection.execute(
+        select(ENTRIES).where(ENTRIES.c.sequence >= sequence).order_by(ENTRIES.c.sequence)
+    )
+    first = rows.fetchone()
+    if first is None or (first.sequence, first.hash) != after:
+        return Fault(sequence, "is missing, or is another one")
+    chain = Chain(after=(sequence, known))
+    for row in rows:
+        chain.follow(_entry(row))
+    return chain.faults[0] if chain.faults else None
+
+
+def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = None) -> Iterator[Entry]:
+    """The entries behind a number, or all, in the order of their numbers; of some kinds alone if given."""
+    query = select(ENTRIES).order_by(ENTRIES.c.sequence).limit(BLOCK)
+    if kinds:
+        # A quotation mark within a text is escaped, so that no text can pass for a kind.
+        query = query.where(
+            or_(*(ENTRIES.c.body.contains(f'"kind":"{kind}"', autoescape=True) for kind in kinds))
+        )
+    behind = query if after is None else query.where(ENTRIES.c.sequence > after)
+    while rows := connection.execute(behind).all():
+        yield from map(_entry, rows)
+        behind = query.where(ENTRIES.c.sequence > rows[-1].sequence)
+
+
+def latest(connection: Connection, count: int, kinds: Sequence[str] = ()) -> list[Entry]:
+    """The last entries, the newest first; of some kinds alone if given."""
+    query = select(ENTRIES).order_by(ENTRIES.c.sequence.desc()).limit(count)
+    if kinds:
+        query = query.where(
+            or_(*(ENTRIES.c.body.contains(f'"kind":"{kind}"', autoescape=True) for kind in kinds))
+        )
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def sign_head(connection: Connection, key: PrivateKey, at: datetime) -> tuple[Head, Envelope]:
+    """The present end of the ledger, signed, and kept; of a writing connection.
+
+    Raises:
+        SignatureError: if the key is not one of ledgers.
+        StoreError: if the ledger has no entry.
+    """
+    sequence, last = end(connection)
+    first = connection.execute(select(ENTRIES.c.hash).order_by(ENTRIES.c.sequence).limit(1)).scalar_one()
+    head = Head(first, sequence, last, at)
+    envelope = head.envelope(key)
+    held = connection.execute(select(HEADS.c.digest).where(HEADS.c.digest == envelope.digest)).first()
+    if held is None:
+        row = {"digest": envelope.digest, "sequence": sequence, "envelope": envelope.text}
+        connection.execute(insert(HEADS), row)
+    return head, envelope
+
+
+def read_heads(connection: Connection, ring: KeyRing) -> tuple[list[Head], list[Fault]]:
+    """The heads that were kept and hold, and what does not hold of the others."""
+    found: list[Head] = []
+    faults: list[Fault] = []
+    for row in connection.execute(select(HEADS).order_by(HEADS.c.sequence, HEADS.c.digest)):
+        try:
+            found.append(read_head(Envelope.read(str(row.envelope)), ring))
+        except SignatureError as error:
+            faults.append(Fault(row.sequence, f"has a head that does not hold: {error}"))
+    return found, faults
+
+
+def _entry(row: Row[Any]) -> Entry:
+    # What was written by another hand can be of any type.
+    return Entry(row.sequence, str(row.hash), str(row.body))
