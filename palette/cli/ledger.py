@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from palette.cli.call import Call, command
-from palette.cli.tenants import KeysFile, StoreUrl, opened
+from palette.cli.tenants import KEYS, KeysFile, StoreUrl, opened
 
 ledger = typer.Typer(
     name="ledger",
@@ -27,13 +27,13 @@ def verify(
         list[Path] | None,
         typer.Option("--head", help="a signed head that was kept elsewhere; repeatable", metavar="FILE"),
     ] = None,
-    keys: KeysFile = None,
+    keys: KeysFile = KEYS,
     store: StoreUrl = None,
 ) -> None:
     """Find what was edited, taken away, moved or cut off, by the number of its entry."""
     from palette.gateway.auditing import audit
 
-    with opened(store, keys, trusting=True) as one:
+    with opened(store, keys) as one:
         result = audit(one, heads or [])
     call.result(result, "audit")
     call.end(result["holds"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,10 +33,8 @@ StoreUrl = Annotated[
         "--store", help="its URL or file (default: PALETTE_STORE, or the user's data)", metavar="URL"
     ),
 ]
-KeysFile = Annotated[
-    Path | None,
-    typer.Option("--keys", help="the keys that are trusted (default: PALETTE_KEYS, or keys.json)"),
-]
+KEYS = Path("keys.json")
+KeysFile = Annotated[Path, typer.Option("--keys", help="the keys that are trusted")]
 Who = Annotated[
     str | None, typer.Option("--who", help="who does it, for the ledger (default: the user)", metavar="NAME")
 ]
@@ -156,7 +153,7 @@ def add_grant(
         str | None, typer.Option("--from", help="when it begins, such as 2026-11-30T12:00:00Z (default: now)")
     ] = None,
     until: Annotated[str | None, typer.Option(help="when it expires, instead of --days")] = None,
-    keys: KeysFile = None,
+    keys: KeysFile = KEYS,
     store: StoreUrl = None,
     who: Who = None,
 ) -> None:
@@ -168,7 +165,7 @@ def add_grant(
     issued = now()
     start = _instant("--from", begins) if begins else issued
     period = (start, _end(start, days, until))
-    with opened(store, keys, trusting=True) as one:
+    with opened(store, keys) as one:
         signer = read_private(key, Purpose.AUTHORISE)
         envelope = sign_grant(
             tenant_id, listed(domains), period=period, evidence=evidence, issued=issued, key=signer
@@ -180,10 +177,10 @@ def add_grant(
 @grant.command("list")
 @command()
 def list_grants(
-    call: Call, tenant_id: OfTenant = None, keys: KeysFile = None, store: StoreUrl = None
+    call: Call, tenant_id: OfTenant = None, keys: KeysFile = KEYS, store: StoreUrl = None
 ) -> None:
     """List grants as their signatures hold; those that do not are named, and open nothing."""
-    with opened(store, keys, trusting=True) as one:
+    with opened(store, keys) as one:
         found = [_grant(each) for each in one.grants(tenant_id)]
         call.result({"grants": found, "faults": one.faults}, "grants")
 
@@ -215,10 +212,8 @@ def revoke(
     _revoke(call, "certificate", certificate, reason, (store, who))
 
 
-def opened(
-    url: str | None, keys: Path | None = None, *, create: bool = False, trusting: bool = False
-) -> Store:
-    """The store of a URL, or the usual one; ``trusting`` reads the keys that are trusted.
+def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -> Store:
+    """The store of a URL, or the usual one, which believes the keys of a file.
 
     Raises:
         StoreError: if it, or a package that it needs, is missing, or it cannot be used.
@@ -228,12 +223,10 @@ def opened(
     from palette.gateway.requirements import require_packages
 
     require_packages()
-    from palette.gateway.store import Store, data_folder, store_url
+    from palette.gateway.store import Store, store_url
     from palette.signing import KeyRing, read_key_ring
 
-    ring = KeyRing({})
-    if trusting:
-        ring = read_key_ring(keys or Path(os.environ.get("PALETTE_KEYS") or data_folder() / "keys.json"))
+    ring = KeyRing({}) if keys is None else read_key_ring(keys)
     return Store(store_url(url), ring, create=create)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -49,7 +49,7 @@ class Database:
             StoreError: if it is not there, is out of reach, is damaged, or is newer than this version.
         """
         self.path, located = _located(url)
-        self.shown = str(self.path or make_url(located).render_as_string(hide_password=True))
+        self.shown = str(self.path or located.render_as_string(hide_password=True))
         if self.path is not None and not self.path.exists():
             if not create:
                 raise self._absent()
@@ -66,7 +66,11 @@ class Database:
             )
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        self._bring_up_to_date(create)
+        try:
+            self._bring_up_to_date(create)
+        except StoreError:
+            self.close()
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -143,19 +147,17 @@ class Database:
             ) from error
 
 
-def _located(url: str) -> tuple[Path | None, str]:
-    """The file of a URL, None where it is a server's, and the URL for SQLAlchemy."""
-    if "://" not in url:
-        url = f"sqlite:///{url}"
+def _located(url: str) -> tuple[Path | None, URL]:
+    """The file of a URL or a path, None where it is a server's, and the URL for SQLAlchemy."""
     try:
-        found = make_url(url)
+        found = make_url(url) if "://" in url else URL.create("sqlite", database=url)
         backend = found.get_backend_name()
     except (ArgumentError, ValueError):
         # What it says quotes the URL, in which a password may stand.
         backend = "another"
     if backend == "sqlite" and found.database not in (None, "", ":memory:"):
         path = Path(str(found.database)).expanduser().absolute()
-        return path, found.set(drivername="sqlite", database=str(path), query={}).render_as_string()
+        return path, URL.create("sqlite", database=str(path))
     if backend not in ("postgresql", "postgres"):
         raise StoreError(
             "a store must be a file of SQLite or a database of PostgreSQL",
@@ -168,7 +170,7 @@ def _located(url: str) -> tuple[Path | None, str]:
             got="none",
             remedy="pip install 'palette-llm[postgres]'",
         )
-    return None, found.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    return None, found.set(drivername="postgresql+psycopg")
 
 
 def _make(path: Path) -> None:

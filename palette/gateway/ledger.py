@@ -107,7 +107,7 @@ class Entry:
 
 def hashed(body: str) -> str:
     """The hash (hex) of an entry's text."""
-    return hashlib.sha256(body.encode()).hexdigest()
+    return hashlib.sha256(body.encode(errors="surrogatepass")).hexdigest()
 
 
 def entry(sequence: int, previous: str, at: datetime, event: Mapping[str, Any]) -> Entry:

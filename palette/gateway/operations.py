@@ -16,7 +16,7 @@ from palette.authorisation.grants import identifier
 from palette.errors import AuthorisationError, did_you_mean
 from palette.gateway.credentials import new_key, parsed
 from palette.gateway.entries import append
-from palette.gateway.ledger import Event, shown
+from palette.gateway.ledger import SECRET, Event, shown
 from palette.gateway.store import GENERATIONS, Store, credential, lineage, revocations, sealed
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS, TENANTS
 from palette.signing import Envelope
@@ -239,7 +239,8 @@ def _domain(name: str) -> str:
 
 
 def _one_line(what: str, text: str) -> str:
-    text = text.strip()
+    # A secret may be told by mistake, as of a key that was lost.
+    text = SECRET.sub("...", text.strip())
     if not text or not text.isprintable() or len(text) > LINE:
         raise AuthorisationError(f"{what} must be one line of at most {LINE} characters", got=shown(text))
     return text

@@ -45,8 +45,8 @@ def data_folder() -> Path:
 
 
 def store_url(named: str | None = None) -> str:
-    """The URL of the store: as it is named, as ``PALETTE_STORE`` says, or the user's usual file."""
-    return named or os.environ.get(STORE) or f"sqlite:///{data_folder() / 'tenants.db'}"
+    """The URL or file of the store: as it is named, as ``PALETTE_STORE`` says, or the user's usual one."""
+    return named or os.environ.get(STORE) or str(data_folder() / "tenants.db")
 
 
 class Store:
