@@ -30,13 +30,7 @@ def append(
     Raises:
         StoreError: if the ledger is not what was written to it.
     """
-    sequence, last = end(connection)
-    if after is not None and (found := _broken(connection, after)):
-        raise StoreError(
-            "a ledger must hold what was written to it",
-            got=f"entry {found.sequence} {found.what}",
-            remedy="run palette ledger verify; nothing is served on it",
-        )
+    sequence, last = end(connection) if after is None else _followed(connection, after)
     made: list[Entry] = []
     for each in events:
         made.append(entry(sequence + 1, last, at, each))
@@ -62,19 +56,23 @@ def end(connection: Connection) -> tuple[int, str]:
     return last.sequence, last.hash
 
 
-def _broken(connection: Connection, after: tuple[int, str]) -> Fault | None:
-    """What first does not follow, from an entry on that is known."""
-    sequence, known = after
-    rows = connection.execute(
-        select(ENTRIES).where(ENTRIES.c.sequence >= sequence).order_by(ENTRIES.c.sequence)
-    )
-    first = rows.fetchone()
-    if first is None or (first.sequence, first.hash) != after:
-        return Fault(sequence, "is missing, or is another one")
-    chain = Chain(after=(sequence, known))
-    for row in rows:
-        chain.follow(_entry(row))
-    return chain.faults[0] if chain.faults else None
+def _followed(connection: Connection, after: tuple[int, str]) -> tuple[int, str]:
+    """The number and the hash of the last entry, where all follow from one that is known."""
+    found = read(connection, after=after[0] - 1)
+    last, chain = next(found, None), Chain(after=after)
+    faults = chain.faults
+    if last is None or (last.sequence, last.hash) != after:
+        faults = [Fault(after[0], "is missing, or is another one")]
+    else:
+        for last in found:
+            chain.follow(last)
+    if last is None or faults:
+        raise StoreError(
+            "a ledger must hold what was written to it",
+            got=f"entry {faults[0].sequence} {faults[0].what}",
+            remedy="run palette ledger verify; nothing is served on it",
+        )
+    return last.sequence, last.hash
 
 
 def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = None) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,13 @@ def test_what_is_exported_is_what_was_hashed(busy: Store) -> None:
         ]
     assert [json.loads(line)["sequence"] for line in export(busy, 12)] == [13, 14, 15]
     assert list(export(busy, 99)) == []
+
+
+def test_an_export_is_checked_by_hand_as_the_page_says(busy: Store) -> None:
+    lines = list(export(busy))
+    hashes = [hashlib.sha256(line.encode()).hexdigest() for line in lines]
+    assert [json.loads(line)["previous"] for line in lines[1:]] == hashes[:-1]
+    assert audit(busy)["last"] == hashes[-1]
 
 
 def test_the_last_entries_by_their_kinds(busy: Store) -> None:
