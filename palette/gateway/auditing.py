@@ -48,7 +48,7 @@ class Told:
         elif kind == "grant":
             self.grants.update(dict.fromkeys(event.get("grants") or [], sequence))
         elif kind == "revocation":
-            self.revoked[(str(remarks.get("kind")), str(remarks.get("subject")))] = sequence
+            self.revoked[(str(remarks.get("what")), str(remarks.get("subject")))] = sequence
 
 
 def audit(store: Store, heads: Sequence[Path] = ()) -> dict[str, Any]:

@@ -26,6 +26,8 @@ WAIT = 30
 """Seconds that a writer waits for another one, and a statement for its end."""
 CONNECT = 5
 """Seconds until a server that does not answer is given up."""
+POOL = {"pool_size": 8, "max_overflow": 24}
+"""Connections that are kept, and more that may be opened; a server allows a hundred or so."""
 LOCK = 0x70616C65747465
 """The advisory lock of PostgreSQL that every writer holds."""
 REMEDIES = {
@@ -58,11 +60,11 @@ class Database:
             options = f"-c statement_timeout={WAIT}s -c lock_timeout={WAIT}s"
             given = {"connect_timeout": CONNECT, "options": options}
             self._engine = create_engine(
-                located, hide_parameters=True, pool_pre_ping=True, connect_args=given
+                located, hide_parameters=True, pool_pre_ping=True, connect_args=given, **POOL
             )
         else:
             self._engine = create_engine(
-                located, hide_parameters=True, connect_args={"timeout": WAIT, "check_same_thread": False}
+                located, hide_parameters=True, connect_args={"check_same_thread": False}, **POOL
             )
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, true
 
 from palette.errors import SignatureError, StoreError
 from palette.gateway.ledger import Chain, Entry, Fault, Head, entry, read_head
@@ -77,12 +78,7 @@ def _followed(connection: Connection, after: tuple[int, str]) -> tuple[int, str]
 
 def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = None) -> Iterator[Entry]:
     """The entries behind a number, or all, in the order of their numbers; of some kinds alone if given."""
-    query = select(ENTRIES).order_by(ENTRIES.c.sequence).limit(BLOCK)
-    if kinds:
-        # A quotation mark within a text is escaped, so that no text can pass for a kind.
-        query = query.where(
-            or_(*(ENTRIES.c.body.contains(f'"kind":"{kind}"', autoescape=True) for kind in kinds))
-        )
+    query = select(ENTRIES).where(_of(kinds)).order_by(ENTRIES.c.sequence).limit(BLOCK)
     behind = query if after is None else query.where(ENTRIES.c.sequence > after)
     while rows := connection.execute(behind).all():
         yield from map(_entry, rows)
@@ -91,12 +87,14 @@ def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = 
 
 def latest(connection: Connection, count: int, kinds: Sequence[str] = ()) -> list[Entry]:
     """The last entries, the newest first; of some kinds alone if given."""
-    query = select(ENTRIES).order_by(ENTRIES.c.sequence.desc()).limit(count)
-    if kinds:
-        query = query.where(
-            or_(*(ENTRIES.c.body.contains(f'"kind":"{kind}"', autoescape=True) for kind in kinds))
-        )
+    query = select(ENTRIES).where(_of(kinds)).order_by(ENTRIES.c.sequence.desc()).limit(count)
     return [_entry(row) for row in connection.execute(query)]
+
+
+def _of(kinds: Sequence[str]) -> ColumnElement[bool]:
+    # A quotation mark within a text is escaped, so that no text can pass for a kind.
+    wanted = [ENTRIES.c.body.contains(f'"kind":"{kind}"', autoescape=True) for kind in kinds]
+    return or_(*wanted) if wanted else true()
 
 
 def sign_head(connection: Connection, key: PrivateKey, at: datetime) -> tuple[Head, Envelope]:
@@ -127,6 +125,14 @@ def read_heads(connection: Connection, ring: KeyRing) -> tuple[list[Head], list[
         except SignatureError as error:
             faults.append(Fault(row.sequence, f"has a head that does not hold: {error}"))
     return found, faults
+
+
+def last_head(connection: Connection, ring: KeyRing) -> Head | None:
+    """The last of the heads that were kept and hold."""
+    for row in connection.execute(select(HEADS).order_by(HEADS.c.sequence.desc(), HEADS.c.digest)):
+        with suppress(SignatureError):
+            return read_head(Envelope.read(str(row.envelope)), ring)
+    return None
 
 
 def _entry(row: Row[Any]) -> Entry:

@@ -166,7 +166,7 @@ class Operator:
                 "reason": reason,
             }
             connection.execute(insert(REVOCATIONS), row)
-            event = Event("revocation", tenant, reason=reason, remarks={"kind": kind, "subject": subject})
+            event = Event("revocation", tenant, reason=reason, remarks={"what": kind, "subject": subject})
             self._record(connection, event)
         return at
 

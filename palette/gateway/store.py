@@ -22,7 +22,7 @@ from palette.authorisation import Credential, Grant, Tenant, read_grant
 from palette.errors import PaletteError, StoreError
 from palette.gateway.credentials import PEPPER, Pepper, make_pepper, parsed, pepper_path, read_pepper
 from palette.gateway.database import Database
-from palette.gateway.entries import read_heads
+from palette.gateway.entries import last_head
 from palette.gateway.ledger import Head, read_head
 from palette.gateway.recording import Heads, LedgerWriter
 from palette.gateway.tables import GRANTS, KEYS, PROPERTIES, REVOCATIONS, TENANTS
@@ -177,7 +177,8 @@ class Store:
             SignatureError: if the head in the file does not hold.
         """
         with self.database.reading() as connection:
-            known, _ = read_heads(connection, self._ring)
+            kept = last_head(connection, self._ring)
+        known = [] if kept is None else [kept]
         if heads is not None and heads.file is not None and heads.file.exists():
             known.append(head_of(heads.file, self._ring))
         last = max(known, key=lambda head: head.sequence, default=None)

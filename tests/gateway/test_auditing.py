@@ -19,15 +19,14 @@ from palette.gateway.operations import Operator
 from palette.gateway.recording import Heads
 from palette.gateway.store import Store
 from palette.gateway.tables import ENTRIES, GRANTS, HEADS, KEYS, REVOCATIONS, TENANTS
-from tests.gateway.signers import BEGIN, Signers
+from tests.gateway.signers import BEGIN, Opens, Signers
 
 GRANT = "0" * 32
 
 
-@pytest.fixture
-def busy(any_store: Store, signers: Signers) -> Store:
+def filled(store: Store, signers: Signers) -> Store:
     """A store in which all that can be done was done, and its ledger signed."""
-    operator = Operator(any_store, "Olga", lambda: BEGIN)
+    operator = Operator(store, "Olga", lambda: BEGIN)
     operator.add_tenant("hospital", "St. Ann")
     operator.add_tenant("bank")
     operator.add_tenant("school")
@@ -41,10 +40,15 @@ def busy(any_store: Store, signers: Signers) -> Store:
     operator.suspend("bank", "audit")
     operator.suspend("school", "audit")
     operator.resume("school", "audit passed")
-    with any_store.writer(Heads(signers.ledger)) as writer:
+    with store.writer(Heads(signers.ledger)) as writer:
         # What is said of a revocation is none.
         writer.append(Event("decision", "hospital", model='x","kind":"revocation","y":"'))
-    return any_store
+    return store
+
+
+@pytest.fixture
+def busy(store: Store, signers: Signers) -> Store:
+    return filled(store, signers)
 
 
 def revoked(kind: str) -> Any:
@@ -94,6 +98,18 @@ def test_what_was_done_to_the_store_by_hand_is_found(busy: Store, name: str) -> 
         assert any(said in each for each in differences(busy))
 
 
+def test_an_audit_of_a_store_on_a_server(opens: Opens, postgres_url: str, signers: Signers) -> None:
+    store = filled(opens(postgres_url), signers)
+    assert audit(store)["holds"]
+    assert [each["event"]["kind"] for each in recent(store, 9, ["grant"])] == ["grant", "grant"]
+    with store.database.writing() as connection:
+        connection.execute(TAMPERINGS["unrevoked"][0])
+        connection.execute(delete(ENTRIES).where(ENTRIES.c.sequence == 3))
+    found = audit(store)
+    assert [(each["sequence"], each["what"]) for each in found["faults"]] == [(3, "missing")]
+    assert any(TAMPERINGS["unrevoked"][1] in each for each in found["differences"])
+
+
 def test_an_audit_that_does_not_compare_finds_none_of_it(
     busy: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +122,7 @@ def test_an_audit_that_does_not_compare_finds_none_of_it(
 def test_taking_the_entry_away_too_is_found(busy: Store) -> None:
     with busy.database.writing() as connection:
         connection.execute(TAMPERINGS["unrevoked"][0])
-        connection.execute(delete(ENTRIES).where(ENTRIES.c.body.contains('"kind":"certificate"')))
+        connection.execute(delete(ENTRIES).where(ENTRIES.c.body.contains('"what":"certificate"')))
     found = audit(busy)
     assert [each["what"] for each in found["faults"]] == ["missing"]
     assert found["differences"] == []
@@ -129,6 +145,34 @@ def test_what_was_cut_off_is_found_by_a_head_that_was_kept_elsewhere(
     assert found["faults"] == [
         {"sequence": 15, "what": "missing: entries were signed up to 15, and the end is cut off"}
     ]
+
+
+def test_an_older_copy_of_the_store_is_no_way_back(
+    opens: Opens, url: str, signers: Signers, tmp_path: Path
+) -> None:
+    heads = Heads(signers.ledger, tmp_path / "head.json")
+    store = opens(url)
+    operator = Operator(store, "Olga", lambda: BEGIN)
+    operator.add_tenant("hospital")
+    key, text = operator.add_key("hospital")
+    before = list(export(store))
+    copy = tmp_path / "copy.db"
+    with store.database.reading() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("VACUUM INTO ?", (str(copy),))
+        connection.exec_driver_sql("BEGIN")
+    operator.revoke("key", key.id, "lost")
+    with store.writer(heads) as writer:
+        writer.append(Event("start"))
+    with Store(str(copy), signers.ring, pepper=tmp_path / "pepper") as older:
+        known = older.known(text)
+        assert known is not None
+        assert known[1][0].revoked is None
+        assert list(export(older)) == before
+        with pytest.raises(StoreError, match=f"entry {len(before) + 2} is missing"):
+            older.writer(heads)
+        found = audit(older, [tmp_path / "head.json"])
+        assert found["faults"][0]["sequence"] == len(before) + 1
 
 
 def test_a_head_of_another_ledger_is_no_head_of_this_one(
@@ -184,6 +228,8 @@ def test_an_export_is_checked_by_hand_as_the_page_says(busy: Store) -> None:
 def test_the_last_entries_by_their_kinds(busy: Store) -> None:
     found = recent(busy, 2, ["revocation", "suspension"])
     assert [each["event"]["kind"] for each in found] == ["suspension", "suspension"]
+    # Of what was revoked it is said that it was a key.
+    assert [each["event"]["kind"] for each in recent(busy, 9, ["key"])] == ["key", "key"]
     (decision,) = recent(busy, 9, ["decision"])
     assert decision["event"]["tenant"] == "hospital"
     assert len(decision["hash"]) == 64

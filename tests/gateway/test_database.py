@@ -167,6 +167,22 @@ def test_without_the_driver_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None
         Database("postgresql://palette@localhost/palette")
 
 
+def test_a_store_that_another_process_holds(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "WAIT", 0)
+    holder, other = Database(url, create=True), Database(url)
+    with (
+        holder.writing(),
+        pytest.raises(StoreError, match="database is locked; end the process that holds it"),
+        other.writing(),
+    ):
+        pass
+    with holder.writing(), other.reading() as connection:
+        # Who reads waits for nobody.
+        assert len(list(read(connection))) == 1
+    holder.close()
+    other.close()
+
+
 def test_a_store_whose_file_went_away_opens_nothing_anew(tmp_path: Path) -> None:
     opened = Database(str(tmp_path / "tenants.db"), create=True)
     opened.close()

@@ -47,7 +47,7 @@ def test_every_deed_has_its_entry(operator: Operator, signers: Signers) -> None:
     assert found[1][1]["grants"] == [grant.digest]
     assert found[2][1]["credential"] == key.id
     assert found[3][1]["reason"] == "audit"
-    assert found[5][1]["remarks"] == {"kind": "key", "subject": key.id, "who": "Olga"}
+    assert found[5][1]["remarks"] == {"what": "key", "subject": key.id, "who": "Olga"}
     assert text.split("_")[2] not in str(found)
     assert audit(operator.store)["holds"]
 
