@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from palette.cli.call import Call, command
-from palette.cli.tenants import KEYS, KeysFile, StoreUrl, opened
+from palette.cli.grants import KEYS, KeysFile
+from palette.cli.tenants import StoreUrl, opened
 
 ledger = typer.Typer(
     name="ledger",
@@ -81,4 +82,4 @@ def head(
         result, envelope = head_of(one, signer, now())
     if envelope is not None and call.output is not None:
         write_text(call.output, envelope.text + "\n")
-    call.result({**result, "output": None if call.output is None else str(call.output)}, "head")
+    call.result({**result, "output": None if call.output is None else str(call.output)}, "ledger_head")

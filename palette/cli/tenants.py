@@ -13,18 +13,18 @@ from palette.cli.call import Call, command, listed
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from palette.authorisation import Credential, Grant, Tenant
+    from palette.authorisation import Credential, Tenant
     from palette.gateway.operations import Operator
     from palette.gateway.store import Store
 
 
-def _group(name: str, text: str) -> typer.Typer:
+def group(name: str, text: str) -> typer.Typer:
+    """Commands under one name."""
     return typer.Typer(name=name, help=text, no_args_is_help=True, rich_markup_mode=None)
 
 
-tenant = _group("tenant", "Tenants of the gateway, and their keys.")
-key = _group("key", "Keys by which a tenant asks.")
-grant = _group("grant", "What tenants may ask for, until when, on whose word.")
+tenant = group("tenant", "Tenants of the gateway, and their keys.")
+key = group("key", "Keys by which a tenant asks.")
 tenant.add_typer(key)
 
 StoreUrl = Annotated[
@@ -33,8 +33,6 @@ StoreUrl = Annotated[
         "--store", help="its URL or file (default: PALETTE_STORE, or the user's data)", metavar="URL"
     ),
 ]
-KEYS = Path("keys.json")
-KeysFile = Annotated[Path, typer.Option("--keys", help="the keys that are trusted")]
 Who = Annotated[
     str | None, typer.Option("--who", help="who does it, for the ledger (default: the user)", metavar="NAME")
 ]
@@ -66,7 +64,7 @@ def add(
 ) -> None:
     """Add a tenant, to whom nothing is granted yet."""
     with opened(store) as one:
-        call.result({"tenants": [_tenant(_operator(one, who).add_tenant(tenant_id, name))]}, "tenants")
+        call.result({"tenants": [_tenant(operator(one, who).add_tenant(tenant_id, name))]}, "tenants")
 
 
 @tenant.command("list")
@@ -82,7 +80,7 @@ def list_tenants(call: Call, store: StoreUrl = None) -> None:
 def suspend(call: Call, tenant_id: TenantId, reason: Why, store: StoreUrl = None, who: Who = None) -> None:
     """Suspend a tenant: from the next request on it is answered nothing."""
     with opened(store) as one:
-        call.result({"tenants": [_tenant(_operator(one, who).suspend(tenant_id, reason))]}, "tenants")
+        call.result({"tenants": [_tenant(operator(one, who).suspend(tenant_id, reason))]}, "tenants")
 
 
 @tenant.command()
@@ -90,7 +88,22 @@ def suspend(call: Call, tenant_id: TenantId, reason: Why, store: StoreUrl = None
 def resume(call: Call, tenant_id: TenantId, reason: Why, store: StoreUrl = None, who: Who = None) -> None:
     """Let a suspended tenant ask again."""
     with opened(store) as one:
-        call.result({"tenants": [_tenant(_operator(one, who).resume(tenant_id, reason))]}, "tenants")
+        call.result({"tenants": [_tenant(operator(one, who).resume(tenant_id, reason))]}, "tenants")
+
+
+@tenant.command()
+@command()
+def withdraw(
+    call: Call,
+    certificate: Annotated[
+        str, typer.Argument(help="its id, the digest of its statement", metavar="CERTIFICATE")
+    ],
+    reason: Why,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Withdraw an adapter's certificate: from the next request on no tenant is answered with it."""
+    revoke(call, "certificate", certificate, reason, (store, who))
 
 
 @key.command("new")
@@ -112,11 +125,11 @@ def new_key(
     """Make a key for a tenant. Its text is printed once, and kept nowhere."""
     from palette.signing.instants import now
 
-    expires = None if days is None and until is None else _end(now(), days, until)
+    expires = None if days is None and until is None else end_of(now(), days, until)
     chosen = None if domains is None else listed(domains)
     with opened(store) as one:
-        made, text = _operator(one, who).add_key(tenant_id, chosen, expires, parent)
-    call.result({**_credential(made), "key": text}, "key")
+        made, text = operator(one, who).add_key(tenant_id, chosen, expires, parent)
+    call.result({**_credential(made), "key": text}, "tenant_key")
 
 
 @key.command("list")
@@ -124,7 +137,7 @@ def new_key(
 def list_keys(call: Call, tenant_id: OfTenant = None, store: StoreUrl = None) -> None:
     """List keys by their ids."""
     with opened(store) as one:
-        call.result({"keys": [_credential(each) for each in one.credentials(tenant_id)]}, "keys")
+        call.result({"keys": [_credential(each) for each in one.credentials(tenant_id)]}, "tenant_keys")
 
 
 @key.command("revoke")
@@ -137,79 +150,7 @@ def revoke_key(
     who: Who = None,
 ) -> None:
     """Revoke a key and all that descend from it, from the next request on."""
-    _revoke(call, "key", key_id, reason, (store, who))
-
-
-@grant.command("add")
-@command()
-def add_grant(
-    call: Call,
-    tenant_id: TenantId,
-    domains: Annotated[str, typer.Option(help="the domains, joined by commas")],
-    evidence: Annotated[str, typer.Option(help="the contract, ticket or approval that it rests on")],
-    key: Annotated[Path, typer.Option("--key", help="the authoriser's private key")],
-    days: Annotated[int | None, typer.Option(help="days from the beginning until it expires", min=1)] = None,
-    begins: Annotated[
-        str | None, typer.Option("--from", help="when it begins, such as 2026-11-30T12:00:00Z (default: now)")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="when it expires, instead of --days")] = None,
-    keys: KeysFile = KEYS,
-    store: StoreUrl = None,
-    who: Who = None,
-) -> None:
-    """Grant domains to a tenant for a time, by an authoriser's signature."""
-    from palette.authorisation import grant as sign_grant
-    from palette.signing import Purpose, read_private
-    from palette.signing.instants import now
-
-    issued = now()
-    start = _instant("--from", begins) if begins else issued
-    period = (start, _end(start, days, until))
-    with opened(store, keys) as one:
-        signer = read_private(key, Purpose.AUTHORISE)
-        envelope = sign_grant(
-            tenant_id, listed(domains), period=period, evidence=evidence, issued=issued, key=signer
-        )
-        made = _operator(one, who).add_grant(envelope)
-    call.result({"grants": [_grant(made)], "faults": {}}, "grants")
-
-
-@grant.command("list")
-@command()
-def list_grants(
-    call: Call, tenant_id: OfTenant = None, keys: KeysFile = KEYS, store: StoreUrl = None
-) -> None:
-    """List grants as their signatures hold; those that do not are named, and open nothing."""
-    with opened(store, keys) as one:
-        found = [_grant(each) for each in one.grants(tenant_id)]
-        call.result({"grants": found, "faults": one.faults}, "grants")
-
-
-@grant.command("revoke")
-@command()
-def revoke_grant(
-    call: Call,
-    grant_id: Annotated[str, typer.Argument(help="the grant's id", metavar="GRANT")],
-    reason: Why,
-    store: StoreUrl = None,
-    who: Who = None,
-) -> None:
-    """Revoke a grant, from the next request on."""
-    _revoke(call, "grant", grant_id, reason, (store, who))
-
-
-@command()
-def revoke(
-    call: Call,
-    certificate: Annotated[
-        str, typer.Argument(help="its id, the digest of its statement", metavar="CERTIFICATE")
-    ],
-    reason: Why,
-    store: StoreUrl = None,
-    who: Who = None,
-) -> None:
-    """Revoke an adapter's certificate, from the next request on."""
-    _revoke(call, "certificate", certificate, reason, (store, who))
+    revoke(call, "key", key_id, reason, (store, who))
 
 
 def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -> Store:
@@ -230,22 +171,24 @@ def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -
     return Store(store_url(url), ring, create=create)
 
 
-def _revoke(call: Call, kind: str, subject: str, reason: str, options: tuple[str | None, str | None]) -> None:
+def revoke(call: Call, kind: str, subject: str, reason: str, options: tuple[str | None, str | None]) -> None:
+    """Revokes something in a store, and says since when; ``options`` are the store and who does it."""
     from palette.signing.instants import told
 
     store, who = options
     with opened(store) as one:
-        at = _operator(one, who).revoke(kind, subject, reason)
-    call.result({"kind": kind, "id": subject, "revoked": told(at), "reason": reason.strip()}, "revocation")
+        at = operator(one, who).revoke(kind, subject, reason)
+    call.result({"kind": kind, "id": subject, "revoked": told(at)}, "withdrawn")
 
 
-def _operator(store: Store, who: str | None) -> Operator:
+def operator(store: Store, who: str | None) -> Operator:
+    """Who does something to a store, by name; the user, where none is given."""
     from palette.gateway.operations import Operator
 
     return Operator(store, who or getpass.getuser())
 
 
-def _end(start: datetime, days: int | None, until: str | None) -> datetime:
+def end_of(start: datetime, days: int | None, until: str | None) -> datetime:
     """When a period ends, by its days or its instant.
 
     Raises:
@@ -259,12 +202,17 @@ def _end(start: datetime, days: int | None, until: str | None) -> datetime:
         got = "neither" if days is None else "both"
         raise AuthorisationError("an end must be given by --days or by --until", got=got)
     try:
-        return _instant("--until", str(until)) if days is None else start + timedelta(days=days)
+        return instant_of("--until", str(until)) if days is None else start + timedelta(days=days)
     except OverflowError as error:
         raise AuthorisationError("a period must end in the calendar", got=f"{days} days") from error
 
 
-def _instant(option: str, text: str) -> datetime:
+def instant_of(option: str, text: str) -> datetime:
+    """The instant that an option's text tells.
+
+    Raises:
+        AuthorisationError: if it is none.
+    """
     from palette.errors import AuthorisationError
     from palette.signing.instants import instant
 
@@ -284,23 +232,12 @@ def _credential(one: Credential) -> dict[str, Any]:
         "id": one.id,
         "tenant": one.tenant,
         "domains": None if one.domains is None else sorted(one.domains),
-        **_told(expires=one.expires, revoked=one.revoked),
+        **told_of(expires=one.expires, revoked=one.revoked),
     }
 
 
-def _grant(one: Grant) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "tenant": one.tenant,
-        "domains": sorted(one.domains),
-        **_told(issued=one.issued, not_before=one.not_before, expires=one.expires, revoked=one.revoked),
-        "evidence": one.evidence,
-        "issuer": one.issuer,
-        "digest": one.digest,
-    }
-
-
-def _told(**instants: datetime | None) -> dict[str, str | None]:
+def told_of(**instants: datetime | None) -> dict[str, str | None]:
+    """Instants as a result has them."""
     from palette.signing.instants import told
 
     return {name: None if at is None else told(at) for name, at in instants.items()}

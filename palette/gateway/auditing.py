@@ -15,7 +15,8 @@ from sqlalchemy import Connection, select, text
 
 from palette.gateway.entries import end, latest, read, read_heads, sign_head
 from palette.gateway.ledger import Chain, Entry, Head, shown
-from palette.gateway.store import Store, head_of
+from palette.gateway.recording import head_of
+from palette.gateway.store import Store
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS, TENANTS
 from palette.signing import Envelope, PrivateKey
 from palette.signing.instants import told

@@ -18,8 +18,8 @@ from palette.errors import PaletteError, StoreError
 from palette.files import write_text
 from palette.gateway.database import Database
 from palette.gateway.entries import append, end, sign_head
-from palette.gateway.ledger import Event
-from palette.signing import PrivateKey
+from palette.gateway.ledger import Event, Head, read_head
+from palette.signing import Envelope, KeyRing, PrivateKey
 from palette.signing.instants import now
 from palette.working import LOGGER
 
@@ -38,6 +38,25 @@ class Heads:
     file: Path | None = None
     every: int = 256
     seconds: float = 60.0
+
+
+def head_of(path: Path, ring: KeyRing) -> Head:
+    """The signed head of a file.
+
+    Raises:
+        StoreError: if the file cannot be read.
+        SignatureError: if the head does not hold.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StoreError(
+            "a signed head must be a readable file",
+            got=error.strerror,
+            remedy="palette ledger head --key KEY -o FILE writes one",
+            where=path,
+        ) from error
+    return read_head(Envelope.read(text), ring)
 
 
 class LedgerWriter:

@@ -23,8 +23,7 @@ from palette.errors import PaletteError, StoreError
 from palette.gateway.credentials import PEPPER, Pepper, make_pepper, parsed, pepper_path, read_pepper
 from palette.gateway.database import Database
 from palette.gateway.entries import last_head
-from palette.gateway.ledger import Head, read_head
-from palette.gateway.recording import Heads, LedgerWriter
+from palette.gateway.recording import Heads, LedgerWriter, head_of
 from palette.gateway.tables import GRANTS, KEYS, PROPERTIES, REVOCATIONS, TENANTS
 from palette.signing import Envelope, KeyRing
 from palette.signing.instants import instant, maybe
@@ -234,25 +233,6 @@ class Store:
                 where=path,
             )
         return pepper
-
-
-def head_of(path: Path, ring: KeyRing) -> Head:
-    """The signed head of a file.
-
-    Raises:
-        StoreError: if the file cannot be read.
-        SignatureError: if the head does not hold.
-    """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise StoreError(
-            "a signed head must be a readable file",
-            got=error.strerror,
-            remedy="palette ledger head --key KEY -o FILE writes one",
-            where=path,
-        ) from error
-    return read_head(Envelope.read(text), ring)
 
 
 def lineage(connection: Connection, key_id: str) -> list[Row[Any]]:

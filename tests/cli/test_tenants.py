@@ -79,7 +79,10 @@ def test_from_nothing_to_a_ledger_that_holds(home: Path, asks: Asks) -> None:
     assert not asks("tenant", "resume", "hospital", "--reason", "passed")["tenants"][0]["suspended"]
     assert asks("tenant", "key", "revoke", key["id"], "--reason", "lost")["kind"] == "key"
     assert asks("grant", "revoke", grant["id"], "--reason", "over")["id"] == grant["id"]
-    assert asks("revoke", "c" * 64, "--reason", "withdrawn", "--who", "Olga")["kind"] == "certificate"
+    assert (
+        asks("tenant", "withdraw", "c" * 64, "--reason", "withdrawn", "--who", "Olga")["kind"]
+        == "certificate"
+    )
     (revoked,) = asks("grant", "list", "hospital")["grants"]
     assert revoked["revoked"] is not None
     head = asks("ledger", "head", "--key", "ledger.pem", "-o", "head.json")
@@ -105,7 +108,7 @@ def test_what_they_say_to_people(home: Path, palette: Palette) -> None:
         "keys": palette("tenant", "key", "list"),
         "no grant": palette("grant", "list"),
         "grant": palette("grant", "add", "hospital", *GRANT, "--wide"),
-        "revoke": palette("revoke", "c" * 64, "--reason", "withdrawn"),
+        "revoke": palette("tenant", "withdraw", "c" * 64, "--reason", "withdrawn"),
         "head": palette("ledger", "head"),
         "signed": palette("ledger", "head", "--key", "ledger.pem"),
         "verify": palette("ledger", "verify"),
@@ -169,7 +172,7 @@ ADD = ("grant", "add", "hospital", "--domains", "medical", "--evidence", "contra
           "--key", "authorise.pem"),
          "a grant must end behind its beginning"),
         (("grant", "revoke", "f" * 32, "--reason", "x"), "a grant must be in the store to be revoked"),
-        (("revoke", "abc", "--reason", "x"), "by its id, 64 hexadecimal digits"),
+        (("tenant", "withdraw", "abc", "--reason", "x"), "by its id, 64 hexadecimal digits"),
         (("ledger", "head", "-o", "head.json"), "must be signed, got no key; give --key"),
         (("ledger", "verify", "--head", "none.json"), "a signed head must be a readable file"),
         (("ledger", "export", "-o", "keys.json/ledger.jsonl"), "an output file must be writable"),

@@ -21,8 +21,8 @@ from palette.gateway import entries, recording
 from palette.gateway.auditing import audit
 from palette.gateway.entries import read
 from palette.gateway.ledger import NOTHING, Entry, Event, entry, faults, read_head
-from palette.gateway.recording import Heads
-from palette.gateway.store import Store, head_of
+from palette.gateway.recording import Heads, head_of
+from palette.gateway.store import Store
 from palette.gateway.tables import ENTRIES
 from palette.signing import Envelope
 from tests.gateway.signers import BEGIN, Opens, Signers
