@@ -46,7 +46,7 @@ Why = Annotated[str, typer.Option("--reason", help="why, for the ledger")]
 def init(call: Call, store: StoreUrl = None) -> None:
     """Make a store with its ledger and its pepper, or bring one up to date."""
     from palette.gateway.credentials import pepper_path
-    from palette.gateway.store import data_folder
+    from palette.gateway.database import data_folder
 
     with opened(store, create=True) as one:
         pepper = pepper_path(one.database.path, data_folder())
@@ -164,7 +164,8 @@ def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -
     from palette.gateway.requirements import require_packages
 
     require_packages()
-    from palette.gateway.store import Store, store_url
+    from palette.gateway.database import store_url
+    from palette.gateway.store import Store
     from palette.signing import KeyRing, read_key_ring
 
     ring = KeyRing({}) if keys is None else read_key_ring(keys)

@@ -19,6 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from palette.errors import StoreError
 
+STORE, DATA = "PALETTE_STORE", "PALETTE_DATA"
+"""The environment variables that name another store than the user's usual one, and another folder of data."""
 REVISION = "0002"
 """The last of the migrations."""
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -39,6 +41,17 @@ REMEDIES = {
     "SQLITE_CANTOPEN": "make the file and its folder readable and writable",
 }
 """What helps, by SQLite's name of what is wrong."""
+
+
+def data_folder() -> Path:
+    """Where the user's data are kept: in ``PALETTE_DATA``, or where the user's data usually are."""
+    usual = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "palette"
+    return Path(os.environ.get(DATA) or usual)
+
+
+def store_url(named: str | None = None) -> str:
+    """The URL or file of the store: as it is named, as ``PALETTE_STORE`` says, or the user's usual one."""
+    return named or os.environ.get(STORE) or str(data_folder() / "tenants.db")
 
 
 class Database:

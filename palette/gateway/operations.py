@@ -43,7 +43,7 @@ class Operator:
         Raises:
             AuthorisationError: if its id cannot name one, or it is there already.
         """
-        tenant = Tenant(identifier("a tenant", tenant_id), _one_line("a tenant's name", name or tenant_id))
+        tenant = Tenant(_named("a tenant", tenant_id), _one_line("a tenant's name", name or tenant_id))
         with self.store.database.writing() as connection:
             if connection.execute(select(TENANTS).where(TENANTS.c.id == tenant.id)).first():
                 raise AuthorisationError("a tenant is added once", got=f"{tenant.id} again")
@@ -185,7 +185,7 @@ class Operator:
 
     def _within(self, connection: Connection, made: Credential, parent: str, at: datetime) -> Credential:
         """The credential within what its parent may ask for, and until its parent expires at the latest."""
-        rows = lineage(connection, parent)
+        rows = lineage(connection, _named("a key", parent))
         held = [credential(row, None) for row in rows if self.store.is_sealed(row)]
         if not held or len(held) != len(rows) or held[0].tenant != made.tenant:
             raise AuthorisationError("a key's parent must be a key of the same tenant", got=shown(parent))
@@ -208,7 +208,8 @@ class Operator:
         return Credential(made.id, made.tenant, domains, made.expires or min(ends, default=None))
 
     def _owner(self, connection: Connection, table: Table, kind: str, subject: str) -> str:
-        tenant = connection.execute(select(table.c.tenant).where(table.c.id == subject)).scalar()
+        named = _named(f"a {kind}", subject)
+        tenant = connection.execute(select(table.c.tenant).where(table.c.id == named)).scalar()
         if tenant is None:
             raise AuthorisationError(
                 f"a {kind} must be in the store to be revoked", got=f"none of {shown(subject)}"
@@ -216,6 +217,7 @@ class Operator:
         return str(tenant)
 
     def _require_tenant(self, connection: Connection, tenant_id: str) -> tuple[str, str | None]:
+        tenant_id = _named("a tenant", tenant_id)
         row = connection.execute(select(TENANTS).where(TENANTS.c.id == tenant_id)).first()
         if row is None:
             near = did_you_mean(tenant_id, connection.execute(select(TENANTS.c.id)).scalars())
@@ -232,8 +234,16 @@ class Operator:
         append(connection, [named.to_json()], self.clock())
 
 
+def _named(what: str, text: str) -> str:
+    """The text, if it can name something; a key's text that was given instead of a name is not told again."""
+    try:
+        return identifier(what, text)
+    except AuthorisationError as error:
+        raise AuthorisationError(error.law, got=shown(text)) from None
+
+
 def _domain(name: str) -> str:
-    if FLOOR.holds(identifier("a domain", name), None, None):
+    if FLOOR.holds(_named("a domain", name), None, None):
         raise AuthorisationError("the floor cannot be authorised", got=f"{name!r}")
     return name
 

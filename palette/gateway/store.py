@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,9 +18,10 @@ from typing import Any, Self
 from sqlalchemy import Connection, Row, insert, select
 
 from palette.authorisation import Credential, Grant, Tenant, read_grant
-from palette.errors import PaletteError, StoreError
+from palette.authorisation.grants import identifier
+from palette.errors import AuthorisationError, PaletteError, StoreError
 from palette.gateway.credentials import PEPPER, Pepper, make_pepper, parsed, pepper_path, read_pepper
-from palette.gateway.database import Database
+from palette.gateway.database import Database, data_folder
 from palette.gateway.entries import last_head
 from palette.gateway.recording import Heads, LedgerWriter, head_of
 from palette.gateway.tables import GRANTS, KEYS, PROPERTIES, REVOCATIONS, TENANTS
@@ -29,23 +29,10 @@ from palette.signing import Envelope, KeyRing
 from palette.signing.instants import instant, maybe
 from palette.working import LOGGER
 
-STORE, DATA = "PALETTE_STORE", "PALETTE_DATA"
-"""The environment variables that name another store than the user's usual one, and another folder of data."""
 GENERATIONS = 8
 """Keys from a key up to the tenant's own at most."""
 KEPT = 10_000
 """Verified grants that are remembered at most, by the SHA-256 of their envelopes."""
-
-
-def data_folder() -> Path:
-    """Where the user's data are kept: in ``PALETTE_DATA``, or where the user's data usually are."""
-    usual = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "palette"
-    return Path(os.environ.get(DATA) or usual)
-
-
-def store_url(named: str | None = None) -> str:
-    """The URL or file of the store: as it is named, as ``PALETTE_STORE`` says, or the user's usual one."""
-    return named or os.environ.get(STORE) or str(data_folder() / "tenants.db")
 
 
 class Store:
@@ -113,6 +100,8 @@ class Store:
         Raises:
             StoreError: if the database cannot be read.
         """
+        if not _can_name(tenant_id):
+            return None
         with self.database.reading() as connection:
             return _tenant(connection, tenant_id)
 
@@ -146,6 +135,8 @@ class Store:
         """
         query = select(GRANTS).order_by(GRANTS.c.tenant, GRANTS.c.id)
         if tenant_id is not None:
+            if not _can_name(tenant_id):
+                return []
             query = query.where(GRANTS.c.tenant == tenant_id)
         with self.database.reading() as connection:
             rows = connection.execute(query).all()
@@ -275,6 +266,15 @@ def _since(text: object) -> datetime:
     except ValueError:
         # Whatever became of its instant, it is revoked.
         return datetime.min.replace(tzinfo=UTC)
+
+
+def _can_name(text: str) -> bool:
+    """Whether a text, which a token may say, can name anything here; no database need be asked of another."""
+    try:
+        identifier("a tenant", text)
+    except AuthorisationError:
+        return False
+    return True
 
 
 def _tenant(connection: Connection, tenant_id: str) -> Tenant | None:

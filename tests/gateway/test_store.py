@@ -14,12 +14,13 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from palette.authorisation import Credential, Reason, Request, Tenant, decide
-from palette.errors import SignatureError, StoreError
+from palette.errors import AuthorisationError, SignatureError, StoreError
 from palette.gateway.authority import Authority, Recorder
 from palette.gateway.credentials import new_key
+from palette.gateway.database import data_folder, store_url
 from palette.gateway.ledger import Event
 from palette.gateway.operations import Operator
-from palette.gateway.store import Store, data_folder, store_url
+from palette.gateway.store import Store
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS
 from tests.gateway.signers import BEGIN, Opens, Signers
 
@@ -72,6 +73,20 @@ def test_other_texts_are_not_known(hospital: tuple[Store, str]) -> None:
     for wrong in ("", text[:-1], text.upper(), other, f"pk_{key_id}_{other.split('_')[2]}", "x" * 100_000):
         assert store.known(wrong) is None
     assert store.known(text) is not None
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "\ud800", "Hospital", "../hospital", "x" * 100_000, "a'; --"])
+def test_what_can_name_no_tenant_names_none(any_store: Store, name: str) -> None:
+    assert any_store.tenant(name) is None
+    assert any_store.grants(name) == []
+    operator = Operator(any_store, "Olga", lambda: BEGIN)
+    for deed in (
+        lambda: operator.add_key(name),
+        lambda: operator.revoke("key", name, "lost"),
+        lambda: operator.suspend(name, "audit"),
+    ):
+        with pytest.raises(AuthorisationError, match="must be named by small letters"):
+            deed()
 
 
 def write(store: Store, statement: Any) -> None:
