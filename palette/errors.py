@@ -9,6 +9,7 @@
      ├─ JudgeError               a judge that is missing or foreign, or labelled replies without sense
      ├─ SearchError              a study that cannot give an intervention
      ├─ SignatureError           a key, a signature, a certificate or a grant that does not hold
+     ├─ StoreError               a store of tenants, or its ledger, that cannot be used or does not hold
      └─ OutputError              an output folder or a disk that cannot take the result
 
 Anything else that reaches the command line is a bug (exit status 1).
@@ -126,6 +127,10 @@ class SearchError(PaletteError):
 
 class SignatureError(PaletteError):
     """A key, a signature, a certificate or a grant does not hold."""
+
+
+class StoreError(PaletteError):
+    """A store of tenants, or its ledger, is missing, damaged, out of reach, or does not hold."""
 
 
 class OutputError(PaletteError):

@@ -16,7 +16,10 @@ import typer
 from palette import __version__
 from palette.cli import adapters
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
+from palette.cli.grants import grant
+from palette.cli.ledger import ledger
 from palette.cli.stages import run
+from palette.cli.tenants import tenant
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
 
@@ -258,6 +261,9 @@ def calibrate(
 
 app.add_typer(judge)
 app.add_typer(tokens)
+app.add_typer(tenant)
+app.add_typer(grant)
+app.add_typer(ledger)
 
 
 def main() -> None:
