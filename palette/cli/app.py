@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from palette import __version__
-from palette.cli import adapters
+from palette.cli import adapters, certificates
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
 from palette.cli.stages import run
 from palette.cli.tokens import tokens
@@ -170,6 +170,9 @@ for verb in (
     adapters.reproduce,
     adapters.unmerge,
     adapters.push,
+    certificates.certify,
+    certificates.verify,
+    certificates.revoke,
 ):
     app.command()(verb)
 
@@ -258,6 +261,7 @@ def calibrate(
 
 app.add_typer(judge)
 app.add_typer(tokens)
+app.add_typer(certificates.keys)
 
 
 def main() -> None:
