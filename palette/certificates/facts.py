@@ -132,7 +132,7 @@ class Canary(Settings):
 class Facts(Settings):
     """The predicate of a certificate."""
 
-    format: Literal["palette-certificate/1"] = FORMAT
+    format: Literal["palette-certificate/1"]
     issued: Instant
     not_before: Instant
     expires: Instant

@@ -15,6 +15,7 @@ from palette.adapters.lora import Adapter
 from palette.authorisation.floor import FLOOR, Floor
 from palette.certificates.contents import Contents
 from palette.certificates.facts import (
+    FORMAT,
     LONGEST_DAYS,
     Canary,
     CertifiedBackbone,
@@ -40,6 +41,7 @@ from palette.evaluation.settings import GateSettings
 from palette.fingerprints import fingerprint
 from palette.models import display_name
 from palette.reporting.report import REPORT, Report, read_report
+from palette.reporting.schema import Judging
 from palette.reporting.verification import contradicted, gate_limits
 from palette.signing import Envelope, PrivateKey
 from palette.signing.instants import told
@@ -150,6 +152,7 @@ def facts_of(found: Measured, floor: Floor, terms: Terms, canaries: Sequence[Can
     begins = told(terms.issued)
     try:
         return Facts(
+            format=FORMAT,
             issued=begins,
             not_before=begins,
             expires=told(terms.issued + timedelta(days=terms.days)),
@@ -169,7 +172,7 @@ def facts_of(found: Measured, floor: Floor, terms: Terms, canaries: Sequence[Can
             prompts=report.provenance.prompts,
             report=found.digest,
             judge=report.provenance.judge,
-            judging=report.judging,
+            judging=_judging(report),
             null_control=report.null_control,
             merge=_merge(found.adapter),
             gate=_gate(found),
@@ -186,10 +189,17 @@ def facts_of(found: Measured, floor: Floor, terms: Terms, canaries: Sequence[Can
         ) from error
 
 
+def _judging(report: Report) -> Judging | None:
+    """The judges and their error, without the ids of prompts, which are the operator's own business."""
+    found = report.judging
+    if found is None or found.disagreements is None:
+        return found
+    return found.model_copy(update={"disagreements": found.disagreements.model_copy(update={"ids": ()})})
+
+
 def _gate(found: Measured) -> CertifiedGate:
     report = found.report
     return CertifiedGate(
-        # Ids of prompts are the operator's own business.
         rules=tuple(rule.model_copy(update={"ids": ()}) for rule in report.gate.rules),
         limits=gate_limits(report).model_dump(),
         counted_from="outcomes" if found.outcomes else "cells",

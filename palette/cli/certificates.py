@@ -41,6 +41,10 @@ def certify(
     log: Log = None,
     cyclonedx: Annotated[Path | None, typer.Option(help="write it as CycloneDX 1.7 too")] = None,
     spdx: Annotated[Path | None, typer.Option(help="write it as SPDX 3.0.1 too")] = None,
+    openssf: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="sign by OpenSSF model-signing too, with this elliptic key"),
+    ] = None,
 ) -> None:
     """Sign what an adapter opens and the evidence for it; a failed gate is signed as failed."""
     from palette.stages.certify import certify as certify_run
@@ -57,6 +61,7 @@ def certify(
         log=log,
         cyclonedx=cyclonedx,
         spdx=spdx,
+        openssf=openssf,
     )
     call.result(result, "certificate")
     call.end(result["passed"])

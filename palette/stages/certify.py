@@ -23,6 +23,7 @@ from palette.certificates.issuing import (
     trainer_of,
 )
 from palette.certificates.log import enter
+from palette.certificates.openssf import require_model_signing, sign_model
 from palette.certificates.reading import require_apart, require_own
 from palette.certificates.spdx import document
 from palette.certificates.statements import BUNDLE, FAILED
@@ -34,6 +35,7 @@ from palette.signing import PrivateKey, Purpose, read_private
 from palette.signing.instants import now, told
 from palette.stages.load import load
 
+SIGNATURE = "model.sig"
 DAYS, CANARIES, MOST = 180, 4, 32
 """Days that a certificate holds, and canaries, where none are named; and canaries at most."""
 
@@ -46,6 +48,8 @@ class Options(TypedDict, total=False):
     log: Path | str | None
     cyclonedx: Path | str | None
     spdx: Path | str | None
+    openssf: Path | str | None
+    """An elliptic key, by which the files are signed as OpenSSF model-signing does, too."""
     canaries: int
 
 
@@ -72,6 +76,8 @@ def certify(
     """
     folder = Path(run)
     days, count = require_days(valid_days), _require_canaries(options.get("canaries", CANARIES))
+    if options.get("openssf"):
+        require_model_signing()
     private = read_private(Path(key), Purpose.CERTIFY)
     contents = read_contents(folder)
     who, known_by = trainer_of(folder / WEIGHTS, trainer)
@@ -165,6 +171,9 @@ def _exported(facts: Facts, found: Measured, certificate: str, options: Options)
     """The certificate's other forms, written; what they are, by where."""
     forms = {"cyclonedx": bill_of_materials, "spdx": document}
     written = {}
+    if key := options.get("openssf"):
+        written["openssf"] = found.contents.where / SIGNATURE
+        sign_model(found.contents, Path(key), written["openssf"])
     for name, form in forms.items():
         given = options.get(name)
         if given:
