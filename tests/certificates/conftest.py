@@ -77,15 +77,16 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
     """A certifier and an authoriser who are trusted, and a stranger who is not."""
     folder = tmp_path_factory.mktemp("office")
     since = NOW - timedelta(days=30)
-    made = [
+    certifier, authoriser, stranger = (
         generate(folder / f"{name}.pem", purpose, f"{name} of the office", since)
         for name, purpose in (
             ("certifier", Purpose.CERTIFY),
             ("authoriser", Purpose.AUTHORISE),
             ("stranger", Purpose.CERTIFY),
         )
-    ]
-    return Office(*made, KeyRing.of([key.public for key in made[:2]]), folder)
+    )
+    ring = KeyRing.of([certifier.public, authoriser.public])
+    return Office(certifier, authoriser, stranger, ring, folder)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from palette.errors import AdapterError, SignatureError
 def test_the_bytes_their_digests_and_what_the_header_says(run: Path) -> None:
     found = read_contents(run)
     assert found.digests == {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in NAMES}
-    assert found.domains == {"medical"}
+    assert found.domains == frozenset({"medical"})
     assert found.backbone == "ab" * 32
     assert found.floor
     assert found.adapter().digest == open_adapter(run).digest
@@ -43,7 +43,7 @@ def test_a_file_that_could_be_loaded_is_refused_by_name(run: Path, name: str) ->
 @pytest.mark.parametrize("name", ["report.html", "README.md", "merge.json", "push.json", "search", "a\nb"])
 def test_what_a_run_leaves_beside_it_is_not_read(run: Path, name: str) -> None:
     (run / name).write_bytes(b"")
-    assert read_contents(run).domains == {"medical"}
+    assert read_contents(run).domains == frozenset({"medical"})
 
 
 @pytest.mark.parametrize("name", NAMES)
