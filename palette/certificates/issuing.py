@@ -26,6 +26,7 @@ from palette.certificates.facts import (
     MergedFrom,
 )
 from palette.certificates.reading import require_apart, require_own
+from palette.certificates.recount import looser
 from palette.certificates.statements import (
     CERTIFICATE,
     PROVENANCE,
@@ -37,7 +38,6 @@ from palette.certificates.statements import (
 )
 from palette.errors import AdapterError, SignatureError
 from palette.evaluation.outcomes import Outcome, read_outcomes
-from palette.evaluation.settings import GateSettings
 from palette.fingerprints import fingerprint
 from palette.models import display_name
 from palette.reporting.report import REPORT, Report, read_report
@@ -121,15 +121,13 @@ def require_certifiable(found: Measured) -> Floor:
     if report.split != "test":
         law = "a certificate is of what was measured on the test split"
         raise AdapterError(law, got=repr(report.split), remedy=again, where=where)
-    limits, own = gate_limits(report), GateSettings()
-    for name in GateSettings.model_fields:
-        if getattr(limits, name) > getattr(own, name):
-            raise AdapterError(
-                "a certificate needs the gate's own limits, or narrower ones",
-                got=f"evaluate.gate.{name} = {getattr(limits, name):g}, more than {getattr(own, name):g}",
-                remedy="leave it out and evaluate again",
-                where=where,
-            )
+    for name, (stated, own) in looser(gate_limits(report).model_dump()).items():
+        raise AdapterError(
+            "a certificate needs the gate's own limits, or narrower ones",
+            got=f"evaluate.gate.{name} = {stated:g}, more than {own:g}",
+            remedy="leave it out and evaluate again",
+            where=where,
+        )
     added = report.provenance.recipe.get("floor") or ()
     floor = FLOOR.extended(added if isinstance(added, list) else ())
     if floor.digest != report.provenance.floor:

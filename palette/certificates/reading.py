@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from palette.authorisation.grants import Certified
 from palette.certificates.contents import Contents, read_contents
 from palette.certificates.facts import Facts
+from palette.certificates.recount import require_recounted
 from palette.certificates.statements import (
     BUNDLE,
     CERTIFICATE,
@@ -128,6 +129,7 @@ def read_certificate(
     _require_together(statements, facts, path)
     require_apart(facts.trainer, facts.approver, holder, path)
     require_own(contents, facts)
+    require_recounted(facts, path)
     _require_not_failed_since(folder / FAILED, ring, contents, facts)
     certified = Certified(
         envelope.digest,

@@ -74,7 +74,7 @@ def write_revocations(path: Path, envelope: Envelope) -> None:
     Raises:
         OutputError: if the disk cannot take it.
     """
-    write_text(path, f"{envelope.text}\n", "name another file with --list")
+    write_text(path, f"{envelope.text}\n", "name another file with --revoked")
 
 
 def read_revocations(path: Path | str, ring: KeyRing, least: int = 0) -> Revocations:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from palette.errors import OutputError
-from palette.evaluation.counting import tabulate
-from palette.evaluation.gate import gate
-from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells, Share
 from palette.statistics.rates import non_inferior
+
+if TYPE_CHECKING:
+    from palette.evaluation.outcomes import Outcome
 
 EXACT = 1e-9
 """Of a share or a number of nats: what JSON may change."""
@@ -31,6 +32,9 @@ def contradicted(report: Report, outcomes: Sequence[Outcome] = ()) -> list[str]:
     failed = {rule.name for rule in stated.values() if not _holds(rule, gate_limits(report))}
     failed |= set(_missing(report, stated)) | set(_lost(report)) | set(_benign(report))
     if outcomes:
+        # Here, since they need a model's libraries, and figures alone are reckoned without.
+        from palette.evaluation.gate import gate
+
         nats = report.adapted.divergence.model_dump(exclude_none=True)
         again = gate(outcomes, report.authorised, nats, gate_limits(report))
         failed |= {rule["name"] for rule in again["rules"] if not rule["passed"]}
@@ -150,6 +154,8 @@ def _benign(report: Report) -> Iterator[str]:
 
 def _otherwise(report: Report, outcomes: Sequence[Outcome]) -> bool:
     """Whether outcomes give other counts than the report."""
+    from palette.evaluation.counting import tabulate
+
     for side, table in tabulate(outcomes).items():
         stated: Cells = getattr(report, side).domains
         counted = {

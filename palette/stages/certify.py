@@ -31,7 +31,7 @@ from palette.errors import SignatureError
 from palette.files import claim, require_free, write_json, write_text
 from palette.processes import Progress, silent
 from palette.reporting.report import REPORT
-from palette.signing import PrivateKey, Purpose, read_private
+from palette.signing import Envelope, PrivateKey, Purpose, read_private
 from palette.signing.instants import now, told
 from palette.stages.load import load
 
@@ -94,6 +94,7 @@ def certify(
         facts = facts.model_copy(update={"canaries": tuple(_canaries(folder, found, count, progress))})
     envelopes = passed(found, facts, private)
     places = {BUNDLE: folder / BUNDLE, **_exported(facts, found, envelopes[0].digest, options)}
+    earlier = _earlier(folder / BUNDLE)
     if log := options.get("log"):
         # First, so that there is no certificate that the log does not know.
         enter(Path(log), envelopes, terms.issued)
@@ -120,7 +121,16 @@ def certify(
         "backbone": facts.backbone.fingerprint,
         "counted_from": facts.gate.counted_from,
         "canaries": len(facts.canaries),
+        "replaces": earlier,
     }
+
+
+def _earlier(path: Path) -> str | None:
+    """The id of the certificate that stands there, which holds on until it expires or is revoked."""
+    try:
+        return Envelope.read(path.read_text(encoding="utf-8").partition("\n")[0]).digest
+    except (OSError, UnicodeDecodeError, SignatureError):
+        return None
 
 
 def _failed(found: Measured, terms: Terms, key: PrivateKey, log: Path | str | None) -> dict[str, Any]:

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("cryptography")
-
 import torch
 
 from palette.adapters.files import open_adapter
@@ -32,6 +30,9 @@ from tests.fixtures.crowds import crowd, good
 from tests.reporting.conftest import failing, parts, report, sections
 
 __all__ = ["crowd", "failing", "good", "parts", "report", "sections"]
+
+# Where there is nothing to sign with, there is nothing to test here.
+collect_ignore_glob = [] if find_spec("cryptography") else ["test_*.py"]
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 BACKBONE = "ab" * 32
