@@ -31,10 +31,10 @@ from palette.certificates.statements import (
     CERTIFICATE,
     PROVENANCE,
     TEST_RESULT,
+    gate_result,
     provenance,
     resource,
     signed,
-    test_result,
 )
 from palette.errors import AdapterError, SignatureError
 from palette.evaluation.outcomes import Outcome, read_outcomes
@@ -240,14 +240,14 @@ def passed(found: Measured, facts: Facts, key: PrivateKey) -> list[Envelope]:
     versions = {"palette": found.report.provenance.versions.get("palette", "unknown")}
     return [
         certificate,
-        signed(digests, TEST_RESULT, test_result(found.rules, facts.issued, used), key),
+        signed(digests, TEST_RESULT, gate_result(found.rules, facts.issued, used), key),
         signed(digests, PROVENANCE, provenance(facts, certificate.digest, versions), key),
     ]
 
 
 def failed(found: Measured, terms: Terms, key: PrivateKey) -> Envelope:
     """The statement that an adapter failed the gate: a test result alone, which certifies nothing."""
-    result = test_result(found.rules, told(terms.issued), _used(found))
+    result = gate_result(found.rules, told(terms.issued), _used(found))
     return signed(found.contents.digests, TEST_RESULT, result, key)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from palette.certificates.facts import Facts
 from palette.errors import SignatureError
@@ -11,6 +14,8 @@ from palette.evaluation.settings import GateSettings
 from palette.reporting.report import Gate, Report, Side
 from palette.reporting.schema import Provenance
 from palette.reporting.verification import contradicted
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 def looser(limits: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -46,17 +51,23 @@ def _report(facts: Facts) -> Report:
     gate = facts.gate
     nothing = gate.divergence.model_copy(update={"first_token": 0.0, "multi_token": 0.0})
     base, adapted = (
-        Side.model_construct(domains=cells, divergence=nats)
+        _part(Side, domains=cells, divergence=nats)
         for cells, nats in ((gate.base, nothing), (gate.adapted, gate.divergence))
     )
     recipe = {"evaluate": {"gate": dict(gate.limits)}}
-    return Report.model_construct(
+    return _part(
+        Report,
         authorised=facts.domains,
         split=gate.split,
         base=base,
         adapted=adapted,
         changes=gate.changes,
         wrapped=gate.wrapped,
-        gate=Gate.model_construct(passed=True, rules=gate.rules),
-        provenance=Provenance.model_construct(recipe=recipe),
+        gate=_part(Gate, passed=True, rules=gate.rules),
+        provenance=_part(Provenance, recipe=recipe),
     )
+
+
+def _part(kind: type[Part], **known: Any) -> Part:
+    """As much of a model as is known, which nothing else is asked of."""
+    return kind.model_construct(**known)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,12 +30,12 @@ from palette.certificates.statements import (
     FAILED,
     PROVENANCE,
     TEST_RESULT,
+    gate_result,
     provenance,
     read_bundle,
     resource,
     signed,
 )
-from palette.certificates.statements import test_result as result_of
 from palette.errors import AdapterError, PaletteError, SignatureError
 from palette.signing import Envelope, KeyRing, PrivateKey, PublicKey, Purpose
 from tests.certificates.conftest import NOW, TERMS, Certify, Office, facts_in, found_in, laid, lay_bundle
@@ -55,6 +57,18 @@ def test_a_certificate_gives_the_facts_of_a_decision_and_the_bytes(
     assert found.holder == "certifier of the office"
     assert not found.approved_by_signer
     assert certified.revoked is None
+
+
+def test_it_is_read_without_a_model_s_libraries(run: Path, certify: Certify, office: Office) -> None:
+    office.ring.write(run / "keys.json")
+    told = (
+        "import sys; from pathlib import Path; from palette.certificates import read_certificate; "
+        "from palette.signing import read_key_ring; folder = Path(sys.argv[1]); "
+        "print(sorted(read_certificate(folder, read_key_ring(folder / 'keys.json')).certified.domains), "
+        "{'torch', 'transformers', 'peft'} & set(sys.modules))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", told, certify(run)], text=True)
+    assert said == "['medical'] set()\n"
 
 
 def test_it_says_where_it_stands_at_an_instant(run: Path, certify: Certify, office: Office) -> None:
@@ -131,7 +145,7 @@ class Attempt:
             self.run,
             [
                 certificate,
-                signed(digests, TEST_RESULT, result_of(rules, issued, used), key),
+                signed(digests, TEST_RESULT, gate_result(rules, issued, used), key),
                 signed(digests, PROVENANCE, provenance(facts_in(self.run), certificate.digest, {}), key),
             ],
         )

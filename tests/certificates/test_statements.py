@@ -16,10 +16,10 @@ from palette.certificates.statements import (
     PROVENANCE,
     STATEMENT,
     TEST_RESULT,
+    gate_result,
     read_bundle,
     signed,
 )
-from palette.certificates.statements import test_result as result_of
 from palette.errors import SignatureError
 from palette.signing import Envelope, Purpose, sign
 from tests.certificates.conftest import TERMS, Certify, Office, facts_in, found_in, lay_bundle
@@ -88,7 +88,7 @@ def test_two_certificates_of_the_same_are_the_same_bytes(run: Path, certify: Cer
 def test_a_statement_that_stands_twice_or_is_of_another_type_is_refused(run: Path, office: Office) -> None:
     digests = found_in(run).contents.digests
     result = signed(
-        digests, TEST_RESULT, result_of({"a": True}, "2026-11-30T12:00:00Z", []), office.certifier
+        digests, TEST_RESULT, gate_result({"a": True}, "2026-11-30T12:00:00Z", []), office.certifier
     )
     lay_bundle(run, [result, result])
     with pytest.raises(SignatureError, match="each statement once"):
@@ -111,7 +111,7 @@ def test_a_payload_that_is_no_statement_is_one_sentence(run: Path, office: Offic
 
 
 def test_a_result_failed_when_one_rule_did() -> None:
-    told = result_of({"b": True, "a": False}, "2026-11-30T12:00:00Z", [])
+    told = gate_result({"b": True, "a": False}, "2026-11-30T12:00:00Z", [])
     assert (told["result"], told["failedTests"], told["passedTests"]) == ("FAILED", ["a"], ["b"])
 
 
