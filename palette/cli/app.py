@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from palette import __version__
-from palette.cli import adapters
+from palette.cli import adapters, certificates
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
 from palette.cli.grants import grant
 from palette.cli.ledger import ledger
@@ -173,6 +173,9 @@ for verb in (
     adapters.reproduce,
     adapters.unmerge,
     adapters.push,
+    certificates.certify,
+    certificates.verify,
+    certificates.revoke,
 ):
     app.command()(verb)
 
@@ -264,6 +267,7 @@ app.add_typer(tokens)
 app.add_typer(tenant)
 app.add_typer(grant)
 app.add_typer(ledger)
+app.add_typer(certificates.keys)
 
 
 def main() -> None:
