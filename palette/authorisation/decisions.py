@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from palette.authorisation.floor import FLOOR
 from palette.authorisation.grants import Certified, Credential, Grant, Tenant, authorisation_name
+from palette.signing import same_person
 
 
 class Reason(StrEnum):
@@ -132,14 +133,19 @@ def authorisation(
     ]
     if not fitting:
         return Decision(Reason.NO_CERTIFICATE, tenant.id, domains, grants=digests)
-    issuers = {each.issuer for each in used}
-    if not (independent := [each for each in fitting if each.signer not in issuers]):
+    if not (independent := [each for each in fitting if not any(_is_own(each, one) for one in used)]):
         return Decision(Reason.SELF_CERTIFIED, tenant.id, domains, grants=digests)
     # Of several, the one that was certified last; then by its digest, so that all gateways choose alike.
     chosen = max(independent, key=lambda each: (each.not_before, each.id))
     ends = [chosen.expires, *(each.expires for each in used)]
     ends += [each.expires for each in credentials if each.expires is not None]
     return Decision(Reason.ALLOWED, tenant.id, domains, chosen, digests, min(ends))
+
+
+def _is_own(certificate: Certified, used: Grant) -> bool:
+    """Whether who granted has certified too: by one key, or by two of one person's."""
+    same = bool(used.holder) and same_person(used.holder, certificate.holder)
+    return same or used.issuer == certificate.signer
 
 
 def _refused(credentials: Sequence[Credential], now: datetime) -> Reason | None:

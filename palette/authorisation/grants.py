@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -88,6 +88,8 @@ class Grant:
     issuer: str
     digest: str
     revoked: datetime | None = None
+    holder: str = ""
+    """Who holds the key that signed it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Certified:
     not_before: datetime
     expires: datetime
     revoked: datetime | None = None
+    holder: str = ""
+    """Who holds the certifying key."""
 
 
 def grant(
@@ -167,7 +171,8 @@ def read_grant(envelope: Envelope, ring: KeyRing, revoked: datetime | None = Non
     """
     content, issuer = verified(envelope, ring, Purpose.AUTHORISE, GRANT_TYPE, ["issued"])
     try:
-        return _read(content, issuer, envelope.digest, revoked)
+        found = _read(content, issuer, envelope.digest, revoked)
+        return replace(found, holder=ring.keys[issuer].holder)
     except (KeyError, TypeError, ValueError) as error:
         raise SignatureError(
             f"a grant must be of the format {GRANT_FORMAT}", got=f"{type(error).__name__}: {error}"

@@ -6,7 +6,6 @@ loads these, never the folder again.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +31,7 @@ from palette.certificates.statements import (
 )
 from palette.errors import AdapterError, SignatureError
 from palette.files import write_text
-from palette.signing import Envelope, KeyRing
+from palette.signing import Envelope, KeyRing, same_person
 from palette.signing.instants import instant
 
 if TYPE_CHECKING:
@@ -141,6 +140,7 @@ def read_certificate(
         instant(facts.not_before),
         instant(facts.expires),
         revoked.get(envelope.digest),
+        holder,
     )
     return Certificate(certified, facts, contents, holder, tuple(each for _, each in statements.values()))
 
@@ -225,15 +225,6 @@ def require_apart(trainer: str, approver: str, holder: str, where: Path | None =
                 remedy="have somebody else do it, or name the trainer with --trainer",
                 where=where,
             )
-
-
-def same_person(one: str, other: str) -> bool:
-    """Whether two names are one, however they are written: case, spaces and forms of letters aside."""
-    return _name(one) == _name(other)
-
-
-def _name(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _require_not_failed_since(path: Path, ring: KeyRing, contents: Contents, facts: Facts) -> None:

@@ -9,6 +9,7 @@ from palette.signing.keys import (
     generate,
     read_key_ring,
     read_private,
+    same_person,
 )
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "generate",
     "read_key_ring",
     "read_private",
+    "same_person",
     "sign",
     "verified",
 ]

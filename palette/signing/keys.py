@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -43,6 +44,12 @@ def require_library() -> None:
             got="none",
             remedy="pip install 'palette-llm[tenants]'",
         )
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are one, however they are written: case, spaces and forms of letters aside."""
+    first, second = (unicodedata.normalize("NFKC", name).casefold().split() for name in (one, other))
+    return first == second
 
 
 class Purpose(StrEnum):

@@ -36,6 +36,7 @@ grants = st.builds(
     issuer=st.sampled_from(["ann", "bob"]),
     digest=st.uuids().map(str),
     revoked=st.none() | st.just(NOW),
+    holder=st.sampled_from(["", "Ann", "Bob"]),
 )
 certificates = st.builds(
     Certified,
@@ -48,6 +49,7 @@ certificates = st.builds(
     instants,
     instants,
     st.none() | st.just(NOW),
+    st.sampled_from(["", "ann", "Cy"]),
 )
 models = sets.map(authorisation_name)
 
@@ -80,7 +82,9 @@ def law(
     assert chosen is not None and chosen in known and chosen.revoked is None
     assert (chosen.domains, chosen.backbone) == (granted, request.backbone)
     assert chosen.not_before <= NOW < chosen.expires
-    assert chosen.signer not in {each.issuer for each in current if each.domains & granted}
+    used = [each for each in current if each.domains & granted]
+    assert chosen.signer not in {each.issuer for each in used}
+    assert not chosen.holder or chosen.holder.casefold() not in {each.holder.casefold() for each in used}
     assert found.until is not None and NOW < found.until <= chosen.expires
 
 
@@ -182,6 +186,11 @@ DENIED: dict[str, tuple[Tenant | None, Request, list[Grant], list[Certified], Re
     "an expired certificate": (
         *(TENANT, asked("medical"), HELD[:1], [a_certificate("medical", expires=NOW)]),
         Reason.NO_CERTIFICATE,
+    ),
+    "certified by another key of who granted": (
+        *(TENANT, asked("medical"), [a_grant("medical", holder="Ann Lee")]),
+        [a_certificate("medical", holder="ann  LEE")],
+        Reason.SELF_CERTIFIED,
     ),
     "certified by who granted": (
         *(TENANT, asked("medical"), HELD[:1], [a_certificate("medical", signer="ann")]),
