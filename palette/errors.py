@@ -9,6 +9,7 @@
      ├─ JudgeError               a judge that is missing or foreign, or labelled replies without sense
      ├─ SearchError              a study that cannot give an intervention
      ├─ SignatureError           a key, a signature, a certificate or a grant that does not hold
+     ├─ GatewayError             a gateway that could not serve as it must
      └─ OutputError              an output folder or a disk that cannot take the result
 
 Anything else that reaches the command line is a bug (exit status 1).
@@ -126,6 +127,10 @@ class SearchError(PaletteError):
 
 class SignatureError(PaletteError):
     """A key, a signature, a certificate or a grant does not hold."""
+
+
+class GatewayError(PaletteError):
+    """A gateway, or the backend behind it, could not serve as it must."""
 
 
 class OutputError(PaletteError):
