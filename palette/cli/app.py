@@ -16,6 +16,7 @@ import typer
 from palette import __version__
 from palette.cli import adapters
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
+from palette.cli.serving import serve
 from palette.cli.stages import run
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
@@ -256,6 +257,7 @@ def calibrate(
     call.result(calibration, "calibration", path=(call.output or DEFAULT) / FILE)
 
 
+app.command()(serve)
 app.add_typer(judge)
 app.add_typer(tokens)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 from palette.authorisation import Certified, Decision, Reason, Request, Tenant, authorisation, decide
-from palette.errors import PaletteError
+from palette.errors import GatewayError, PaletteError
 from palette.gateway.asking import Asked
 from palette.gateway.authority import Authority, Recorder
 from palette.gateway.backend import Backend, Piece, unavailable
@@ -34,6 +34,8 @@ from palette.signing.instants import now as instant_now
 T = TypeVar("T")
 THREADS = 32
 """Threads that wait for the store and the ledger."""
+LAST_LINES = 5.0
+"""Seconds that the last replies have to come into the ledger, once the gateway stops."""
 
 
 class SteadyClock:
@@ -57,7 +59,8 @@ class Services:
     credentials: Credentials
     catalogue: Catalogue
     backend: Backend
-    prompt_key: bytes = field(repr=False)
+    keyed: Callable[[str], str] = field(repr=False)
+    """A hash (hex) of a prompt that only who has the key can compare."""
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], datetime] = instant_now
     limits_storage: str = "memory://"
@@ -282,10 +285,32 @@ class Admission:
         self.monitor.recorded(event.kind, event.reason or "", event.status or 0)
         return entry
 
+    async def open(self) -> None:
+        """Makes ready: the backend first, then the ledger's line of the start.
+
+        Raises:
+            GatewayError: if the backend cannot serve as it must, or the ledger takes nothing.
+        """
+        services = self.services
+        await services.backend.start(services.catalogue.certificates)
+        try:
+            await self.record(Event("start", remarks={"backbone": services.backend.backbone}))
+        except Refused as refused:
+            await services.backend.close()
+            raise GatewayError(
+                "a gateway needs a ledger that can be written", got=refused.__cause__
+            ) from None
+
     async def close(self) -> None:
-        """Ends once every line that was begun is in the ledger."""
-        while self._writing:
-            await asyncio.gather(*self._writing, return_exceptions=True)
+        """Ends what is under way, once every line that was begun is in the ledger."""
+        await self.services.backend.close()
+        loop = asyncio.get_running_loop()
+        last = loop.time() + LAST_LINES
+        # Replies that were cancelled just now have yet to say so.
+        while (self.quotas.open or self._writing) and loop.time() < last:
+            await asyncio.sleep(0.01)
+        with suppress(Refused):
+            await self.record(Event("stop"))
         self._threads.shutdown(wait=True)
 
     async def _decided(self, visit: Visit, model: str) -> Decision:
@@ -325,7 +350,7 @@ class Admission:
         return authorisation(tenant, credentials, services.backend.backbone, grants, current, now)
 
     def _hmac(self, asked: Asked | None) -> str | None:
-        return asked.hmac(self.services.prompt_key) if asked else None
+        return self.services.keyed(asked.said) if asked else None
 
 
 @dataclass

@@ -16,7 +16,6 @@ from palette.gateway import asking, wire
 from palette.gateway.admission import Admission, Admitted, Services, Visit
 from palette.gateway.backend import Piece
 from palette.gateway.identity import bearer
-from palette.gateway.ledger import Event
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
 from palette.gateway.streaming import EventStream, chained, until_gone
@@ -35,13 +34,10 @@ def create_app(services: Services, metrics_token: str | None = None) -> Surface:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await admission.record(Event("start", remarks={"backbone": services.backend.backbone}))
-        await services.backend.start(services.catalogue.certificates)
+        await admission.open()
         try:
             yield
         finally:
-            await services.backend.close()
-            await admission.record(Event("stop"))
             await admission.close()
 
     # No page that describes the routes is served: it would be one that asks nobody who they are.
@@ -58,7 +54,7 @@ def create_app(services: Services, metrics_token: str | None = None) -> Surface:
         _add_metrics(app, admission, metrics_token)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _missing)
-    return Surface(app, monitor)
+    return Surface(app, admission)
 
 
 class Routes:

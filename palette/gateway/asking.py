@@ -6,8 +6,6 @@ backend behind would make of it: adapters by id or by list, scales, cache salts,
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -113,10 +111,10 @@ class Asked:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
 
-    def hmac(self, key: bytes) -> str:
-        """The keyed hash (hex) of what is said, which tells who has the key that two prompts are one."""
-        said = canonical([[one.role, one.content] for one in self.messages])
-        return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+    @property
+    def said(self) -> str:
+        """All that is said, as one text."""
+        return canonical([[one.role, one.content] for one in self.messages])
 
 
 def read(body: bytes, limits: Limits, *, chat: bool) -> Asked:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from palette.authorisation import FLOOR, Certified
 from palette.errors import GatewayError, PaletteError
 from palette.gateway.backend import Served
-from palette.signing import KeyRing, Purpose, read_key_ring
+from palette.signing import KeyRing, Purpose
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Catalogue:
             return None
         try:
             return self.ring()
-        except PaletteError:
+        except (PaletteError, OSError):
             # Whom to believe cannot be read: nobody is.
             return KeyRing({})
 
@@ -56,29 +55,3 @@ class Catalogue:
             if key is None or key.purpose is not Purpose.CERTIFY or key.revoked is not None:
                 since = since or now
         return facts if since is None else replace(facts, revoked=since)
-
-
-class WatchedRing:
-    """The trusted keys of a file, read again whenever the file is another one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity: tuple[int, int, int] | None = None
-        self._ring = KeyRing({})
-
-    def __call__(self) -> KeyRing:
-        """The keys as the file has them now.
-
-        Raises:
-            OutputError: if it is missing or is not JSON.
-            SignatureError: if it is no list of keys.
-        """
-        try:
-            found = self._path.stat()
-            identity = (found.st_mtime_ns, found.st_size, found.st_ino)
-        except OSError:
-            identity = None
-        if identity is None or identity != self._identity:
-            self._ring = read_key_ring(self._path)
-            self._identity = identity
-        return self._ring

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from palette.gateway.monitor import Monitor
+from palette.gateway.admission import Admission
 from palette.gateway.refusals import Refused
 
 LOGGER = logging.getLogger("palette.gateway")
@@ -27,8 +27,8 @@ HEADERS = (
 class Surface:
     """An application with nothing of its inside showing."""
 
-    def __init__(self, app: FastAPI, monitor: Monitor) -> None:
-        self.inner, self.monitor = app, monitor
+    def __init__(self, app: FastAPI, admission: Admission) -> None:
+        self.inner, self.admission, self.monitor = app, admission, admission.monitor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection's scope."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -62,6 +63,23 @@ class Upstream:
             timeout=httpx.Timeout(self.limits.piece_seconds, connect=5.0, pool=5.0),
             limits=httpx.Limits(max_connections=self.limits.at_once + 8),
         )
+
+
+def read_key(path: Path) -> str:
+    """The key of a server, from a file.
+
+    Raises:
+        GatewayError: if it cannot be read, or is none.
+    """
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GatewayError(
+            "an upstream's key must be readable", got=type(error).__name__, where=path
+        ) from None
+    if not key or any(not "!" <= sign <= "~" for sign in key):
+        raise GatewayError("an upstream's key must be one word", got="something else", where=path)
+    return key
 
 
 def _is_loopback(host: str) -> bool:

@@ -208,7 +208,7 @@ class World:
             "credentials": Credentials(self.store),
             "catalogue": catalogue,
             "backend": self.backend,
-            "prompt_key": b"k" * 32,
+            "keyed": digest,
             "limits": self.limits,
             "clock": self.clock,
         }

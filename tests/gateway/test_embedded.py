@@ -86,7 +86,7 @@ def test_it_says_what_the_certified_adapter_says(backbone, adapters, both):
 
     expected = [alone(backbone, adapter, PROMPTS[0]) for adapter in adapters.values()]
     assert asyncio.run(replies()) == expected
-    assert len({*expected, backbone.decode(greedy_replies(backbone, [backbone.render([{"role": "user", "content": PROMPTS[0]}])], 12)[0])}) == 3  # fmt: skip
+    assert len({*expected, alone(backbone, Adapter({}, adapters["legal"].backbone, {}), PROMPTS[0])}) == 3
 
 
 def test_a_b_a_with_a_shared_prefix_is_what_each_says_cold(backbone, adapters, both):
@@ -103,7 +103,8 @@ def test_a_b_a_with_a_shared_prefix_is_what_each_says_cold(backbone, adapters, b
 
 
 def test_the_backbone_is_the_same_to_the_bit_while_and_after_adapters_are_served(backbone, both):
-    batch = padded([backbone.render([{"role": "user", "content": PROMPTS[0]}])], [0], backbone.pad, backbone.model.device)  # fmt: skip
+    ids = backbone.render([{"role": "user", "content": PROMPTS[0]}])
+    batch = padded([ids], [0], backbone.pad, backbone.model.device)
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
@@ -252,13 +253,13 @@ def test_a_certificates_own_system_prompt_stands_before_every_conversation(backb
         async with running(backbone, [own]) as backend:
             return await said(backend, "medical", question)
 
-    try:
-        replace(backbone, system="you are brief").template.require_system()
-    except Exception:
-        with pytest.raises(Refused) as caught:
-            asyncio.run(serve(asked(PROMPTS[0])))
-        assert caught.value.status == 503
-        return
+    told = replace(backbone, system="you are brief")
+    with mounted(backbone.model, adapters["medical"]):
+        ids = told.render([{"role": "user", "content": PROMPTS[0]}])
+        expected = backbone.decode(greedy_replies(backbone, [ids], 12)[0])
+    assert (
+        asyncio.run(serve(asked(PROMPTS[0]))) == expected != alone(backbone, adapters["medical"], PROMPTS[0])
+    )
     talk = (Message("system", "be long"), Message("user", PROMPTS[0]))
     with pytest.raises(Refused, match="send none"):
         asyncio.run(serve(replace(asked(PROMPTS[0]), messages=talk)))
