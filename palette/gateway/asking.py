@@ -41,6 +41,8 @@ class _Message(_Strict):
 
     role: Literal["system", "user", "assistant"]
     content: Text | list[_Part]
+    refusal: None = None
+    """Replies have it, and clients send them back as they are."""
 
     @property
     def words(self) -> str:

@@ -36,6 +36,8 @@ class Upstream:
     elsewhere: bool = False
     """Whether it may be on another machine: then whoever can reach it there has what every tenant has."""
     limits: Limits = field(default_factory=Limits)
+    transport: httpx.AsyncBaseTransport | None = field(default=None, repr=False)
+    """What takes requests there, if not the network."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -58,6 +60,7 @@ class Upstream:
         return httpx.AsyncClient(
             base_url=self.url.rstrip("/") + "/",
             headers=headers,
+            transport=self.transport,
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(self.limits.piece_seconds, connect=5.0, pool=5.0),
