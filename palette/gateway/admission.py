@@ -1,16 +1,15 @@
-"""The way of every request: who asks, what for, the decision, and its line in the ledger; then the reply.
+"""The way of every request: who asks, what for, the decision, and its line in the ledger.
 
-The order is the law. Nothing is answered whose decision is not in the ledger, and the decision is taken again
-while a reply goes on, from what stands in the store then: a grant that ends, a key or a certificate that is
-revoked, ends the reply within ``Limits.watch_seconds``.
+The order is the law: nothing is answered whose decision is not in the ledger. Who asks is asked of the store
+each time, and nothing of it is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,10 +17,10 @@ from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 from palette.authorisation import Certified, Decision, Reason, Request, Tenant, authorisation, decide
-from palette.errors import GatewayError, PaletteError
+from palette.errors import GatewayError
 from palette.gateway.asking import Asked
 from palette.gateway.authority import Authority, Recorder
-from palette.gateway.backend import Backend, Piece, unavailable
+from palette.gateway.backend import Backend, unavailable
 from palette.gateway.catalogue import Catalogue
 from palette.gateway.identity import Credentials, Known
 from palette.gateway.ledger import Event
@@ -126,7 +125,7 @@ class Admission:
             Refused: always.
         """
         await self.record(
-            _event(
+            event_of(
                 "decision",
                 visit,
                 asked=asked,
@@ -146,7 +145,7 @@ class Admission:
         """
         decision = await self._decided(visit, asked.model)
         await self.record(
-            _event(
+            event_of(
                 "decision",
                 visit,
                 asked=asked,
@@ -168,52 +167,27 @@ class Admission:
         """
         decision = await self._asking(self._authorised, visit.secret)
         await self.record(
-            _event("models", visit, decision=decision, status=decision.status, reason=decision.reason.value)
+            event_of("models", visit, decision=decision, status=decision.status, reason=decision.reason.value)
         )
         if decision.status == 401:
             raise denied(decision)
         return decision.name if decision.allowed else None
 
-    async def replied(self, admitted: Admitted) -> AsyncGenerator[Piece]:
-        """The reply's pieces for as long as the decision stands; its end is in the ledger, whatever ends it.
+    async def require_still(self, admitted: Admitted) -> None:
+        """Passes if the same request would be allowed now, by the same certificate.
 
         Raises:
-            Refused: if the backend cannot answer, or the decision stands no longer.
+            Refused: if it would not.
         """
-        tally = Tally()
-        try:
-            with self.quotas.answering(str(admitted.decision.tenant)):
-                async with aclosing(self._watched(admitted)) as pieces:
-                    async for piece in pieces:
-                        tally.add(piece)
-                        yield piece
-            tally.ended(200, "finished")
-        except Refused as refused:
-            tally.ended(refused.status, refused.recorded)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            tally.ended(499, "client_gone")
-            raise
-        except Exception:
-            tally.ended(500, "failed")
-            raise
-        finally:
-            # By a task of its own: who cancels the reply does not cancel what is kept of it.
-            await asyncio.shield(self._finish(admitted, tally))
+        decision = await self._decided(admitted.visit, admitted.asked.model)
+        if not decision.allowed:
+            raise denied(decision)
+        if decision.certificate is None or decision.certificate.id != admitted.certificate.id:
+            raise Refused(403, "certificate_replaced", "the certificate of this reply is no longer the one")
 
-    def _finish(self, admitted: Admitted, tally: Tally) -> asyncio.Task[str]:
-        visit, decision = admitted.visit, admitted.decision
-        self.monitor.replied(str(decision.tenant), tally.texts, tally.reason)
-        event = _event(
-            "reply",
-            visit,
-            asked=admitted.asked,
-            decision=decision,
-            status=tally.status,
-            reason=tally.reason,
-            prompt_tokens=tally.prompt,
-            completion_tokens=sum(tally.tokens.values()),
-        )
+    def finish(self, admitted: Admitted, **how: Any) -> asyncio.Task[str]:
+        """The task that records how a reply ended: one of its own, which nobody's going away cancels."""
+        event = event_of("reply", admitted.visit, asked=admitted.asked, decision=admitted.decision, **how)
         task = asyncio.get_running_loop().create_task(self.record(event))
         self._writing.add(task)
         task.add_done_callback(self._written)
@@ -221,55 +195,9 @@ class Admission:
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)
-        # Whoever waited for it has the error; where nobody could wait, it is counted.
-        if not task.cancelled() and task.exception() is not None:
-            self.monitor.lost()
-
-    async def _watched(self, admitted: Admitted) -> AsyncGenerator[Piece]:
-        limits = self.services.limits
-        loop = asyncio.get_running_loop()
-        pieces = self.services.backend.reply(
-            admitted.asked, admitted.certificate, str(admitted.decision.tenant)
-        )
-        begun = checked = waited = loop.time()
-        coming: asyncio.Task[Piece | None] | None = None
-        try:
-            while True:
-                coming = coming or loop.create_task(_next(pieces))
-                await asyncio.wait({coming}, timeout=max(0.0, checked + limits.watch_seconds - loop.time()))
-                if loop.time() - checked >= limits.watch_seconds:
-                    await self._still(admitted)
-                    checked = loop.time()
-                self._in_time(admitted)
-                if coming.done():
-                    piece = _result(coming)
-                    if piece is None:
-                        return
-                    coming, waited = None, loop.time()
-                    yield piece
-                elif loop.time() - waited > limits.piece_seconds:
-                    raise Refused(504, "backend_slow", "the backend did not answer in time")
-                if loop.time() - begun > limits.reply_seconds:
-                    raise Refused(504, "reply_too_long", "the reply took longer than a reply may")
-        finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-            await pieces.aclose()
-
-    def _in_time(self, admitted: Admitted) -> None:
-        """Passes until the instant at which the decision said that it ends."""
-        until = admitted.decision.until
-        if until is not None and self.clock() >= until:
-            raise Refused(403, "expired", "what this reply was allowed by has ended")
-
-    async def _still(self, admitted: Admitted) -> None:
-        """Passes if the same request would be allowed now, by the same certificate."""
-        decision = await self._decided(admitted.visit, admitted.asked.model)
-        if not decision.allowed:
-            raise denied(decision)
-        if decision.certificate is None or decision.certificate.id != admitted.certificate.id:
-            raise Refused(403, "certificate_replaced", "the certificate of this reply is no longer the one")
+        if not task.cancelled():
+            # Whoever waited for it has it too; ``record`` has counted it.
+            task.exception()
 
     async def record(self, event: Event) -> str:
         """The hash of an event's entry, once it is durable.
@@ -353,42 +281,7 @@ class Admission:
         return self.services.keyed(asked.said) if asked else None
 
 
-@dataclass
-class Tally:
-    """What a reply came to."""
-
-    status: int = 500
-    reason: str = "failed"
-    prompt: int = 0
-    tokens: dict[int, int] = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
-
-    def add(self, piece: Piece) -> None:
-        """Counts one more piece; of its text only what a judge needs is kept, until the reply's end."""
-        self.prompt = max(self.prompt, piece.prompt)
-        self.tokens[piece.index] = piece.tokens
-        self.texts[piece.index] = (self.texts.get(piece.index, "") + piece.text)[: Monitor.READ]
-
-    def ended(self, status: int, reason: str) -> None:
-        """Notes how it ended."""
-        self.status, self.reason = status, reason
-
-
-async def _next(pieces: AsyncGenerator[Piece]) -> Piece | None:
-    return await anext(pieces, None)
-
-
-def _result(task: asyncio.Task[Piece | None]) -> Piece | None:
-    try:
-        return task.result()
-    except (Refused, asyncio.CancelledError):
-        raise
-    except PaletteError as error:
-        # What a backend says of itself is the log's; a client is told that there is none.
-        raise unavailable() from error
-
-
-def _event(
+def event_of(
     kind: str,
     visit: Visit,
     *,

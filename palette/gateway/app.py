@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from palette.gateway import asking, wire
 from palette.gateway.admission import Admission, Admitted, Services, Visit
 from palette.gateway.backend import Piece
+from palette.gateway.document import described
 from palette.gateway.identity import bearer
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
+from palette.gateway.replying import Replies
 from palette.gateway.streaming import EventStream, chained, until_gone
 from palette.gateway.surface import Surface
 
@@ -61,20 +63,13 @@ class Routes:
     """What tenants call."""
 
     def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+        self._admission, self._replies = admission, Replies(admission)
         self._limits = admission.services.limits
 
     def add(self, app: FastAPI) -> None:
         """Adds the routes."""
-        body: Callable[[type[Any]], dict[str, Any]] = lambda shape: {  # noqa: E731
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": shape.model_json_schema()}},
-            },
-            "security": [{"key": []}],
-        }
-        app.post("/v1/chat/completions", openapi_extra=body(asking.ChatBody))(self.chat)
-        app.post("/v1/completions", openapi_extra=body(asking.CompletionBody))(self.complete)
+        app.post("/v1/chat/completions", openapi_extra=described(asking.ChatBody))(self.chat)
+        app.post("/v1/completions", openapi_extra=described(asking.CompletionBody))(self.complete)
         app.get("/v1/models")(self.models)
         app.get("/v1/models/{name}")(self.model)
         app.get("/health")(self.health)
@@ -126,15 +121,16 @@ class Routes:
         form = wire.Form(admitted)
         headers = {"X-Request-Id": admitted.visit.id, "Cache-Control": "no-store"}
         if not admitted.asked.stream:
-            async with aclosing(self._admission.replied(admitted)) as pieces:
+            async with aclosing(self._replies.to(admitted)) as pieces:
                 content = await until_gone(request.receive, form.whole(pieces))
             return JSONResponse(content, headers=headers)
         async with AsyncExitStack() as stack:
-            pieces = await stack.enter_async_context(aclosing(self._admission.replied(admitted)))
+            pieces = await stack.enter_async_context(aclosing(self._replies.to(admitted)))
             # What goes wrong before the first piece has a status of its own.
             first = await anext(pieces, None)
             whole: AsyncIterator[Piece] = chained(first, pieces)
-            return EventStream(form.events(whole), stack.pop_all(), headers)
+            source = stack.pop_all()
+            return EventStream(form.events(whole), source, headers, self._limits.piece_seconds)
 
     async def _body(self, request: Request) -> bytes:
         """The body, as far as it may be long.

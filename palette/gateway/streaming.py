@@ -53,24 +53,26 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[bytes], source: AsyncExitStack, headers: Mapping[str, str]
+        self, events: AsyncIterator[bytes], source: AsyncExitStack, headers: Mapping[str, str], seconds: float
     ) -> None:
+        """``seconds`` is how long a client may take to read what was sent."""
         # The length is not known.
         super().__init__(None, headers={**headers, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._source = events, source
+        self._events, self._source, self._seconds = events, source, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events for as long as somebody listens."""
         async with self._source:
             try:
                 await until_gone(receive, self._send(send))
-            except Refused:
-                # The client has gone.
+            except (Refused, TimeoutError):
+                # The client has gone, or does not read.
                 return
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for one in self._events:
-            await send({"type": "http.response.body", "body": one, "more_body": True})
+            async with asyncio.timeout(self._seconds):
+                await send({"type": "http.response.body", "body": one, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -114,7 +114,7 @@ def only_the_beginning_is_checked(patch: Patch, world: World) -> None:
     async def nothing(self: Admission, admitted: Any) -> None:
         return None
 
-    patch.setattr(Admission, "_still", nothing)
+    patch.setattr(Admission, "require_still", nothing)
 
 
 @hole("a revocation inside a stream", only_the_beginning_is_checked)
