@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from palette.gateway.identity import Provider
     from palette.gateway.limits import Limits
     from palette.gateway.upstream import Upstream
+
+
+LIBRARIES = ("cryptography", "fastapi", "uvicorn", "httpx", "joserfc", "limits", "prometheus_client")
+"""What the gateway imports beside what Palette needs anyway."""
 
 
 @command()
@@ -63,9 +69,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve tenants: each its own authorisation by its certified adapter, and nothing else."""
-    from palette.signing.keys import require_library
-
-    require_library()
+    require_libraries()
     from palette.stages import serve as stage
 
     trust = stage.Trust(keys, store, revoked, ledger_key, ledger_head)
@@ -77,7 +81,27 @@ def serve(
         return
     provider = _provider(issuer, audience, jwks, algorithms)
     door = stage.Door(host, port, exposed, metrics_token, provider, limits, limits_storage)
-    stage.serve(adapters, served, trust, door, lambda told: call.result(told, "serving"))
+
+    def ready(told: dict[str, Any]) -> None:
+        call.result(told, "serving")
+        # Whoever started it waits for this line; the command goes on.
+        sys.stdout.flush()
+
+    stage.serve(adapters, served, trust, door, ready)
+
+
+def require_libraries() -> None:
+    """Returns nothing; passes if what serves is installed.
+
+    Raises:
+        GatewayError: if it is not.
+    """
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise GatewayError(
+            "a gateway needs the packages of the extra tenants",
+            got=f"no {missing[0]}",
+            remedy="pip install 'palette-llm[tenants]'",
+        )
 
 
 def limits_of(assigned: list[str]) -> Limits:
