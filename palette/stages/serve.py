@@ -19,12 +19,13 @@ from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.backend import Backend, Canary, Served
 from palette.gateway.catalogue import Catalogue
+from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
 from palette.gateway.recording import Heads
 from palette.gateway.server import listening
 from palette.gateway.server import serve as run_server
-from palette.gateway.store import Store, data_folder, store_url
+from palette.gateway.store import Store
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
 from palette.processes import device_named
