@@ -18,6 +18,7 @@ from palette.cli import adapters, certificates
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
 from palette.cli.grants import grant
 from palette.cli.ledger import ledger
+from palette.cli.serving import serve
 from palette.cli.stages import run
 from palette.cli.tenants import tenant
 from palette.cli.tokens import tokens
@@ -262,6 +263,7 @@ def calibrate(
     call.result(calibration, "calibration", path=(call.output or DEFAULT) / FILE)
 
 
+app.command()(serve)
 app.add_typer(judge)
 app.add_typer(tokens)
 app.add_typer(tenant)

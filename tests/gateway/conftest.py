@@ -1,4 +1,4 @@
-"""Keys, stores in both kinds of database, and an operator whose clock the tests set."""
+"""Keys, stores in both kinds of database, an operator whose clock the tests set, and a gateway in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from palette.gateway.operations import Operator
 from palette.gateway.store import Store
 from palette.signing import KeyRing, Purpose, generate
+from tests.gateway.calls import Caller
+from tests.gateway.fakes import World
 from tests.gateway.servers import binary, running
 from tests.gateway.signers import BEGIN, Opens, Signers
 
@@ -87,3 +89,15 @@ def any_store(opens: Opens, any_url: str) -> Store:
 @pytest.fixture
 def operator(store: Store) -> Operator:
     return Operator(store, "Olga", lambda: BEGIN)
+
+
+@pytest.fixture
+def world() -> World:
+    """A gateway in memory."""
+    return World()
+
+
+@pytest.fixture
+def call(world: World) -> Caller:
+    """A client that calls it."""
+    return Caller(world)
