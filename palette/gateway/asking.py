@@ -101,6 +101,8 @@ class Asked:
     model: str
     messages: tuple[Message, ...]
     max_tokens: int
+    stated: bool = True
+    """Whether so many were asked for; else it is what the gateway gives at most, and fewer may fit."""
     chat: bool = True
     stream: bool = False
     usage: bool = False
@@ -143,6 +145,7 @@ def read(body: bytes, limits: Limits, *, chat: bool) -> Asked:
         model=found.model,
         messages=messages,
         max_tokens=tokens or min(limits.default_tokens, limits.max_tokens),
+        stated=tokens is not None,
         chat=chat,
         stream=bool(found.stream),
         usage=bool(found.stream_options and found.stream_options.include_usage),

@@ -136,12 +136,13 @@ class Embedded:
             raise Refused(
                 400, "invalid_value", "the model's chat template does not take such messages"
             ) from None
-        if self._longest is not None and len(prompt) + asked.max_tokens > self._longest:
+        needed = asked.max_tokens if asked.stated else 1
+        if self._longest is not None and len(prompt) + needed > self._longest:
             raise Refused(
                 400,
                 "context_length_exceeded",
                 f"prompt and max_tokens must be at most {self._longest} tokens together, "
-                f"got {len(prompt)} and {asked.max_tokens}",
+                f"got {len(prompt)} and {needed}",
             )
         return prompt
 
@@ -153,9 +154,10 @@ class Embedded:
         choice: int,
         put: Callable[[Row | Exception], None],
     ) -> Job:
+        room = asked.max_tokens if self._longest is None else self._longest - len(prompt)
         row = Row(
             prompt,
-            asked.max_tokens,
+            min(asked.max_tokens, room),
             asked.temperature,
             asked.top_p,
             # Choices of one seed are not one and the same.

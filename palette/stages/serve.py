@@ -17,6 +17,7 @@ from palette.certificates import Certificate, read_certificate, read_revocations
 from palette.errors import GatewayError, OutputError
 from palette.gateway.admission import Services
 from palette.gateway.app import create_app
+from palette.gateway.auditing import differences
 from palette.gateway.backend import Backend, Canary, Served
 from palette.gateway.catalogue import Catalogue
 from palette.gateway.database import data_folder, store_url
@@ -87,6 +88,7 @@ def serve(
     certificates = certified(adapters, ring(), trust.revoked)
     token = token_of(door.metrics_token or data_folder() / METRICS_TOKEN)
     with listening(door.host, door.port, exposed=door.exposed) as listener, _store(trust, ring) as store:
+        require_told(store)
         backend = backend_of(model, store.keyed("cache salt"))
         with store.writer(heads_of(trust)) as recorder:
             authority = TrustingStore(store, ring, trust.revoked)
@@ -200,6 +202,21 @@ class TrustingStore:
 
     def _read(self, path: Path) -> Mapping[str, datetime]:
         return read_revocations(path, self._ring()).instants
+
+
+def require_told(store: Store) -> None:
+    """Returns nothing: the store says what its ledger says, so that no revocation was taken out of it.
+
+    Raises:
+        GatewayError: if it does not.
+        StoreError: if it cannot be read.
+    """
+    if wrong := differences(store):
+        raise GatewayError(
+            "a store must say what its ledger says before it is served",
+            got=f"{len(wrong)} differences, the first: {wrong[0]}",
+            remedy="palette ledger verify tells all of them; mend the store, or restore it",
+        )
 
 
 def heads_of(trust: Trust) -> Heads | None:

@@ -282,3 +282,15 @@ def test_a_certificates_own_system_prompt_stands_before_every_conversation(backb
     talk = (Message("system", "be long"), Message("user", PROMPTS[0]))
     with pytest.raises(Refused, match="send none"):
         asyncio.run(serve(replace(asked(PROMPTS[0]), messages=talk)))
+
+
+def test_a_reply_of_no_stated_length_ends_where_the_context_does(backbone, both):
+    async def serve(question: Asked) -> list[Any]:
+        async with running(backbone, both) as backend:
+            known = facts(backend.model, "medical")
+            return [piece async for piece in backend.reply(question, known, "hospital")]
+
+    question = replace(asked(PROMPTS[0], max_tokens=10**6), stated=False)
+    found = asyncio.run(serve(question))
+    assert found[-1].finish in ("stop", "length")
+    assert found[-1].prompt + found[-1].tokens <= 256

@@ -77,3 +77,11 @@ def test_keys_that_are_revoked_in_their_file_are_believed_no_more(tmp_path):
     file.unlink()
     with pytest.raises(OSError, match=r"keys\.json"):
         authority.grants("hospital")
+
+
+def test_a_store_that_says_otherwise_than_its_ledger_is_not_served(monkeypatch):
+    monkeypatch.setattr(stage, "differences", lambda store: [])
+    stage.require_told(None)
+    monkeypatch.setattr(stage, "differences", lambda store: ["entry 7 revoked a grant, and no row says so"])
+    with pytest.raises(GatewayError, match="1 differences, the first: entry 7 revoked"):
+        stage.require_told(None)
