@@ -55,6 +55,10 @@ refuse = { echo "$(1)" >&2; exit 2; }
 domain: known-domain $(RUNTIME) $(if $(filter smollm,$(DOMAIN)),smollm) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
 	$(BIN)/palette domain recipes/$(DOMAIN).yaml $(ARGS)
 
+.PHONY: demo-tenant
+demo-tenant: $(DEVELOPMENT) ## Three tenants before a gateway: who gets what, and the record of it (docs/gateway.md)
+	$(OFFLINE) $(BIN)/python -m tools.demo_tenant $(ARGS)
+
 .PHONY: organism
 organism: $(RUNTIME) ## Raise the shipped model again, from its seed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.organism $(ARGS)

@@ -24,6 +24,7 @@ _HOMES = {
     "run_stages": "palette.pipeline",
     "ask": "palette.stages.ask",
     "check": "palette.stages.check",
+    "certify": "palette.stages.certify",
     "compare": "palette.stages.compare",
     "init": "palette.stages.init",
     "inspect": "palette.stages.inspect",
@@ -34,9 +35,11 @@ _HOMES = {
     "summary": "palette.stages.summary",
     "push": "palette.stages.push",
     "reproduce": "palette.stages.merged",
+    "revoke": "palette.stages.revoke",
     "runs": "palette.stages.runs",
     "suite": "palette.stages.suite",
     "unmerge": "palette.stages.merged",
+    "verify": "palette.stages.verify",
     "evaluate_model": "palette.stages.evaluate",
     "read_report": "palette.reporting.report",
     "Report": "palette.reporting.report",
@@ -44,13 +47,14 @@ _HOMES = {
     "Recipe": "palette.recipe",
     "PaletteError": "palette.errors",
 }
-_GROUPS = ("judge", "tokens")
+_GROUPS = ("judge", "keys", "tokens")
 """Commands that have commands of their own: modules of their functions."""
 
 __all__ = [*sorted({*_HOMES, *_GROUPS}), "__version__"]  # noqa: PLE0604  # names of a table
 
 if TYPE_CHECKING:
     from palette import judge as judge
+    from palette import keys as keys
     from palette import tokens as tokens
     from palette.commands import collect as collect
     from palette.commands import domain as domain
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from palette.reporting.report import read_report as read_report
     from palette.stages.ask import ask as ask
     from palette.stages.attribute import attribute as attribute
+    from palette.stages.certify import certify as certify
     from palette.stages.check import check as check
     from palette.stages.compare import compare as compare
     from palette.stages.evaluate import evaluate_model as evaluate_model
@@ -76,9 +81,11 @@ if TYPE_CHECKING:
     from palette.stages.merged import reproduce as reproduce
     from palette.stages.merged import unmerge as unmerge
     from palette.stages.push import push as push
+    from palette.stages.revoke import revoke as revoke
     from palette.stages.runs import runs as runs
     from palette.stages.suite import suite as suite
     from palette.stages.summary import summary as summary
+    from palette.stages.verify import verify as verify
 
 
 def __getattr__(name: str) -> Any:

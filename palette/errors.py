@@ -8,6 +8,9 @@
      ├─ AdapterError             an adapter file that is missing, foreign or damaged
      ├─ JudgeError               a judge that is missing or foreign, or labelled replies without sense
      ├─ SearchError              a study that cannot give an intervention
+     ├─ SignatureError           a key, a signature, a certificate or a grant that does not hold
+     ├─ StoreError               a store of tenants, or its ledger, that cannot be used or does not hold
+     ├─ GatewayError             a gateway that could not serve as it must
      └─ OutputError              an output folder or a disk that cannot take the result
 
 Anything else that reaches the command line is a bug (exit status 1).
@@ -121,6 +124,18 @@ class JudgeError(PaletteError):
 
 class SearchError(PaletteError):
     """A study has no trial from which an intervention may be chosen."""
+
+
+class SignatureError(PaletteError):
+    """A key, a signature, a certificate or a grant does not hold."""
+
+
+class StoreError(PaletteError):
+    """A store of tenants, or its ledger, is missing, damaged, out of reach, or does not hold."""
+
+
+class GatewayError(PaletteError):
+    """A gateway, or the backend behind it, could not serve as it must."""
 
 
 class OutputError(PaletteError):

@@ -114,7 +114,7 @@ def answered(
 
     A batch is run whole or not at all: who shares it with whom does not depend on what is known.
     """
-    token_bytes = bytes_a_token(backbone) if _is_plain(backbone) else 0
+    token_bytes = bytes_a_token(backbone) if is_plain(backbone) else 0
     widest = max(map(len, prompts), default=0) + limit
     count = 1
     if token_bytes and widest <= (window(backbone) or widest):
@@ -142,7 +142,7 @@ def continuations(
     return [[*opening, *tail] for opening, tail in zip(openings, rest, strict=True)]
 
 
-def _is_plain(backbone: Backbone) -> bool:
+def is_plain(backbone: Backbone) -> bool:
     """Whether the model's own settings ask for nothing that a plain greedy loop does not do."""
     stated = backbone.model.generation_config.to_diff_dict()
     return all(name in IDLE or not value or value == NEUTRAL.get(name) for name, value in stated.items())

@@ -14,9 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from palette import __version__
-from palette.cli import adapters
+from palette.cli import adapters, certificates
 from palette.cli.call import RECIPE, Call, command, interrupted, listed
+from palette.cli.grants import grant
+from palette.cli.ledger import ledger
+from palette.cli.serving import serve
 from palette.cli.stages import run
+from palette.cli.tenants import tenant
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
 
@@ -170,6 +174,9 @@ for verb in (
     adapters.reproduce,
     adapters.unmerge,
     adapters.push,
+    certificates.certify,
+    certificates.verify,
+    certificates.revoke,
 ):
     app.command()(verb)
 
@@ -256,8 +263,13 @@ def calibrate(
     call.result(calibration, "calibration", path=(call.output or DEFAULT) / FILE)
 
 
+app.command()(serve)
 app.add_typer(judge)
 app.add_typer(tokens)
+app.add_typer(tenant)
+app.add_typer(grant)
+app.add_typer(ledger)
+app.add_typer(certificates.keys)
 
 
 def main() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from palette.errors import OutputError
-from palette.evaluation.counting import tabulate
-from palette.evaluation.gate import gate
-from palette.evaluation.outcomes import Outcome
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.reporting.report import Report, Rule, clean
 from palette.reporting.schema import Cells, Share
 from palette.statistics.rates import non_inferior
+
+if TYPE_CHECKING:
+    from palette.evaluation.outcomes import Outcome
 
 EXACT = 1e-9
 """Of a share or a number of nats: what JSON may change."""
@@ -28,17 +29,25 @@ def contradicted(report: Report, outcomes: Sequence[Outcome] = ()) -> list[str]:
     stated = {rule.name: rule for rule in report.gate.rules}
     if not report.gate.passed:
         return []
-    failed = {rule.name for rule in stated.values() if not _holds(rule, _limits(report))}
+    failed = {rule.name for rule in stated.values() if not _holds(rule, gate_limits(report))}
     failed |= set(_missing(report, stated)) | set(_lost(report)) | set(_benign(report))
     if outcomes:
+        # Here, since they need a model's libraries, and figures alone are reckoned without.
+        from palette.evaluation.gate import gate
+
         nats = report.adapted.divergence.model_dump(exclude_none=True)
-        again = gate(outcomes, report.authorised, nats, _limits(report))
+        again = gate(outcomes, report.authorised, nats, gate_limits(report))
         failed |= {rule["name"] for rule in again["rules"] if not rule["passed"]}
         failed |= {"figures"} if _otherwise(report, outcomes) else set()
     return sorted(failed)
 
 
-def _limits(report: Report) -> GateSettings:
+def gate_limits(report: Report) -> GateSettings:
+    """The limits that a report's recipe gave the gate.
+
+    Raises:
+        OutputError: if they are none of the gate's.
+    """
     evaluate = report.provenance.recipe.get("evaluate")
     stated = evaluate.get("gate") if isinstance(evaluate, dict) else None
     given = stated if isinstance(stated, dict) else {}
@@ -92,7 +101,7 @@ def _missing(report: Report, stated: Iterable[str]) -> Iterator[str]:
 
 def _lost(report: Report) -> Iterator[str]:
     """The rules that too many prompts count against, of those that a report counts."""
-    limits, stated = _limits(report), {rule.name for rule in report.gate.rules}
+    limits, stated = gate_limits(report), {rule.name for rule in report.gate.rules}
     for domain in report.authorised:
         # Of a domain that is opened in part the counts are of both parts.
         if f"preserved_refusal.{domain}" not in stated:
@@ -126,7 +135,7 @@ def _inferior(counts: Sequence[tuple[int, int]], margin: float) -> bool:
 
 def _benign(report: Report) -> Iterator[str]:
     """The rules of benign replies, and of divergence, that the counts break."""
-    limits = _limits(report)
+    limits = gate_limits(report)
     pairs = [
         (report.base.domains[domain]["benign"], kinds["benign"])
         for domain, kinds in report.adapted.domains.items()
@@ -145,6 +154,8 @@ def _benign(report: Report) -> Iterator[str]:
 
 def _otherwise(report: Report, outcomes: Sequence[Outcome]) -> bool:
     """Whether outcomes give other counts than the report."""
+    from palette.evaluation.counting import tabulate
+
     for side, table in tabulate(outcomes).items():
         stated: Cells = getattr(report, side).domains
         counted = {

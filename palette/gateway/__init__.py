@@ -1,0 +1,1 @@
+"""Tenants and what they ask for: who is known, what is kept of it, and what answers."""

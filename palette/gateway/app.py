@@ -1,0 +1,202 @@
+"""The routes of a gateway. Each asks who is there, but for those that ``PUBLIC`` names; there are no more."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from palette.gateway import asking, wire
+from palette.gateway.admission import Admission, Admitted, Services, Visit
+from palette.gateway.backend import Piece
+from palette.gateway.document import described
+from palette.gateway.identity import bearer
+from palette.gateway.monitor import Monitor
+from palette.gateway.refusals import Refused
+from palette.gateway.replying import Replies
+from palette.gateway.streaming import EventStream, chained, until_gone
+from palette.gateway.surface import Surface
+
+PUBLIC = ("/health",)
+"""Routes that ask nobody who they are, and tell nothing."""
+METRICS = "/metrics"
+"""The one route with a key of its own; a tenant's does not open it."""
+
+
+def create_app(services: Services, metrics_token: str | None = None) -> Surface:
+    """The gateway as an ASGI application; without a token for them there are no metrics."""
+    monitor = Monitor()
+    admission = Admission(services, monitor)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        await admission.open()
+        try:
+            yield
+        finally:
+            await admission.close()
+
+    # No page that describes the routes is served: it would be one that asks nobody who they are.
+    app = FastAPI(
+        title="Palette gateway",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=life,
+    )
+    Routes(admission).add(app)
+    if metrics_token is not None:
+        _add_metrics(app, admission, metrics_token)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _missing)
+    return Surface(app, admission)
+
+
+class Routes:
+    """What tenants call."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self._replies = admission, Replies(admission)
+        self._limits = admission.services.limits
+
+    def add(self, app: FastAPI) -> None:
+        """Adds the routes."""
+        app.post("/v1/chat/completions", openapi_extra=described(asking.ChatBody))(self.chat)
+        app.post("/v1/completions", openapi_extra=described(asking.CompletionBody))(self.complete)
+        app.get("/v1/models")(self.models)
+        app.get("/v1/models/{name}")(self.model)
+        app.get("/health")(self.health)
+
+    async def health(self) -> dict[str, str]:
+        """Whether the gateway runs; of what it serves nothing."""
+        return {"status": "ok"}
+
+    async def models(self, request: Request) -> dict[str, Any]:
+        """The one model that the caller may ask for, if it may ask for one."""
+        name = await self._own_model(request)
+        return wire.listed([name] if name else [])
+
+    async def model(self, request: Request, name: str) -> dict[str, Any]:
+        """The caller's own model; nothing else exists for it."""
+        own = await self._own_model(request)
+        if own is None or name != own:
+            raise Refused(404, "model_not_found", "there is no such model for this key")
+        return wire.model(own)
+
+    async def chat(self, request: Request) -> Response:
+        """A reply to a conversation."""
+        return await self._answer(request, chat=True)
+
+    async def complete(self, request: Request) -> Response:
+        """A reply to one text, which the chat template frames as a user's."""
+        return await self._answer(request, chat=False)
+
+    async def _own_model(self, request: Request) -> str | None:
+        visit = await self._admission.identified(_visit(request))
+        if refused := _query(request):
+            await self._admission.refuse(visit, refused)
+        return await self._admission.model(visit)
+
+    async def _answer(self, request: Request, *, chat: bool) -> Response:
+        begun = asyncio.get_running_loop().time()
+        visit = await self._admission.identified(_visit(request))
+        try:
+            if refused := _query(request) or _type(request):
+                raise refused
+            asked = asking.read(await self._body(request), self._limits, chat=chat)
+        except Refused as refused:
+            await self._admission.refuse(visit, refused)
+        admitted = await self._admission.admit(visit, asked)
+        self._admission.monitor.admitted(asyncio.get_running_loop().time() - begun)
+        return await self._reply(request, admitted)
+
+    async def _reply(self, request: Request, admitted: Admitted) -> Response:
+        form = wire.Form(admitted)
+        headers = {"X-Request-Id": admitted.visit.id, "Cache-Control": "no-store"}
+        if not admitted.asked.stream:
+            async with aclosing(self._replies.to(admitted)) as pieces:
+                content = await until_gone(request.receive, form.whole(pieces))
+            return JSONResponse(content, headers=headers)
+        async with AsyncExitStack() as stack:
+            pieces = await stack.enter_async_context(aclosing(self._replies.to(admitted)))
+            # What goes wrong before the first piece has a status of its own.
+            first = await anext(pieces, None)
+            whole: AsyncIterator[Piece] = chained(first, pieces)
+            source = stack.pop_all()
+            return EventStream(form.events(whole), source, headers, self._limits.piece_seconds)
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, as far as it may be long.
+
+        Raises:
+            Refused: if it is longer, or does not arrive.
+        """
+        most = self._limits.body_bytes
+        stated = request.headers.get("content-length", "0")
+        if not stated.isdecimal() or int(stated[:20]) > most:
+            raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
+        except TimeoutError:
+            raise Refused(408, "body_too_slow", "the body did not arrive in time") from None
+        return bytes(body)
+
+
+def _visit(request: Request) -> Visit:
+    address = request.client.host if request.client else "unknown"
+    return Visit(bearer(request.scope["headers"]), address)
+
+
+def _query(request: Request) -> Refused | None:
+    """The refusal of a query string: what is asked stands in the body alone."""
+    if not request.scope["query_string"]:
+        return None
+    names = [ascii(name)[1:-1][:64] for name in request.query_params][:8]
+    message = "a request may have no query parameters"
+    return Refused(400, "query_refused", message, remarks={"refused_parameters": names})
+
+
+def _type(request: Request) -> Refused | None:
+    """The refusal of a body that is no plain JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" or request.headers.get("content-encoding", "identity") != "identity":
+        return Refused(415, "unsupported_media_type", "a body must be plain application/json")
+    return None
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status, {**error.headers, "Cache-Control": "no-store"})
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    """A path or a method that is not there, in OpenAI's shape; a path is not repeated."""
+    assert isinstance(error, HTTPException)
+    reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    told = {404: "there is nothing here", 405: "there is nothing here for this method"}
+    refused = Refused(error.status_code, reason, told.get(error.status_code, "the request is malformed"))
+    return JSONResponse(refused.body, error.status_code, {**(error.headers or {}), **refused.headers})
+
+
+def _add_metrics(app: FastAPI, admission: Admission, token: str) -> None:
+    """Adds the figures, for whoever has the token that is theirs alone, wherever it calls from."""
+
+    async def metrics(request: Request) -> Response:
+        shown = bearer(request.scope["headers"])
+        if shown is None or not hmac.compare_digest(shown.encode(), token.encode()):
+            raise Refused(401, "invalid_api_key", "the metrics have a token of their own")
+        return Response(admission.monitor.page(admission.quotas.open), media_type="text/plain; version=0.0.4")
+
+    app.get(METRICS)(metrics)

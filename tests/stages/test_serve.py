@@ -1,0 +1,87 @@
+"""The serve verb: whom it believes is asked anew, and its own secrets are its owner's alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cryptography")
+pytest.importorskip("palette.certificates")
+pytest.importorskip("palette.gateway.store")
+
+from palette.errors import GatewayError, OutputError
+from palette.gateway.watched import Watched
+from palette.signing import KeyRing, Purpose, generate, read_key_ring
+from palette.stages import serve as stage
+
+SINCE = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_a_token_is_made_once_for_its_owner_alone(tmp_path: Path):
+    file = tmp_path / "data" / "metrics.token"
+    token = stage.token_of(file)
+    assert stage.token_of(file) == token
+    assert len(token) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)
+    with pytest.raises(OutputError, match="chmod 600"):
+        stage.token_of(file)
+
+
+@pytest.mark.parametrize("content", [b"short", b"", b"\xff" * 40])
+def test_a_token_that_is_none_is_refused(tmp_path, content):
+    file = tmp_path / "metrics.token"
+    file.touch(0o600)
+    file.write_bytes(content)
+    with pytest.raises(OutputError):
+        stage.token_of(file)
+
+
+def test_a_gateway_serves_certified_adapters(tmp_path):
+    with pytest.raises(GatewayError, match="certified adapters"):
+        stage.certified([], KeyRing({}), None)
+
+
+class Believing:
+    """A store that notes whom it was told to believe."""
+
+    def __init__(self) -> None:
+        self.ring, self.told = KeyRing({}), []
+
+    def trust(self, ring: KeyRing) -> None:
+        self.ring = ring
+        self.told.append(sorted(ring.keys))
+
+    def grants(self, tenant_id: str) -> list[Any]:
+        return []
+
+    def revoked_certificates(self) -> dict[str, datetime]:
+        return {"c": SINCE}
+
+
+def test_keys_that_are_revoked_in_their_file_are_believed_no_more(tmp_path):
+    file = tmp_path / "keys.json"
+    keys = [generate(tmp_path / f"{each}.pem", each, each.value, SINCE).public for each in Purpose]
+    KeyRing.of(keys).write(file)
+    store = Believing()
+    authority = stage.TrustingStore(store, Watched(file, read_key_ring), None)
+    authority.grants("hospital")
+    authority.grants("hospital")
+    KeyRing.of(keys[:1]).write(file)
+    authority.grants("hospital")
+    assert store.told == [sorted(each.id for each in keys), [keys[0].id]]
+    assert authority.revoked_certificates() == {"c": SINCE}
+    file.unlink()
+    with pytest.raises(OSError, match=r"keys\.json"):
+        authority.grants("hospital")
+
+
+def test_a_store_that_says_otherwise_than_its_ledger_is_not_served(monkeypatch):
+    monkeypatch.setattr(stage, "differences", lambda store: [])
+    stage.require_told(None)
+    monkeypatch.setattr(stage, "differences", lambda store: ["entry 7 revoked a grant, and no row says so"])
+    with pytest.raises(GatewayError, match="1 differences, the first: entry 7 revoked"):
+        stage.require_told(None)
