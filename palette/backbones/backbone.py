@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,6 +21,12 @@ from palette.errors import BackboneError
 from palette.prompts.turns import without_thoughts
 from palette.settings import Thinking
 from palette.shapes import Tensor
+
+if TYPE_CHECKING:
+    from palette.backbones.pictures import Sight
+
+PICTURED = 1 << 40
+"""The first id of a token that is part of a picture, far beyond any vocabulary."""
 
 
 def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
@@ -39,6 +45,8 @@ class Backbone:
     thinking: Thinking = "closed"
     system: str = ""
     """What stands before every conversation that has no system message of its own."""
+    sight: Sight | None = None
+    """How it is shown pictures; None of a model that reads words alone."""
     padding: bool = True
     """Whether rows may be padded on the left; where not, those of one length are run together."""
 
@@ -176,8 +184,21 @@ class Backbone:
         return [self, *(self.twin() for _ in range(1, count))]
 
     def render(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, ready for the reply's first token."""
-        return self.template.render(messages)
+        """The token ids of a conversation, ready for the reply's first token.
+
+        Raises:
+            BackboneError: if the template or the model does not take it.
+        """
+        if not any("pictures" in one for one in messages):
+            return self.template.render(messages)
+        if self.sight is None:
+            raise BackboneError(
+                "a prompt with a picture must be asked of a model that sees",
+                got="one that reads words alone",
+                remedy="choose such a model, or leave those prompts out",
+                where=self.name,
+            )
+        return self.sight.ids(self, messages)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with none of the tokenizer's own around it."""

@@ -311,5 +311,5 @@ class ContinuousBatch:
         size = self._backbone.vocabulary
         seen = torch.zeros((len(rows), size), dtype=torch.bool)
         for line, row in enumerate(rows):
-            seen[line, list(self._prompts[row])] = True
+            seen[line, [token for token in self._prompts[row] if token < size]] = True
         return seen.to(self._backbone.model.device)
