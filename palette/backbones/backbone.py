@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,10 +20,7 @@ from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_
 from palette.errors import BackboneError
 from palette.prompts.turns import without_thoughts
 from palette.settings import Thinking
-from palette.shapes import Tensor
-
-if TYPE_CHECKING:
-    from palette.backbones.pictures import Sight
+from palette.shapes import Bool, Int, Tensor
 
 PICTURED = 1 << 40
 """The first id of a token that is part of a picture, far beyond any vocabulary."""
@@ -32,6 +29,25 @@ PICTURED = 1 << 40
 def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
     """How many first tokens all sequences have in common."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+
+
+class Sight(Protocol):
+    """What shows a model pictures, as runs of tokens from ``PICTURED`` on."""
+
+    def ids(self, backbone: Backbone, messages: Messages) -> list[int]:
+        """The token ids of a conversation with pictures, ready for the reply's first token."""
+
+    def placeless(self, ids: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
+        """Which tokens take no position."""
+
+    def arguments(
+        self,
+        model: Any,
+        ids: Int[Tensor, "batch position"],
+        flat: Int[Tensor, "batch position"],
+        before: Int[Tensor, "batch past"],
+    ) -> dict[str, Tensor]:
+        """What the model is told of a batch beside its ids, of which ``flat`` are the positions in words."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
-from palette.backbones.pictures import Sight
+from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json, stated_in
@@ -97,9 +97,9 @@ def load_backbone(
     settle(model)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_side_by_side)
-    sight = Sight(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
+    sight = Pictures(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
     if sight is not None:
-        sight.mount(model)
+        sight.mount(model, name)
     backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system, sight)
     backbone.template.require_system()
     return proven(backbone)
