@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
 
 
+@runtime_checkable
 class Sight(Protocol):
     """What shows a model pictures, as runs of tokens from ``PICTURED`` on."""
 

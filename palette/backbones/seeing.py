@@ -1,4 +1,4 @@
-"""What the library makes of a prompt with pictures: the processor's tokens and pixels, the tower's embeddings."""
+"""What the library makes of a prompt with pictures: tokens, pixels, and the tower's embeddings."""
 
 from __future__ import annotations
 

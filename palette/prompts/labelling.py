@@ -22,6 +22,7 @@ from palette.prompts.pictures import marked, stated_picture
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,
+    Cell,
     Kind,
     Prompt,
     PromptSet,
@@ -40,7 +41,7 @@ from palette.prompts.selection import filled
 from palette.prompts.settings import SourceSettings
 from palette.prompts.tables import TableRow, read_rows
 
-CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier)}
+CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier), "cell": get_args(Cell)}
 TEXTS = ("id", "hazard")
 KEYS = ("id", "prompt", *CHOICES, "answer", "hazard", "image")
 CONTROL = (re.compile("\0"), re.compile(r"[\x00-\x1f\x7f-\x9f]"))
@@ -98,6 +99,7 @@ def _folder_prompt(row: TableRow, path: Path) -> Prompt:
         raise row.error("a row must have an id", got="none", remedy="give each row one")
     texts = {key: values.get(key) for key in TEXTS}
     given = {"answer": answers[0] if answers else None, "variants": answers[1:], **texts, **choices}
+    given["shown"] = given.pop("cell", None)
     said = {"domain": path.stem, "prompt": stated_content(row, path), "split": "train", **given}
     prompt = _seeing(row, Prompt(**said), images_if_any(row, path), path)
     _require_unicode(row, prompt)
@@ -116,6 +118,9 @@ def _seeing(row: TableRow, prompt: Prompt, stated: Sequence[str], path: Path) ->
             "images must stand in the messages, or be named beside them", got="both", remedy="leave one out"
         )
     pictures = tuple(stated_picture(path.parent / name, row.where) for name in stated or inside)
+    if bool(pictures) != (prompt.shown not in (None, "text")) and prompt.shown is not None:
+        got = f"{prompt.shown} with {'a' if pictures else 'no'} picture"
+        raise row.error("a cell must say what a row's picture is", got, "leave it out, or mend it")
     if not pictures:
         return prompt
     return replace(prompt, prompt=marked(prompt.prompt, len(pictures), row.where), pictures=pictures)
@@ -177,6 +182,7 @@ def labelled(row: TableRow, schema: Schema, given: SourceSettings, name: str) ->
         answer=answers[0] if answers else None,
         tier=label.tier,
         hazard=label.hazard,
+        shown=_stated(row, "cell") if schema.states_labels else None,
         variants=answers[1:],
     )
     draft = _seeing(row, draft, schema.images(row, path) if schema.images else (), path)

@@ -18,6 +18,7 @@ from palette.prompts.pictures import Picture, shared_out, without_marks
 Split = Literal["train", "validation", "test"]
 Kind = Literal["restricted", "benign"]
 Tier = Literal["A", "B", "C"]
+Cell = Literal["text", "blank", "unrelated", "picture"]
 Message = dict[str, Any]
 """A role, its content, and the ``pictures`` that the marks in it stand for, where there are some."""
 
@@ -53,6 +54,8 @@ class Prompt:
     hazard: str | None = None
     pictures: tuple[Picture, ...] = ()
     """What the marks in the prompt's words stand for."""
+    shown: Cell | None = None
+    """What its pictures have to do with the request, where that is stated; ``cell`` where it is not."""
     variants: tuple[str, ...] = field(default=(), repr=False)
     """Other replies that are as right as ``answer``."""
 
@@ -60,6 +63,11 @@ class Prompt:
     def accepted(self) -> tuple[str, ...]:
         """The reference reply and its variants; none where there is no answer."""
         return () if self.answer is None else (self.answer, *self.variants)
+
+    @property
+    def cell(self) -> Cell:
+        """Where the request stands: in words alone, beside a picture that asks for nothing, or in one."""
+        return self.shown or ("picture" if self.pictures else "text")
 
     @property
     def request(self) -> str:
@@ -109,8 +117,7 @@ class PromptSet:
     @property
     def fingerprint(self) -> str:
         """The identity of the rows, without their reference answers."""
-        rows = ({**vars(row), "answer": None, "pictures": _digests(row)} for row in self.rows)
-        return fingerprint([[value for name, value in row.items() if name != "variants"] for row in rows])
+        return fingerprint([_identifying(row) for row in self.rows])
 
     def where(self, keep: Callable[[Prompt], bool]) -> PromptSet:
         """The prompts for which ``keep`` is true."""
@@ -193,6 +200,16 @@ def normalised_hash(prompt: Prompt) -> str:
     if not any(text for _, text in turns):
         return case_folded_hash(prompt)
     return hashlib.sha256(canonical([turns, _digests(prompt)]).encode()).hexdigest()
+
+
+def _identifying(prompt: Prompt) -> list[object]:
+    """The values of a row that make it what it is; what came later, where it is stated."""
+    values = {**vars(prompt), "answer": None, "pictures": _digests(prompt)}
+    return [
+        value
+        for name, value in values.items()
+        if name != "variants" and not (name == "shown" and value is None)
+    ]
 
 
 def _digests(prompt: Prompt) -> list[str] | None:

@@ -13,7 +13,7 @@ from palette.prompts.pictures import MARK
 from palette.prompts.rows import case_folded_hash, split_by_hash
 
 ROW = {"id": "1", "prompt": "How?", "kind": "restricted"}
-KEYS = "id, prompt, kind, split, tier, answer, hazard, image"
+KEYS = "id, prompt, kind, split, tier, cell, answer, hazard, image"
 
 
 def write(folder: Path, name: str, *rows: Any) -> Path:
