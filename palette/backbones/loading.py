@@ -36,6 +36,7 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
 from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
+from palette.backbones.seeing import Outline
 from palette.errors import BackboneError
 from palette.files import read_json, stated_in
 from palette.models import identify, is_large, locate
@@ -168,7 +169,8 @@ def load_sketch(
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     shell = model.to(told["dtype"])
-    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system)
+    sight = Outline(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
+    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system, sight)
     sketch.template.require_system()
     return sketch
 

@@ -25,9 +25,8 @@ from palette.backbones.architectures import find_blocks
 from palette.backbones.backbone import PICTURED, Backbone
 from palette.backbones.cache import same_logits, window
 from palette.backbones.scoring import forward, padded
-from palette.backbones.seeing import Processor, Reading, Shown
+from palette.backbones.seeing import Processor, Reading, Shown, decoded_pictures
 from palette.errors import BackboneError
-from palette.prompts.pictures import pixels
 from palette.shapes import Bool, Float, Int, Tensor
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ class Pictures:
             PromptError: if a picture cannot be decoded.
             BackboneError: if the model cannot be shown these, or would not say what it says of the pixels.
         """
-        decoded = [pixels(picture) for one in messages for picture in one.get("pictures", ())]
-        read = self._processor.reading(backbone, backbone.template.text(messages), decoded)
+        read = self._processor.reading(backbone, backbone.template.text(messages), decoded_pictures(messages))
         name, ids = _name(read.given), [*read.ids]
         for number, (run, shown) in enumerate(zip(read.runs, read.shown, strict=True)):
             own = (name + number) % NAMES

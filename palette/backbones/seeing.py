@@ -14,8 +14,10 @@ import torch
 from transformers import AutoImageProcessor, AutoProcessor
 
 from palette.backbones.backbone import Backbone
+from palette.backbones.template import Messages
 from palette.errors import BackboneError
-from palette.shapes import Float, Int, Tensor
+from palette.prompts.pictures import pixels
+from palette.shapes import Bool, Float, Int, Tensor
 
 TOKEN = ("image_token_id", "image_token_index")
 """What configurations call the token in whose places a picture's embeddings stand."""
@@ -81,6 +83,15 @@ class Processor:
             done = own.stop
         return Reading(given, ids, runs, shown)
 
+    def tokens(self, backbone: Backbone, text: str, pictures: Sequence[Any]) -> list[int]:
+        """The tokens of both, for a model without weights; of some families each picture is one.
+
+        Raises:
+            BackboneError: if the processor is not there, or does not take them.
+        """
+        given = self._given(backbone, text, pictures)
+        return given["input_ids"][0].tolist() if "input_ids" in given else backbone.encode(text)
+
     def _given(self, backbone: Backbone, text: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
         """What the library gives the model; of some families the pictures alone."""
         try:
@@ -130,6 +141,47 @@ class Processor:
                 remedy="add its files (processor_config.json, preprocessor_config.json)",
                 where=self._folder,
             ) from error
+
+
+class Outline:
+    """How a model without weights is shown pictures: it is known how long prompts are, and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self._processor = Processor(folder)
+
+    def ids(self, backbone: Backbone, messages: Messages) -> list[int]:
+        """The token ids of a conversation with pictures, in whose places the picture token stands.
+
+        Raises:
+            PromptError: if a picture cannot be decoded.
+            BackboneError: if the processor does not take them.
+        """
+        decoded = decoded_pictures(messages)
+        ids = self._processor.tokens(backbone, backbone.template.text(messages), decoded)
+        return [*ids, *backbone.template.closing]
+
+    def placeless(self, ids: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
+        """No token: such a model runs nothing."""
+        return torch.zeros_like(ids, dtype=torch.bool)
+
+    def arguments(
+        self,
+        model: Any,
+        ids: Int[Tensor, "batch position"],
+        flat: Int[Tensor, "batch position"],
+        before: Int[Tensor, "batch past"],
+    ) -> dict[str, Tensor]:
+        """The positions alone."""
+        return {"position_ids": flat}
+
+
+def decoded_pictures(messages: Messages) -> list[Any]:
+    """The pictures of a conversation, decoded, in order.
+
+    Raises:
+        PromptError: if one cannot be.
+    """
+    return [pixels(picture) for one in messages for picture in one.get("pictures", ())]
 
 
 def image_token(backbone: Backbone) -> int:
