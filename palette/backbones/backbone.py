@@ -8,13 +8,13 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palette.backbones.architectures import count_blocks, find_blocks, shares_keys
+from palette.backbones.architectures import blind, count_blocks, find_blocks, shares_keys
 from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
 from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_passing
 from palette.errors import BackboneError
@@ -31,6 +31,7 @@ def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
 
 
+@runtime_checkable
 class Sight(Protocol):
     """What shows a model pictures, as runs of tokens from ``PICTURED`` on."""
 
@@ -207,10 +208,11 @@ class Backbone:
         """
         if not any("pictures" in one for one in messages):
             return self.template.render(messages)
-        if self.sight is None:
+        reason = blind(self.model.config)
+        if reason or self.sight is None:
             raise BackboneError(
-                "a prompt with a picture must be asked of a model that sees",
-                got="one that reads words alone",
+                "a prompt with a picture must be asked of a model that sees it as tokens",
+                got=f"{self.model.config.model_type}, {reason or 'which reads words alone'}",
                 remedy="choose such a model, or leave those prompts out",
                 where=self.name,
             )
