@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import local
@@ -91,19 +92,20 @@ class Pictures:
 
     def rows(self, ids: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
         """The embeddings of some tokens of pictures."""
-        return torch.stack([shown.rows[place] for shown, place in self._tokens(ids)])
+        return self._filled(ids, lambda shown, places: shown.rows[places])
 
     def deep(self, ids: Int[Tensor, "token"], block: int) -> Float[Tensor, "token d_model"]:
         """What the tower adds to them behind a block."""
-        return torch.stack([s.deep[block, place] for s, place in self._tokens(ids) if s.deep is not None])
+        return self._filled(
+            ids,
+            lambda s, places: torch.zeros_like(s.rows[places]) if s.deep is None else s.deep[block, places],
+        )
 
     def placeless(self, ids: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
         """Which tokens take no position, since those of their picture before them have taken all it has."""
         held = ids >= PICTURED
         if bool(held.any()):
-            held[held.clone()] = torch.tensor(
-                [place >= shown.takes for shown, place in self._tokens(ids[held])], device=ids.device
-            )
+            held[held.clone()] = self._filled(ids[held], lambda shown, places: places >= shown.takes)
         return held
 
     def arguments(
@@ -120,31 +122,44 @@ class Pictures:
         held, told = ids >= PICTURED, {"position_ids": flat}
         if not bool(held.any()):
             return told
-        tokens = self._tokens(ids[held])
-        if tokens[0][0].offsets is not None:
+        if self._has_axes(ids[held]):
             whole = flat.repeat(3, 1, 1)
-            starts = flat[held] - torch.tensor([min(p, s.takes - 1) for s, p in tokens], device=ids.device)
-            offsets = torch.stack([s.offsets[:, p] for s, p in tokens if s.offsets is not None], dim=1)
-            whole[:, held] = starts + offsets.to(ids.device)
-            told["position_ids"] = whole
-            return told
+            starts = flat[held] - self._filled(ids[held], lambda s, places: places.clamp(max=s.takes - 1))
+            whole[:, held] = starts + self._filled(ids[held], _offsets).T
+            return told | {"position_ids": whole}
         taken = inspect.signature(model.forward).parameters
         for name in [each for each in TYPES if each in taken][:1]:
             told[name] = torch.cat([torch.zeros_like(before), held.long()], dim=1)
         return told
 
-    def _tokens(self, ids: Int[Tensor, "token"]) -> list[tuple[Shown, int]]:
-        """For each token of a picture that picture, and its place in it.
+    def _has_axes(self, ids: Int[Tensor, "token"]) -> bool:
+        """Whether tokens of pictures, of a model that has any, have positions of several axes."""
+        return self._shown(int(ids[0]) - PICTURED).offsets is not None
+
+    def _filled(self, ids: Int[Tensor, "token"], of: Callable[[Shown, Tensor], Tensor]) -> Tensor:
+        """What ``of`` gives for each picture and the places of its tokens, in the order of the tokens."""
+        names, places = (ids - PICTURED) // ROOM, (ids - PICTURED) % ROOM
+        filled: Tensor | None = None
+        for name in names.unique().tolist():
+            own, shown = names == name, self._shown(name * ROOM)
+            part = of(shown, places[own].to(shown.rows.device)).to(ids.device)
+            filled = part.new_empty((len(ids), *part.shape[1:])) if filled is None else filled
+            filled[own] = part
+        return ids if filled is None else filled
+
+    def _shown(self, token: int) -> Shown:
+        """The picture of a token, counted from the first that can be part of one.
 
         Raises:
-            BackboneError: if the model has not been shown one.
+            BackboneError: if the model has not been shown it.
         """
-        found = []
-        for token in (ids - PICTURED).tolist():
-            if (shown := self._seen.get(token // ROOM)) is None:
-                raise BackboneError("a picture must be shown before it is asked about", got="a new one")
-            found.append((shown, token % ROOM))
-        return found
+        if (shown := self._seen.get(token // ROOM)) is None:
+            raise BackboneError(
+                "a picture must be shown before it is asked about",
+                got="a new one",
+                remedy="render its prompt with this backbone",
+            )
+        return shown
 
     def _prove(self, backbone: Backbone, ids: list[int], read: Reading) -> None:
         """Returns if the model says what it says of the pixels.
@@ -152,8 +167,7 @@ class Pictures:
         Raises:
             BackboneError: if it does not: its pictures are more than embeddings.
         """
-        first = torch.tensor([ids[read.runs[0][0]]])
-        if window(backbone) == 0 and self._tokens(first)[0][0].offsets is not None:
+        if window(backbone) == 0 and self._has_axes(torch.tensor(ids)[read.runs[0]]):
             reason = "which gives its places rows and columns and keeps more than keys and values"
         else:
             reason = _more(backbone, ids, read)
@@ -164,6 +178,11 @@ class Pictures:
                 remedy="use another model, or prompts in words",
                 where=backbone.name,
             )
+
+
+def _offsets(shown: Shown, places: Tensor) -> Tensor:
+    """The positions of a picture's tokens behind its first, [token, axis]."""
+    return places.unsqueeze(1) if shown.offsets is None else shown.offsets.T[places]
 
 
 @torch.no_grad()
