@@ -64,6 +64,8 @@ class Pictures:
     def ids(self, backbone: Backbone, messages: Messages) -> list[int]:
         """The token ids of a conversation with pictures, ready for the reply's first token.
 
+        Of a model without weights, as many ids as it would have, of which none tells what is seen.
+
         Raises:
             PromptError: if a picture cannot be decoded.
             BackboneError: if the model cannot be shown these, or would not say what it says of the pixels.
@@ -77,6 +79,8 @@ class Pictures:
                 remedy="use the template that the model came with",
                 where=backbone.name,
             )
+        if backbone.model.device.type == "meta":
+            return [*read.ids, *backbone.template.closing]
         name, ids = _name(read), [*read.ids]
         names = [(name + number) % NAMES for number in range(len(read.runs))]
         if not all(own in self._seen for own in names):

@@ -75,10 +75,10 @@ class Processor:
                 remedy="show as many, and as large ones, as the model was made for, in its own chat template",
                 where=backbone.name,
             ) from error
+        ids = made["input_ids"][0].tolist()
         device, dtype = backbone.model.device, backbone.model.dtype
         given = {name: value.to(device) for name, value in made.items() if isinstance(value, Tensor)}
         given |= {name: value.to(dtype) for name, value in given.items() if value.is_floating_point()}
-        ids = given["input_ids"][0].tolist()
         return Reading(given, ids, _runs(ids, token))
 
     @cached_property

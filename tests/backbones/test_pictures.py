@@ -24,6 +24,7 @@ from palette.backbones import architectures, greedy_replies, load_backbone, next
 from palette.backbones import seeing as seeing_module
 from palette.backbones.architectures import blind
 from palette.backbones.backbone import PICTURED
+from palette.backbones.loading import load_sketch
 from palette.backbones.pictures import Pictures
 from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded
@@ -32,9 +33,11 @@ from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.merging.settings import merge_settings
 from palette.merging.writing import merge_into
+from palette.prompts import Prompt, PromptSet
 from palette.prompts.pictures import MARK, pixels
 from palette.search.settings import Caching
 from palette.search.sweeps import Sweeper, proven
+from palette.stages.sketch import unreadable
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import (
     FAMILIES,
@@ -276,6 +279,18 @@ def test_tokens_in_rows_and_columns_beyond_a_window_are_refused(tmp_path):
         BackboneError, match=r"must remember the whole prompt, got \d+ tokens for a window of"
     ):
         greedy_replies(shown.backbone, shown.ids, 3)
+
+
+def test_a_sketch_renders_as_many_tokens_and_runs_nothing(llava, tmp_path):
+    sketch, chat = load_sketch(llava.folder), asked(WORDS, picture(tmp_path, 1))
+    assert len(sketch.render(chat)) == len(llava.backbone.render(chat))
+    one = Prompt("1", "alpha", MARK + WORDS, "benign", "test", pictures=chat[0]["pictures"])
+    assert unreadable(sketch, PromptSet((one,)), 8) == []
+    sketch.model.config.get_text_config().max_position_embeddings = 27
+    (told,) = unreadable(sketch, PromptSet((one,)), 8)
+    assert told.startswith(
+        "a prompt and its reply must fit into the model's context of 27 tokens, got 1 that"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.refused])
