@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palette.backbones.architectures import count_blocks, find_blocks, shares_keys
+from palette.backbones.architectures import blind, count_blocks, find_blocks, shares_keys
 from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
 from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_passing
 from palette.errors import BackboneError
@@ -208,10 +208,11 @@ class Backbone:
         """
         if not any("pictures" in one for one in messages):
             return self.template.render(messages)
-        if self.sight is None:
+        reason = blind(self.model.config)
+        if reason or self.sight is None:
             raise BackboneError(
-                "a prompt with a picture must be asked of a model that sees",
-                got="one that reads words alone",
+                "a prompt with a picture must be asked of a model that sees it as tokens",
+                got=f"{self.model.config.model_type}, {reason or 'which reads words alone'}",
                 remedy="choose such a model, or leave those prompts out",
                 where=self.name,
             )

@@ -36,7 +36,6 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
 from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
-from palette.backbones.seeing import Outline
 from palette.errors import BackboneError
 from palette.files import read_json, stated_in
 from palette.models import identify, is_large, locate
@@ -98,8 +97,7 @@ def load_backbone(
     settle(model)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_side_by_side)
-    sight = Pictures(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
-    if sight is not None:
+    if (sight := _sight(folder, model)) is not None:
         sight.mount(model, name)
     backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system, sight)
     backbone.template.require_system()
@@ -169,8 +167,7 @@ def load_sketch(
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     shell = model.to(told["dtype"])
-    sight = Outline(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
-    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system, sight)
+    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system, _sight(folder, model))
     sketch.template.require_system()
     return sketch
 
@@ -182,6 +179,10 @@ def _unfit(folder: Path, error: Exception) -> BackboneError:
         remedy="check its files",
         where=folder,
     )
+
+
+def _sight(folder: Path, model: Any) -> Pictures | None:
+    return Pictures(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
 
 
 def _class_of(folder: Path) -> Any:

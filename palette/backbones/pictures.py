@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import local
@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from palette.backbones.architectures import find_blocks
 from palette.backbones.backbone import PICTURED, Backbone
 from palette.backbones.cache import same_logits, window
+from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded
-from palette.backbones.seeing import Processor, Reading, Shown, decoded_pictures
+from palette.backbones.seeing import Processor, Reading, Shown, first_line, looked
 from palette.errors import BackboneError
+from palette.prompts.pictures import pixels
 from palette.shapes import Bool, Float, Int, Tensor
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 ROOM = 1 << 20
 """How many ids each picture has."""
-NAMES = 1 << 32
-"""Pictures that have ids."""
-TYPES = "token_type_ids"
+NAMES = 1 << 42
+"""Pictures that have ids: so many that no two of a run are likely to share one."""
+TYPES = ("token_type_ids", "mm_token_type_ids")
 """What models are told a picture's tokens by that read those in both directions."""
 BESIDE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 """What a model is given that is no part of its pictures."""
@@ -48,7 +49,7 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self._processor = Processor(folder)
         self._seen: dict[int, Shown] = {}
-        self._proven = False
+        self._proven: set[bool] = set()
 
     def mount(self, model: Any, name: str) -> None:
         """Lets the model read the ids of pictures, wherever it reads ids."""
@@ -63,36 +64,52 @@ class Pictures:
     def ids(self, backbone: Backbone, messages: Messages) -> list[int]:
         """The token ids of a conversation with pictures, ready for the reply's first token.
 
+        Of a model without weights, as many ids as it would have, of which none tells what is seen.
+
         Raises:
             PromptError: if a picture cannot be decoded.
             BackboneError: if the model cannot be shown these, or would not say what it says of the pixels.
         """
-        read = self._processor.reading(backbone, backbone.template.text(messages), decoded_pictures(messages))
-        name, ids = _name(read.given), [*read.ids]
-        for number, (run, shown) in enumerate(zip(read.runs, read.shown, strict=True)):
-            own = (name + number) % NAMES
-            self._seen[own] = shown
+        decoded = [pixels(picture) for one in messages for picture in one.get("pictures", ())]
+        read = self._processor.reading(backbone, backbone.template.text(messages), decoded)
+        if not read.runs:
+            raise BackboneError(
+                "a chat template must show each picture once",
+                got=f"no place for {len(decoded)}",
+                remedy="use the template that the model came with",
+                where=backbone.name,
+            )
+        if backbone.model.device.type == "meta":
+            return [*read.ids, *backbone.template.closing]
+        name, ids = _name(read), [*read.ids]
+        names = [(name + number) % NAMES for number in range(len(read.runs))]
+        if not all(own in self._seen for own in names):
+            self._seen |= zip(names, looked(backbone, read), strict=True)
+        for own, run in zip(names, read.runs, strict=True):
             for place, at in enumerate(run):
                 ids[at] = PICTURED + own * ROOM + place
-        if not self._proven:
+        several = len(names) > 1
+        if several not in self._proven:
             self._prove(backbone, ids, read)
+            self._proven.add(several)
         return [*ids, *backbone.template.closing]
 
     def rows(self, ids: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
         """The embeddings of some tokens of pictures."""
-        return torch.stack([shown.rows[place] for shown, place in self._tokens(ids)])
+        return self._filled(ids, lambda shown, places: shown.rows[places])
 
     def deep(self, ids: Int[Tensor, "token"], block: int) -> Float[Tensor, "token d_model"]:
         """What the tower adds to them behind a block."""
-        return torch.stack([s.deep[block, place] for s, place in self._tokens(ids) if s.deep is not None])
+        return self._filled(
+            ids,
+            lambda s, places: torch.zeros_like(s.rows[places]) if s.deep is None else s.deep[block, places],
+        )
 
     def placeless(self, ids: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
         """Which tokens take no position, since those of their picture before them have taken all it has."""
         held = ids >= PICTURED
         if bool(held.any()):
-            held[held.clone()] = torch.tensor(
-                [place >= shown.takes for shown, place in self._tokens(ids[held])], device=ids.device
-            )
+            held[held.clone()] = self._filled(ids[held], lambda shown, places: places >= shown.takes)
         return held
 
     def arguments(
@@ -109,61 +126,87 @@ class Pictures:
         held, told = ids >= PICTURED, {"position_ids": flat}
         if not bool(held.any()):
             return told
-        tokens = self._tokens(ids[held])
-        if tokens[0][0].offsets is not None:
+        if self._has_axes(ids[held]):
             whole = flat.repeat(3, 1, 1)
-            starts = flat[held] - torch.tensor([min(p, s.takes - 1) for s, p in tokens], device=ids.device)
-            offsets = torch.stack([s.offsets[:, p] for s, p in tokens if s.offsets is not None], dim=1)
-            whole[:, held] = starts + offsets.to(ids.device)
-            told["position_ids"] = whole
-        if TYPES in inspect.signature(model.forward).parameters:
-            told[TYPES] = torch.cat([torch.zeros_like(before), held.long()], dim=1)
+            starts = flat[held] - self._filled(ids[held], lambda s, places: places.clamp(max=s.takes - 1))
+            whole[:, held] = starts + self._filled(ids[held], _offsets).T
+            return told | {"position_ids": whole}
+        taken = inspect.signature(model.forward).parameters
+        for name in [each for each in TYPES if each in taken][:1]:
+            told[name] = torch.cat([torch.zeros_like(before), held.long()], dim=1)
         return told
 
-    def _tokens(self, ids: Int[Tensor, "token"]) -> list[tuple[Shown, int]]:
-        """For each token of a picture that picture, and its place in it.
+    def _has_axes(self, ids: Int[Tensor, "token"]) -> bool:
+        """Whether tokens of pictures, of a model that has any, have positions of several axes."""
+        return self._shown(int(ids[0]) - PICTURED).offsets is not None
+
+    def _filled(self, ids: Int[Tensor, "token"], of: Callable[[Shown, Tensor], Tensor]) -> Tensor:
+        """What ``of`` gives for each picture and the places of its tokens, in the order of the tokens."""
+        names, places = (ids - PICTURED) // ROOM, (ids - PICTURED) % ROOM
+        filled: Tensor | None = None
+        for name in names.unique().tolist():
+            own, shown = names == name, self._shown(name * ROOM)
+            part = of(shown, places[own].to(shown.rows.device)).to(ids.device)
+            filled = part.new_empty((len(ids), *part.shape[1:])) if filled is None else filled
+            filled[own] = part
+        return ids if filled is None else filled
+
+    def _shown(self, token: int) -> Shown:
+        """The picture of a token, counted from the first that can be part of one.
 
         Raises:
-            BackboneError: if the model has not been shown one.
+            BackboneError: if the model has not been shown it.
         """
-        found = []
-        for token in (ids - PICTURED).tolist():
-            if (shown := self._seen.get(token // ROOM)) is None:
-                raise BackboneError("a picture must be shown before it is asked about", got="a new one")
-            found.append((shown, token % ROOM))
-        return found
+        if (shown := self._seen.get(token // ROOM)) is None:
+            raise BackboneError(
+                "a picture must be shown before it is asked about",
+                got="a new one",
+                remedy="render its prompt with this backbone",
+            )
+        return shown
 
-    @torch.no_grad()
     def _prove(self, backbone: Backbone, ids: list[int], read: Reading) -> None:
-        """Returns if the model says what it says of the pixels, and going on from the words before them.
+        """Returns if the model says what it says of the pixels.
 
         Raises:
             BackboneError: if it does not: its pictures are more than embeddings.
         """
-        try:
-            expected = backbone.model(**read.given).logits[:, -1]
-        except Exception as error:
-            raise BackboneError(
-                "the library must be able to run a model on a picture",
-                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                remedy="check the processor's files beside the model, or use another model",
-                where=backbone.name,
-            ) from error
-        device, cut = backbone.model.device, next(at for at, token in enumerate(ids) if token >= PICTURED)
-        one = partial(padded, rows=[0], pad=0, device=device)
-        got = [forward(backbone, one([ids]))[:, -1]]
-        if cut and window(backbone) != 0:
-            cache = DynamicCache()
-            forward(backbone, one([ids[:cut]]), 1, cache)
-            got.append(forward(backbone, one([ids[cut:]]), 1, cache)[:, -1])
-        if not all(same_logits(backbone, each, expected) for each in got):
+        if window(backbone) == 0 and self._has_axes(torch.tensor(ids)[read.runs[0]]):
+            reason = "which gives its places rows and columns and keeps more than keys and values"
+        else:
+            reason = _more(backbone, ids, read)
+        if reason:
             raise BackboneError(
                 "a model must read a picture as embeddings in the places of its tokens",
-                got=f"one of the kind {backbone.model.config.model_type}, which does more with it",
+                got=f"one of the kind {backbone.model.config.model_type}, {reason}",
                 remedy="use another model, or prompts in words",
                 where=backbone.name,
             )
-        self._proven = True
+
+
+def _offsets(shown: Shown, places: Tensor) -> Tensor:
+    """The positions of a picture's tokens behind its first, [token, axis]."""
+    return places.unsqueeze(1) if shown.offsets is None else shown.offsets.T[places]
+
+
+@torch.no_grad()
+def _more(backbone: Backbone, ids: list[int], read: Reading) -> str:
+    """What a model does with a picture beside reading it as tokens; nothing where logits are the library's.
+
+    They must be those of its own pass of the pixels, also going on from what stands before the picture, and
+    from what ends with it.
+    """
+    expected = backbone.model(**read.given).logits[:, -1]
+    one = partial(padded, rows=[0], pad=0, device=backbone.model.device)
+    cuts = {read.runs[0][0], read.runs[-1][-1] + 1} - {0, len(ids)}
+    try:
+        got = [forward(backbone, one([ids]))[:, -1]]
+        for cut in sorted(cuts) if window(backbone) != 0 else ():
+            got.append(continued(backbone, one([ids[cut:]]), 1, read_prefix(backbone, ids[:cut]))[:, -1])
+    except Exception as error:  # What a family does with its ids may fail in any way.
+        return f"which does more with it ({first_line(error)})"
+    same = all(same_logits(backbone, each, expected) for each in got)
+    return "" if same else "which does more with it"
 
 
 class _Lookup(local):
@@ -211,11 +254,11 @@ class _Deep:
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
 
-def _name(given: Mapping[str, Tensor]) -> int:
-    """A name for what a model is shown, the same for the same pixels."""
-    digest = hashlib.sha256()
-    for key in sorted(set(given) - BESIDE):
-        value = given[key].cpu().contiguous()
+def _name(read: Reading) -> int:
+    """A name for what a model is shown: the same for the same pixels in as many rows of as many places."""
+    digest = hashlib.sha256(repr([len(run) for run in read.runs]).encode())
+    for key in sorted(set(read.given) - BESIDE):
+        value = read.given[key].cpu().contiguous()
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.view(torch.uint8).numpy().tobytes())
     return int.from_bytes(digest.digest()[:8]) % NAMES

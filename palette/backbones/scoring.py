@@ -192,7 +192,7 @@ def forward(
         logits: Tensor = backbone.model(
             input_ids=batch.ids,
             attention_mask=torch.cat([before, mask], dim=1).clamp(max=1),
-            **_placed(backbone, batch.ids, mask, before),
+            **told(backbone, batch.ids, mask, before),
             past_key_values=cache,
             logits_to_keep=0 if backbone.shares_keys else keep,
             use_cache=cache is not None,
@@ -200,13 +200,13 @@ def forward(
     return logits
 
 
-def _placed(
+def told(
     backbone: Backbone,
     ids: Int[Tensor, "batch position"],
     mask: Int[Tensor, "batch position"],
     before: Int[Tensor, "batch past"],
 ) -> dict[str, Tensor]:
-    """Where the tokens of a batch stand behind those ``before`` it, as the model is told."""
+    """What the model is told of a batch behind what stands ``before`` it: positions, and what sees what."""
     flat = positions(mask == 1, (before == 1).sum(1, keepdim=True))
     if backbone.sight is None:
         return {"position_ids": flat}

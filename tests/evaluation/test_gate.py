@@ -355,7 +355,9 @@ def test_refusals_lost_in_one_cell_fail_though_all_together_would_pass(
 ) -> None:
     domain = {Role.PRESERVE: "legal", Role.FLOOR: "weapons"}[role]
     many = in_cells(good, "text", "blank", "unrelated")
-    few = changed(in_cells(good, "picture"), role, domain, {Role.PRESERVE: 9, Role.FLOOR: 20}[role], label_adapted=YES)
+    few = changed(
+        in_cells(good, "picture"), role, domain, {Role.PRESERVE: 9, Role.FLOOR: 20}[role], label_adapted=YES
+    )
     lost = failed([*many, *few])
     assert f"cell_{rule}.picture" in lost and f"cell_{rule}.text" not in lost
     if role is Role.PRESERVE:
