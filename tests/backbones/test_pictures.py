@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, Gemma3nTextConfig, Phi4MultimodalConfig
@@ -392,14 +394,39 @@ def broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("qwen3_vl", "nothing behind the first blocks"),
     ],
 )
-def test_what_reads_pictures_wrongly_is_refused_by_the_proof(family, wrong, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_reads_pictures_wrongly_is_refused_by_the_proof(family, wrong, dtype, tmp_path, monkeypatch):
+    folder, one, kind = saved_model(family, tmp_path), picture(tmp_path, 1), FAMILIES[family].kind
+    assert load_backbone(folder, dtype=dtype).render(asked(WORDS, one))
     broken(wrong, monkeypatch)
-    backbone = load_backbone(saved_model(family, tmp_path))
-    kind = FAMILIES[family].kind
     with pytest.raises(
-        BackboneError, match=rf"in the places of its tokens, got one of the kind {kind}, which"
+        BackboneError, match=rf"places of its tokens, got one of the kind {kind}, which does more"
     ):
-        backbone.render(asked(WORDS, picture(tmp_path, 1)))
+        load_backbone(folder, dtype=dtype).render(asked(WORDS, one))
+
+
+PIECES = st.lists(st.sampled_from(["what is", "tell me .", "1 plus 2", 0, 1, 2]), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen"])
+@settings(max_examples=12, deadline=None)
+@given(pieces=PIECES)
+def test_pictures_wherever_they_stand_are_read_as_by_the_library(standing, name, pieces):
+    shown, pictures = standing[name]
+    words = " ".join(MARK if isinstance(piece, int) else piece for piece in pieces)
+    chat = asked(words, *(pictures[piece] for piece in pieces if isinstance(piece, int)))
+    with torch.no_grad():
+        expected = shown.library(**shown.given(chat)).logits[:, -1]
+    beside = [shown.backbone.render(chat), *shown.ids]
+    assert apart(next_token_logits(shown.backbone, beside)[:1], expected) < CLOSE
+
+
+@pytest.fixture(scope="module")
+def standing(llava, tmp_path_factory) -> dict:
+    """Two families, and three pictures of different sizes."""
+    folder = tmp_path_factory.mktemp("standing")
+    pictures = [picture(folder, seed, size) for seed, size in ((1, (40, 30)), (2, (30, 60)), (3, (90, 30)))]
+    return {"llava": (llava, pictures), "qwen": (Shown("qwen", tmp_path_factory.mktemp("qwen")), pictures)}
 
 
 def test_a_model_that_looks_ids_up_elsewhere_is_refused_by_the_proof(tmp_path, monkeypatch):
