@@ -37,6 +37,19 @@ TOKENS_INTRODUCTION = """
 
 For `palette tokens`, beside the keys of the run above (`model`, `prompts`, `floor`, `seed` and so on);
 `search` and `internalise` are read for `authorise` alone."""
+PICTURES_INTRODUCTION = """
+## Models that see
+
+A picture in a prompt becomes tokens, whose embeddings the model's own tower and projector give. Of a
+family with a yes, `tests/backbones/test_pictures.py` holds: logits and replies of prompts with no
+picture, one or two, run together, are those of the library's own pass of the pixels, and go on from what
+prompts share; streams are its hidden states; what is trained is the decoder's alone, one function here
+and in PEFT; a merge into the weights leaves every other tensor as it was. Whatever the family, a run
+proves the same of its own model on its first prompt with a picture, and is refused where that fails. The
+library's processor of some families asks for a package.
+
+| family | pictures | its processor needs |
+| --- | --- | --- |"""
 METHODS_INTRODUCTION = """# Merge methods
 
 Generated from the code by `make docs`. Each is a row of one table (`palette/merging/methods.py`) and a
@@ -99,6 +112,7 @@ def _values(field: Mapping[str, Any]) -> str:
 def models() -> str:
     """The page of the families of models, as Markdown."""
     # With the test's own imports, which take a while.
+    from tests.fixtures import seeing
     from tests.fixtures.families import FAMILIES, LAWS
 
     parts = [MODELS_INTRODUCTION, *(f"- **{law}**: {meaning}." for law, meaning in LAWS.items())]
@@ -109,6 +123,10 @@ def models() -> str:
         no = {law: reason for law, reason in {**refused, **family.unlike}.items() if reason}
         cells = [f"refused: {no[law]}" if law in no else "yes" for law in LAWS]
         parts.append(f"| {name} (`{family.kind}`) | {' | '.join(cells)} | {family.note} |")
+    parts.append(PICTURES_INTRODUCTION)
+    seen = {f"{each.label} (`{each.kind}`)": (each.refused, each.needs) for each in seeing.FAMILIES.values()}
+    for name, (reason, needs) in {**seen, **{name: (no, "") for name, no in seeing.OTHERS.items()}}.items():
+        parts.append(f"| {name} | {f'refused: {reason}' if reason else 'yes'} | {needs} |")
     return "\n".join(parts) + "\n"
 
 

@@ -28,6 +28,8 @@ IDENTITY = (
     "*.model",
     "*.jinja",
     "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
 )
 """The files that make a model what it is, beside the weights that are loaded."""
 SLOW_TOKENIZER = ("tekken.json", "*.tiktoken")
@@ -146,6 +148,14 @@ def _only(folder: Path, name: str) -> Path:
             "a model must be one GGUF file", got=shown, remedy="name the file itself", where=name
         )
     return files[0]
+
+
+def sees(name: str) -> bool:
+    """Whether a model may be shown pictures, as its configuration says; True of one that is not here yet."""
+    if variant_of(name) or gguf_file(name):
+        return False
+    folder = Path(name).expanduser()
+    return not folder.is_dir() or "vision_config" in stated_in(folder / "config.json")
 
 
 def require_named(name: str) -> None:

@@ -17,7 +17,7 @@ from palette.authorisation import Authorisation, Role
 from palette.errors import AdapterError, PaletteError, PromptError, noted
 from palette.files import cache_folder
 from palette.fingerprints import fingerprint
-from palette.models import gguf_file, identify, is_large, locate, require_named, variant_of
+from palette.models import gguf_file, identify, is_large, locate, require_named, sees, variant_of
 from palette.processes import ProcessGroup, Progress, device_named, join_process_group, silent
 from palette.prompts import Prompt, PromptSet, Source, Split, load_prompts, messages, read_sources
 from palette.prompts.settings import load_sources
@@ -126,9 +126,10 @@ class Run(Generic[R]):
         """The prompts with their reference answers, for evaluate alone.
 
         Raises:
-            PromptError: if they cannot be read, or one is asked with an image.
+            PromptError: if they cannot be read, or one has a picture and the model reads words alone.
         """
-        return self._read[0].in_words()
+        found, _ = self._read
+        return found if sees(self.recipe.model) else found.in_words()
 
     @cached_property
     def prompts(self) -> PromptSet:

@@ -1,7 +1,8 @@
 """Where the parts of a model are: the library's own words, and one table of what they do not say.
 
 A model's decoder, head and configuration are what ``get_decoder()``, ``get_output_embeddings()`` and
-``config.get_text_config()`` say. A row of the table is an exception, by the decoder's ``model_type``.
+``config.get_text_config()`` say. A row of the table is an exception, by the decoder's ``model_type``, or
+by that of the whole model where it is about pictures.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Architecture:
     """Why no gradient can be taken through it twice."""
     unadapted: tuple[str, ...] = ()
     """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper."""
+    unseen: str = ""
+    """Why a picture is more to it than embeddings in the places of tokens."""
 
 
 SCANNED = Architecture(unadapted=("out_proj",))
@@ -49,6 +52,8 @@ ARCHITECTURES = {
     ),
     "hrm_text": Architecture(refused="whose blocks run several times for each token"),
     "mllama_text_model": Architecture(refused="of whose blocks some run beside an image only"),
+    "paligemma": Architecture(unseen="which reads the words beside a picture in both directions"),
+    "phi4_multimodal": Architecture(unseen="which reads pictures with other weights than words"),
 }
 """The exceptions, by ``model_type``."""
 
@@ -56,6 +61,15 @@ ARCHITECTURES = {
 def architecture(config: PretrainedConfig) -> Architecture:
     """The row of a model's configuration; one without exceptions where there is none."""
     return ARCHITECTURES.get(config.get_text_config().model_type, Architecture())
+
+
+def blind(config: PretrainedConfig) -> str:
+    """Why a model cannot be shown pictures as tokens; nothing where only its proof can tell."""
+    for row in (ARCHITECTURES.get(config.model_type), architecture(config)):
+        if row and (row.unseen or row.refused):
+            return row.unseen or row.refused
+    looks_again = getattr(config.get_text_config(), "hidden_size_per_layer_input", 0)
+    return "which looks tokens up once more in each block" if looks_again else ""
 
 
 def count_blocks(config: PretrainedConfig) -> int:

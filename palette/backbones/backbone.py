@@ -8,24 +8,47 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palette.backbones.architectures import count_blocks, find_blocks, shares_keys
+from palette.backbones.architectures import blind, count_blocks, find_blocks, shares_keys
 from palette.backbones.template import PROBES, ChatTemplate, Messages, end_tokens
 from palette.backbones.writers import Gains, find_writers, gains_behind, refuse_passing
 from palette.errors import BackboneError
 from palette.prompts.turns import without_thoughts
 from palette.settings import Thinking
-from palette.shapes import Tensor
+from palette.shapes import Bool, Int, Tensor
+
+PICTURED = 1 << 40
+"""The first id of a token that is part of a picture, far beyond any vocabulary."""
 
 
 def shared(sequences: Sequence[Sequence[Hashable]]) -> int:
     """How many first tokens all sequences have in common."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+
+
+@runtime_checkable
+class Sight(Protocol):
+    """What shows a model pictures, as runs of tokens from ``PICTURED`` on."""
+
+    def ids(self, backbone: Backbone, messages: Messages) -> list[int]:
+        """The token ids of a conversation with pictures, ready for the reply's first token."""
+
+    def placeless(self, ids: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
+        """Which tokens take no position."""
+
+    def arguments(
+        self,
+        model: Any,
+        ids: Int[Tensor, "batch position"],
+        flat: Int[Tensor, "batch position"],
+        before: Int[Tensor, "batch past"],
+    ) -> dict[str, Tensor]:
+        """What the model is told of a batch beside its ids, of which ``flat`` are the positions in words."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,8 @@ class Backbone:
     thinking: Thinking = "closed"
     system: str = ""
     """What stands before every conversation that has no system message of its own."""
+    sight: Sight | None = None
+    """How it is shown pictures; None of a model that reads words alone."""
     padding: bool = True
     """Whether rows may be padded on the left; where not, those of one length are run together."""
 
@@ -176,8 +201,22 @@ class Backbone:
         return [self, *(self.twin() for _ in range(1, count))]
 
     def render(self, messages: Messages) -> list[int]:
-        """The token ids of a conversation, ready for the reply's first token."""
-        return self.template.render(messages)
+        """The token ids of a conversation, ready for the reply's first token.
+
+        Raises:
+            BackboneError: if the template or the model does not take it.
+        """
+        if not any("pictures" in one for one in messages):
+            return self.template.render(messages)
+        reason = blind(self.model.config)
+        if reason or self.sight is None:
+            raise BackboneError(
+                "a prompt with a picture must be asked of a model that sees it as tokens",
+                got=f"{self.model.config.model_type}, {reason or 'which reads words alone'}",
+                remedy="choose such a model, or leave those prompts out",
+                where=self.name,
+            )
+        return self.sight.ids(self, messages)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text, with none of the tokenizer's own around it."""

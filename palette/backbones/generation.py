@@ -15,7 +15,7 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.batching import PrefillBatch, WorkBatch, planned, split
 from palette.backbones.cache import GrowingCache, bytes_a_token, window
 from palette.backbones.prefixes import Prefix, prefilled, read_prefix
-from palette.backbones.scoring import batches, padded, seen_by_replies
+from palette.backbones.scoring import Batch, batches, marked, padded, seen_by_replies, told
 from palette.errors import BackboneError
 from palette.processes import Advance, unheard
 from palette.seeding import derive_seed
@@ -204,12 +204,31 @@ def _by_library(
             attention_mask=batch.mask,
             generation_config=config,
             logits_processor=LogitsProcessorList(chosen),
+            **_beside(backbone, batch),
         )
         for line, row in enumerate(batch.rows):
             ids = out[line, batch.ids.shape[1] :].tolist()
             ends = [i for i, token in enumerate(ids) if token in backbone.stops]
             replies[rows[row]] = ids[: ends[0]] if ends else ids
     return replies
+
+
+def _beside(backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
+    """What the library's own loop is told of a batch with pictures beside its ids.
+
+    Raises:
+        BackboneError: if tokens have positions of several axes, which that loop works out from the pictures.
+    """
+    mask = marked(backbone, batch)
+    beside = told(backbone, batch.ids, mask, mask[:, :0])
+    if beside.pop("position_ids").dim() > 2:
+        raise BackboneError(
+            "a model that gives a picture's tokens rows and columns must remember the whole prompt",
+            got=f"{batch.ids.shape[1]} tokens for a window of {window(backbone)}",
+            remedy="use shorter prompts or smaller pictures",
+            where=backbone.name,
+        )
+    return beside
 
 
 class ContinuousBatch:
@@ -311,5 +330,5 @@ class ContinuousBatch:
         size = self._backbone.vocabulary
         seen = torch.zeros((len(rows), size), dtype=torch.bool)
         for line, row in enumerate(rows):
-            seen[line, list(self._prompts[row])] = True
+            seen[line, [token for token in self._prompts[row] if token < size]] = True
         return seen.to(self._backbone.model.device)

@@ -34,6 +34,7 @@ from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
+from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError
 from palette.files import read_json, stated_in
@@ -96,7 +97,9 @@ def load_backbone(
     settle(model)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_side_by_side)
-    backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system)
+    if (sight := _sight(folder, model)) is not None:
+        sight.mount(model, name)
+    backbone = Backbone(model, tokenizer, name, identify(folder), thinking, system, sight)
     backbone.template.require_system()
     return proven(backbone)
 
@@ -164,7 +167,7 @@ def load_sketch(
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     shell = model.to(told["dtype"])
-    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system)
+    sketch = Backbone(shell, tokenizer, name or str(folder), "", thinking, system, _sight(folder, model))
     sketch.template.require_system()
     return sketch
 
@@ -176,6 +179,10 @@ def _unfit(folder: Path, error: Exception) -> BackboneError:
         remedy="check its files",
         where=folder,
     )
+
+
+def _sight(folder: Path, model: Any) -> Pictures | None:
+    return Pictures(folder) if type(model.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None
 
 
 def _class_of(folder: Path) -> Any:

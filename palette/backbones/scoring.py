@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from palette.backbones.backbone import Backbone
+from palette.backbones.backbone import PICTURED, Backbone
 from palette.shapes import Bool, Float, Int, Tensor
 from palette.threads import beside, lanes
 
@@ -113,7 +113,11 @@ def _replied(
 ) -> Iterator[tuple[int, Float[Tensor, "_token vocabulary"]]]:
     """Each row and the logits of its reply's tokens, which are gone when the next batch is asked for."""
     first = backbone.weightless
-    if backbone.releases and first is not None and any(max(prompt, default=0) >= first for prompt in prompts):
+    if (
+        backbone.releases
+        and first is not None
+        and any(first <= token < PICTURED for p in prompts for token in p)
+    ):
         yield from _released(backbone, prompts, replies)
         return
     whole = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
@@ -188,12 +192,25 @@ def forward(
         logits: Tensor = backbone.model(
             input_ids=batch.ids,
             attention_mask=torch.cat([before, mask], dim=1).clamp(max=1),
-            position_ids=positions(mask == 1, (before == 1).sum(1, keepdim=True)),
+            **told(backbone, batch.ids, mask, before),
             past_key_values=cache,
             logits_to_keep=0 if backbone.shares_keys else keep,
             use_cache=cache is not None,
         ).logits
     return logits
+
+
+def told(
+    backbone: Backbone,
+    ids: Int[Tensor, "batch position"],
+    mask: Int[Tensor, "batch position"],
+    before: Int[Tensor, "batch past"],
+) -> dict[str, Tensor]:
+    """What the model is told of a batch behind what stands ``before`` it: positions, and what sees what."""
+    flat = positions(mask == 1, (before == 1).sum(1, keepdim=True))
+    if backbone.sight is None:
+        return {"position_ids": flat}
+    return backbone.sight.arguments(backbone.model, ids, flat, before)
 
 
 @contextmanager
@@ -229,14 +246,18 @@ def telling(backbone: Backbone, places: Bool[Tensor, "batch kept"]) -> Iterator[
 
 
 def marked(backbone: Backbone, batch: Batch) -> Int[Tensor, "batch position"]:
-    """A batch's mask, in which tokens that are read but take no position are 2."""
-    first = backbone.weightless
-    return batch.mask if first is None else torch.where(batch.ids >= first, 2 * batch.mask, batch.mask)
+    """A batch's mask, in which tokens that are read but take no position are 2, and those of pictures 3."""
+    mask, first = batch.mask, backbone.weightless
+    if first is not None:
+        mask = torch.where((batch.ids >= first) & (batch.ids < PICTURED), 2 * mask, mask)
+    if backbone.sight is not None:
+        mask = torch.where(backbone.sight.placeless(batch.ids), 3 * mask, mask)
+    return mask
 
 
 def seen_by_replies(backbone: Backbone, mask: Int[Tensor, "batch past"]) -> Int[Tensor, "batch past"]:
     """The mask (``marked``) of what prompts hold, of what their replies see of it."""
-    return mask.where(mask == 1, 0) if backbone.releases else mask
+    return mask.where(mask != 2, 0) if backbone.releases else mask
 
 
 def positions(

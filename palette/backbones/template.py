@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from palette.errors import BackboneError
+from palette.prompts.pictures import MARK
 from palette.settings import Thinking
 
 PROBES = ("0", "Why?", "one\ntwo", "Tell me a story")
@@ -24,15 +25,24 @@ OPENED, CLOSED = "<think>", "</think>"
 CLOCK, DAY, DIRECTIVES = "strftime_now", datetime(2024, 7, 26), "aAbBdHIjmMpSyY"
 """What templates ask for today's date, and what they are told, so that a prompt is the same on every day."""
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 def as_parts(messages: Messages) -> Any:
-    """Messages as templates of models that see read them: each has parts, of which a text is one."""
-    return [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    """Messages as templates of models that see read them: each has parts, texts and pictures."""
+    return [{"role": one["role"], "content": _parts(one["content"])} for one in messages]
 
 
-def message(role: str, words: str) -> dict[str, str]:
+def _parts(content: str) -> list[dict[str, str]]:
+    """A message's words, and between them a picture for each mark."""
+    first, *more = content.split(MARK)
+    parts = [{"type": "text", "text": first}]
+    for words in more:
+        parts += [{"type": "image"}, {"type": "text", "text": words}]
+    return [part for part in parts if part["type"] == "image" or part["text"]] or parts
+
+
+def message(role: str, words: str) -> dict[str, Any]:
     """One message of a conversation."""
     return {"role": role, "content": words}
 
@@ -64,7 +74,24 @@ class ChatTemplate:
                 remedy="leave those messages out, or mend the template",
                 where=self.name,
             ) from error
-        return [*ids, *self._closing]
+        return [*ids, *self.closing]
+
+    def text(self, messages: Messages) -> str:
+        """The text of a conversation with pictures, in which the template puts its own sign for each.
+
+        Raises:
+            BackboneError: if the template does not take the conversation, in its own words.
+        """
+        framed = self.framed(messages)
+        try:
+            return str(self._filled(as_parts(framed), tokenize=False))
+        except Exception as error:  # As above.
+            raise BackboneError(
+                "a chat template must take messages with pictures",
+                got=f"{type(error).__name__}: {error}",
+                remedy="use the template that the model came with",
+                where=self.name,
+            ) from error
 
     def framed(self, messages: Messages) -> Messages:
         """A conversation with the system prompt before it, unless it has one of its own."""
@@ -125,7 +152,7 @@ class ChatTemplate:
         return f"{{%- macro {CLOCK}(form) %}}{{{{ form{told} }}}}{{%- endmacro %}}\n{template}"
 
     @cached_property
-    def _closing(self) -> list[int]:
+    def closing(self) -> list[int]:
         """What closes the thinking block that some templates open whatever they are told."""
         if self.thinking == "open":
             return []

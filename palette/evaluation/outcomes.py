@@ -41,6 +41,9 @@ class Outcome:
     known: bool | None = None
     """Whether the backbone knows the answer that it was asked for; None where that was not measured."""
 
+    cell: str = "text"
+    """Where the request stood: in words, beside a picture, or in one."""
+
     def __post_init__(self) -> None:
         if (self.correct_base is None) != (self.correct_adapted is None):
             raise ValueError(f"both replies or neither must be marked, got {self}")
@@ -140,7 +143,7 @@ def judged_texts(
     for i, (row, role) in enumerate(zip(requests.rows, requests.roles, strict=True)):
         labels, marked_so = (verdicts[0][i].label, verdicts[1][i].label), (right[0][i], right[1][i])
         knows = known[i] if known else None
-        outcomes.append(Outcome(row.id, row.domain, role, *labels, *marked_so, knows))
+        outcomes.append(Outcome(row.id, row.domain, role, *labels, *marked_so, knows, row.cell))
     return Judged(outcomes, dict(zip(SIDES, verdicts, strict=True)))
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from palette.prompts.pictures import MARK
 from palette.prompts.rows import redacted
 from palette.prompts.selection import spelled
 from palette.prompts.tables import KEY, TableRow
@@ -22,6 +23,8 @@ ASIDE = frozenset(
     ("index", "answer", "slice", "task", "rest", "id", "kind", "tier", "domain", "split", "hazard", "image")
 )
 """Columns of LegalBench's tasks that are not asked, and labels that may stand beside them."""
+SHOWN, ELSEWHERE = ("image", "image_url"), ("http:", "https:", "data:")
+"""Types of a message's part that are images, and how the name of one begins that is no file."""
 CUE = "Step-by-Step analysis:"
 AS_ROWS = "read the file as 'rows' with a column map or a template"
 
@@ -35,8 +38,10 @@ def stated_content(row: TableRow, path: Path) -> Content:
     prompt = row.values.get("prompt")
     if isinstance(prompt, str) and prompt.strip():
         return prompt
-    if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
-        return tuple(tuple(sorted(message.items())) for message in prompt)
+    if isinstance(prompt, list) and prompt:
+        read = [_in_words(message) for message in prompt]
+        if all(_is_message(message) for message in read):
+            return tuple(tuple(sorted(message.items())) for message in read)
     raise row.error(
         "prompt must be a text, or a list of {role, content} messages",
         got=type(prompt).__name__ if prompt else "an empty one",
@@ -61,16 +66,53 @@ def answers_if_any(row: TableRow) -> tuple[str, ...]:
     return () if row.values.get("answer") in (None, "") else stated_answers(row)
 
 
-def image_if_any(row: TableRow, path: Path) -> str | None:
-    """The image that a row names; None where the column is empty or missing.
+def images_if_any(row: TableRow, path: Path) -> tuple[str, ...]:
+    """The images that a row names, in order; none where the column is empty or missing.
 
     Raises:
-        PromptError: if it is no text.
+        PromptError: if it is neither a text nor a list of such.
     """
     image = row.values.get("image")
-    if image not in (None, "") and not isinstance(image, str):
-        raise row.error("image must be a text", got=type(image).__name__)
-    return image or None
+    given = image if isinstance(image, list) else [image] if image not in (None, "") else []
+    if not all(isinstance(each, str) and each for each in given):
+        raise row.error("image must be a path, or a list of such", got=type(image).__name__)
+    return tuple(given)
+
+
+def images_in_parts(row: TableRow) -> tuple[str, ...]:
+    """The images that stand in the messages of a row's prompt, in order; one at least is named in each part.
+
+    Raises:
+        PromptError: if a part names none by its path.
+    """
+    prompt = row.values.get("prompt")
+    chat = [each for each in prompt if isinstance(each, dict)] if isinstance(prompt, list) else []
+    parts = [part for each in chat if isinstance(each.get("content"), list) for part in each["content"]]
+    found = [_path_of(part) for part in parts if isinstance(part, dict) and part.get("type") in SHOWN]
+    if not all(isinstance(each, str) and each and not each.startswith(ELSEWHERE) for each in found):
+        raise row.error(
+            "an image in a message must be named by the path of its file",
+            got="something else",
+            remedy="save it beside the prompts",
+        )
+    return tuple(found)
+
+
+def _path_of(part: dict[str, Any]) -> Any:
+    named = next((part[key] for key in ("image", "path", "image_url") if key in part), None)
+    return named.get("url") if isinstance(named, dict) else named
+
+
+def _in_words(message: Any) -> Any:
+    """A message whose content is one text, with a mark for each image of its parts."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return message
+    said = [
+        MARK if part.get("type") in SHOWN else part.get("text") if part.get("type") == "text" else None
+        for part in content
+    ]
+    return {**message, "content": "".join(said) if all(isinstance(each, str) for each in said) else None}  # type: ignore[arg-type]
 
 
 def _is_message(message: Any) -> bool:
@@ -105,8 +147,8 @@ def to_an_image(row: TableRow, path: Path) -> str:
     return row.text("Rephrased Question" if image_beside(row, path) else "Question")
 
 
-def image_beside(row: TableRow, path: Path) -> str | None:
-    """MM-SafetyBench's image, relative to its file; None where the set lies there without its images.
+def image_beside(row: TableRow, path: Path) -> tuple[str, ...]:
+    """MM-SafetyBench's image, relative to its file; none where the set lies there without its images.
 
     Raises:
         PromptError: if some are there and the row's is not.
@@ -115,11 +157,11 @@ def image_beside(row: TableRow, path: Path) -> str | None:
     wanted = (root / path.stem / kind for root in roots for kind in IMAGES)
     folder = next((each for each in wanted if each.is_dir()), None)
     if folder is None:
-        return None
+        return ()
     name = str(row.values[KEY])
     for ending in ("jpg", "jpeg", "png"):
         if re.fullmatch(r"[0-9A-Za-z_-]{1,32}", name) and (folder / f"{name}.{ending}").is_file():
-            return Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix()
+            return (Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix(),)
     raise row.error(
         "every row must have its image beside it",
         got=f"no {redacted(name)} in {folder.name}",

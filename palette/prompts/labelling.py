@@ -10,11 +10,19 @@ from typing import Any, get_args
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.categories import PromptLabel
-from palette.prompts.contents import Content, stated_answers, stated_content
+from palette.prompts.contents import (
+    Content,
+    images_if_any,
+    images_in_parts,
+    stated_answers,
+    stated_content,
+)
 from palette.prompts.hub import SPLIT, our_split
+from palette.prompts.pictures import marked, stated_picture
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,
+    Cell,
     Kind,
     Prompt,
     PromptSet,
@@ -33,8 +41,8 @@ from palette.prompts.selection import filled
 from palette.prompts.settings import SourceSettings
 from palette.prompts.tables import TableRow, read_rows
 
-CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier)}
-TEXTS = ("id", "hazard", "image")
+CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier), "cell": get_args(Cell)}
+TEXTS = ("id", "hazard")
 KEYS = ("id", "prompt", *CHOICES, "answer", "hazard", "image")
 CONTROL = (re.compile("\0"), re.compile(r"[\x00-\x1f\x7f-\x9f]"))
 """What no text may hold, and what no id, hazard or path may."""
@@ -63,7 +71,7 @@ def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
         with noted(broken):
             for row in read_rows(path, broken=broken):
                 with noted(broken):
-                    prompts.append(_folder_prompt(row, path.stem))
+                    prompts.append(_folder_prompt(row, path))
     for require in (require_unique_ids, _require_one_split):
         with noted(broken):
             require(prompts, folder)
@@ -73,7 +81,7 @@ def load_prompts(folder: Path, *, answers: bool = False) -> PromptSet:
     return found if answers else found.without_answers()
 
 
-def _folder_prompt(row: TableRow, domain: str) -> Prompt:
+def _folder_prompt(row: TableRow, path: Path) -> Prompt:
     """The prompt of a folder's row, which states all its labels itself."""
     values = row.values
     if unknown := sorted(set(values) - set(KEYS)):
@@ -91,9 +99,31 @@ def _folder_prompt(row: TableRow, domain: str) -> Prompt:
         raise row.error("a row must have an id", got="none", remedy="give each row one")
     texts = {key: values.get(key) for key in TEXTS}
     given = {"answer": answers[0] if answers else None, "variants": answers[1:], **texts, **choices}
-    prompt = Prompt(**{"domain": domain, "prompt": stated_content(row, Path()), "split": "train", **given})
+    given["shown"] = given.pop("cell", None)
+    said = {"domain": path.stem, "prompt": stated_content(row, path), "split": "train", **given}
+    prompt = _seeing(row, Prompt(**said), images_if_any(row, path), path)
     _require_unicode(row, prompt)
     return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
+
+
+def _seeing(row: TableRow, prompt: Prompt, stated: Sequence[str], path: Path) -> Prompt:
+    """The prompt with the images that its row states, or that stand in its messages.
+
+    Raises:
+        PromptError: if one cannot be shown, or both name some.
+    """
+    inside = images_in_parts(row)
+    if stated and inside:
+        raise row.error(
+            "images must stand in the messages, or be named beside them", got="both", remedy="leave one out"
+        )
+    pictures = tuple(stated_picture(path.parent / name, row.where) for name in stated or inside)
+    if bool(pictures) != (prompt.shown not in (None, "text")) and prompt.shown is not None:
+        got = f"{prompt.shown} with {'a' if pictures else 'no'} picture"
+        raise row.error("a cell must say what a row's picture is", got, "leave it out, or mend it")
+    if not pictures:
+        return prompt
+    return replace(prompt, prompt=marked(prompt.prompt, len(pictures), row.where), pictures=pictures)
 
 
 def _require_one_split(prompts: Sequence[Prompt], folder: object) -> None:
@@ -115,7 +145,7 @@ def _require_one_split(prompts: Sequence[Prompt], folder: object) -> None:
 
 def _require_unicode(row: TableRow, prompt: Prompt) -> None:
     """Returns when every text of a row is one that a tokenizer, a file and a screen can take."""
-    said = [text for message in messages(prompt) for text in message.values()]
+    said = [message[key] for message in messages(prompt) for key in ("role", "content")]
     fields = {"a prompt": said, "an answer": prompt.accepted}
     names = {name: [getattr(prompt, name) or ""] for name in TEXTS}
     for name, texts in {**fields, **names}.items():
@@ -152,9 +182,10 @@ def labelled(row: TableRow, schema: Schema, given: SourceSettings, name: str) ->
         answer=answers[0] if answers else None,
         tier=label.tier,
         hazard=label.hazard,
-        image=schema.image(row, path) if schema.image else None,
+        shown=_stated(row, "cell") if schema.states_labels else None,
         variants=answers[1:],
     )
+    draft = _seeing(row, draft, schema.images(row, path) if schema.images else (), path)
     _require_unicode(row, draft)
     digest = normalised_hash(draft)
     key = row.values.get(schema.key) if schema.key else None

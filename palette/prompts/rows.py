@@ -8,16 +8,19 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from palette.errors import PromptError
 from palette.fingerprints import canonical, fingerprint
 from palette.prompts.identity import identifying_text
+from palette.prompts.pictures import Picture, shared_out, without_marks
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["restricted", "benign"]
 Tier = Literal["A", "B", "C"]
-Message = dict[str, str]
+Cell = Literal["text", "blank", "unrelated", "picture"]
+Message = dict[str, Any]
+"""A role, its content, and the ``pictures`` that the marks in it stand for, where there are some."""
 
 DOMAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 TRAIN_SHARE, VALIDATION_SHARE = 0.6, 0.15
@@ -49,7 +52,10 @@ class Prompt:
     answer: str | None = field(default=None, repr=False)
     tier: Tier | None = None
     hazard: str | None = None
-    image: str | None = None
+    pictures: tuple[Picture, ...] = ()
+    """What the marks in the prompt's words stand for."""
+    shown: Cell | None = None
+    """What its pictures have to do with the request, where that is stated; ``cell`` where it is not."""
     variants: tuple[str, ...] = field(default=(), repr=False)
     """Other replies that are as right as ``answer``."""
 
@@ -59,19 +65,29 @@ class Prompt:
         return () if self.answer is None else (self.answer, *self.variants)
 
     @property
+    def cell(self) -> Cell:
+        """Where the request stands: in words alone, beside a picture that asks for nothing, or in one."""
+        return self.shown or ("picture" if self.pictures else "text")
+
+    @property
     def request(self) -> str:
         """The prompt's last user message, which a judge may read beside the reply."""
         words = [
             m["content"] for m in messages(self) if m["role"] == "user" and isinstance(m["content"], str)
         ]
-        return words[-1] if words else ""
+        return without_marks(words[-1]) if words else ""
 
 
 def messages(prompt: Prompt) -> list[Message]:
     """The prompt as chat messages; a plain text is one user message."""
     if isinstance(prompt.prompt, str):
-        return [{"role": "user", "content": prompt.prompt}]
-    return [dict(message) for message in prompt.prompt]
+        chat: list[Message] = [{"role": "user", "content": prompt.prompt}]
+    else:
+        chat = [dict(message) for message in prompt.prompt]
+    if prompt.pictures:
+        shown = shared_out(prompt.pictures, [one["content"] for one in chat])
+        chat = [one | ({"pictures": own} if own else {}) for one, own in zip(chat, shown, strict=True)]
+    return chat
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,7 @@ class PromptSet:
     @property
     def fingerprint(self) -> str:
         """The identity of the rows, without their reference answers."""
-        rows = ({**vars(row), "answer": None} for row in self.rows)
-        return fingerprint([[value for name, value in row.items() if name != "variants"] for row in rows])
+        return fingerprint([_identifying(row) for row in self.rows])
 
     def where(self, keep: Callable[[Prompt], bool]) -> PromptSet:
         """The prompts for which ``keep`` is true."""
@@ -130,14 +145,14 @@ class PromptSet:
         """This set, if all of it can be asked in words alone.
 
         Raises:
-            PromptError: if a prompt is asked with an image, without which it would be another one.
+            PromptError: if a prompt is asked with a picture, without which it would be another one.
         """
-        seen = [row.id for row in self.rows if row.image]
+        seen = [row.id for row in self.rows if row.pictures]
         if seen:
             raise PromptError(
-                "a prompt must be asked in words, since images are not shown to a model yet",
-                got=f"{len(seen)} with an image, the first {seen[0]!r}",
-                remedy="leave those rows out, or move a public set away from its images",
+                "a prompt with a picture must be asked of a model that sees",
+                got=f"{len(seen)} with a picture, the first {seen[0]!r}",
+                remedy="choose such a model, leave those rows out, or move a public set away from its images",
             )
         return self
 
@@ -170,7 +185,8 @@ def split_by_hash(digest: str) -> Split:
 
 def case_folded_hash(prompt: Prompt) -> str:
     """A SHA-256 (hex) of the prompt that ignores case and spacing; it divides the rows of a folder."""
-    text = canonical([[m["role"], " ".join(m["content"].casefold().split())] for m in messages(prompt)])
+    said = [[m["role"], " ".join(m["content"].casefold().split())] for m in messages(prompt)]
+    text = canonical([said, _digests(prompt)] if prompt.pictures else said)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -183,7 +199,22 @@ def normalised_hash(prompt: Prompt) -> str:
     turns = [(m["role"], identifying_text(m["content"])) for m in messages(prompt)]
     if not any(text for _, text in turns):
         return case_folded_hash(prompt)
-    return hashlib.sha256(canonical([turns, prompt.image]).encode()).hexdigest()
+    return hashlib.sha256(canonical([turns, _digests(prompt)]).encode()).hexdigest()
+
+
+def _identifying(prompt: Prompt) -> list[object]:
+    """The values of a row that make it what it is; what came later, where it is stated."""
+    values = {**vars(prompt), "answer": None, "pictures": _digests(prompt)}
+    return [
+        value
+        for name, value in values.items()
+        if name != "variants" and not (name == "shown" and value is None)
+    ]
+
+
+def _digests(prompt: Prompt) -> list[str] | None:
+    """What tells the pictures of a prompt, whatever they are called and wherever they lie."""
+    return [picture.digest for picture in prompt.pictures] or None
 
 
 def normalised_text(text: str) -> str:

@@ -56,7 +56,7 @@ class Schema:
     """How the prompt is made, where it is not simply the column."""
     answer: Callable[[TableRow], tuple[str, ...]] | None = None
     """The replies that are accepted, the reference first."""
-    image: Callable[[TableRow, Path], str | None] | None = None
+    images: Callable[[TableRow, Path], tuple[str, ...]] | None = None
     kind: Kind | None = None
     """The kind of rows whose labels are the user's to state, where none is stated."""
     header: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ _SCHEMAS = (
         ("Question", KEY, "Changed Question", "Rephrased Question"),
         key=KEY,
         compose=contents.to_an_image,
-        image=contents.image_beside,
+        images=contents.image_beside,
     ),
     Schema("xstest", ("prompt", "id", "type", "label"), ("type", "label"), "id"),
     # The set's own second file, whose type alone says which rows are contrasts.
@@ -181,6 +181,6 @@ OWN_ROWS = Schema(
     key="id",
     compose=contents.stated_content,
     answer=contents.answers_if_any,
-    image=contents.image_if_any,
+    images=contents.images_if_any,
 )
 """A user's own file."""

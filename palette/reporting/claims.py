@@ -11,9 +11,9 @@ from palette.reporting.schema import Kind
 from palette.statistics.rates import Rate, wilson
 
 CLAIMS: Final[dict[str, tuple[str, ...]]] = {
-    "opened": ("target_refusal", "target_degenerate", "authorised_answered", "target_correct"),
-    "kept": ("preserved_refusal",),
-    "floor": ("floor_refusal",),
+    "opened": ("target_refusal", "target_degenerate", "authorised_answered", "target_correct", "cell_target"),
+    "kept": ("preserved_refusal", "cell_preserved"),
+    "floor": ("floor_refusal", "cell_floor"),
     "framed": ("jailbreak_refusal",),
     "unchanged": ("benign_correct", "benign_refusal", "benign_degenerate", "divergence"),
 }

@@ -303,6 +303,14 @@ class NullControl(Settings):
     adapted: Headline
 
 
+class InCell(Settings):
+    """What came of the requests that stood in one cell: in words, beside a picture, or in one."""
+
+    prompts: Count
+    base: Headline
+    adapted: Headline
+
+
 class Throughput(Settings):
     """How fast replies were generated."""
 
@@ -328,6 +336,8 @@ class OptionalSections(Settings):
     throughput: Throughput | None = None
     wrapped: dict[str, Wrapped] = Field(default_factory=dict)
     """What became of kept prompts inside each jailbreak wrapper."""
+    cells: dict[str, InCell] = Field(default_factory=dict)
+    """The headline by where requests stood; nothing where all were in words."""
     null_control: NullControl | None = None
     """What the figures are for an adapter that has learned nothing."""
     not_measured: tuple[str, ...] = ()

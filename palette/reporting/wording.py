@@ -41,7 +41,7 @@ def plain(text: object) -> str:
 def in_words(name: str) -> str:
     """A rule's name in words, with its domain."""
     kind, _, place = name.partition(".")
-    place = WORDS.HORIZONS.get(place, place)
+    place = WORDS.HORIZONS.get(place, WORDS.CELLS.get(place, place) if kind.startswith("cell") else place)
     return str(WORDS.RULES.get(kind, kind)) + (f" ({place})" if place else "")
 
 
@@ -142,5 +142,5 @@ TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
 TEMPLATES.globals["NARROW"] = NARROW
 TEMPLATES.globals.update(
-    {name: getattr(WORDS, name) for name in ("CLAIMS", "HEADLINE", "HORIZONS", "SUITES")}
+    {name: getattr(WORDS, name) for name in ("CELLS", "CLAIMS", "HEADLINE", "HORIZONS", "SUITES")}
 )

@@ -23,11 +23,11 @@ from palette.activations import Edits, RankOneEdit, captured, first_block
 from palette.backbones import Backbone, Batch, batches, reply_logits
 from palette.backbones.cache import bytes_a_token, same_logits, window
 from palette.backbones.prefixes import shared_prefix, widened
-from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by
+from palette.backbones.scoring import BATCH_TOKENS, Cache, KeysValues, cache_of, forward, held_by, marked
 from palette.backbones.skipping import Places, beginnings, narrowed, placed, positionwise, skipped
 from palette.directions import editing
 from palette.search.settings import Caching
-from palette.shapes import Float, Tensor
+from palette.shapes import Float, Int, Tensor
 
 Tokens = tuple[int, ...]
 
@@ -195,7 +195,13 @@ class Sweeper:
             narrowed(what.places),
             keeping,
         ):
-            return forward(self._backbone, what.batch, what.keep, cache).float()
+            return forward(self._backbone, what.batch, what.keep, cache, self._before(what, cache)).float()
+
+    def _before(self, what: Pass, cache: Cache | None) -> Int[Tensor, "row past"] | None:
+        """The mask of what a cache holds, where it goes on from the shared prefix."""
+        if cache is None or not cache.get_seq_length():
+            return None
+        return marked(self._backbone, self._template.batch).expand(len(what.batch.rows), -1)
 
     def _cached_sites(self) -> list[int]:
         """The sites whose streams are kept: all, or evenly fewer where memory is short."""

@@ -44,7 +44,8 @@ class Sizes(NamedTuple):
 
 def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
     """The sizes of a run, from a few of its prompts."""
-    few = sorted(prompts, key=bytes_of)
+    # With pictures they are longer than with any words.
+    few = sorted(prompts, key=lambda row: (len(row.pictures), bytes_of(row)))
     spread = [len(backbone.render(messages(row))) for row in [*few[:: max(1, len(few) // SAMPLED)], few[-1]]]
     train, asked = (len(prompts.split(name)) for name in ("train", recipe.evaluate.split))
     groups = len({(row.domain, row.kind, row.tier) for row in prompts})

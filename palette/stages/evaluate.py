@@ -15,7 +15,7 @@ from palette.authorisation import Role
 from palette.errors import together
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.correctness import Knowledge
-from palette.evaluation.counting import counted, hazards, judging, over_refusal, tabulate
+from palette.evaluation.counting import by_cell, counted, hazards, judging, over_refusal, tabulate
 from palette.evaluation.gate import gate
 from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
 from palette.evaluation.null_control import NullControl
@@ -192,6 +192,7 @@ def report_on(
             "floor_tokens": floor_tokens,
         },
         "over_refusal": over_refusal(outcomes),
+        "cells": measured.cells,
         "null_control": measured.null_control,
         "hazards": hazards(outcomes, {row.id: row.hazard for row in rows}),
         "suites": suites["suites"],
@@ -225,6 +226,8 @@ class _Measured:
     """Divergence on benign prompts, in nats a token."""
     upper_bound: dict[str, Any] | None
     null_control: dict[str, Any] | None
+    cells: dict[str, dict[str, Any]]
+    """The headline by where requests stood."""
 
 
 def _asked(run: Run[Recipe]) -> PromptSet:
@@ -287,7 +290,7 @@ def _measured(
         advance(1)
         null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
         advance(1)
-    return _Measured(requests, plain, kept, moved, upper, null)
+    return _Measured(requests, plain, kept, moved, upper, null, by_cell(plain.outcomes, own, changed))
 
 
 def _upper_bound(

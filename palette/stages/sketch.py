@@ -44,9 +44,9 @@ def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> lis
     from palette.stages.estimate import bytes_of
 
     found = list[str]()
-    shapes: dict[tuple[str, ...], Prompt] = {}
+    shapes: dict[tuple[tuple[str, bool], ...], Prompt] = {}
     for row in prompts:
-        shapes.setdefault(tuple(message["role"] for message in messages(row)), row)
+        shapes.setdefault(tuple((each["role"], "pictures" in each) for each in messages(row)), row)
     for row in shapes.values():
         try:
             backbone.render(messages(row))
@@ -57,8 +57,8 @@ def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> lis
         return found
     empty = [{"role": "user", "content": ""}]
     frame = len(backbone.render(empty)) + reply_tokens
-    # No text has more tokens than bytes, so that few have to be rendered.
-    long = [row for row in prompts if bytes_of(row) + frame > room]
+    # No text has more tokens than bytes, so that few have to be rendered; of a picture only its model tells.
+    long = [row for row in prompts if row.pictures or bytes_of(row) + frame > room]
     beyond = [row.id for row in long if len(backbone.render(messages(row))) + reply_tokens > room]
     if beyond:
         told = PromptError(

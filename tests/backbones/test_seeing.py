@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText
 
 from palette import organism
 from palette.adapters.mounting import mounted
@@ -19,27 +19,17 @@ from palette.merging.settings import merge_settings
 from palette.merging.writing import merge_into
 from palette.mosaic.mounting import mounted_tokens
 from palette.mosaic.tokens import ControlTokens, identity, initial
-from palette.seeding import torch_seed
 from tests.fixtures.noise import noise
-from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN
+from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN, model_of, picture, saved_model, tokenizer_of
+from tests.fixtures.seeing import asked as question
 
 QUESTIONS = ("what is 1 plus 2 ?", "tell me .", "what is 3 plus 4 ? tell me .")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=["llava", "gemma", "qwen", "idefics"])
 def folder(request, tmp_path_factory):
-    """A folder as ``save_pretrained`` leaves it."""
-    tokenizer = AutoTokenizer.from_pretrained(organism.weights("organism"))
-    tokenizer.chat_template = PARTS
-    with torch_seed(0, request.param):
-        model = AutoModelForImageTextToText.from_config(FAMILIES[request.param](tokenizer))
-        if request.param == "gemma":
-            # Untrained, it is all zeros: no image would be seen.
-            torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
-    found = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(found)
-    tokenizer.save_pretrained(found)
-    return found
+    """A folder as ``save_pretrained`` leaves it, one of each way in which libraries nest a decoder."""
+    return saved_model(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -89,36 +79,18 @@ def test_adapters_and_control_tokens_are_mounted_on_its_decoder_and_leave_it_as_
     assert torch.equal(next_token_logits(backbone, asked), plain)
 
 
-def test_control_tokens_stand_beside_an_image(backbone, asked):
-    name = backbone.model.config.model_type
-    image = backbone.model.config.image_token_id
-    seen = [image] * (1 if name == "qwen2_5_vl" else 4)
+def test_control_tokens_stand_beside_a_picture(backbone, tmp_path):
+    seen = [backbone.render(question(QUESTIONS[0], picture(tmp_path, seed))) for seed in (1, 2)]
     made = ControlTokens(initial(backbone, ["alpha", "beta"], 2, 0), identity(backbone))
-    with mounted_tokens(backbone, made) as controlled, torch.no_grad():
-
-        def logits(active: tuple[str, ...], seed: int) -> torch.Tensor:
-            ids = controlled.prefixed([*seen, *asked[0]], active)
-            kinds = torch.tensor([[int(token == image) for token in ids]])
-            given = {"token_type_ids": kinds} if name == "gemma3" else {}
-            found = backbone.model(torch.tensor([ids]), **given, **pixels(name, seed)).logits
-            return found[0, -1]
-
-        plain, other = logits((), 0), logits((), 1)
-        controls = logits(("alpha", "beta"), 0)
-    assert not torch.allclose(plain, other, atol=1e-4)
-    assert not torch.allclose(plain, controls, atol=1e-4)
-    assert controls.isfinite().all()
-
-
-def pixels(name: str, seed: int) -> dict[str, torch.Tensor]:
-    """Noise in the form in which a family takes one image."""
-    with torch_seed(seed, "pixels"):
-        if name == "qwen2_5_vl":
-            return {
-                "pixel_values": torch.randn(4, 3 * 2 * 14 * 14),
-                "image_grid_thw": torch.tensor([[1, 2, 2]]),
-            }
-        return {"pixel_values": torch.randn(1, *([1] * (name == "idefics3")), 3, 28, 28)}
+    with mounted_tokens(backbone, made) as controlled:
+        subsets = [(), ("alpha", "beta")]
+        rows = [controlled.prefixed(ids, active) for ids in seen for active in subsets]
+        together = next_token_logits(controlled, rows)
+        alone = torch.cat([next_token_logits(controlled, [row]) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.allclose(together[::2], next_token_logits(backbone, seen), atol=1e-5)
+    assert min(float((a - b).abs().max()) for a in together[::2] for b in together[1::2]) > 1e-3
+    assert float((together[0] - together[2]).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("template", [PLAIN, PARTS])
@@ -142,9 +114,9 @@ def test_a_template_that_does_not_show_what_is_said_is_refused(templated, templa
 
 
 def test_the_processors_template_stands_in_for_the_tokenizers(tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(organism.weights("organism"))
+    tokenizer = tokenizer_of(FAMILIES["llava"])
     tokenizer.chat_template = None
-    AutoModelForImageTextToText.from_config(FAMILIES["llava"](tokenizer)).save_pretrained(tmp_path)
+    model_of(FAMILIES["llava"], tokenizer_of(FAMILIES["llava"])).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match="must be a chat model"):
         load_backbone(tmp_path)

@@ -3,6 +3,7 @@ import pytest
 from palette.authorisation import Role
 from palette.evaluation.counting import (
     MOST,
+    by_cell,
     changes,
     complement,
     corrected,
@@ -123,3 +124,27 @@ def test_the_share_of_the_others() -> None:
     rate, other = wilson(7, 50), complement(wilson(7, 50).to_json())
     assert (other.k, other.n, other.rate) == (43, 50, pytest.approx(0.86))
     assert (other.low, other.high) == (pytest.approx(1 - rate.high), pytest.approx(1 - rate.low))
+
+
+def test_the_headline_of_each_cell_counts_its_own_prompts() -> None:
+    rows = [
+        outcome(NO, YES, role=Role.TARGET, correct_base=False, correct_adapted=True, cell="text"),
+        outcome(NO, NO, role=Role.TARGET, correct_base=False, correct_adapted=False, cell="picture"),
+        outcome(NO, NO, cell="picture"),
+        outcome(NO, YES, cell="picture"),
+        outcome(YES, YES, role=Role.BENIGN, cell="picture"),
+    ]
+    own, said = [[1]] * 5, [[2], [1], [1], [2], [1]]
+    found = by_cell(rows, own, said)
+    assert list(found) == ["text", "picture"]
+    assert [cell["prompts"] for cell in found.values()] == [1, 4]
+    adapted = found["picture"]["adapted"]
+    assert {name: (share["k"], share["n"]) for name, share in adapted.items()} == {
+        "authorised_refused": (1, 1),
+        "authorised_answered": (0, 1),
+        "authorised_correct": (0, 1),
+        "benign_exact": (1, 1),
+        "others_kept": (1, 2),
+    }
+    assert found["text"]["base"]["authorised_refused"]["k"] == 1
+    assert by_cell(rows[:1], own[:1], said[:1]) == {}

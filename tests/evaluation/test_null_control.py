@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from palette.adapters.lora import Adapter, LoraModule, cosine
 from palette.authorisation import Role
 from palette.backbones import Backbone
-from palette.evaluation.null_control import EVERY, NullControl, control_of, headline, sampled
+from palette.evaluation.counting import headline
+from palette.evaluation.null_control import EVERY, NullControl, control_of, sampled
 from palette.evaluation.outcomes import Outcome
 from palette.evaluation.replies import Replies
 from palette.evaluation.subjects import Requests, Subject

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from palette.errors import PromptError
 from palette.prompts import load_prompts, messages
+from palette.prompts.pictures import MARK
 from palette.prompts.rows import case_folded_hash, split_by_hash
 
 ROW = {"id": "1", "prompt": "How?", "kind": "restricted"}
-KEYS = "id, prompt, kind, split, tier, answer, hazard, image"
+KEYS = "id, prompt, kind, split, tier, cell, answer, hazard, image"
 
 
 def write(folder: Path, name: str, *rows: Any) -> Path:
@@ -38,17 +40,19 @@ def test_rows_are_ordered_by_domain_and_then_as_their_files_order_them(tmp_path:
 
 
 def test_a_row_keeps_every_label_it_gives(tmp_path: Path) -> None:
-    labels = {"split": "test", "tier": "B", "hazard": "spc", "image": "a.png", "answer": "So."}
-    write(tmp_path, "medical.jsonl", {**ROW, **labels})
+    labels = {"split": "test", "tier": "B", "hazard": "spc", "answer": "So."}
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    write(tmp_path, "medical.jsonl", {**ROW, **labels, "image": "a.png"})
     (row,) = load_prompts(tmp_path, answers=True)
     assert {key: getattr(row, key) for key in labels} == labels
-    assert (row.id, row.domain, row.prompt, row.kind) == ("1", "medical", "How?", "restricted")
+    assert (row.id, row.domain, row.kind) == ("1", "medical", "restricted")
+    assert (row.prompt, [picture.path for picture in row.pictures]) == (f"{MARK}How?", [tmp_path / "a.png"])
 
 
 def test_labels_that_a_row_does_not_give_are_none(tmp_path: Path) -> None:
     write(tmp_path, "medical.jsonl", ROW)
     (row,) = load_prompts(tmp_path, answers=True)
-    assert (row.answer, row.tier, row.hazard, row.image) == (None, None, None, None)
+    assert (row.answer, row.tier, row.hazard, row.pictures) == (None, None, None, ())
 
 
 def test_reference_answers_are_stripped_unless_asked_for(tmp_path: Path) -> None:
@@ -182,7 +186,7 @@ LAWS: list[tuple[Any, str]] = [
     ),
     ({**ROW, "answer": None}, "answer must be a text that is not empty, or a list of such, got None"),
     ({**ROW, "hazard": None}, "hazard must be a text that is not empty, got None"),
-    ({**ROW, "image": 3}, "image must be a text that is not empty, got 3"),
+    ({**ROW, "image": 3}, "image must be a path, or a list of such, got int"),
 ]
 PROMPT = "prompt must be a text, or a list of {role, content} messages, got "
 LAWS += [({**ROW, "prompt": value}, f"{PROMPT}an empty one") for value in (None, "", [], {})]

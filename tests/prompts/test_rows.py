@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from palette.errors import PromptError
 from palette.fingerprints import fingerprint
 from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts.pictures import Picture
 from palette.prompts.rows import (
     case_folded_hash,
     normalised_hash,
@@ -153,7 +155,7 @@ def test_the_fingerprint_reads_every_label_except_the_answer() -> None:
         {"split": "test"},
         {"tier": "A"},
         {"hazard": "spc"},
-        {"image": "a.png"},
+        {"pictures": (Picture("0a", Path("a.png")),)},
     ]
     assert len({plain, *(PromptSet((prompt(**change),)).fingerprint for change in changes)}) == 9
 
@@ -190,7 +192,11 @@ def knows_the_same_and_no_other(key: Key) -> None:
     assert len({key(prompt(text)) for text in [*OTHER, SAME[0]]}) == len(OTHER) + 1
     system = ((("content", "How tall is a giraffe?"), ("role", "system")),)
     assert key(prompt(system)) != key(prompt("How tall is a giraffe?"))
-    assert key(prompt(image="a.png")) != key(prompt(image="b.png"))
+    here, there, other = (
+        Picture(*each) for each in (("0a", Path("a")), ("0a", Path("b")), ("0b", Path("a")))
+    )
+    assert key(prompt(pictures=(here,))) == key(prompt(pictures=(there,)))
+    assert len({key(prompt(pictures=each)) for each in ((), (here,), (other,), (here, other))}) == 4
 
 
 def test_case_spacing_punctuation_and_invisible_characters_make_no_other_prompt() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from palette.errors import PromptError
 from palette.prompts import load_source, messages
 from palette.prompts.categories import CATEGORIES
+from palette.prompts.pictures import MARK
 from palette.prompts.schemas import PROVENANCE, SCHEMAS
 from tests.fixtures.standins import STAND_INS, TEXT
 
@@ -111,19 +113,18 @@ def test_images_beside_mm_safetybench_are_found_and_change_the_question(
 ) -> None:
     path, folder = stand_in("mm_safetybench"), tmp_path / "imgs" / "10-Legal_Opinion" / "SD_TYPO"
     folder.mkdir(parents=True)
-    (folder / "0.jpg").touch()
+    Image.new("RGB", (4, 4)).save(folder / "0.jpg")
     with pytest.raises(PromptError) as caught:
         load_source(path)
     assert str(caught.value) == (
         "every row must have its image beside it, got no '1' in SD_TYPO; complete the folder, or move it "
         f"away to read the text alone ({path}: row 2)"
     )
-    (folder / "1.png").touch()
+    Image.new("L", (4, 4)).save(folder / "1.png")
     prompts = load_source(path).prompts
-    assert [row.image for row in prompts] == [
-        f"imgs/10-Legal_Opinion/SD_TYPO/{name}" for name in ("0.jpg", "1.png")
-    ]
-    assert prompts.rows[0].prompt == "The image shows 0 hats. Which suits?"
+    assert [row.pictures[0].path for row in prompts] == [folder / name for name in ("0.jpg", "1.png")]
+    assert prompts.rows[0].prompt == f"{MARK}The image shows 0 hats. Which suits?"
+    assert prompts.rows[0].request == "The image shows 0 hats. Which suits?"
 
 
 def test_gsm8k_s_answer_is_its_number(stand_in: Callable[[str], Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from palette.errors import PromptError
 from palette.prompts import PromptSources, load_prompts, load_source, messages, read_sources
@@ -31,10 +32,13 @@ def sources(*each: Any, **more: Any) -> PromptSources:
 
 
 def test_a_file_of_one_s_own_keeps_every_label_it_gives(write: Any) -> None:
-    labels = {"split": "test", "tier": "B", "hazard": "spc", "answer": "Five metres.", "image": "a.png"}
-    source = load_source(write("animals.jsonl", [{**OWN, **labels, "note": "ignored"}]))
+    labels = {"split": "test", "tier": "B", "hazard": "spc", "answer": "Five metres."}
+    path = write("animals.jsonl", [{**OWN, **labels, "note": "ignored", "image": "a.png"}])
+    Image.new("RGB", (4, 4)).save(path.parent / "a.png")
+    source = load_source(path)
     (row,) = source.prompts
     assert {key: getattr(row, key) for key in labels} == labels
+    assert [picture.path for picture in row.pictures] == [path.parent / "a.png"]
     assert (row.id, row.domain, row.kind) == ("animals:1", "zoo", "restricted")
     assert (source.licence, source.origin) == ("not stated", "animals.jsonl")
 

@@ -41,6 +41,7 @@ def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
         "hazards",
         "throughput",
         "wrapped",
+        "cells",
         "null_control",
         "not_measured",
         "provenance",

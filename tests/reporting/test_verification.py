@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from palette.errors import OutputError
+from palette.evaluation.counting import by_cell
+from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
+from palette.reporting.assembly import assemble
 from palette.reporting.report import validated
 from palette.reporting.verification import contradicted
 from palette.statistics.rates import wilson
@@ -111,3 +115,37 @@ def test_limits_that_are_none_are_refused(report: Report) -> None:
 
 def test_outcomes_of_another_evaluation_are_told(report: Report, good: list[Outcome]) -> None:
     assert contradicted(validated(report), good[1:]) == ["figures"]
+
+
+@pytest.fixture
+def seeing(good: list[Outcome], parts: Any) -> Report:
+    """A report of prompts in words and in pictures."""
+    both = [replace(o, prompt_id=f"{o.prompt_id}-{c}", cell=c) for c in ("text", "picture") for o in good]
+    replies = [[1]] * len(both)
+    nats = {"first_token": 0.008, "multi_token": 0.003}
+    sections = parts["sections"].model_copy(update={"cells": by_cell(both, replies, replies)})
+    verdict = gate(both, ["medical"], nats)
+    made = assemble(outcomes=both, divergence=nats, verdict=verdict, **{**parts, "sections": sections})
+    return made.model_dump(mode="json")
+
+
+def test_cells_are_held_to_their_counts(seeing: Report) -> None:
+    assert seeing["gate"]["passed"] and contradicted(validated(seeing)) == []
+
+    def loses(report: Report) -> None:
+        share = report["cells"]["picture"]["adapted"]["floor_kept"]
+        share.update(wilson(share["k"] - 40, share["n"]).to_json())
+
+    assert bent(seeing, loses) == ["cell_floor.picture"]
+
+    def refuses(report: Report) -> None:
+        share = report["cells"]["picture"]["adapted"]["authorised_refused"]
+        share.update(wilson(share["n"], share["n"]).to_json())
+
+    assert bent(seeing, refuses) == ["cell_target.picture"]
+
+    def unruled(report: Report) -> None:
+        rules = report["gate"]["rules"]
+        report["gate"]["rules"] = [rule for rule in rules if not rule["name"].startswith("cell_preserved")]
+
+    assert bent(seeing, unruled) == ["cell_preserved.picture", "cell_preserved.text"]
