@@ -10,7 +10,7 @@ from palette.authorisation.floor import FLOOR, Floor
 from palette.authorisation.grants import identifier
 from palette.errors import AuthorisationError
 from palette.reporting.report import BenignDivergence, Change, Rule
-from palette.reporting.schema import Cells, Count, Judging, Kind, NullControl, Wrapped
+from palette.reporting.schema import Cells, Count, InCell, Judging, Kind, NullControl, Wrapped
 from palette.settings import Settings, Thinking
 from palette.signing.instants import instant, told
 
@@ -108,6 +108,7 @@ class CertifiedGate(Settings):
     adapted: Cells
     changes: dict[str, dict[Kind, Change]]
     wrapped: dict[str, Wrapped]
+    cells: dict[str, InCell]
     divergence: BenignDivergence
 
     @model_validator(mode="after")

@@ -206,6 +206,7 @@ def _gate(found: Measured) -> CertifiedGate:
         adapted=report.adapted.domains,
         changes=report.changes,
         wrapped=report.wrapped,
+        cells=report.cells,
         divergence=report.adapted.divergence,
     )
 

@@ -63,6 +63,7 @@ def _report(facts: Facts) -> Report:
         adapted=adapted,
         changes=gate.changes,
         wrapped=gate.wrapped,
+        cells=gate.cells,
         gate=_part(Gate, passed=True, rules=gate.rules),
         provenance=_part(Provenance, recipe=recipe),
     )

@@ -133,7 +133,7 @@ def _lost(report: Report) -> Iterator[str]:
 
 def _in_cells(report: Report) -> Iterator[str]:
     """The rules that too many prompts of one cell count against."""
-    limits = _limits(report)
+    limits = gate_limits(report)
     for cell, found in report.cells.items():
         opened = found.adapted.authorised_refused
         if opened is None or opened.rate - limits.target_refusal > EXACT:

@@ -17,12 +17,16 @@ from palette.certificates import issuing
 from palette.certificates.facts import Facts
 from palette.certificates.issuing import require_certifiable, require_days, trainer_of
 from palette.certificates.reading import same_person
+from palette.certificates.recount import require_recounted
 from palette.errors import AdapterError, SignatureError
 from palette.evaluation.outcomes import Outcome
 from palette.judging.judge import Label
 from palette.signing import Envelope
 from tests.certificates.conftest import TERMS, Office, facts_in, found_in, laid
+from tests.reporting.test_verification import seeing
 from tests.stages.test_push import passing
+
+__all__ = ["seeing"]
 
 Told = dict[str, Any]
 
@@ -206,3 +210,15 @@ def test_names_are_one_however_they_are_written(one: str, other: str) -> None:
     assert same_person(one, f"  {one}\t")
     assert same_person("\uff24\uff52.  Böhm", "dr. BÖHM")
     assert same_person(one, other) == same_person(other, one)
+
+
+def test_the_cells_in_which_requests_stood_are_certified_and_counted_again(
+    tmp_path: Path, seeing: Told
+) -> None:
+    facts = facts_in(laid(tmp_path / "seeing", seeing))
+    assert sorted(facts.gate.cells) == ["picture", "text"]
+    require_recounted(facts, tmp_path)
+    told = facts.model_dump(mode="json")
+    told["gate"]["rules"] = [rule for rule in told["gate"]["rules"] if not rule["name"].startswith("cell")]
+    with pytest.raises(SignatureError, match=r"a pass of cell_floor\.picture"):
+        require_recounted(Facts.model_validate(told), tmp_path)
