@@ -37,6 +37,7 @@ _HOMES = {
     "reproduce": "palette.stages.merged",
     "revoke": "palette.stages.revoke",
     "runs": "palette.stages.runs",
+    "serve": "palette.stages.serve",
     "suite": "palette.stages.suite",
     "unmerge": "palette.stages.merged",
     "verify": "palette.stages.verify",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from palette.stages.push import push as push
     from palette.stages.revoke import revoke as revoke
     from palette.stages.runs import runs as runs
+    from palette.stages.serve import serve as serve
     from palette.stages.suite import suite as suite
     from palette.stages.summary import summary as summary
     from palette.stages.verify import verify as verify

@@ -42,9 +42,15 @@ def commands(group: Typer) -> set[str]:
     return named | {str(each.typer_instance.info.name) for each in group.registered_groups}
 
 
+OPERATORS = {"tenant", "grant", "ledger"}
+"""Groups whose commands are deeds of an ``Operator`` on a store, which Python calls as such."""
+
+
 def test_every_command_is_a_function_of_its_name():
-    assert commands(app) <= set(dir(palette))
+    assert commands(app) - OPERATORS <= set(dir(palette))
     for group in app.registered_groups:
+        if group.typer_instance.info.name in OPERATORS:
+            continue
         functions = getattr(palette, str(group.typer_instance.info.name))
         for name in commands(group.typer_instance):
             assert callable(getattr(functions, name))

@@ -72,7 +72,11 @@ class Model:
 
 
 def serve(
-    adapters: Sequence[Path], model: Model, trust: Trust, door: Door, ready: Callable[[dict[str, Any]], None]
+    adapters: Sequence[Path | str],
+    model: Model,
+    trust: Trust,
+    door: Door,
+    ready: Callable[[dict[str, Any]], None],
 ) -> None:
     """Returns nothing, once it is told to stop; ``ready`` is told what is served, and where.
 
@@ -107,7 +111,7 @@ def serve(
             asyncio.run(run_server(gateway, listener, told))
 
 
-def vllm_command(adapters: Sequence[Path], model: Model, trust: Trust, folder: Path) -> dict[str, Any]:
+def vllm_command(adapters: Sequence[Path | str], model: Model, trust: Trust, folder: Path) -> dict[str, Any]:
     """The command that serves these adapters with vLLM; the bytes that were verified are written for it.
 
     Raises:
@@ -123,7 +127,7 @@ def vllm_command(adapters: Sequence[Path], model: Model, trust: Trust, folder: P
     return {"command": command, "adapters": sorted(each.certified.adapter for each in certificates)}
 
 
-def certified(adapters: Sequence[Path], ring: KeyRing, revoked: Path | None) -> list[Certificate]:
+def certified(adapters: Sequence[Path | str], ring: KeyRing, revoked: Path | None) -> list[Certificate]:
     """The certificates of some adapters' folders, verified, with the bytes that they are of.
 
     Raises:
