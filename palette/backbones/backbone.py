@@ -223,7 +223,8 @@ class Backbone:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: list[int]) -> str:
-        """The text of a reply, without special tokens, and without what they mark as thoughts."""
+        """The text of tokens, without special ones, what those mark as thoughts, and pictures."""
+        ids = [token for token in ids if token < PICTURED]
         special = any(token in self._special for token in ids)
         text = str(self.tokenizer.decode(ids, skip_special_tokens=not special))
         if special:

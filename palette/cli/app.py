@@ -158,11 +158,14 @@ def ask(
     adapter: Annotated[
         Path | None, typer.Option(help="where the adapter lies, if not in the run's folder")
     ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="a picture that is shown before a prompt in words; repeatable")
+    ] = None,
 ) -> None:
     """Show what the backbone and the adapter reply, side by side; never to prompts of the floor."""
     from palette.stages.ask import ask as ask_both
 
-    result = ask_both(folder, prompt, listed(ids) if ids else (), adapter, call.progress)
+    result = ask_both(folder, prompt, listed(ids) if ids else (), adapter, call.progress, image or ())
     call.result(result, "ask")
 
 

@@ -17,6 +17,7 @@ from palette.evaluation.wrappers import WRAPPERS, inside
 from palette.files import read_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts.pictures import Picture, marked, stated_picture, without_marks
 from palette.prompts.rows import Message, normalised_text
 from palette.reporting.report import Report, clean
 from palette.run import Run
@@ -32,21 +33,24 @@ def ask(
     ids: Sequence[str] = (),
     adapter: Path | str | None = None,
     progress: Progress = silent,
+    images: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
     """The replies to some prompts without and with the adapter, with the labels that evaluate gave them.
 
-    ``prompt`` is an id or a text of the caller's own. Without it and ``ids`` the prompts are asked that
-    the report names: of the rules that failed if any did. Prompts of the floor are not asked, nor is a text
-    that holds one; their ids stand under ``withheld``.
+    ``prompt`` is an id or a text of the caller's own, before which ``images`` are shown. Without it and
+    ``ids`` the prompts are asked that the report names: of the rules that failed if any did. Prompts of the
+    floor are not asked, nor is a text or a picture that holds one; their ids stand under ``withheld``.
 
     Raises:
         OutputError: if there is no report in the folder.
-        PromptError: if an id is none of the run's.
+        PromptError: if an id is none of the run's, or an image cannot be shown.
+        BackboneError: if the model reads words alone, and there is an image.
         AdapterError: if the adapter that the report is of is not there, or it is another one.
     """
     loaded = load(folder, adapter, progress)
     run, report, mounted = loaded.run, loaded.report, loaded.adapter
-    questions = _questions(run, report, prompt, ids)
+    shown = tuple(stated_picture(Path(image), image) for image in images)
+    questions = _questions(run, report, (prompt, shown), ids)
     asked = [question for question in questions if not question.floor]
     rendered = [run.backbone.render(question.chat) for question in asked]
     with progress("ask", 2 * len(asked)) as advance:
@@ -78,15 +82,25 @@ class Question:
     @property
     def text(self) -> str:
         """What the last message says."""
-        return str(self.chat[-1]["content"])
+        return without_marks(str(self.chat[-1]["content"]))
 
 
-def _questions(run: Run, report: Report, prompt: str | None, ids: Sequence[str]) -> list[Question]:
-    """What is to be asked, each once, in order."""
+def _questions(
+    run: Run, report: Report, own: tuple[str | None, tuple[Picture, ...]], ids: Sequence[str]
+) -> list[Question]:
+    """What is to be asked, each once, in order; ``own`` are the caller's words, or an id, and pictures."""
+    prompt, pictures = own
     rows = {row.id: row for row in run.prompts}
     floor = run.prompts.where(lambda row: run.authorisation.role(row) is Role.FLOOR)
     if prompt is not None and prompt not in rows and not ids:
-        return [_of_words(prompt, floor)]
+        others = run.prompts.where(lambda row: run.authorisation.role(row) is not Role.FLOOR)
+        return [_of_words(prompt, pictures, floor, others)]
+    if pictures:
+        raise PromptError(
+            "images are shown before a prompt in words of one's own",
+            got="none, or an id" if not ids else "ids",
+            remedy="give the words that are asked beside them",
+        )
     names = [*ids, *([prompt] if prompt is not None else [])] or _deciding(report)
     on_floor = {row.id for row in floor}
     found = []
@@ -110,10 +124,21 @@ def _parted(name: str, rows: Mapping[str, Prompt]) -> tuple[str, str]:
     return (row_id, wrapper) if name not in rows and wrapper in WRAPPERS else (name, "")
 
 
-def _of_words(text: str, floor: PromptSet) -> Question:
-    """A question in the caller's own words; one that holds a prompt of the floor is on it."""
-    said, known = normalised_text(text), {normalised_text(row.request) for row in floor} - {""}
-    return Question(OWN, [{"role": "user", "content": text}], any(each in said for each in known))
+def _of_words(text: str, pictures: tuple[Picture, ...], floor: PromptSet, others: PromptSet) -> Question:
+    """A question in the caller's own words; one that holds a prompt of the floor is on it.
+
+    Where that stands in a picture, its picture is, unless other prompts show the same: then its words too.
+    """
+    said, given = normalised_text(text), set(pictures)
+    written = [row for row in floor if row.cell == "picture"]
+    alone = {one for row in written for one in row.pictures} - {one for row in others for one in row.pictures}
+    asked = [(row, normalised_text(row.request)) for row in floor]
+    held = any(
+        words and words in said and (row.cell != "picture" or given >= {*row.pictures})
+        for row, words in asked
+    )
+    chat: Message = {"role": "user", "content": marked(text, len(pictures), "the prompt")}
+    return Question(OWN, [chat | ({"pictures": pictures} if pictures else {})], held or bool(given & alone))
 
 
 def _deciding(report: Report) -> list[str]:

@@ -6,15 +6,17 @@ import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.errors import AdapterError, OutputError, PromptError
+from palette.errors import AdapterError, BackboneError, OutputError, PromptError
 from palette.evaluation.replies import Replies
 from palette.judging.rules import RuleJudge
-from palette.prompts import messages
-from palette.stages.ask import ask
+from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts.pictures import MARK, stated_picture
+from palette.stages.ask import _of_words, ask
 from palette.stages.evaluate import report_on
 from tests.fixtures.noise import noise
 
@@ -135,3 +137,41 @@ def test_the_recipe_s_system_prompt_stands_before_what_is_asked(shared, tmp_path
     plain, behind = texts[: len(rows)], texts[len(rows) :]
     assert plain != behind
     assert [one["base"] for one in ask(tmp_path, ids=[row.id for row in rows])["asked"]] == behind
+
+
+@pytest.mark.parametrize(
+    ("words", "shown", "withheld"),
+    [
+        ("what is asked ?", "floor", True),
+        ("read it .", "floor", True),
+        ("what is asked ?", "target", False),
+        ("the yoke of the one shown ?", "name", True),
+        ("the dose of the one shown ?", "name", False),
+        ("say the yoke of baemixusk .", "blank", True),
+        ("say the dose of zuflaerkine .", "blank", False),
+    ],
+)
+def test_a_picture_that_holds_a_prompt_of_the_floor_is_withheld(tmp_path, words, shown, withheld):
+    for number, name in enumerate(("floor", "target", "name", "blank")):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{name}.png")
+    pictures = {path.stem: stated_picture(path, "") for path in tmp_path.glob("*.png")}
+
+    def row(prompt, picture, cell):
+        stated = {"id": prompt, "domain": "weapons", "kind": "restricted", "split": "test", "shown": cell}
+        return Prompt(prompt=MARK + prompt, pictures=(pictures[picture],), **stated)
+
+    floor = [row("what is asked ?", "floor", None), row("the yoke of the one shown ?", "name", None)]
+    floor.append(row("the yoke of baemixusk", "blank", "blank"))
+    others = [row("what is asked ?", "target", None), row("the dose of the one shown ?", "name", None)]
+    others.append(row("the dose of zuflaerkine", "blank", "blank"))
+    found = _of_words(words, (pictures[shown],), PromptSet(tuple(floor)), PromptSet(tuple(others)))
+    assert (found.floor, found.text) == (withheld, words)
+    assert found.chat == [{"role": "user", "content": MARK + words, "pictures": (pictures[shown],)}]
+
+
+def test_images_are_shown_before_words_to_a_model_that_sees(asked, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(PromptError, match="images are shown before a prompt in words"):
+        ask(asked.folder, ids=ids(asked, Role.BENIGN)[:1], images=[tmp_path / "a.png"])
+    with pytest.raises(BackboneError, match="must be asked of a model that sees"):
+        ask(asked.folder, "what is it ?", images=[str(tmp_path / "a.png")])
