@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from palette.cli.console import progress_shown
+from palette.files import write_json
 from tools.vision.checkpoints import raise_vision, write_prompts
+from tools.vision.facts import facts
 
 
 def main(
@@ -18,7 +20,8 @@ def main(
     """Raise the organism that sees from its seed, and write its prompts."""
     typer.echo(f"{write_prompts(folder / 'prompts')} prompts")
     if not prompts_only:
-        typer.echo(raise_vision(folder, progress_shown()))
+        made = raise_vision(folder, progress_shown())
+        write_json(folder / "facts.json", facts(folder / "helpful", made, folder / "prompts"))
 
 
 if __name__ == "__main__":
