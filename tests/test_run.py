@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from palette.errors import PromptError
 from palette.recipe import create_recipe
@@ -80,9 +81,10 @@ def test_a_role_that_is_missing_is_said_of_the_sources(rows: Path) -> None:
 def test_prompts_with_an_image_are_refused_before_anything_runs(rows: Path) -> None:
     given = [json.loads(line) for line in rows.read_text().splitlines()]
     given[3]["image"] = "hat.png"
+    Image.new("RGB", (4, 4)).save(rows.parent / "hat.png")
     rows.write_text("".join(json.dumps(row) + "\n" for row in given))
     (fault,) = run({"sources": [str(rows)]}).faults("train", "validation", "test")
-    assert re.search(f"got 1 with an image, the first '.*{given[3]['id']}'", str(fault))
+    assert re.search(f"got 1 with a picture, the first '.*{given[3]['id']}'", str(fault))
 
 
 SYSTEM = "Be brief ."

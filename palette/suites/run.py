@@ -281,4 +281,4 @@ class SuiteRun(Run[Suite]):
             prompts, origin = source.prompts, Origin.of(source)
         if measure.domains:
             prompts = prompts.where(lambda row: row.domain in measure.domains)
-        return prompts.in_words(), origin
+        return prompts.in_words("a suite must be asked in words"), origin

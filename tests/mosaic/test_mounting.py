@@ -29,7 +29,7 @@ from palette.mosaic.mounting import embedded, insertion, mounted_tokens
 from palette.mosaic.settings import Place
 from palette.mosaic.tokens import ControlTokens, identity, initial
 from palette.seeding import torch_seed
-from tests.fixtures.seeing import FAMILIES
+from tests.fixtures.seeing import FAMILIES, config_of
 
 NAMES = ("alpha", "beta", "delta", "gamma", "omega")
 SUBSETS = list(chain.from_iterable(combinations(NAMES, r) for r in range(6)))
@@ -273,7 +273,7 @@ def test_a_gradient_reaches_the_tokens_alone(backbone, tokens, prompts):
 def test_the_decoder_of_a_vision_language_model_is_controlled(backbone):
     """A tiny model with a vision tower: its own embeddings are found by the library's word for them."""
     with torch_seed(0, "seeing"):
-        config = FAMILIES["llava"](backbone.tokenizer)
+        config = config_of(FAMILIES["llava"], backbone.tokenizer)
         model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
     seeing = Backbone(model, backbone.tokenizer, "tiny", "0" * 64)
     made = ControlTokens(initial(seeing, ["alpha", "beta"], 2, 0), identity(seeing))

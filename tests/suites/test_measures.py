@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from palette.backbones import reply_logits
 from palette.errors import PromptError, RecipeError
@@ -95,8 +96,9 @@ def test_a_measure_of_prompts_with_an_image_is_refused(measuring, data, tmp_path
     written = (data / "own" / "medical.jsonl").read_text().splitlines()
     seen = [json.dumps({**json.loads(line), "image": "hat.png"}) + "\n" for line in written]
     (tmp_path / "seen").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "seen" / "hat.png")
     (tmp_path / "seen" / "medical.jsonl").write_text("".join(seen))
-    with pytest.raises(PromptError, match="a prompt must be asked in words"):
+    with pytest.raises(PromptError, match="a suite must be asked in words"):
         run(measuring, {"kind": "over_refusal", "prompts": str(tmp_path / "seen")})
 
 
