@@ -74,6 +74,8 @@ def pupil(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, world: W
     )  # fmt: skip
     text = decoder.config
     text.vocab_size = len(tokenizer)
+    # Where the decoder lay is nobody's business.
+    text._name_or_path = ""
     config: Any = LlavaConfig(  # type: ignore[call-arg]
         vision_config=tower,
         text_config=text,

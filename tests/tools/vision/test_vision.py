@@ -111,3 +111,8 @@ def test_a_board_is_stored_without_loss(few: Path) -> None:
     path = next((few / "pictures").glob("*-typographic.png"))
     assert set(np.unique(np.asarray(Image.open(path).convert("L")))) == {0, 255}
     assert json.loads((few / "medical.jsonl").read_text().splitlines()[0])["cell"] == "text"
+
+
+def test_the_shipped_one_says_nothing_of_where_it_was_raised() -> None:
+    for path in SHIPPED.glob("*.json"):
+        assert "_name_or_path" not in path.read_text(encoding="utf-8")
