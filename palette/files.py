@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from palette.errors import OutputError
+from palette.errors import OutputError, PaletteError
 from palette.fingerprints import canonical
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ LOCK, LOG = "run.lock", "palette.log"
 
 CACHE = "PALETTE_CACHE"
 """The environment variable that names another folder than the user's usual cache."""
+
+OWNER_ONLY = 0o600
+"""The mode of a secret's file."""
 
 ELSEWHERE = "choose another folder with --output"
 """What else a caller can do where a file cannot be written, unless another option or argument names it."""
@@ -79,6 +82,21 @@ def spooled(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[Any]:
             yield stream
     except OSError as error:
         raise unwritable(path, error, elsewhere) from error
+
+
+def require_owner_only(what: str, path: Path, mode: int, error: type[PaletteError] = OutputError) -> None:
+    """Returns nothing: nobody but its owner may read a secret's file, whose mode that is.
+
+    Raises:
+        PaletteError: of the class ``error``, if somebody may.
+    """
+    if os.name == "posix" and mode & 0o077:
+        raise error(
+            f"{what} must be readable by its owner alone",
+            got=f"mode {mode & 0o777:03o}",
+            remedy=f"chmod 600 {path}",
+            where=path,
+        )
 
 
 def unwritable(path: Path, error: OSError, elsewhere: str = ELSEWHERE) -> OutputError:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from palette.errors import StoreError
-from palette.files import unwritable
+from palette.files import OWNER_ONLY, require_owner_only, unwritable
 from palette.fingerprints import canonical
 
 PEPPER = "PALETTE_PEPPER_FILE"
 """The environment variable that names another file of the pepper than the one beside the store."""
-BYTES, OWNER_ONLY = 32, 0o600
+BYTES = 32
 _KEY = re.compile(r"pk_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 _PEPPER = re.compile(r"[0-9a-f]{64}\n?", re.ASCII)
 
@@ -96,13 +96,7 @@ def read_pepper(path: Path) -> Pepper:
             remedy=f"put it back, or name its file with {PEPPER}",
             where=path,
         ) from error
-    if os.name == "posix" and mode & 0o077:
-        raise StoreError(
-            "a pepper must be readable by its owner alone",
-            got=f"mode {mode & 0o777:03o}",
-            remedy=f"chmod 600 {path}",
-            where=path,
-        )
+    require_owner_only("a pepper", path, mode, StoreError)
     if not _PEPPER.fullmatch(text):
         raise StoreError(
             "a pepper must be 64 hexadecimal digits",

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palette.errors import OutputError, SignatureError
-from palette.files import atomic, read_json, write_json
+from palette.files import OWNER_ONLY, atomic, read_json, require_owner_only, write_json
 from palette.signing.instants import instant, maybe, told
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEYS_FORMAT = "palette-keys/1"
-RAW, OWNER_ONLY = 32, 0o600
-"""Bytes of a public key, and the mode of a private key's file."""
+RAW = 32
+"""Bytes of a public key."""
 NAME = 200
 """Characters of a holder's name at most."""
 
@@ -295,13 +295,7 @@ def read_private(path: Path, purpose: Purpose) -> PrivateKey:
             remedy="make one with palette keys new",
             where=path,
         ) from error
-    if os.name == "posix" and mode & 0o077:
-        raise SignatureError(
-            "a private key must be readable by its owner alone",
-            got=f"mode {mode & 0o777:03o}",
-            remedy=f"chmod 600 {path}",
-            where=path,
-        )
+    require_owner_only("a private key", path, mode, SignatureError)
     try:
         secret = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):

@@ -15,6 +15,7 @@ from typing import Any
 from palette.authorisation import Credential, Grant, Tenant
 from palette.certificates import Certificate, read_certificate, read_revocations
 from palette.errors import GatewayError, OutputError
+from palette.files import OWNER_ONLY, require_owner_only
 from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import differences
@@ -34,7 +35,6 @@ from palette.run import folder_of
 from palette.signing import KeyRing, Purpose, read_key_ring, read_private
 
 METRICS_TOKEN, HEAD = "metrics.token", "ledger.head.json"
-OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
@@ -253,13 +253,7 @@ def token_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         got = error.strerror if isinstance(error, OSError) else "another file"
         raise OutputError("a token's file must be readable", got=got, where=path) from None
-    if os.name == "posix" and mode & 0o077:
-        raise OutputError(
-            "a token must be readable by its owner alone",
-            got=f"mode {mode & 0o777:03o}",
-            remedy=f"chmod 600 {path}",
-            where=path,
-        )
+    require_owner_only("a token", path, mode)
     if len(text) < 16:
         raise OutputError("a token must have at least 16 characters", got=len(text), where=path)
     return text
