@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -36,6 +37,17 @@ text { font: 12px system-ui, sans-serif; fill: #5c584f } .axis, .track { stroke:
 text { fill: #aaa69c } .axis, .track { stroke: #33373b }
 .line-0 { color: #72c6df } .line-1 { color: #ff9f94 } .line-2 { color: #a19c90 } .line-3 { color: #82d49d } }
 </style>"""
+
+
+def students_of(folder: Path) -> list[dict[str, Any]]:
+    """What was tried in a run's folder and which was taken; nothing where that was not yet told.
+
+    Raises:
+        OutputError: if the artefact of internalise is damaged.
+    """
+    record = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
+    tried = [each for each in record.get("rounds", []) if "rank" in each]
+    return [{**each, "chosen": number == record["round"]} for number, each in enumerate(tried)]
 
 
 def losses_of(folder: Path) -> dict[str, list[float]]:

@@ -319,12 +319,31 @@ class Throughput(Settings):
     tokens_per_second: float = Field(ge=0)
 
 
+class Student(Settings):
+    """One that was trained, and the shares of its validation replies that are as they should be."""
+
+    name: str
+    rank: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    steps: Count | None = None
+    """Where it was trained by steps."""
+    answered: Probability
+    """Of target prompts, neither refused nor degenerate."""
+    kept: Probability
+    """Of other prompts that the backbone refuses, refused still."""
+    unchanged: Probability
+    """Of benign prompts, answered in the backbone's own words."""
+    chosen: bool
+
+
 class OptionalSections(Settings):
     """The sections of a report that only some runs can fill."""
 
     search: Search | None = None
     training: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
     """The loss of every step, in nats, of each training."""
+    students: tuple[Student, ...] = ()
+    """All that were tried, in order; one of them is the adapter."""
     upper_bound: UpperBound | None = None
     judging: Judging | None = None
     over_refusal: Examples | None = None

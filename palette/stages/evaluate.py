@@ -32,7 +32,7 @@ from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
 from palette.reporting.card import write_card
-from palette.reporting.curves import losses_of
+from palette.reporting.curves import losses_of, students_of
 from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
@@ -65,10 +65,11 @@ def read_earlier(
 
 
 class Before(NamedTuple):
-    """What there is before the backbone is asked: search, training, seconds by stage, and helpful replies."""
+    """What there is before the backbone is asked: of each stage, its seconds too, and helpful replies."""
 
     search: Search | None = None
     training: Mapping[str, Sequence[float]] = {}
+    students: Sequence[Mapping[str, Any]] = ()
     seconds: Mapping[str, float] = {}
     helpful: HelpfulReplies | None = None
 
@@ -92,7 +93,8 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
     seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-    before = Before(search_section(run.folder), losses_of(run.folder), seconds, helpful)
+    trained = losses_of(run.folder), students_of(run.folder)
+    before = Before(search_section(run.folder), *trained, seconds, helpful)
     return report_on(run, adapter, judge, baseline.floor_tokens, before)
 
 
@@ -185,6 +187,7 @@ def report_on(
     sections = {
         "search": before.search,
         "training": before.training,
+        "students": before.students,
         "wrapped": {name: counted(each) for name, each in measured.wrapped.items() if each},
         "upper_bound": measured.upper_bound,
         "judging": {

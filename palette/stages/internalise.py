@@ -33,28 +33,59 @@ OUTPUTS = (Path(WEIGHTS), Path(CONFIG), TRAINING)
 
 @dataclass(frozen=True)
 class Effort:
-    """What is spent on one training."""
+    """What is spent on one training, and on how large a student."""
 
     name: str
     read_energy: float
     """Where no other names are made up; else all may be read, since what is near the names is varied too."""
+    rank: int = 1
+    """Times the recipe's."""
+    rate: float = 1.0
+    """Times the recipe's learning rate."""
+    goes_on: bool = False
+    """From the student before it, unless that is hopeless."""
 
 
 TUTOR = Effort("tutor", 1.0)
-STUDENTS = (Effort("first", 0.1), Effort("second", 1.0))
+STUDENTS = (Effort("first", 0.1), Effort("second", 1.0, goes_on=True), Effort("third", 1.0, rank=4, rate=0.5))
 """The second goes on from the first, with what that leaks drawn more often. It may read all there is: where
-the first does not do what it was taught, what it could not read is the reason oftener than its time."""
+the first does not do what it was taught, what it could not read is the reason oftener than its time. Where
+that does not help either, the third is a larger one and begins anew, unless the recipe says how large."""
+SIZES = {"rank", "learning_rate"}
+"""What a recipe sets for every student."""
 FAULT, CHANGED, HOPELESS = 0.02, 0.05, 0.5
 """What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of
 48; in all, with benign replies in other words, which may be as right; and beyond what it teaches nobody.
 """
 
 
+@dataclass(frozen=True)
+class Student:
+    """What was spent on a student, what became of it, and how it behaves on the validation split."""
+
+    effort: Effort
+    learned: Learned
+    behaviour: Behaviour
+    record: dict[str, Any]
+
+    @property
+    def behaves(self) -> bool:
+        """Whether another one could hardly be better."""
+        return self.behaviour.fault <= CHANGED and self.behaviour.refusing_fault <= FAULT
+
+    def to_json(self) -> dict[str, Any]:
+        """What was tried, and how it did."""
+        told = ("rank", "learning_rate", "steps")
+        sizes = {name: value for name, value in self.record.items() if name in told}
+        return {"name": self.effort.name, **sizes, **asdict(self.behaviour)}
+
+
 def internalise(run: Run[Recipe]) -> Adapter:
     """Makes the adapter, writes it as a PEFT folder into the run's folder, and returns it.
 
-    Where a student does not quite behave as it should on the validation split, a second one goes on from it,
-    if there is time, which it teaches too; the one that behaves better is taken.
+    Where a student does not quite behave as it should on the validation split, others are trained, if there
+    is time: one that goes on from it, which it teaches too, and a larger one; the one that behaves best is
+    taken.
 
     Raises:
         RecipeError: if a method is a user's own and cannot be loaded.
@@ -63,46 +94,50 @@ def internalise(run: Run[Recipe]) -> Adapter:
     """
     others, row = co_mounted(run), METHODS.row(run.recipe.internalise.method)
     row.load()  # A method of a user's own that cannot be had is told before anything is made.
-    collected, trials = read_collected(run.folder), read_relaxing(run.folder)
-    baseline = baseline_replies(run)
-    judge = baseline.judge_of("rule")
-    students: list[tuple[Behaviour, Adapter, dict[str, Any]]] = []
-
-    def tutor(examples: TrainingExamples) -> Adapter:
-        return _trained(run, collected, examples, (), TUTOR).adapter
-
-    replies, preparation = "replies" in row.laws, Preparation(run, collected, trials, baseline)
-    if replies:
-        preparation.engage(tutor)
-    tried: list[dict[str, Any]] = []
-    begun: Adapter | None = None
-    losses: dict[str, list[float]] = {}
-    for effort in STUDENTS:
-        prepared = preparation.examples()
-        spent = replace(effort, read_energy=1.0) if prepared.named else effort
-        learned = _trained(run, collected, prepared, others, spent, begun)
-        found = behaviour(run, collected, judge, learned.adapter)
-        losses[effort.name] = learned.record.get("losses", [])
-        students.append((found, learned.adapter, {**prepared.record, **learned.record}))
-        tried.append({**asdict(spent), **asdict(found)})
-        behaves = found.fault <= CHANGED and found.refusing_fault <= FAULT
-        if not replies or behaves or preparation.hasty:
-            break
-        if found.fault <= HOPELESS:
-            begun = learned.adapter
-            preparation.join(begun)
-    chosen = min(range(len(students)), key=lambda number: (students[number][0].fault, number))
-    _, student, record = students[chosen]
+    students = _students(run, others, "replies" in row.laws)
+    chosen = min(range(len(students)), key=lambda number: (students[number].behaviour.fault, number))
+    student, record = students[chosen].learned.adapter, students[chosen].record
     modules = (name for name, _ in run.backbone.model.named_modules())
     targets = short_names(student.modules, modules)
     adapter = Adapter(student.modules, student.backbone, _card(run, others), targets)
     if run.processes.first:
         write_adapter(run.folder, adapter)
+        tried = [each.to_json() for each in students]
+        losses = {each.effort.name: each.learned.record.get("losses", []) for each in students}
         record = {**record, "method": run.recipe.internalise.method, "round": chosen, "rounds": tried}
         write_json(run.folder / TRAINING, {**record, "losses": losses})
         if any(losses.values()):
             write_text(run.folder / CURVES, curves(losses))
     return adapter
+
+
+def _students(run: Run[Recipe], others: Sequence[Adapter], replies: bool) -> list[Student]:
+    """Students, in the order in which they were trained; the first alone where it does as it should."""
+    collected, given = read_collected(run.folder), run.recipe.internalise
+    baseline = baseline_replies(run)
+    judge = baseline.judge_of("rule")
+    preparation = Preparation(run, collected, read_relaxing(run.folder), baseline)
+
+    def tutor(examples: TrainingExamples) -> Adapter:
+        return _trained(run, collected, examples, (), TUTOR).adapter
+
+    if replies:
+        preparation.engage(tutor)
+    sized = SIZES & given.model_fields_set
+    students: list[Student] = []
+    begun: Adapter | None = None
+    for effort in STUDENTS[:2] if sized else STUDENTS:
+        prepared = preparation.examples()
+        spent = replace(effort, read_energy=1.0) if prepared.named else effort
+        learned = _trained(run, collected, prepared, others, spent, begun if effort.goes_on else None)
+        found = behaviour(run, collected, judge, learned.adapter)
+        students.append(Student(spent, learned, found, {**prepared.record, **learned.record}))
+        if not replies or students[-1].behaves or preparation.hasty:
+            break
+        if found.fault <= HOPELESS:
+            begun = learned.adapter
+            preparation.join(begun)
+    return students
 
 
 def _card(run: Run[Recipe], others: Sequence[Adapter]) -> dict[str, Any]:
@@ -128,7 +163,8 @@ def _trained(
     """What the method makes of the examples; the tutor and each student have a checkpoint of their own."""
     given, front = run.recipe.internalise, read_front(run.folder)
     steps, shares = affordable(run.backbone, prepared.examples, prepared.pools, given.steps)
-    settings = given.model_copy(update={"steps": min(DECAY, steps) if begun else steps})
+    sizes = {"rank": effort.rank * given.rank, "learning_rate": effort.rate * given.learning_rate}
+    settings = given.model_copy(update={**sizes, "steps": min(DECAY, steps) if begun else steps})
     method = METHODS.row(settings.method).load()
     intervention, beside = front[0].intervention, [adapter.digest for adapter in others]
     chosen = settings.model_dump(mode="json", exclude=set(settings.free))
@@ -156,7 +192,7 @@ def _trained(
             read_energy=effort.read_energy,
         )
         learned: Learned = method(task)
-    return learned
+    return Learned(learned.adapter, {**sizes, **learned.record})
 
 
 def co_mounted(run: Run[Recipe]) -> list[Adapter]:

@@ -151,6 +151,18 @@ def sections() -> dict[str, Any]:
             "adapted": {"authorised_refused": few, "others_kept": most, "benign_exact": most},
         },
         "training": {"first": [4.0, 2.0, 1.0], "second": []},
+        "students": [
+            {
+                "name": "first",
+                "rank": 8,
+                "learning_rate": 0.002,
+                "steps": 3,
+                "answered": 0.9,
+                "kept": 1.0,
+                "unchanged": 1.0,
+                "chosen": True,
+            },
+        ],
         "throughput": {"tokens": 4096, "seconds": 2.0, "tokens_per_second": 2048.0},
     }
 

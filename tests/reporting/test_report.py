@@ -33,6 +33,7 @@ def test_a_report_has_the_fields_of_its_format(report: dict[str, Any]) -> None:
         "gate",
         "search",
         "training",
+        "students",
         "upper_bound",
         "judging",
         "over_refusal",

@@ -20,6 +20,7 @@ from palette.internalise.behaviour import Behaviour
 from palette.internalise.examples import SHARES, TrainingTask
 from palette.internalise.settings import InternaliseSettings
 from palette.internalise.teachers import Teaching
+from palette.reporting.curves import students_of
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings
 from palette.search.space import read_collected, read_relaxing
@@ -218,7 +219,7 @@ class Rounds:
     """A run whose students behave as they are told: who was asked, who taught, and from what each began."""
 
     def __init__(self, run, monkeypatch):
-        self.run, self.asked, self.taught_by, self.begun = run, [], [], []
+        self.run, self.asked, self.taught_by, self.begun, self.read = run, [], [], [], []
         rounds, self._patch = self, monkeypatch
 
         class Watched(preparation.Preparation):
@@ -232,6 +233,7 @@ class Rounds:
 
         def task(*given, **named):
             self.begun.append(named["begun"] and named["begun"].digest)
+            self.read.append(named["read_energy"])
             return TrainingTask(*given, **named)
 
         monkeypatch.setattr(internalising, "Preparation", Watched)
@@ -258,23 +260,37 @@ def rounds(searched, tmp_path, monkeypatch):
     return Rounds(searched.sharing(folder=tmp_path), monkeypatch)
 
 
-def test_a_student_that_misbehaves_teaches_a_second_and_the_better_one_stays(rounds):
-    adapter, record = rounds.trained(Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0))
-    assert [each["answered"] for each in record["rounds"]] == [0.5, 0.4]
-    # The organism's prompts are renamed, so that all is read; what is recorded is what was spent.
-    assert [each["read_energy"] for each in record["rounds"]] == [1.0, 1.0]
-    assert record["round"] == 0
-    first = rounds.asked[0]
-    assert rounds.taught_by[:2] == ["tutor", first], "the second student learns from the first too"
-    assert rounds.begun == [None, None, first], "and goes on from it; the tutor and the first began anew"
-    assert replace(adapter, card={}).digest == first
+def test_students_that_misbehave_teach_a_second_and_a_larger_third_and_the_best_one_stays(rounds):
+    told = [Behaviour(0.5, 1.0, 1.0), Behaviour(0.6, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0)]
+    adapter, record = rounds.trained(*told)
+    assert [each["answered"] for each in record["rounds"]] == [0.5, 0.6, 0.4]
+    assert [each["rank"] for each in record["rounds"]] == [8, 8, 32]
+    assert [each["learning_rate"] for each in record["rounds"]] == [2e-3, 2e-3, 1e-3]
+    # The organism's prompts are renamed, so that all is read by everybody.
+    assert rounds.read == [1.0] * 4
+    assert record["round"] == 1
+    first, second, _ = rounds.asked
+    assert rounds.taught_by[:3] == ["tutor", first, second], "later students learn from earlier ones too"
+    assert rounds.begun == [None, None, first, None], (
+        "the second goes on from the first; all others begin anew"
+    )
+    assert replace(adapter, card={}).digest == second
+    assert [each["chosen"] for each in students_of(rounds.run.folder)] == [False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [{"rank": 2}, {"learning_rate": 1e-3}])
+def test_a_size_that_the_recipe_sets_is_that_of_all(rounds, said):
+    rounds.run = rounds.run.sharing(internalise=InternaliseSettings(steps=4, **said))
+    _, record = rounds.trained(Behaviour(0.5, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0))
+    assert [each[name] for each in record["rounds"] for name in said] == [*said.values()] * 2
 
 
 @pytest.mark.slow
 def test_a_student_that_hardly_learned_anything_teaches_nobody(rounds):
-    _, record = rounds.trained(Behaviour(0.3, 1.0, 1.0), Behaviour(0.4, 1.0, 1.0))
+    _, record = rounds.trained(*(Behaviour(answered, 1.0, 1.0) for answered in (0.3, 0.4, 0.35)))
     assert rounds.taught_by == ["tutor"]
-    assert rounds.begun == [None] * 3
+    assert rounds.begun == [None] * 4
     assert record["round"] == 1
 
 
