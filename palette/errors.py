@@ -102,6 +102,11 @@ class RecipeError(PaletteError):
     """A recipe, a setting or a command-line value breaks its law."""
 
 
+def first_line(error: Exception) -> str:
+    """Another library's error, in one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 class PromptError(PaletteError):
     """A prompt folder or a row in it breaks its law."""
 

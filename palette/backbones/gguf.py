@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from palette.errors import BackboneError
+from palette.errors import BackboneError, first_line
 from palette.files import ELSEWHERE_CACHED, cache_folder, unwritable
 from palette.fingerprints import fingerprint_file
 
@@ -71,7 +71,7 @@ def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except Exception as error:
         raise BackboneError(
             "a GGUF file must hold a causal language model and its tokenizer, of a kind that is read",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            got=first_line(error),
             where=file,
         ) from error
     # The library saves no model that was quantised, and this one is so no more.

@@ -36,7 +36,7 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.padding import proven
 from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
-from palette.errors import BackboneError
+from palette.errors import BackboneError, first_line
 from palette.files import read_json, stated_in
 from palette.models import identify, is_large, locate
 from palette.settings import Thinking
@@ -175,7 +175,7 @@ def load_sketch(
 def _unfit(folder: Path, error: Exception) -> BackboneError:
     return BackboneError(
         "a model folder must hold a causal language model and its tokenizer",
-        got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        got=first_line(error),
         remedy="check its files",
         where=folder,
     )

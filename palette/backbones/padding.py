@@ -11,7 +11,7 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.cache import same_logits, window
 from palette.backbones.scoring import forward, padded
 from palette.backbones.template import PROBES
-from palette.errors import BackboneError, PaletteError
+from palette.errors import BackboneError, PaletteError, first_line
 
 STEPS = 3
 """Tokens that are generated for the proof: with the first one, what a cache holds has been gone on from."""
@@ -35,7 +35,7 @@ def proven(backbone: Backbone) -> Backbone:
     except Exception as error:  # Models with code of their own may fail in any way.
         raise BackboneError(
             "the library must be able to run a model on a prompt and to go on from it",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            got=first_line(error),
             remedy="use another model, or another version of transformers",
             where=backbone.name,
         ) from error

@@ -25,8 +25,8 @@ from palette.backbones.backbone import PICTURED, Backbone
 from palette.backbones.cache import same_logits, window
 from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded, rounding
-from palette.backbones.seeing import Processor, Reading, Shown, first_line, looked
-from palette.errors import BackboneError
+from palette.backbones.seeing import Processor, Reading, Shown, looked
+from palette.errors import BackboneError, first_line
 from palette.prompts.pictures import pixels
 from palette.shapes import Bool, Float, Int, Tensor
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoToke
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from palette.backbones.backbone import Backbone
-from palette.errors import BackboneError
+from palette.errors import BackboneError, first_line
 from palette.shapes import Float, Int, Tensor
 
 TOKEN = ("image_token_id", "image_token_index")
@@ -208,8 +208,3 @@ def _shown(
         shown.append(Shown(rows, takes, offsets, None if deep is None else deep[:, own].clone()))
         done = own.stop
     return shown
-
-
-def first_line(error: Exception) -> str:
-    """An error of the library's, in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

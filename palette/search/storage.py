@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from palette.errors import SearchError
+from palette.errors import SearchError, first_line
 from palette.search.settings import shown
 
 GRPC = "grpc://"
@@ -67,10 +67,9 @@ def opened_storage(place: Path | str) -> Iterator[BaseStorage]:
 
 def unreadable(place: Path | str, error: Exception) -> SearchError:
     """The error of a storage that cannot be opened or read."""
-    first = (str(error).splitlines() or [""])[0]
     return SearchError(
         "a study's storage must be a readable journal, a database's URL or grpc://host:port",
-        got=f"{type(error).__name__}: {first}",
+        got=first_line(error),
         remedy="delete a damaged journal to search again, or mend search.storage",
         where=shown(place),
     )
