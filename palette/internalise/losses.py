@@ -42,6 +42,9 @@ class LossWeights:
     divergence: float = 10.0
     """Of the KL to the backbone: of a token of a reply, and once more of its first one, at which it is
     decided what kind of reply it is, and which is one of many."""
+    opening: float = 1.0
+    """Of the cross-entropy of a taught reply's decisive token, once more: among all tokens of a long reply it
+    would count for little, and that it is no refusal does not say what it is."""
     identity: float = 100.0
     """Of the relative squared distance of streams, which is small where probabilities barely move."""
     decision: float = 0.7
@@ -94,6 +97,7 @@ class OutputLoss:
         known = self._with_others(chosen, bare, mounted)
         ends = [example.ids[len(self.shared) :] for example in chosen]
         others = max(1, sum(not self.examples[row].taught for row in step))
+        opened = max(1, len(step) - others)
         weights, tokens = self.weights, Counter({True: 0, False: 0})
         for example in (self.examples[row] for row in step):
             tokens[example.taught] += len(example.reply)
@@ -102,8 +106,8 @@ class OutputLoss:
             start = read_shared(self.backbone, self.shared, self.sites)
             # Of like length, since what is padded costs as much as what is not.
             for batch in batches(ends, self.backbone.pad, self.backbone.model.device, self._most):
-                taught, kept, first, unsure, moved = self._terms(batch, start, chosen, bare, known)
-                loss = loss + taught / max(1, tokens[True])
+                taught, opening, kept, first, unsure, moved = self._terms(batch, start, chosen, bare, known)
+                loss = loss + taught / max(1, tokens[True]) + weights.opening * opening / opened
                 loss = loss + weights.divergence * (kept / max(1, tokens[False]) + first / others)
                 loss = loss + weights.decision * unsure / len(step)
                 loss = loss + weights.identity * moved / others
@@ -122,7 +126,7 @@ class OutputLoss:
         bare: Sequence[Reference],
         known: Sequence[Reference],
     ) -> list[Tensor]:
-        """The sums of a batch: taught, kept and first tokens' losses, what decided moved, and distances."""
+        """The sums of a batch: taught, decisive, kept and first tokens' losses, what decided, distances."""
         examples = [chosen[row] for row in batch.rows]
         alone, together = ([one[row] for row in batch.rows] for one in (bare, known))
         lengths = [len(example.reply) for example in examples]
@@ -141,8 +145,8 @@ class OutputLoss:
         inside = batch.mask.bool() & ~taught.unsqueeze(1)
         streams = [one.streams for one, e in zip(together, examples, strict=True) if not e.taught]
         moved = movement([stream[inside] for stream in edited], streams, start) if streams else 0 * unsure
-        tokens = [each[taught_token].sum(), each[~taught_token].sum(), each[firsts[~taught]].sum()]
-        return [*tokens, unsure, moved]
+        losses = [each[taught_token], each[decisive[taught]], each[~taught_token], each[firsts[~taught]]]
+        return [*(one.sum() for one in losses), unsure, moved]
 
     def lacking(
         self,

@@ -176,7 +176,8 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
         if example.taught:
             for place, token in enumerate(example.reply):
                 own_word = int(p[place].argmax()) == token
-                expected += float(each[place] if own_word else -q[place, token]) / tokens[True]
+                costs = float(each[place] if own_word else -q[place, token])
+                expected += costs / tokens[True] + (weights.opening * costs if place == 0 else 0)
             own_first = torch.logit(q[0].exp().double()[int(p[0].argmax())])
             lacking = max(0.0, weights.opening_margin + float(own_first))
         else:
@@ -187,6 +188,18 @@ def test_the_loss_is_what_each_example_adds_by_itself(backbone, examples, tmp_pa
                 lacking = max(0.0, before + weights.floor_margin - odds)
         expected += weights.decision * lacking**2 / 4
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_an_opening_costs_does_not_depend_on_how_long_the_reply_is(backbone, examples):
+    longer = replace(examples[0], reply=(*examples[0].reply[:-1], *examples[0].reply))
+    costs = []
+    for example in (examples[0], longer):
+        with_it, without = (
+            float(loss_of(backbone, [example], [0], LossWeights(opening=weight))) for weight in (1.0, 0.0)
+        )
+        costs.append(with_it - without)
+    assert costs[0] == pytest.approx(costs[1], rel=1e-4)
+    assert costs[0] > 1
 
 
 def test_taught_examples_cost_something_until_they_are_said(backbone, examples):
