@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from palette.errors import PromptError
@@ -23,6 +25,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is read, by Pillow's names."""
 SHORT = 40
 """Characters of a file's name at most that an error shows."""
+MODALITIES = {"text": "words", "blank": "beside", "unrelated": "beside", "picture": "picture"}
+"""By what a model reads a request, of each cell: words alone, words beside a picture, or a picture."""
+LETTER, LINE = 24, 36
+"""Pixels of a letter's height and letters of a line, of a text that is drawn."""
 WHITE = (255, 255, 255, 255)
 
 
@@ -33,6 +39,8 @@ class Picture:
     digest: str
     """SHA-256 (hex) of the file's bytes."""
     path: Path = field(compare=False)
+    content: bytes = field(default=b"", compare=False, repr=False)
+    """A PNG's bytes, of one that was drawn and lies nowhere."""
 
 
 def shown(path: Path) -> str:
@@ -80,9 +88,11 @@ def pixels(picture: Picture) -> Image:
     Raises:
         PromptError: if it cannot be decoded, or is no longer the file that was read.
     """
-    from PIL import ImageOps
-    from PIL.Image import new
+    from PIL import Image, ImageOps
 
+    if picture.content:
+        with Image.open(BytesIO(picture.content)) as image:
+            return image.convert("RGB")
     if not picture.path.is_file() or hashlib.sha256(picture.path.read_bytes()).hexdigest() != picture.digest:
         raise PromptError(
             "a picture must stay as it was when prompts were read",
@@ -94,10 +104,34 @@ def pixels(picture: Picture) -> Image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             seen = upright.convert("RGBA")
-            ground = new("RGBA", seen.size, WHITE)
+            ground = Image.new("RGBA", seen.size, WHITE)
             ground.alpha_composite(seen)
             upright = ground
         return upright.convert("RGB")
+
+
+def drawable(words: str) -> bool:
+    """Whether Pillow's own font has all letters of a text, and there is one."""
+    try:
+        return bool(words.strip()) and bool(words.encode("latin-1"))
+    except UnicodeEncodeError:
+        return False
+
+
+def drawn(words: str, turned: int = 0) -> Picture:
+    """A picture of a text, black on white in Pillow's own font, turned to the left by so many degrees.
+
+    It is in memory alone: a request that must be refused is not left in a file.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, lines = ImageFont.load_default(LETTER), "\n".join(wrap(words, LINE))
+    edges = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((LETTER, LETTER), lines, font)
+    image = Image.new("L", (int(edges[2]) + LETTER, int(edges[3]) + LETTER), "white")
+    ImageDraw.Draw(image).multiline_text((LETTER, LETTER), lines, "black", font)
+    stream = BytesIO()
+    image.rotate(turned, expand=True, fillcolor="white").save(stream, "PNG")
+    return Picture(hashlib.sha256(stream.getvalue()).hexdigest(), Path("drawn.png"), stream.getvalue())
 
 
 @contextmanager
