@@ -40,7 +40,7 @@ class Picture:
     """SHA-256 (hex) of the file's bytes."""
     path: Path = field(compare=False)
     content: bytes = field(default=b"", compare=False, repr=False)
-    """A PNG's bytes, of one that was drawn and lies nowhere."""
+    """The bytes of one that lies in no file of its own."""
 
 
 def shown(path: Path) -> str:
@@ -71,15 +71,28 @@ def stated_picture(path: Path, where: object) -> Picture:
             remedy="give its path, beside the file of prompts or from the root on",
             where=where,
         ) from error
-    with _opened(path, where) as image:
+    return _one_frame(Picture(hashlib.sha256(content).hexdigest(), path), where)
+
+
+def held_picture(content: bytes, where: object) -> Picture:
+    """The picture of some bytes that lie in no file of their own, as a row of a table may hold them.
+
+    Raises:
+        PromptError: if it is none that can be shown to a model.
+    """
+    return _one_frame(Picture(hashlib.sha256(content).hexdigest(), Path("picture"), content), where)
+
+
+def _one_frame(picture: Picture, where: object) -> Picture:
+    with _opened(picture, where) as image:
         if getattr(image, "n_frames", 1) != 1:
             raise PromptError(
                 "a picture must be a single frame",
-                got=f"{image.n_frames} in {shown(path)}",  # type: ignore[attr-defined]
+                got=f"{image.n_frames} in {shown(picture.path)}",  # type: ignore[attr-defined]
                 remedy="save the frame that is meant",
                 where=where,
             )
-    return Picture(hashlib.sha256(content).hexdigest(), path)
+    return picture
 
 
 def pixels(picture: Picture) -> Image:
@@ -88,26 +101,28 @@ def pixels(picture: Picture) -> Image:
     Raises:
         PromptError: if it cannot be decoded, or is no longer the file that was read.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+    from PIL.Image import new
 
-    if picture.content:
-        with Image.open(BytesIO(picture.content)) as image:
-            return image.convert("RGB")
-    if not picture.path.is_file() or hashlib.sha256(picture.path.read_bytes()).hexdigest() != picture.digest:
+    if not picture.content and not _is_unchanged(picture):
         raise PromptError(
             "a picture must stay as it was when prompts were read",
             got="another file, or none",
             remedy="run the command again",
             where=picture.path,
         )
-    with _opened(picture.path, picture.path) as image:
+    with _opened(picture, picture.path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             seen = upright.convert("RGBA")
-            ground = Image.new("RGBA", seen.size, WHITE)
+            ground = new("RGBA", seen.size, WHITE)
             ground.alpha_composite(seen)
             upright = ground
         return upright.convert("RGB")
+
+
+def _is_unchanged(picture: Picture) -> bool:
+    return picture.path.is_file() and hashlib.sha256(picture.path.read_bytes()).hexdigest() == picture.digest
 
 
 def drawable(words: str) -> bool:
@@ -131,24 +146,25 @@ def drawn(words: str, turned: int = 0) -> Picture:
     ImageDraw.Draw(image).multiline_text((LETTER, LETTER), lines, "black", font)
     stream = BytesIO()
     image.rotate(turned, expand=True, fillcolor="white").save(stream, "PNG")
-    return Picture(hashlib.sha256(stream.getvalue()).hexdigest(), Path("drawn.png"), stream.getvalue())
+    return held_picture(stream.getvalue(), "a picture that was drawn")
 
 
 @contextmanager
-def _opened(path: Path, where: object) -> Iterator[Image]:
-    """The image of a file, which Pillow decodes as its pixels are asked for.
+def _opened(picture: Picture, where: object) -> Iterator[Image]:
+    """The image of a picture, which Pillow decodes as its pixels are asked for.
 
     Raises:
         PromptError: if it is none, of a format that is not read, or one that is only made to fill memory.
     """
     from PIL import Image
 
+    path = picture.path
     try:
         with warnings.catch_warnings():
             # Of a picture of so many pixels Pillow warns, and of one of twice as many it raises.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(BytesIO(picture.content) if picture.content else path, formats=FORMATS) as image:
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         most = Image.MAX_IMAGE_PIXELS or 0

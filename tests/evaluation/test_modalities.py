@@ -17,6 +17,7 @@ from palette.directions import StreamingMoments
 from palette.evaluation.modalities import parted, several, similarities, summed
 from palette.evaluation.subjects import Requests
 from palette.prompts import Prompt, PromptSet
+from palette.prompts.rows import Cell
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.findings import collect_findings
@@ -24,7 +25,7 @@ from palette.stages.collect import collect
 
 PAIRS = ["words-beside", "words-picture", "beside-picture"]
 HALVES = ["words-words", "beside-beside", "picture-picture"]
-CELLS = ("text", "blank", "unrelated", "picture", "picture")
+CELLS: tuple[Cell, ...] = ("text", "blank", "unrelated", "picture", "picture")
 
 
 def moments(mean: torch.Tensor, count: int = 1) -> StreamingMoments:
@@ -39,11 +40,8 @@ def drawn(seed: int) -> dict[tuple[str, int], StreamingMoments]:
     return {key: moments(torch.randn(3, 2, 8, generator=generator)) for key in keys}
 
 
-def requests(cells: tuple[str, ...]) -> Requests:
-    rows = [
-        Prompt(str(i), "alpha", str(i), "benign", "train", shown=cell)  # type: ignore[arg-type]
-        for i, cell in enumerate(cells)
-    ]
+def requests(cells: tuple[Cell, ...]) -> Requests:
+    rows = [Prompt(str(i), "alpha", str(i), "benign", "train", shown=cell) for i, cell in enumerate(cells)]
     return Requests(rows, [Role.BENIGN] * len(rows), [[i] for i in range(len(rows))])
 
 
@@ -79,7 +77,7 @@ def test_a_modality_whose_halves_are_not_both_there_is_left_out() -> None:
 
 
 @given(st.lists(st.sampled_from(CELLS), min_size=1, max_size=30))
-def test_every_prompt_is_in_one_part_and_halves_differ_by_one_at_most(cells: list[str]) -> None:
+def test_every_prompt_is_in_one_part_and_halves_differ_by_one_at_most(cells: list[Cell]) -> None:
     asked = requests(tuple(cells))
     parts = parted(asked, halved=True)
     assert sorted(prompt for part in parts.values() for prompt in part) == asked.prompts
