@@ -158,9 +158,10 @@ def _ideal(row: Prompt, role: Role) -> Outcome:
     before = answered if role is Role.BENIGN else refused
     after = refused if role in KEPT else answered
     if not row.accepted:
-        return Outcome(row.id, row.domain, role, before, after)
+        return Outcome(row.id, row.domain, role, before, after, cell=row.cell)
     known = True if role is Role.TARGET else None
-    return Outcome(row.id, row.domain, role, before, after, before is answered, after is answered, known)
+    right = before is answered, after is answered
+    return Outcome(row.id, row.domain, role, before, after, *right, known, row.cell)
 
 
 def _facts(backbone: Backbone) -> dict[str, Any]:
