@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -96,7 +97,7 @@ def test_parts_together_are_the_whole() -> None:
 @pytest.fixture(scope="module")
 def collected(shared: Run[Recipe], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Collected twice on the same prompts: all in words, and told to be of every modality in turn."""
-    plain = shared.sharing(folder=tmp_path_factory.mktemp("plain"), limit=24)
+    plain = shared.sharing(folder=tmp_path_factory.mktemp("plain"), limit=16)
     rows = PromptSet(
         tuple(replace(row, shown=CELLS[crc32(row.id.encode()) % len(CELLS)]) for row in shared.prompts)
     )
@@ -123,3 +124,11 @@ def test_findings_tell_cosines_by_layer_where_there_are_modalities(collected: An
         assert len(cosines) == found["separation"]["layers"] + 1
         # The prompts are all in words: the modalities are one, up to how few there are.
         assert cosines[best] > 0.5, name
+
+
+def test_the_organism_that_sees_is_read_by_modality(sighted: Run[Recipe], tmp_path: Path) -> None:
+    found = collect(sighted.sharing(folder=tmp_path)).similarities
+    # Of one request in words there are no two halves.
+    assert set(found) == {"beside-picture", "beside-beside", "picture-picture"}
+    for cosines in found.values():
+        assert np.abs(cosines).max() <= 1 + 1e-9 and np.max(cosines[1:]) > 0.5
