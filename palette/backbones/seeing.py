@@ -14,6 +14,7 @@ from os import SEEK_END
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -66,7 +67,9 @@ class Store:
         if size <= self._left:
             self._left -= size
             return tensor
-        self._file = self._file or TemporaryFile()  # noqa: SIM115 - it is gone with the last that reads it
+        if self._file is None:
+            self._file = TemporaryFile()  # noqa: SIM115 - what was read of it stays when it is closed
+            finalize(self, self._file.close)
         content = tensor.cpu().contiguous().view(torch.uint8).flatten().numpy()
         start = self._file.seek(0, SEEK_END)
         self._file.write(content.tobytes())
