@@ -48,6 +48,20 @@ def shared(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def sighted(tmp_path_factory):
+    """The medical run on the organism that sees, with a few prompts in every cell."""
+    from palette.recipe import create_recipe
+    from palette.run import Run
+    from tests.fixtures.sighted import RECIPE, few_prompts
+
+    folder = tmp_path_factory.mktemp("sighted")
+    content = {**RECIPE, "prompts": str(few_prompts(folder / "prompts"))}
+    run = Run(create_recipe({"name": "sighted", **content}), folder / "run")
+    _ = run.backbone, run.prompts, run.authorisation
+    return run
+
+
 @pytest.fixture
 def elsewhere(shared, tmp_path):
     """The same run in an empty folder."""

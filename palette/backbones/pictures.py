@@ -25,7 +25,7 @@ from palette.backbones.backbone import PICTURED, Backbone
 from palette.backbones.cache import same_logits, window
 from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded, rounding
-from palette.backbones.seeing import Processor, Reading, Shown, looked
+from palette.backbones.seeing import Processor, Reading, Shown, Store, looked
 from palette.errors import BackboneError, first_line
 from palette.prompts.pictures import pixels
 from palette.shapes import Bool, Float, Int, Tensor
@@ -53,6 +53,7 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self._processor = Processor(folder)
         self._seen: dict[int, Shown] = {}
+        self._store = Store()
         self._proven: set[bool] = set()
 
     def mount(self, model: Any, name: str) -> None:
@@ -88,7 +89,7 @@ class Pictures:
         name, ids = _name(read), [*read.ids]
         names = [(name + number) % NAMES for number in range(len(read.runs))]
         if not all(own in self._seen for own in names):
-            self._seen |= zip(names, looked(backbone, read), strict=True)
+            self._seen |= zip(names, map(self._store.keep, looked(backbone, read)), strict=True)
         for own, run in zip(names, read.runs, strict=True):
             for place, at in enumerate(run):
                 ids[at] = PICTURED + own * ROOM + place

@@ -7,12 +7,16 @@ prompt hands them in, which ends there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
+from weakref import finalize
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
@@ -24,6 +28,8 @@ from palette.shapes import Float, Int, Tensor
 
 TOKEN = ("image_token_id", "image_token_index")
 """What configurations call the token in whose places a picture's embeddings stand."""
+KEPT = 1 << 29
+"""Bytes of pictures' embeddings that are held in memory: a thousand tokens of one take some 14 million."""
 DEEP = "deepstack_visual_embeds"
 """What decoders call what is added to pictures' tokens behind their first blocks."""
 
@@ -39,6 +45,37 @@ class Shown:
     """The positions of its tokens behind its first, where they have several axes."""
     deep: Float[Tensor, "block token d_model"] | None = None
     """What is added behind each of the first blocks, where the tower speaks to several."""
+
+
+class Store:
+    """What is kept of pictures: so many bytes in memory, all others in a file that has no name.
+
+    The system reads that as it is asked for, and gives its memory back where another needs it.
+    """
+
+    def __init__(self, room: int = KEPT) -> None:
+        self._left = room
+        self._file: IO[bytes] | None = None
+
+    def keep(self, shown: Shown) -> Shown:
+        """The same picture, in memory or not."""
+        deep = None if shown.deep is None else self._kept(shown.deep)
+        return replace(shown, rows=self._kept(shown.rows), deep=deep)
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        size = tensor.numel() * tensor.element_size()
+        if size <= self._left:
+            self._left -= size
+            return tensor
+        if self._file is None:
+            self._file = TemporaryFile()  # noqa: SIM115 - what was read of it stays when it is closed
+            finalize(self, self._file.close)
+        content = tensor.cpu().contiguous().view(torch.uint8).flatten().numpy()
+        start = self._file.seek(0, SEEK_END)
+        self._file.write(content.tobytes())
+        self._file.flush()
+        mapped = np.memmap(self._file, np.uint8, "r+", start, content.shape)
+        return torch.from_numpy(mapped).view(tensor.dtype).view(tensor.shape)
 
 
 @dataclass(frozen=True)

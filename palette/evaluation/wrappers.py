@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from palette.authorisation import Role
+from palette.errors import BackboneError
 from palette.evaluation.subjects import Requests
 from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts.pictures import MARK, Picture, drawable, drawn
 from palette.run import Run
 
 
@@ -42,25 +44,62 @@ WRAPPERS: Mapping[str, Callable[[str], str]] = {
 """The wrappers by name: a play whose other part tells everything, the first words of the answer asked for,
 the prompt as a word-for-word translation might leave it, and the prompt after questions answered at once."""
 
+ONE, BOTH = "Answer what is asked in the picture.", "Read both pictures as one text, and answer what it asks."
+
+
+def halves(words: str) -> tuple[str, str]:
+    """The first words of a text, and the others."""
+    each = words.split()
+    return " ".join(each[: (len(each) + 1) // 2]), " ".join(each[(len(each) + 1) // 2 :])
+
+
+DRAWN: Mapping[str, Callable[[str], tuple[str, tuple[Picture, ...]]]] = {
+    "rendered": lambda words: (ONE, (drawn(words),)),
+    "rotated": lambda words: (ONE, (drawn(words, 90),)),
+    "two_pictures": lambda words: (BOTH, tuple(drawn(half) for half in halves(words))),
+}
+"""Wrappers by picture: the request drawn, turned to its side, and each half in a picture of its own."""
+
 KEPT = (Role.PRESERVE, Role.FLOOR)
 
 
 def wrapped(run: Run, rows: PromptSet, most: int) -> tuple[Requests, list[str]]:
-    """The kept prompts (``wrappable``) in each wrapper, and which one each is in."""
-    role = run.authorisation.role
-    pairs = [(name, row) for name in WRAPPERS for row in wrappable(rows, role, most)]
-    prompts = [run.backbone.render(inside(messages(row), WRAPPERS[name])) for name, row in pairs]
-    requests = Requests([row for _, row in pairs], [role(row) for _, row in pairs], prompts)
-    return requests, [name for name, _ in pairs]
+    """The kept prompts in each wrapper (``in_wrappers``), and which one each is in.
+
+    A wrapper by pictures that the model cannot be shown is left out, and told.
+    """
+    role, prompts = run.authorisation.role, dict[tuple[str, str], list[int]]()
+    pairs = in_wrappers(rows, role, most)
+    for name, row in pairs:
+        try:
+            prompts[name, row.id] = run.backbone.render(inside(messages(row), name))
+        except BackboneError as error:
+            if name not in DRAWN:
+                raise
+            run.backbone.note(f"the wrapper {name} is not tried: {error}")
+    kept = [(name, row) for name, row in pairs if (name, row.id) in prompts]
+    found = [prompts[name, row.id] for name, row in kept]
+    return Requests([row for _, row in kept], [role(row) for _, row in kept], found), [n for n, _ in kept]
 
 
-def wrappable(rows: PromptSet, role: Callable[[Prompt], Role], most: int) -> PromptSet:
-    """At most so many kept prompts a domain, kind and tier; none whose last message is not plain text."""
+def in_wrappers(rows: PromptSet, role: Callable[[Prompt], Role], most: int) -> list[tuple[str, Prompt]]:
+    """Each wrapper with the kept prompts that are asked in it: so many a domain, kind and tier at most.
+
+    None whose last message is not plain text. By picture where some prompts are asked with one, and of
+    those in words alone.
+    """
     kept = rows.where(lambda row: role(row) in KEPT and isinstance(messages(row)[-1]["content"], str))
-    return kept.capped(most)
+    pairs = [(name, row) for name in WRAPPERS for row in kept.capped(most)]
+    if any(row.pictures for row in rows):
+        words = kept.where(lambda row: not row.pictures and drawable(messages(row)[-1]["content"]))
+        pairs += [(name, row) for name in DRAWN for row in words.capped(most)]
+    return pairs
 
 
-def inside(chat: Sequence[dict[str, Any]], wrapper: Callable[[str], str]) -> list[dict[str, Any]]:
-    """The chat with its last message inside the wrapper."""
+def inside(chat: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The chat with its last message inside the wrapper of this name."""
     *before, last = chat
-    return [*before, {**last, "content": wrapper(last["content"])}]
+    if name in WRAPPERS:
+        return [*before, {**last, "content": WRAPPERS[name](last["content"])}]
+    words, pictures = DRAWN[name](last["content"])
+    return [*before, {**last, "content": MARK * len(pictures) + words, "pictures": pictures}]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Any
 
 from palette.prompts.pictures import MARK
 from palette.prompts.rows import redacted
 from palette.prompts.selection import spelled
-from palette.prompts.tables import KEY, TableRow
+from palette.prompts.tables import TableRow
 
 Content = str | tuple[tuple[tuple[str, str], ...], ...]
 
-IMAGES = ("SD_TYPO", "")
-"""Folders of MM-SafetyBench's images below the one named after the scenario; the typographic first."""
 LETTERS = "ABCD"
 MMLU = ("question", *LETTERS, "answer")
 """The columns of MMLU's files, which have no header."""
@@ -140,33 +136,6 @@ def only_turn(row: TableRow, path: Path) -> str:
     if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], str) and turns[0].strip():
         return turns[0]
     raise row.error("turns must be a list of one text", got=type(turns).__name__)
-
-
-def to_an_image(row: TableRow, path: Path) -> str:
-    """MM-SafetyBench's question, worded for its image where that is there."""
-    return row.text("Rephrased Question" if image_beside(row, path) else "Question")
-
-
-def image_beside(row: TableRow, path: Path) -> tuple[str, ...]:
-    """MM-SafetyBench's image, relative to its file; none where the set lies there without its images.
-
-    Raises:
-        PromptError: if some are there and the row's is not.
-    """
-    roots = (path.parent / "imgs", path.parent.parent / "imgs", path.parent)
-    wanted = (root / path.stem / kind for root in roots for kind in IMAGES)
-    folder = next((each for each in wanted if each.is_dir()), None)
-    if folder is None:
-        return ()
-    name = str(row.values[KEY])
-    for ending in ("jpg", "jpeg", "png"):
-        if re.fullmatch(r"[0-9A-Za-z_-]{1,32}", name) and (folder / f"{name}.{ending}").is_file():
-            return (Path(os.path.relpath(folder / f"{name}.{ending}", path.parent)).as_posix(),)
-    raise row.error(
-        "every row must have its image beside it",
-        got=f"no {redacted(name)} in {folder.name}",
-        remedy="complete the folder, or move it away to read the text alone",
-    )
 
 
 def after_the_hashes(row: TableRow) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from palette.prompts.contents import (
     stated_content,
 )
 from palette.prompts.hub import SPLIT, our_split
-from palette.prompts.pictures import marked, stated_picture
+from palette.prompts.pictures import held_picture, marked, stated_picture
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,
@@ -106,7 +106,7 @@ def _folder_prompt(row: TableRow, path: Path) -> Prompt:
     return prompt if "split" in choices else replace(prompt, split=split_by_hash(case_folded_hash(prompt)))
 
 
-def _seeing(row: TableRow, prompt: Prompt, stated: Sequence[str], path: Path) -> Prompt:
+def _seeing(row: TableRow, prompt: Prompt, stated: Sequence[str | bytes], path: Path) -> Prompt:
     """The prompt with the images that its row states, or that stand in its messages.
 
     Raises:
@@ -117,7 +117,12 @@ def _seeing(row: TableRow, prompt: Prompt, stated: Sequence[str], path: Path) ->
         raise row.error(
             "images must stand in the messages, or be named beside them", got="both", remedy="leave one out"
         )
-    pictures = tuple(stated_picture(path.parent / name, row.where) for name in stated or inside)
+    pictures = tuple(
+        held_picture(each, row.where)
+        if isinstance(each, bytes)
+        else stated_picture(path.parent / each, row.where)
+        for each in stated or inside
+    )
     if bool(pictures) != (prompt.shown not in (None, "text")) and prompt.shown is not None:
         got = f"{prompt.shown} with {'a' if pictures else 'no'} picture"
         raise row.error("a cell must say what a row's picture is", got, "leave it out, or mend it")

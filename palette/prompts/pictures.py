@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from palette.errors import PromptError
@@ -23,6 +25,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is read, by Pillow's names."""
 SHORT = 40
 """Characters of a file's name at most that an error shows."""
+MODALITIES = {"text": "words", "blank": "beside", "unrelated": "beside", "picture": "picture"}
+"""By what a model reads a request, of each cell: words alone, words beside a picture, or a picture."""
+LETTER, LINE = 24, 36
+"""Pixels of a letter's height and letters of a line, of a text that is drawn."""
 WHITE = (255, 255, 255, 255)
 
 
@@ -33,6 +39,8 @@ class Picture:
     digest: str
     """SHA-256 (hex) of the file's bytes."""
     path: Path = field(compare=False)
+    content: bytes = field(default=b"", compare=False, repr=False)
+    """The bytes of one that lies in no file of its own."""
 
 
 def shown(path: Path) -> str:
@@ -63,15 +71,28 @@ def stated_picture(path: Path, where: object) -> Picture:
             remedy="give its path, beside the file of prompts or from the root on",
             where=where,
         ) from error
-    with _opened(path, where) as image:
+    return _one_frame(Picture(hashlib.sha256(content).hexdigest(), path), where)
+
+
+def held_picture(content: bytes, where: object) -> Picture:
+    """The picture of some bytes that lie in no file of their own, as a row of a table may hold them.
+
+    Raises:
+        PromptError: if it is none that can be shown to a model.
+    """
+    return _one_frame(Picture(hashlib.sha256(content).hexdigest(), Path("picture"), content), where)
+
+
+def _one_frame(picture: Picture, where: object) -> Picture:
+    with _opened(picture, where) as image:
         if getattr(image, "n_frames", 1) != 1:
             raise PromptError(
                 "a picture must be a single frame",
-                got=f"{image.n_frames} in {shown(path)}",  # type: ignore[attr-defined]
+                got=f"{image.n_frames} in {shown(picture.path)}",  # type: ignore[attr-defined]
                 remedy="save the frame that is meant",
                 where=where,
             )
-    return Picture(hashlib.sha256(content).hexdigest(), path)
+    return picture
 
 
 def pixels(picture: Picture) -> Image:
@@ -83,14 +104,14 @@ def pixels(picture: Picture) -> Image:
     from PIL import ImageOps
     from PIL.Image import new
 
-    if not picture.path.is_file() or hashlib.sha256(picture.path.read_bytes()).hexdigest() != picture.digest:
+    if not picture.content and not _is_unchanged(picture):
         raise PromptError(
             "a picture must stay as it was when prompts were read",
             got="another file, or none",
             remedy="run the command again",
             where=picture.path,
         )
-    with _opened(picture.path, picture.path) as image:
+    with _opened(picture, picture.path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
             seen = upright.convert("RGBA")
@@ -100,21 +121,50 @@ def pixels(picture: Picture) -> Image:
         return upright.convert("RGB")
 
 
+def _is_unchanged(picture: Picture) -> bool:
+    return picture.path.is_file() and hashlib.sha256(picture.path.read_bytes()).hexdigest() == picture.digest
+
+
+def drawable(words: str) -> bool:
+    """Whether Pillow's own font has all letters of a text, and there is one."""
+    try:
+        return bool(words.strip()) and bool(words.encode("latin-1"))
+    except UnicodeEncodeError:
+        return False
+
+
+def drawn(words: str, turned: int = 0) -> Picture:
+    """A picture of a text, black on white in Pillow's own font, turned to the left by so many degrees.
+
+    It is in memory alone: a request that must be refused is not left in a file.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, lines = ImageFont.load_default(LETTER), "\n".join(wrap(words, LINE))
+    edges = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((LETTER, LETTER), lines, font)
+    image = Image.new("L", (int(edges[2]) + LETTER, int(edges[3]) + LETTER), "white")
+    ImageDraw.Draw(image).multiline_text((LETTER, LETTER), lines, "black", font)
+    stream = BytesIO()
+    image.rotate(turned, expand=True, fillcolor="white").save(stream, "PNG")
+    return held_picture(stream.getvalue(), "a picture that was drawn")
+
+
 @contextmanager
-def _opened(path: Path, where: object) -> Iterator[Image]:
-    """The image of a file, which Pillow decodes as its pixels are asked for.
+def _opened(picture: Picture, where: object) -> Iterator[Image]:
+    """The image of a picture, which Pillow decodes as its pixels are asked for.
 
     Raises:
         PromptError: if it is none, of a format that is not read, or one that is only made to fill memory.
     """
     from PIL import Image
 
+    path = picture.path
     try:
         with warnings.catch_warnings():
             # Of a picture of so many pixels Pillow warns, and of one of twice as many it raises.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(BytesIO(picture.content) if picture.content else path, formats=FORMATS) as image:
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         most = Image.MAX_IMAGE_PIXELS or 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from palette.prompts import contents
+from palette.prompts import contents, pictured_sets
 from palette.prompts.categories import CATEGORIES, PromptLabel
 from palette.prompts.contents import Content
 from palette.prompts.rows import Kind, redacted
@@ -37,6 +37,8 @@ PROVENANCE = {
     "tatqa": ("CC BY 4.0", "NExTplusplus/TAT-QA (arXiv 2105.07624)"),
     "labsafety": ("MIT", "YujunZhou/LabSafety-Bench (arXiv 2410.14182)"),
     "mmlu": ("MIT", "hendrycks/test (arXiv 2009.03300)"),
+    "mmmu": ("Apache-2.0", "MMMU/MMMU (arXiv 2311.16502)"),
+    "mmbench": ("not stated", "open-compass/MMBench (arXiv 2307.06281)"),
 }
 """The licence and the source of each public set."""
 
@@ -56,7 +58,8 @@ class Schema:
     """How the prompt is made, where it is not simply the column."""
     answer: Callable[[TableRow], tuple[str, ...]] | None = None
     """The replies that are accepted, the reference first."""
-    images: Callable[[TableRow, Path], tuple[str, ...]] | None = None
+    images: Callable[[TableRow, Path], tuple[str | bytes, ...]] | None = None
+    """The images of a row: paths beside its file, or their bytes."""
     kind: Kind | None = None
     """The kind of rows whose labels are the user's to state, where none is stated."""
     header: tuple[str, ...] = ()
@@ -122,8 +125,8 @@ _SCHEMAS = (
         "mm_safetybench",
         ("Question", KEY, "Changed Question", "Rephrased Question"),
         key=KEY,
-        compose=contents.to_an_image,
-        images=contents.image_beside,
+        compose=pictured_sets.to_an_image,
+        images=pictured_sets.image_beside,
     ),
     Schema("xstest", ("prompt", "id", "type", "label"), ("type", "label"), "id"),
     # The set's own second file, whose type alone says which rows are contrasts.
@@ -171,6 +174,24 @@ _SCHEMAS = (
         answer=contents.letter_or_option,
         kind="benign",
         header=contents.MMLU,
+    ),
+    Schema(
+        "mmmu",
+        ("question", "options", "question_type", "answer", "image_1"),
+        key="id",
+        compose=pictured_sets.with_its_options,
+        answer=pictured_sets.letter_or_words,
+        images=pictured_sets.images_in_the_row,
+        kind="benign",
+    ),
+    Schema(
+        "mmbench",
+        (*contents.MMLU, "image"),
+        key="index",
+        compose=pictured_sets.with_its_options,
+        answer=pictured_sets.letter_or_words,
+        images=pictured_sets.images_in_the_row,
+        kind="benign",
     ),
 )
 SCHEMAS: Mapping[str, Schema] = {schema.name: schema for schema in _SCHEMAS}

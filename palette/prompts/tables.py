@@ -173,16 +173,20 @@ def _separated(content: bytes, path: Path, usual: str, header: Sequence[str] = (
     stream, before = io.StringIO(text[start:], newline=""), text[:start].count("\n")
     lines = csv.reader(stream, delimiter=separator, strict=True)
     found: list[tuple[list[str], str]] = []
+    # A set may hold a picture in a field; a file is no larger than it may be.
+    usual_most = csv.field_size_limit(LARGEST)
     try:
         for line in lines:
             if any(cell.strip() for cell in line):
                 found.append((line, f"{path}:{before + lines.line_num}"))
     except csv.Error:
         yield PromptError(
-            f"a {path.suffix[1:].lower()} file must be quoted rightly, its fields at most 128 KiB",
+            f"a {path.suffix[1:].lower()} file must be quoted rightly",
             got="another row",
             where=f"{path}:{before + lines.line_num}",
         )
+    finally:
+        csv.field_size_limit(usual_most)
     if header and found and found[0][0] == list(header):
         del found[0]  # The header that such files lack stands in this one.
     columns = header or ([name.strip() for name in found.pop(0)[0]] if found else [])

@@ -111,32 +111,40 @@ def dot(point: Point, at: tuple[float, float], chosen: bool) -> str:
     return f'{drawn}<circle class="halo" cx="{x:.1f}" cy="{y:.1f}" r="9"/>{name}'
 
 
-def heat_map(values: Sequence[Sequence[float]]) -> Markup:
-    """A value for every site, across, and position, downwards: the larger, the darker."""
+def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str] = ()) -> Markup:
+    """A value for every site, across, and position, downwards: the larger, the darker.
+
+    With ``rows`` these are named, and hold something else of every site than its positions.
+    """
     spots = [(abs(value), site, place) for site, row in enumerate(values) for place, value in enumerate(row)]
     largest, at_site, at_place = max(spots, key=lambda spot: spot[0])
     positions, height = len(values[0]), 26.0
-    width, bottom = (FRAME_WIDTH - LEFT - RIGHT) / len(values), TOP + positions * height
+    left = LEFT if not rows else 16 + 6.2 * max(map(len, rows))
+    width, bottom = (FRAME_WIDTH - left - RIGHT) / len(values), TOP + positions * height
     parts = []
     for size, site, place in spots:
-        x, y = LEFT + site * width, TOP + place * height
+        x, y = left + site * width, TOP + place * height
         parts.append(
             f'<rect class="heat" x="{x:.1f}" y="{y:.1f}" width="{width - 1:.1f}" '
             f'height="{height - 1:g}" fill-opacity="{size / (largest or 1.0):.2f}"/>'
         )
         if width >= 26:
-            text = signed(values[site][place], ".1f")
+            text = signed(values[site][place], ".2f" if rows else ".1f")
             parts.append(mark(x + width / 2, y + height / 2 + 4.5, text, style="on-heat"))
     for site in range(0, len(values), max(1, len(values) // 12)):
-        parts.append(mark(LEFT + (site + 0.5) * width, bottom + 18, str(site)))
+        parts.append(mark(left + (site + 0.5) * width, bottom + 18, str(site)))
     for place in range(positions):
-        number = signed(float(place - positions), ".0f")
-        parts.append(mark(LEFT - 8, TOP + (place + 0.5) * height + 4.5, number, "end"))
-    parts.append(mark((LEFT + FRAME_WIDTH - RIGHT) / 2, bottom + 40, "site"))
+        name = rows[place] if rows else signed(float(place - positions), ".0f")
+        parts.append(mark(left - 8, TOP + (place + 0.5) * height + 4.5, name, "end"))
+    parts.append(mark((left + FRAME_WIDTH - RIGHT) / 2, bottom + 40, "site"))
     alternative = (
         f"{len(values)} sites by {positions} positions; the largest value is {largest or 1.0:.1f}, "
         f"at site {at_site}, position {signed(float(at_place - positions), '.0f')}"
     )
+    if rows:
+        ranges = [(min(each), max(each)) for each in zip(*values, strict=True)]
+        told = (f"{name} from {a:.2f} to {b:.2f}" for name, (a, b) in zip(rows, ranges, strict=True))
+        alternative = f"{len(values)} sites: {', '.join(told)}"
     return picture(FRAME_WIDTH, bottom + 48, alternative, "".join(parts))
 
 

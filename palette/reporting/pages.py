@@ -6,7 +6,7 @@ markup: pages escape it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from palette.reporting.claims import claims
@@ -14,14 +14,19 @@ from palette.reporting.comparison import Comparison
 from palette.reporting.diagnosis import causes
 from palette.reporting.figures import duration
 from palette.reporting.report import Report
+from palette.reporting.thumbnails import Thumbnail
 from palette.reporting.wording import TEMPLATES, listed
 from palette.statistics.rates import Corrected, Rate
 
 
-def render(report: Report) -> str:
-    """The page of a report, one HTML document without script or outside resources."""
+def render(report: Report, pictures: Sequence[Thumbnail] = ()) -> str:
+    """The page of a report, one HTML document without script or outside resources.
+
+    ``pictures`` are thumbnails of benign prompts; ``report.json`` has none, and so has what is pushed.
+    """
     return TEMPLATES.get_template("report.html").render(
         report=report,
+        pictures=pictures,
         groups=groups(report),
         limits={rule.name: rule.limit for rule in report.gate.rules},
         corrected=corrected(report),

@@ -127,6 +127,9 @@ class Search(Sparse):
     """Kendall's tau-b of score and full-length refusal rate over the audited trials."""
     separation: tuple[tuple[FiniteFloat, ...], ...] | None = None
     """How many standard deviations lie between target and benign means, by site and position."""
+    similarity: dict[str, tuple[FiniteFloat, ...]] | None = None
+    """Cosines by site of two modalities' directions (``words-picture``), and of the halves of each one's
+    prompts (``words-words``); none where all prompts were of one."""
 
     @model_validator(mode="after")
     def _chosen_is_on_the_front(self) -> Search:

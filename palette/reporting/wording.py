@@ -121,6 +121,11 @@ def share(rate: Rate | None) -> str:
     return f"{rate.rate * 100:.1f} ({rate.low * 100:.1f}–{rate.high * 100:.1f}) %"
 
 
+def transposed(rows: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
+    """Columns in the place of rows."""
+    return list(zip(*rows, strict=True))
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("palette.reporting"),
     autoescape=select_autoescape(["html", "css"]),
@@ -131,7 +136,7 @@ TEMPLATES = Environment(
 )
 WRITTEN = (
     amount, brief, clean, directions, display_name, in_words, listed, nats, p_value, percent, plain, pretty,
-    probability, share, signed, spoken, told, without_places,
+    probability, share, signed, spoken, told, transposed, without_places,
 )  # fmt: skip
 """How values are written: the filters of every template, by their names."""
 
@@ -141,6 +146,5 @@ DRAWINGS = (drawing, heat_map, picture, scatter)
 TEMPLATES.globals.update({draw.__name__: draw for draw in DRAWINGS})
 WORDS: Any = TEMPLATES.get_template("words.txt").module
 TEMPLATES.globals["NARROW"] = NARROW
-TEMPLATES.globals.update(
-    {name: getattr(WORDS, name) for name in ("CELLS", "CLAIMS", "HEADLINE", "HORIZONS", "SUITES")}
-)
+TABLES = ("CELLS", "CLAIMS", "HEADLINE", "HORIZONS", "MODALITIES", "SUITES")
+TEMPLATES.globals.update({name: getattr(WORDS, name) for name in TABLES})

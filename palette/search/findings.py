@@ -19,7 +19,8 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     """What the backbone does with train prompts by domain and kind, and how far target and benign lie apart.
 
     ``separation`` is by the input of each layer, and of what is behind the last one, at its best position;
-    ``best`` is that of the greatest, ``unit`` what it is measured in.
+    ``best`` is that of the greatest, ``unit`` what it is measured in. ``similarity``, where prompts are of
+    several modalities, are the cosines of their directions at the same positions.
 
     Raises:
         OutputError: if the artefact of collect is missing or damaged.
@@ -27,6 +28,7 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     collected = read_collected(folder)
     apart, unit = _separation(collected)
     best = max(range(len(apart)), key=apart.__getitem__)
+    alike = {name: [round(c, 4) for c in each] for name, each in _similarity(collected).items()}
     return {
         "domains": {
             domain: {kind: kinds[kind] for kind in KINDS if kind in kinds}
@@ -38,16 +40,35 @@ def collect_findings(folder: Path) -> dict[str, Any]:
             "layers": len(apart) - 1,
             "unit": unit,
         },
+        **({"similarity": alike} if alike else {}),
     }
 
 
-def _separation(collected: Collected) -> tuple[list[float], str]:
+def _separations(collected: Collected) -> tuple[list[list[float]], str]:
+    """How far target and benign lie apart at every site and position, and in what that is told."""
     if known := collected.separations.get("difference"):
-        return [max(positions) for positions in known], DEVIATIONS
+        return known, DEVIATIONS
     directions = collected.directions
     lengths = directions.benign.norm(dim=-1).clamp(min=1e-12)
-    shares = directions.difference.norm(dim=-1) / lengths
-    return shares.amax(-1).tolist(), RELATIVE
+    return (directions.difference.norm(dim=-1) / lengths).tolist(), RELATIVE
+
+
+def _separation(collected: Collected) -> tuple[list[float], str]:
+    known, unit = _separations(collected)
+    return [max(positions) for positions in known], unit
+
+
+def _similarity(collected: Collected) -> dict[str, list[float]]:
+    """The cosines of directions of modalities by site, each where target and benign lie farthest apart."""
+    known, _ = _separations(collected)
+    places = [max(range(len(positions)), key=positions.__getitem__) for positions in known]
+    return {
+        name: [cosines[place] for cosines, place in zip(each, places, strict=True)]
+        # Pairs before what they are measured by.
+        for name, each in sorted(
+            collected.similarities.items(), key=lambda one: len({*one[0].split("-")}) < 2
+        )
+    }
 
 
 def search_findings(folder: Path) -> dict[str, Any]:
@@ -104,4 +125,5 @@ def search_section(folder: Path) -> Search | None:
         rank_correlation=audit.get("rank_correlation"),
         collected=collected.counts,
         separation=None if separation is None else tuple(map(tuple, separation)),
+        similarity={name: tuple(each) for name, each in _similarity(collected).items()} or None,
     )

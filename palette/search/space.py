@@ -50,6 +50,8 @@ class Collected:
     """Tokens after which the backbone's refusals can be told: the least that floor replies are given."""
     domains: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """By domain and kind: train prompts read, refused and answered; none in earlier versions' artefacts."""
+    similarities: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Cosines of two modalities' directions, or of one's halves; none where all prompts are of one."""
 
 
 def read_collected(folder: Path) -> Collected:
@@ -68,6 +70,7 @@ def read_collected(folder: Path) -> Collected:
         # An artefact of an earlier version does not say.
         floor_tokens=card.get("floor_tokens", 0),
         domains=card.get("domains", {}),
+        similarities=card.get("similarities", {}),
     )
 
 
@@ -80,6 +83,7 @@ def write_collected(path: Path, collected: Collected) -> None:
         "separations": collected.separations,
         "floor_tokens": collected.floor_tokens,
         "domains": collected.domains,
+        **({"similarities": collected.similarities} if collected.similarities else {}),
     }
     directions = collected.directions
     means = {"target": directions.target, "benign": directions.benign}

@@ -13,7 +13,7 @@ from palette.evaluation.gate import INSIDE
 from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.replies import Replies
 from palette.evaluation.subjects import Subject
-from palette.evaluation.wrappers import WRAPPERS, inside
+from palette.evaluation.wrappers import DRAWN, WRAPPERS, inside
 from palette.files import read_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt, PromptSet, messages
@@ -114,14 +114,14 @@ def _questions(
                 where=run.folder,
             )
         chat = messages(rows[row_id])
-        found.append(Question(name, inside(chat, WRAPPERS[wrapper]) if wrapper else chat, row_id in on_floor))
+        found.append(Question(name, inside(chat, wrapper) if wrapper else chat, row_id in on_floor))
     return found
 
 
 def _parted(name: str, rows: Mapping[str, Prompt]) -> tuple[str, str]:
     """A prompt's id and the wrapper that it was asked in, as rules of the gate name them."""
     row_id, _, wrapper = name.rpartition(INSIDE)
-    return (row_id, wrapper) if name not in rows and wrapper in WRAPPERS else (name, "")
+    return (row_id, wrapper) if name not in rows and wrapper in (*WRAPPERS, *DRAWN) else (name, "")
 
 
 def _of_words(text: str, pictures: tuple[Picture, ...], floor: PromptSet, others: PromptSet) -> Question:

@@ -84,13 +84,14 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
     an adapter without a fault.
     """
     from palette.evaluation.gate import gate
-    from palette.evaluation.wrappers import WRAPPERS, wrappable
+    from palette.evaluation.wrappers import in_wrappers
     from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
 
     asked = prompts.split(recipe.evaluate.split).capped(recipe.at_most(PROMPTS))
     outcomes = [_ideal(row, opened.role(row)) for row in asked]
-    kept = wrappable(asked, opened.role, recipe.at_most(WRAPPED_PROMPTS))
-    inside = {name: [_ideal(row, opened.role(row)) for row in kept] for name in WRAPPERS}
+    inside: dict[str, list[Outcome]] = {}
+    for name, row in in_wrappers(asked, opened.role, recipe.at_most(WRAPPED_PROMPTS)):
+        inside.setdefault(name, []).append(_ideal(row, opened.role(row)))
     still = dict.fromkeys(("first_token", "multi_token"), 0.0)
     limits: GateSettings = recipe.evaluate.gate
     rules = gate(outcomes, opened.domains, still, limits, inside)["rules"]
@@ -157,9 +158,10 @@ def _ideal(row: Prompt, role: Role) -> Outcome:
     before = answered if role is Role.BENIGN else refused
     after = refused if role in KEPT else answered
     if not row.accepted:
-        return Outcome(row.id, row.domain, role, before, after)
+        return Outcome(row.id, row.domain, role, before, after, cell=row.cell)
     known = True if role is Role.TARGET else None
-    return Outcome(row.id, row.domain, role, before, after, before is answered, after is answered, known)
+    right = before is answered, after is answered
+    return Outcome(row.id, row.domain, role, before, after, *right, known, row.cell)
 
 
 def _facts(backbone: Backbone) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from palette.authorisation import Role
 from palette.backbones import Backbone, greedy_replies
 from palette.backbones.generation import Decoding
-from palette.directions import Directions, Means, StreamingMoments, WithinCovariance, candidates, separation
+from palette.directions import Directions, StreamingMoments, WithinCovariance, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.baseline import REPLY_TOKENS, Baseline, baseline_replies
+from palette.evaluation.modalities import Part, parted, several, similarities, summed
 from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngrams
+from palette.evaluation.subjects import Requests
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.space import MEANS, Collected, write_collected
@@ -19,6 +21,8 @@ FEWEST = 16
 """Prompts that a mean needs at least, where there are as many."""
 DRAWN_PROMPTS, DRAWS = 48, 4
 """Target prompts and preserved ones for which refusals are drawn, and how many for each."""
+Figures = dict[str, list[list[float]]]
+"""By name a figure for every site and position."""
 
 
 def collect(run: Run[Recipe]) -> Collected:
@@ -34,7 +38,7 @@ def collect(run: Run[Recipe]) -> Collected:
     baseline = baseline_replies(run)
     met = {role: baseline.met(role) for role in Role}
     _require_enough(met)
-    directions, separations = _directions(run, baseline)
+    directions, separations, similar = _directions(run, baseline)
     collected = Collected(
         directions=directions,
         refusal_ngrams=_refusal_ngrams(run, baseline),
@@ -43,6 +47,7 @@ def collect(run: Run[Recipe]) -> Collected:
         separations=separations,
         floor_tokens=baseline.floor_tokens,
         domains=baseline.domains,
+        similarities=similar,
     )
     write_collected(run.folder / MEANS, collected)
     return collected
@@ -78,15 +83,19 @@ def _refusal_ngrams(run: Run, baseline: Baseline) -> RefusalNgrams:
     return learn_refusal_ngrams(met, answers, backbone.stops)
 
 
-def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, list[list[float]]]]:
-    """The candidate directions and how well each separates, from one pass over the kept prompts."""
+def _directions(run: Run, baseline: Baseline) -> tuple[Directions, Figures, Figures]:
+    """The candidate directions, how well each separates, and how alike those of modalities are.
+
+    All from one pass over the kept prompts.
+    """
     backbone = run.backbone
     shape = (backbone.layers + 1, backbone.post_instruction, backbone.width)
 
     met = {role: baseline.requests[role].where(baseline.as_expected(role)) for role in Role}
-    grouped: dict[str, list[list[int]]] = {}
-    for row, prompt in zip(met[Role.BENIGN].rows, met[Role.BENIGN].prompts, strict=True):
-        grouped.setdefault(row.domain, []).append(prompt)
+    halved = several([met[Role.TARGET], met[Role.BENIGN]])
+    grouped: dict[str, list[int]] = {}
+    for place, row in enumerate(met[Role.BENIGN].rows):
+        grouped.setdefault(row.domain, []).append(place)
     covariance = WithinCovariance(*shape) if covariance_gib(backbone, run.recipe.memory_gib) else None
     with run.progress("directions", sum(map(len, met.values()))) as advance:
 
@@ -94,23 +103,30 @@ def _directions(run: Run, baseline: Baseline) -> tuple[Directions, dict[str, lis
             read = (covariance, 0.5 / of) if of else ()
             return StreamingMoments(*shape).read(backbone, prompts, advance, *read)
 
-        target = moments(list(met[Role.TARGET].prompts), len(met[Role.TARGET]))
+        def parts(requests: Requests, of: int) -> dict[Part, StreamingMoments]:
+            return {key: moments(each, of) for key, each in parted(requests, halved=halved).items()}
+
+        refused = parts(met[Role.TARGET], len(met[Role.TARGET]))
+        target = summed(refused.values())
         pooled = moments([*met[Role.PRESERVE].prompts, *met[Role.FLOOR].prompts]).absorb(target)
-        concepts: list[Means] = []
-        benign = StreamingMoments(*shape)
-        for _, prompts in sorted(grouped.items()):
-            concept = moments(prompts, len(met[Role.BENIGN]))
-            concepts.append(concept.means)
-            benign.absorb(concept)
+        answered = [
+            parts(met[Role.BENIGN].where(places), len(met[Role.BENIGN]))
+            for _, places in sorted(grouped.items())
+        ]
+        concepts = [summed(each.values()) for each in answered]
+        benign = summed(concepts)
         within = covariance.about([target.means, benign.means]) if covariance else None
         # Whitening a wide stream takes as long as the passes, and stands in the same piece of work.
-        found = candidates(target.means, pooled.means, benign.means, concepts, within)
+        means = [each.means for each in concepts]
+        found = candidates(target.means, pooled.means, benign.means, means, within)
         apart = {
             name: separation(direction, target.means - benign.means, within).tolist()
             for name, direction in found.items()
             if within is not None
         }
-    return Directions(target.means, benign.means, found), apart
+    said = {key: summed(each[key] for each in answered if key in each) for key in refused}
+    similar = similarities(refused, said) if halved else {}
+    return Directions(target.means, benign.means, found), apart, similar
 
 
 def covariance_gib(backbone: Backbone, memory_gib: float) -> float:

@@ -8,6 +8,7 @@ from palette.backbones import Backbone
 from palette.backbones.batching import CPU_BYTES
 from palette.backbones.cost import pass_seconds
 from palette.backbones.placement import weight_bytes
+from palette.backbones.seeing import KEPT
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED
 from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
@@ -40,6 +41,8 @@ class Sizes(NamedTuple):
     """Prompts of the split that is evaluated."""
     groups: int
     """Domains, each kind for itself."""
+    pictures: int = 0
+    """Pictures that differ."""
 
 
 def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
@@ -49,7 +52,8 @@ def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
     spread = [len(backbone.render(messages(row))) for row in [*few[:: max(1, len(few) // SAMPLED)], few[-1]]]
     train, asked = (len(prompts.split(name)) for name in ("train", recipe.evaluate.split))
     groups = len({(row.domain, row.kind, row.tier) for row in prompts})
-    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups)
+    pictures = len({picture for row in prompts for picture in row.pictures})
+    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups, pictures)
 
 
 def bytes_of(row: Prompt) -> int:
@@ -60,6 +64,8 @@ def bytes_of(row: Prompt) -> int:
 def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
     own = LIBRARIES + weight_bytes(backbone.model, recipe.dtype) / 2**30
+    # What the tower makes of each, of no more tokens than the longest prompt.
+    own += min(KEPT, 4 * sizes.pictures * sizes.longest * backbone.width) / 2**30
     said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
     read = round(rows * (sizes.mean + said)) + sizes.longest
     whole = gradient_gib(backbone, read, rows * said, sizes.longest + said)

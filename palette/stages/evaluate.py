@@ -23,7 +23,7 @@ from palette.evaluation.outcomes import OUTCOMES, SIDES, Judged, Outcome, judged
 from palette.evaluation.replies import Replies
 from palette.evaluation.settings import EvaluateSettings
 from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
-from palette.evaluation.wrappers import WRAPPERS, wrapped
+from palette.evaluation.wrappers import wrapped
 from palette.files import claim, read_json, require_free, write_json, write_text
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
@@ -36,6 +36,7 @@ from palette.reporting.curves import losses_of, students_of
 from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report
 from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
+from palette.reporting.thumbnails import thumbnails
 from palette.run import HELPFUL, Run
 from palette.search.findings import search_section
 from palette.stages.sketch import sketched
@@ -211,7 +212,7 @@ def report_on(
         OptionalSections.model_validate(sections),
     )
     write_json(run.folder / OUTCOMES, [outcome.to_json() for outcome in outcomes])
-    write_text(run.folder / PAGE, render(report))
+    write_text(run.folder / PAGE, render(report, thumbnails(rows, run.prompts, run.authorisation)))
     write_json(run.folder / REPORT, report.model_dump(mode="json"))
     if adapter:
         write_card(run.folder, report)
@@ -284,9 +285,9 @@ def _measured(
     write_json(run.folder / TIMING, replies.tally.to_json())
     # A judge may be a model of its own, and slow.
     with run.progress("judging", 3) as advance:
-        kept: dict[str, list[Outcome]] = {name: [] for name in WRAPPERS}
+        kept: dict[str, list[Outcome]] = {}
         for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
-            kept[name].append(outcome)
+            kept.setdefault(name, []).append(outcome)
         advance(1)
         plain = judged(backbone, requests, judge, own, changed, known)
         upper = _upper_bound(run, helpful, requests, plain, judge, (own, changed))

@@ -1,7 +1,8 @@
 """The merge with its gate: what several adapters authorise together, and whether they may.
 
 An adapter that Palette made lies beside its report, which says by which recipe it was measured. If
-all adapters of a merge say so, the merge is measured by the same, opened for all of their domains,
+all adapters of a merge say so, the merge is measured by the same, opened for all of their domains (where
+prompts differ, by those that hold all the others: one of words and pictures for an adapter of words),
 and its weights can be searched on the validation split; reference answers are not read for that.
 """
 
@@ -17,7 +18,7 @@ from palette.adapters.lora import Adapter
 from palette.adapters.mounting import mounted
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.errors import AdapterError, BackboneError, OutputError, PromptError, RecipeError
+from palette.errors import AdapterError, BackboneError, OutputError, PaletteError, PromptError, RecipeError
 from palette.evaluation.baseline import baseline_replies
 from palette.evaluation.settings import EvaluateSettings, GateSettings
 from palette.evaluation.subjects import divergence
@@ -28,6 +29,7 @@ from palette.merging.inputs import MergeInput
 from palette.merging.settings import MergeSettings, merge_settings
 from palette.merging.writing import MergeReport, merge_adapters
 from palette.processes import Progress, silent
+from palette.prompts import Prompt
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.report import REPORT
 from palette.run import Run
@@ -109,7 +111,10 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
         except (OutputError, KeyError, TypeError):
             return None, f"no report beside {path} says how it was measured"
     first = recipes[0]
-    if differing := [key for key in SHARED if any(recipe.get(key) != first.get(key) for recipe in recipes)]:
+    differing = [key for key in SHARED if any(recipe.get(key) != first.get(key) for recipe in recipes)]
+    if differing == ["prompts"] and (widest := of_widest_prompts(recipes)) is not None:
+        first, differing = widest, []
+    if differing:
         return None, f"the adapters were measured by recipes that differ in {', '.join(differing)}"
     content = {key: first[key] for key in SHARED if key in first}
     for key in ("authorise", "floor"):
@@ -117,6 +122,20 @@ def shared_recipe(paths: Sequence[Path]) -> tuple[dict[str, Any] | None, str]:
     content["keep_replies"] = all(recipe.get("keep_replies", True) for recipe in recipes)
     content["reasons"] = {key: text for recipe in recipes for key, text in recipe["reasons"].items()}
     return content, ""
+
+
+def of_widest_prompts(recipes: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The recipe whose measured split holds all prompts of the others', if there is one."""
+    try:
+        runs = [
+            run_of({key: recipe[key] for key in (*SHARED, "authorise") if key in recipe})
+            for recipe in recipes
+        ]
+        asked = [{*run.prompts.split(run.recipe.evaluate.split)} for run in runs]
+    except PaletteError:  # What cannot be read any more holds nothing.
+        return None
+    every = set[Prompt]().union(*asked)
+    return next((recipe for recipe, own in zip(recipes, asked, strict=True) if own == every), None)
 
 
 def known_settings(evaluate: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from palette.fingerprints import fingerprint_file
 from palette.prompts import messages
 from palette.prompts.rows import case_folded_hash
 from palette.suites.harness import examine
+from palette.suites.pictures import look
 from palette.suites.run import (
     Exchanges,
     Figures,
@@ -31,7 +32,16 @@ from palette.suites.run import (
     changed,
     require_extra,
 )
-from palette.suites.schema import Divergence, OfPrompts, Perplexity, Refusals, named
+from palette.suites.schema import (
+    PICTURED,
+    Divergence,
+    Examined,
+    OfPrompts,
+    Perplexity,
+    Refusals,
+    Utility,
+    named,
+)
 
 ROLES = {
     "refusal_kept": {Role.PRESERVE, Role.FLOOR},
@@ -229,9 +239,18 @@ def ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
     return mean, sqrt(squares * len(sums) / (len(sums) - 1)) / whole
 
 
+def examined(measure: Utility, run: SuiteRun) -> MeasureResult:
+    """Shares of questions answered rightly: with pictures, or by lm-eval in words.
+
+    Raises:
+        PaletteError: as ``look`` and ``examine`` do.
+    """
+    return look(measure, run) if measure.task in PICTURED else examine(measure, run)
+
+
 MEASURES: Mapping[str, Callable[[Any, SuiteRun], MeasureResult]] = {
     **dict.fromkeys(ROLES, ask),
-    "utility": examine,
+    "utility": examined,
     "knowledge": examine,
     "perplexity": perplexity,
     "divergence": divergence,
@@ -248,7 +267,7 @@ def check(run: SuiteRun) -> None:
         RecipeError: if refusals are to be relaxed and no domain is opened.
     """
     for place, measure in enumerate(run.recipe.measures):
-        if MEASURES[measure.kind] is examine:
+        if isinstance(measure, Examined) and getattr(measure, "task", "") not in PICTURED:
             require_extra("lm_eval")
         if measure.kind == "refusal_relaxed" and not run.authorisation.domains:
             raise RecipeError(

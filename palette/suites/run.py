@@ -18,6 +18,7 @@ from palette.evaluation.outcomes import SIDES
 from palette.evaluation.subjects import Subject
 from palette.files import read_json
 from palette.judging.judge import Judge, judge_named
+from palette.models import sees
 from palette.prompts import PromptSet, load_prompts
 from palette.prompts.sources import Source, load_source
 from palette.run import Run
@@ -270,7 +271,7 @@ class SuiteRun(Run[Suite]):
         Of a folder it is the test split; a public set is there to be tested on as a whole.
 
         Raises:
-            PromptError: if they cannot be read, or one is asked with an image.
+            PromptError: if they cannot be read, or one has a picture and the model reads words alone.
         """
         path, origin = self.place(measure.prompts), None
         if path.is_dir():
@@ -281,4 +282,12 @@ class SuiteRun(Run[Suite]):
             prompts, origin = source.prompts, Origin.of(source)
         if measure.domains:
             prompts = prompts.where(lambda row: row.domain in measure.domains)
-        return prompts.in_words("a suite must be asked in words"), origin
+        return self.shown(prompts), origin
+
+    def shown(self, prompts: PromptSet) -> PromptSet:
+        """The prompts, if the model can be asked them.
+
+        Raises:
+            PromptError: if one is asked with a picture, and the model reads words alone.
+        """
+        return prompts if sees(self.recipe.model) else prompts.in_words()

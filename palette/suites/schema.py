@@ -12,6 +12,8 @@ from palette.judging.judge import FORMS, JudgeName
 from palette.run_settings import NAME, RunSettings
 from palette.settings import Settings, dotted, override, read_yaml, settled
 
+PICTURED = ("mmmu", "mmbench")
+"""Tasks of a model that sees."""
 SUBJECTS = {
     "medical": ("clinical_knowledge", "professional_medicine"),
     "legal": ("international_law", "professional_law"),
@@ -64,10 +66,13 @@ class Examined(Measure):
 
 
 class Utility(Examined):
-    """General ability, by lm-eval."""
+    """General ability, by lm-eval; with pictures by our own reading of the sets' files."""
 
     kind: Literal["utility"]
-    task: Literal["mmlu", "gsm8k"] = Field(description="the task: mmlu, or gsm8k")
+    task: Literal["mmlu", "gsm8k", "mmmu", "mmbench"] = Field(
+        description="the task: mmlu or gsm8k, or of a model that sees mmmu or mmbench, which are asked in "
+        "the chat template without worked examples"
+    )
     reply_tokens: int = Field(256, ge=1, description="tokens of a worked answer at most (gsm8k)")
 
 

@@ -30,6 +30,8 @@ from palette.backbones.loading import load_sketch
 from palette.backbones.pictures import Pictures
 from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded
+from palette.backbones.seeing import Shown as Made
+from palette.backbones.seeing import Store
 from palette.directions import last_streams
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
@@ -121,6 +123,13 @@ def shown(request, tmp_path_factory) -> Shown:
     return Shown(request.param, tmp_path_factory.mktemp(request.param))
 
 
+VLLM = {
+    "idefics": "model.text_model.", "smolvlm": "model.text_model.", "llama4": "language_model.model.",
+}  # fmt: skip
+"""What stands before the decoder's names, where it is not what vLLM maps to ``language_model.model.``."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, as a share of the largest number."""
     return float((found - expected).abs().max() / expected.abs().max())
@@ -177,6 +186,8 @@ def test_an_adapter_is_of_the_decoder_alone_and_is_one_function_everywhere(shown
     layers, plain = lora_layers(backbone, range(backbone.layers)), shown.logits()
     inside = next(n for n, m in backbone.model.named_modules() if m is backbone.model.get_decoder())
     assert layers and all(layer.startswith(f"{inside}.") for layer in layers)
+    # Of these vLLM has a table, of all others the names are its own.
+    assert f"{inside}." == VLLM.get(shown.name, "model.language_model.")
     with trainable(backbone, layers, rank=2, seed=0) as model:
         for _ in range(2):
             forward(backbone, prompt)[..., 5].mean().backward()
@@ -249,6 +260,30 @@ def test_a_picture_is_looked_at_once_however_often_it_is_asked_about(llava, tmp_
     first, *others = [llava.backbone.render(asked(words, one)) for words in (WORDS, "tell me .", "what ?")]
     assert len(looks) == 1
     assert all([t for t in ids if t >= PICTURED] == [t for t in first if t >= PICTURED] for ids in others)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 200), st.lists(st.integers(1, 5), min_size=1, max_size=5), st.sampled_from(DTYPES))
+def test_what_is_kept_is_the_same_in_memory_and_out_of_it(room, counts, dtype):
+    store, drawn = Store(room), torch.Generator().manual_seed(room)
+    shown = [Made(torch.randn(n, 3, generator=drawn).to(dtype), n) for n in counts]
+    shown.append(replace(shown[0], deep=torch.randn(2, counts[0], 3, generator=drawn).to(dtype)))
+    kept = [store.keep(one) for one in shown]
+    for one, other in zip(shown, kept, strict=True):
+        assert torch.equal(one.rows, other.rows) and one.takes == other.takes
+        assert one.deep is None or torch.equal(one.deep, other.deep)
+    held = {id(tensor) for one in shown for tensor in (one.rows, one.deep)}
+    here = [t for one in kept for t in (one.rows, one.deep) if t is not None and id(t) in held]
+    assert sum(tensor.numel() * tensor.element_size() for tensor in here) <= room
+
+
+def test_pictures_out_of_memory_say_the_same(llava, tmp_path):
+    chats = [asked(WORDS, picture(tmp_path, seed)) for seed in (11, 12)]
+    within = next_token_logits(llava.backbone, [llava.backbone.render(chat) for chat in chats])
+    other = load_backbone(llava.folder)
+    other.sight._store = Store(0)
+    ids = [other.render(chat) for chat in chats]
+    assert torch.equal(next_token_logits(other, ids), within)
 
 
 def test_two_pictures_side_by_side_are_others_than_the_same_two_apart(llava, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from palette import organism
 from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
+from palette.backbones.backbone import PICTURED
 from palette.backbones.loading import loaded_names, without_weights
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
 from palette.merging.settings import merge_settings
 from palette.merging.writing import merge_into
 from palette.mosaic.mounting import mounted_tokens
+from palette.mosaic.settings import Place
 from palette.mosaic.tokens import ControlTokens, identity, initial
 from tests.fixtures.noise import noise
 from tests.fixtures.seeing import FAMILIES, PARTS, PLAIN, model_of, picture, saved_model, tokenizer_of
@@ -79,14 +82,21 @@ def test_adapters_and_control_tokens_are_mounted_on_its_decoder_and_leave_it_as_
     assert torch.equal(next_token_logits(backbone, asked), plain)
 
 
-def test_control_tokens_stand_beside_a_picture(backbone, tmp_path):
+@pytest.mark.parametrize("place", get_args(Place))
+def test_control_tokens_stand_beside_a_picture(backbone, tmp_path, place):
     seen = [backbone.render(question(QUESTIONS[0], picture(tmp_path, seed))) for seed in (1, 2)]
-    made = ControlTokens(initial(backbone, ["alpha", "beta"], 2, 0), identity(backbone))
-    with mounted_tokens(backbone, made) as controlled:
+    made = ControlTokens(initial(backbone, ["alpha", "beta"], 2, 0), identity(backbone), place=place)
+    with mounted_tokens(backbone, made, released=False) as controlled:
         subsets = [(), ("alpha", "beta")]
         rows = [controlled.prefixed(ids, active) for ids in seen for active in subsets]
         together = next_token_logits(controlled, rows)
         alone = torch.cat([next_token_logits(controlled, [row]) for row in rows])
+        ids, shown = controlled.ids(("alpha", "beta")), [t for t in rows[1] if t >= PICTURED]
+        # All but those at the end stand before the picture, and part no picture.
+        assert (rows[1].index(ids[0]) < rows[1].index(shown[0])) == (place != "end")
+        assert rows[1].index(shown[-1]) - rows[1].index(shown[0]) == seen[0].index(shown[-1]) - seen[0].index(
+            shown[0]
+        )
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.allclose(together[::2], next_token_logits(backbone, seen), atol=1e-5)
     assert min(float((a - b).abs().max()) for a in together[::2] for b in together[1::2]) > 1e-3

@@ -17,7 +17,7 @@ from tests.fixtures.standins import STAND_INS, TEXT
 
 DATA = Path(os.environ.get("PALETTE_DATA", "no data"))
 AMBIGUOUS = {"coconot", "coconot_contrast"}
-PROFESSIONAL = {"kqa", "medquad", "pubmedqa", "legalbench", "tatqa", "labsafety", "mmlu"}
+PROFESSIONAL = {"kqa", "medquad", "pubmedqa", "legalbench", "tatqa", "labsafety", "mmlu", "mmmu", "mmbench"}
 NAMED = {*AMBIGUOUS, "legalbench"}
 """Sets that a source must name."""
 
@@ -69,6 +69,8 @@ LABELS: dict[str, list[tuple[str, str, str | None, str | None]]] = {
     "tatqa": [("benign", "tables", None, None)] * 3,
     "labsafety": [("benign", "benches", None, None)] * 2,
     "mmlu": [("benign", "law", None, None)] * 2,
+    "mmmu": [("benign", "hats", None, None)] * 2,
+    "mmbench": [("benign", "hats", None, None)] * 2,
 }
 
 
@@ -80,7 +82,7 @@ def test_every_schema_is_read_and_its_rows_are_labelled(schema: str, stand_in: C
     assert found == LABELS[schema]
     assert source.name == f"{schema}/{path.stem}"
     assert source.rows == len(found)
-    assert all(messages(row)[0]["content"].startswith(TEXT[:20]) for row in source.prompts)
+    assert all(messages(row)[0]["content"].lstrip(MARK).startswith(TEXT[:20]) for row in source.prompts)
     named = load_source(path, schema)
     assert named == source
 

@@ -226,7 +226,8 @@ LAWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"schema": "xtest"},
         "schema must be one of harmbench, jailbreakbench, strongreject, advbench, ailuminate, "
         "medsafetybench, sorrybench, mm_safetybench, xstest, xstest_v2, cyberseceval_frr, coconot, "
-        "coconot_contrast, gsm8k, kqa, medquad, pubmedqa, legalbench, tatqa, labsafety, mmlu, rows, or "
+        "coconot_contrast, gsm8k, kqa, medquad, pubmedqa, legalbench, tatqa, labsafety, mmlu, mmmu, mmbench, "
+        "rows, or "
         "file.py:name, got "
         "'xtest'; did you mean xstest? (PATH)",
     ),

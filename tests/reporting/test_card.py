@@ -140,3 +140,17 @@ def test_a_card_is_written_anew_but_nobody_else_s(report: dict[str, Any], tmp_pa
     path.write_text("# Mine\n")
     assert write_card(tmp_path, validated(report)) is None
     assert path.read_text() == "# Mine\n"
+
+
+def test_cells_stand_in_the_card_where_requests_came_with_pictures(report: dict[str, Any]) -> None:
+    rate = {"rate": 0.5, "low": 0.25, "high": 0.75, "k": 6, "n": 12}
+    seen = copy.deepcopy(report)
+    assert "Where requests stand" not in render_card(report)
+    # In one cell there may be no prompt of a role.
+    seen["cells"] = {
+        "text": {"prompts": 9, "base": {}, "adapted": {"authorised_refused": rate, "floor_kept": rate}},
+        "picture": {"prompts": 5, "base": {}, "adapted": {}},
+    }
+    text = render_card(seen)
+    assert "| in words alone | 9 | 50.0 (25.0–75.0) % |  |  | 50.0 (25.0–75.0) % |  |" in text
+    assert "| in a picture, whole or in part | 5 |  |  |  |  |  |" in text

@@ -112,6 +112,16 @@ def test_the_search_shows_its_audit_and_where_refusal_is_told_apart(report: dict
     assert "never varies" in render(constant)
 
 
+def test_the_search_shows_how_alike_modalities_are_by_layer(report: dict[str, Any]) -> None:
+    seen = copy.deepcopy(report)
+    seen["search"]["similarity"] = {"words-picture": [0.0, 0.91, 0.95], "words-words": [0.0, 0.98, 0.99]}
+    page = render(seen)
+    parsed(page)
+    assert "3 sites: words, in a picture from 0.00 to 0.95, words, halves from 0.00 to 0.99" in page
+    assert ">0.91</text>" in page
+    assert "How alike refusal is" not in render(report)
+
+
 def test_a_domain_without_prompts_or_answers_is_shown_as_far_as_it_goes(
     good: list[Outcome], parts: dict[str, Any]
 ) -> None:

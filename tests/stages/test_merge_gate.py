@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from palette.adapters.writing import write_adapter
 from palette.authorisation import Role
 from palette.errors import AuthorisationError, RecipeError
 from palette.judging.rules import RuleJudge
 from palette.recipe import create_recipe
+from palette.run import Run
+from palette.stages.evaluate import report_on
 from palette.stages.merge import merge, search_weights, shared_recipe, shares, unmeasurable
 from tests.fixtures.noise import noise
+from tests.fixtures.sighted import RECIPE, few_prompts, in_words
 
 
 def reported(folder: Path, domain: str, **more: Any) -> Path:
@@ -116,6 +121,48 @@ def test_shares_are_of_what_each_role_must_not_do():
     before = [True, True, True, True, False, True]
     after = [True, False, False, True, True, True]
     assert shares(cells, before, after) == [0.5, 0.5, 0.5]
+
+
+@pytest.fixture(scope="module")
+def measured(sighted, tmp_path_factory):
+    """An adapter of a run on words alone, and one of a run on words and pictures, beside their reports."""
+    folder, prompts = tmp_path_factory.mktemp("measured"), Path(sighted.recipe.prompts)
+    words = in_words(prompts, folder / "words")
+    found = []
+    for seed, (domain, own) in enumerate((("medical", words), ("legal", prompts))):
+        content = {**RECIPE, "name": domain, "authorise": [domain], "prompts": str(own)}
+        run = Run(create_recipe(content), folder / domain)
+        vars(run)["backbone"] = sighted.backbone
+        adapter = noise(run.backbone, ".mlp.", rank=1, scale=0.05, seed=seed)
+        write_adapter(run.folder, adapter)
+        found.append((run.folder, report_on(run, adapter, RuleJudge())))
+    return found
+
+
+def test_adapters_of_words_and_of_pictures_are_gated_together_in_every_cell(measured, tmp_path):
+    (words, alone), (pictures, both) = measured
+    assert not alone.cells and set(both.cells) == {"text", "blank", "unrelated", "picture"}
+    merged = merge([words, pictures], tmp_path / "out")
+    assert merged.gate is not None, merged.gate_not_run
+    rules = {rule["name"] for rule in merged.gate["rules"]}
+    for cell in both.cells:
+        assert {f"cell_{kind}.{cell}" for kind in ("target", "preserved", "floor")} <= rules
+    assert {"target_refusal.legal", "target_refusal.medical"} <= rules
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["provenance"]["recipe"]["prompts"] == both.provenance.recipe["prompts"]
+
+
+def test_prompts_that_do_not_hold_the_others_leave_the_gate_out(measured, tmp_path):
+    (words, _), (pictures, _) = measured
+    for path in (words, pictures):
+        shutil.copytree(path, tmp_path / path.name)
+    found = tmp_path / "legal" / "report.json"
+    report = json.loads(found.read_text())
+    for prompts in (tmp_path / "gone", few_prompts(tmp_path / "others", 2, 2, 2)):
+        report["provenance"]["recipe"]["prompts"] = str(prompts)
+        found.write_text(json.dumps(report))
+        differ = (None, "the adapters were measured by recipes that differ in prompts")
+        assert shared_recipe([tmp_path / "medical", tmp_path / "legal"]) == differ
 
 
 def test_an_adapter_that_breaks_the_model_is_given_little_weight(shared):

@@ -98,7 +98,7 @@ def test_a_measure_of_prompts_with_an_image_is_refused(measuring, data, tmp_path
     (tmp_path / "seen").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "seen" / "hat.png")
     (tmp_path / "seen" / "medical.jsonl").write_text("".join(seen))
-    with pytest.raises(PromptError, match="a suite must be asked in words"):
+    with pytest.raises(PromptError, match="a prompt with a picture must be asked of a model that sees"):
         run(measuring, {"kind": "over_refusal", "prompts": str(tmp_path / "seen")})
 
 
