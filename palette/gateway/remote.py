@@ -7,9 +7,11 @@ than the one that was asked for is thrown away.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import httpx
 
 EVENT, END = "data:", "[DONE]"
+END_SECONDS = 0.05
+"""Time for the end of a stream to come behind its last event."""
 LONGEST = 1 << 20
 """Characters of one event at most."""
 FINISHES = {"stop", "length"}
@@ -74,8 +78,10 @@ class Remote:
             async with self._client.stream("POST", "chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise _told(response.status_code, response.headers.get("retry-after", ""))
-                async for piece in pieces(response.aiter_lines(), certificate.adapter, asked.n):
+                lines = response.aiter_lines()
+                async for piece in pieces(lines, certificate.adapter, asked.n):
                     yield piece
+                await ended(lines)
         except httpx.HTTPError as error:
             raise unavailable() from error
 
@@ -152,6 +158,18 @@ async def pieces(lines: AsyncIterator[str], model: str, choices: int) -> AsyncGe
                 yield Piece(index, new, tokens[index], prompt, ends)
     if going:
         raise unavailable("reply_cut")
+
+
+async def ended(lines: AsyncIterator[str]) -> None:
+    """Returns once a stream has ended behind its last event, so that its connection can be used again.
+
+    One that does not end soon, or goes on, is closed by whoever leaves it.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            async for line in lines:
+                if line:
+                    return
 
 
 def _event(text: str) -> dict[str, Any]:

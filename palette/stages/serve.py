@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -184,6 +185,10 @@ class TrustingStore:
     def __init__(self, store: Store, ring: Watched[KeyRing], revoked: Path | None) -> None:
         self._store, self._ring = store, ring
         self._revoked = Watched(revoked, self._read) if revoked is not None else None
+
+    def moment(self) -> AbstractContextManager[object]:
+        """A block in which this thread is told all as it stands at one moment."""
+        return self._store.moment()
 
     def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
         """The tenant of an API key's text, and the credential with all its parents; None if unknown."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -104,6 +106,9 @@ class Store:
         first, *others = self.keys[secret]
         self.keys[secret] = (replace(first, **what), *others)
 
+    def moment(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
     def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
         self._check()
         if secret not in self.keys:
@@ -135,11 +140,14 @@ class Ledger:
     events: list[Event] = field(default_factory=list)
     full: bool = False
 
-    def append(self, event: Event) -> str:
+    def submit(self, event: Event) -> Future[str]:
+        future = Future[str]()
         if self.full:
-            raise OSError(28, "No space left on device")
-        self.events.append(event)
-        return digest(repr(event))
+            future.set_exception(OSError(28, "No space left on device"))
+        else:
+            self.events.append(event)
+            future.set_result(digest(repr(event)))
+        return future
 
     def of(self, kind: str) -> list[Event]:
         return [each for each in self.events if each.kind == kind]
