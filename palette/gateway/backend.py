@@ -76,6 +76,13 @@ class Backend(Protocol):
             Refused: if it cannot be answered with this adapter.
         """
 
+    def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        """The backbone's own replies to what a certificate is for: for operators, and for no tenant.
+
+        Raises:
+            Refused: if it cannot be answered.
+        """
+
     async def close(self) -> None:
         """Ends what is under way."""
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 
@@ -27,6 +27,8 @@ from palette.gateway.refusals import Refused
 from palette.gateway.wording import Wording
 
 LOGGER = logging.getLogger("palette.gateway")
+BARE = ""
+"""In place of a certificate's id: no adapter."""
 
 
 @dataclass(eq=False)
@@ -79,18 +81,30 @@ class Embedded:
         self._thread = Thread(target=self._work, name="palette-model", daemon=True)
         self._thread.start()
 
-    async def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
+    def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece.
 
         Raises:
             Refused: if the adapter did not load, the line is full, or the prompt is too long.
         """
-        if certificate.id not in self._ready:
+        return self._growing(asked, certificate.id, certificate.id)
+
+    def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        """The backbone's own replies to what a certificate is for: for operators, and for no tenant.
+
+        Raises:
+            Refused: if it cannot be answered.
+        """
+        return self._growing(asked, certificate.id, BARE)
+
+    async def _growing(self, asked: Asked, measured: str, mounts: str) -> AsyncGenerator[Piece]:
+        """Replies to a prompt as a certificate was measured, with the adapter of ``mounts``."""
+        if measured not in self._ready:
             raise unavailable("adapter_not_loaded")
-        prompt = await asyncio.to_thread(self._rendered, asked, self._ready[certificate.id])
+        prompt = await asyncio.to_thread(self._rendered, asked, self._ready[measured])
         loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, int, str | None] | Exception]()
         jobs = [
-            self._job(asked, certificate.id, prompt, choice, _putting(loop, news, choice))
+            self._job(asked, mounts, prompt, choice, _putting(loop, news, choice))
             for choice in range(asked.n)
         ]
         self._enqueue(jobs)
@@ -213,7 +227,7 @@ class Embedded:
         jobs: dict[Row, Job] = {}
         try:
             with ExitStack() as stack:
-                stack.enter_context(mounted(self.model.model, self._ready[certificate].adapter))
+                stack.enter_context(self._mounting(certificate))
                 while not self._stopping:
                     for job in self._joining(certificate, growing):
                         jobs[job.row] = job
@@ -233,6 +247,11 @@ class Embedded:
         for job in jobs.values():
             if job.row.finish is None:
                 job.put(unavailable())
+
+    def _mounting(self, certificate: str) -> AbstractContextManager[object]:
+        if certificate == BARE:
+            return nullcontext()
+        return mounted(self.model.model, self._ready[certificate].adapter)
 
     def _joining(self, certificate: str, growing: GrowingReplies) -> Iterable[Job]:
         """Those at the head of the line that may join, one by one."""

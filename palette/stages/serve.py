@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from palette.authorisation import Credential, Grant, Tenant
+from palette.authorisation import Credential, Grant, Role, Tenant
 from palette.certificates import Certificate, read_certificate, read_revocations
-from palette.errors import GatewayError, OutputError
+from palette.errors import GatewayError, OutputError, PaletteError
 from palette.files import OWNER_ONLY, require_owner_only
+from palette.gateway.admin import Desk
 from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import differences
@@ -26,14 +29,16 @@ from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
 from palette.gateway.recording import Heads
-from palette.gateway.server import listening
+from palette.gateway.server import address_of, listening
 from palette.gateway.server import serve as run_server
 from palette.gateway.store import Store
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
-from palette.processes import device_named
+from palette.processes import device_named, silent
+from palette.prompts.rows import normalised_text
 from palette.run import folder_of
 from palette.signing import KeyRing, Purpose, read_key_ring, read_private
+from palette.stages.load import run_of
 
 METRICS_TOKEN, HEAD = "metrics.token", "ledger.head.json"
 
@@ -60,6 +65,7 @@ class Door:
     provider: Provider | None = None
     limits: Limits = field(default_factory=Limits)
     limits_storage: str = "memory://"
+    admin_origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ def serve(
                 door.limits,
                 limits_storage=door.limits_storage,
             )
-            gateway = create_app(services, token)
+            desk = Desk(store, lambda: certificates, origins_of(door, listener), floor_of(adapters))
+            gateway = create_app(services, token, desk)
             told = partial(_told, certificates, backend, ready)
             asyncio.run(run_server(gateway, listener, told))
 
@@ -226,6 +233,50 @@ def require_told(store: Store) -> None:
             got=f"{len(wrong)} differences, the first: {wrong[0]}",
             remedy="palette ledger verify tells all of them; mend the store, or restore it",
         )
+
+
+def origins_of(door: Door, listener: socket.socket) -> tuple[str, ...]:
+    """Where operators reach the page: as it is stated, or at the address that is listened at.
+
+    Raises:
+        GatewayError: if what is stated is no origin, or is not encrypted on its way from another machine.
+    """
+    own = address_of(listener)
+    if door.admin_origin is None:
+        return (own, own.replace("127.0.0.1", "localhost"))
+    stated = door.admin_origin.rstrip("/").lower()
+    parts = urlsplit(stated)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if stated != f"{parts.scheme}://{parts.netloc}" or not (
+        parts.scheme == "https" or (parts.scheme == "http" and local)
+    ):
+        raise GatewayError(
+            "an origin of the operator's page must be such as https://gate.example",
+            got=ascii(door.admin_origin)[:80],
+            remedy="put a server with TLS before the gateway",
+        )
+    return (stated,)
+
+
+def floor_of(adapters: Sequence[Path | str]) -> Callable[[str], bool] | None:
+    """Whether a text holds a prompt of the floor of one of the runs; None where not every run tells any."""
+    held: set[str] = set()
+    for each in adapters:
+        try:
+            run = run_of(Path(each), silent)[1]
+            rows = [row for row in run.prompts if run.authorisation.role(row) is Role.FLOOR]
+        except PaletteError:
+            return None
+        held |= {normalised_text(row.request) for row in rows if row.cell != "picture"}
+    words = sorted(each for each in held if each)
+    if not words:
+        return None
+
+    def holds(text: str) -> bool:
+        said = normalised_text(text)
+        return any(each in said for each in words)
+
+    return holds
 
 
 def heads_of(trust: Trust) -> Heads | None:

@@ -182,6 +182,9 @@ class Words:
         finally:
             self.ended.append(tenant)
 
+    async def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        yield Piece(0, "I cannot help you with that.", 7, 7, "stop")
+
     async def close(self) -> None:
         self.ended.append("closed")
 
