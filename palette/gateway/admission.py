@@ -8,23 +8,19 @@ longer to come than ``FRESH``; nothing of it is kept for the next request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
-from uuid import uuid4
 
 from palette.authorisation import (
-    Certified,
-    Credential,
     Decision,
-    Grant,
     Reason,
     Request,
-    Tenant,
     authorisation,
     decide,
 )
@@ -39,8 +35,10 @@ from palette.gateway.limits import Limits
 from palette.gateway.monitor import Monitor
 from palette.gateway.quotas import Quotas
 from palette.gateway.refusals import Refused, denied, unknown
+from palette.gateway.visits import Admitted, Standing, Visit, event_of
 from palette.signing.instants import now as instant_now
 
+LOGGER = logging.getLogger("palette.gateway")
 THREADS = 8
 """Threads that wait for the store."""
 FRESH = 0.1
@@ -79,40 +77,10 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], datetime] = instant_now
     limits_storage: str = "memory://"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the store said at one moment of who asks, and of all that a decision is taken on."""
-
-    tenant: Tenant | None
-    credentials: tuple[Credential, ...]
-    grants: Sequence[Grant]
-    certificates: Sequence[Certified]
-    asked: float
-    """When the store was asked, in the seconds of the event loop."""
-
-
-@dataclass
-class Visit:
-    """One request on its way: its id, the credential that was shown, and what is known of it so far."""
-
-    secret: str | None = field(repr=False)
-    address: str
-    id: str = field(default_factory=lambda: uuid4().hex)
-    tenant: Tenant | None = None
-    credential: str | None = None
-    standing: Standing | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """A request that may be answered, with the decision that lets it."""
-
-    visit: Visit
-    asked: Asked
-    decision: Decision
-    certificate: Certified
+    renew: Callable[[], Awaitable[None]] | None = None
+    """Takes what is new of certificates; it is awaited every ``Limits.renew_seconds``."""
+    faults: Callable[[], Sequence[str]] = tuple
+    """What files say now that does not hold, in whose place earlier ones stay."""
 
 
 class Admission:
@@ -123,6 +91,7 @@ class Admission:
         self.quotas = Quotas(services.limits, services.limits_storage)
         self.clock = SteadyClock(services.clock)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="palette-store")
+        self._renewing: asyncio.Task[None] | None = None
 
     async def identified(self, visit: Visit) -> Visit:
         """The visit of somebody known, within what a key and a tenant may ask a minute.
@@ -275,8 +244,23 @@ class Admission:
                 "a gateway needs a ledger that can be written", got=refused.__cause__
             ) from None
 
+        if services.renew is not None:
+            self._renewing = asyncio.create_task(self._renew(services.renew))
+
+    async def _renew(self, renew: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(self.services.limits.renew_seconds)
+            try:
+                await renew()
+            except Exception as error:
+                # What is served is served on; the next look may go better.
+                LOGGER.error("certificates could not be looked at: %s", type(error).__name__)
+
     async def close(self) -> None:
         """Ends what is under way, once every line that was begun is in the ledger."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         await self.services.backend.close()
         loop = asyncio.get_running_loop()
         last = loop.time() + LAST_LINES
@@ -319,28 +303,3 @@ class Admission:
 
     def _hmac(self, asked: Asked | None) -> str | None:
         return self.services.keyed(asked.said) if asked else None
-
-
-def event_of(
-    kind: str,
-    visit: Visit,
-    *,
-    asked: Asked | None = None,
-    decision: Decision | None = None,
-    hmac: str | None = None,
-    **more: Any,
-) -> Event:
-    """What is kept of a visit."""
-    certificate = decision.certificate if decision else None
-    return Event(
-        kind=kind,
-        tenant=visit.tenant.id if visit.tenant else None,
-        credential=visit.credential,
-        model=asked.model if asked else None,
-        adapter=certificate.adapter if certificate else None,
-        certificate=certificate.id if certificate else None,
-        grants=decision.grants if decision else (),
-        prompt_hmac=hmac,
-        request=visit.id,
-        **more,
-    )

@@ -14,15 +14,15 @@ from starlette.exceptions import HTTPException
 
 from palette.gateway import asking, wire
 from palette.gateway.admin import Desk, Page
-from palette.gateway.admission import Admission, Admitted, Services, Visit
+from palette.gateway.admission import Admission, Services
 from palette.gateway.backend import Piece
-from palette.gateway.document import described
 from palette.gateway.identity import bearer
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
 from palette.gateway.replying import Replies
 from palette.gateway.streaming import EventStream, body_of, chained, until_gone
 from palette.gateway.surface import Surface
+from palette.gateway.visits import Admitted, Visit
 
 PUBLIC = ("/health",)
 """Routes that ask nobody who they are, and tell nothing."""
@@ -71,8 +71,8 @@ class Routes:
 
     def add(self, app: FastAPI) -> None:
         """Adds the routes."""
-        app.post("/v1/chat/completions", openapi_extra=described(asking.ChatBody))(self.chat)
-        app.post("/v1/completions", openapi_extra=described(asking.CompletionBody))(self.complete)
+        app.post("/v1/chat/completions", openapi_extra=asking.described(asking.ChatBody))(self.chat)
+        app.post("/v1/completions", openapi_extra=asking.described(asking.CompletionBody))(self.complete)
         app.get("/v1/models")(self.models)
         app.get("/v1/models/{name}")(self.model)
         app.get("/health")(self.health)
@@ -179,6 +179,7 @@ def _add_metrics(app: FastAPI, admission: Admission, token: str) -> None:
         shown = bearer(request.scope["headers"])
         if shown is None or not hmac.compare_digest(shown.encode(), token.encode()):
             raise Refused(401, "invalid_api_key", "the metrics have a token of their own")
-        return Response(admission.monitor.page(admission.quotas.open), media_type="text/plain; version=0.0.4")
+        page = admission.monitor.page(admission.quotas.open, len(admission.services.faults()))
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     app.get(METRICS)(metrics)

@@ -69,6 +69,13 @@ class Backend(Protocol):
             GatewayError: if it cannot serve as it must.
         """
 
+    async def add(self, certificates: Sequence[Served]) -> None:
+        """Makes ready for these certificates too, while others are served.
+
+        Raises:
+            GatewayError: if one of them cannot be served.
+        """
+
     def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece, each one's last piece with its finish.
 

@@ -64,6 +64,17 @@ class Remote:
             raise
         self._client, self._served = client, {each.facts.id: each for each in ours}
 
+    async def add(self, certificates: Sequence[Served]) -> None:
+        """Checks that the server has each of these too.
+
+        Raises:
+            GatewayError: if it is not there, has not all of them, or lets a request combine them.
+        """
+        assert self._client is not None
+        ours = [each for each in certificates if each.facts.backbone == self.backbone]
+        await require_upstream(self._client, [each.facts.adapter for each in ours])
+        self._served |= {each.facts.id: each for each in ours}
+
     def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece.
 

@@ -12,10 +12,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from palette.errors import PaletteError
-from palette.gateway.admission import Admission, Admitted
+from palette.gateway.admission import Admission
 from palette.gateway.backend import Piece, unavailable
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
+from palette.gateway.visits import Admitted
 
 
 class Replies:

@@ -5,33 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from palette.authorisation import Credential, Grant, Role, Tenant
-from palette.certificates import Certificate, read_certificate, read_revocations
+from palette.authorisation import Role
+from palette.certificates import Certificate
 from palette.errors import GatewayError, OutputError, PaletteError
 from palette.files import OWNER_ONLY, require_owner_only
 from palette.gateway.admin import Desk
 from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import differences
-from palette.gateway.backend import Backend, Canary, Served
+from palette.gateway.backend import Backend
 from palette.gateway.catalogue import Catalogue
 from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
 from palette.gateway.recording import Heads
-from palette.gateway.server import address_of, listening
+from palette.gateway.server import listening, origins_of
 from palette.gateway.server import serve as run_server
 from palette.gateway.store import Store
+from palette.gateway.trusting import TrustingStore, certified, faults_of, renew, served, shelved
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
 from palette.processes import device_named, silent
@@ -96,26 +93,31 @@ def serve(
         StoreError: if the store is missing, damaged or out of reach.
     """
     ring = Watched(trust.keys, read_key_ring)
-    certificates = certified(adapters, ring(), trust.revoked)
+    shelf = shelved(adapters, ring, trust.revoked)
     token = token_of(door.metrics_token or data_folder() / METRICS_TOKEN)
     with listening(door.host, door.port, exposed=door.exposed) as listener, _store(trust, ring) as store:
         require_told(store)
         backend = backend_of(model, store.keyed("cache salt"))
         with store.writer(heads_of(trust)) as recorder:
             authority = TrustingStore(store, ring, trust.revoked)
+            catalogue = Catalogue([served(each) for each in shelf.taken], ring)
             services = Services(
                 authority,
                 recorder,
                 Credentials(authority, door.provider),
-                Catalogue([served(each) for each in certificates], ring),
+                catalogue,
                 backend,
                 store.keyed,
                 door.limits,
                 limits_storage=door.limits_storage,
+                renew=partial(renew, shelf, backend, catalogue),
+                faults=lambda: [*shelf.faults, *authority.faults, *faults_of(door.provider)],
             )
-            desk = Desk(store, lambda: certificates, origins_of(door, listener), floor_of(adapters))
+            desk = Desk(
+                store, lambda: shelf.taken, origins_of(door.admin_origin, listener), floor_of(adapters)
+            )
             gateway = create_app(services, token, desk)
-            told = partial(_told, certificates, backend, ready)
+            told = partial(_told, shelf.taken, backend, ready)
             asyncio.run(run_server(gateway, listener, told))
 
 
@@ -133,37 +135,6 @@ def vllm_command(adapters: Sequence[Path | str], model: Model, trust: Trust, fol
     certificates = certified(adapters, read_key_ring(trust.keys), trust.revoked)
     command = line(str(folder_of(model.name)), [served(each) for each in certificates], folder)
     return {"command": command, "adapters": sorted(each.certified.adapter for each in certificates)}
-
-
-def certified(adapters: Sequence[Path | str], ring: KeyRing, revoked: Path | None) -> list[Certificate]:
-    """The certificates of some adapters' folders, verified, with the bytes that they are of.
-
-    Raises:
-        AdapterError: if an adapter is missing, or not a plain LoRA.
-        GatewayError: if there is none.
-        SignatureError: if a certificate does not hold.
-    """
-    if not adapters:
-        raise GatewayError(
-            "a gateway serves certified adapters",
-            got="none",
-            remedy="name their folders; palette certify makes them",
-        )
-    instants = read_revocations(revoked, ring).instants if revoked is not None else {}
-    return [read_certificate(each, ring, instants) for each in adapters]
-
-
-def served(certificate: Certificate) -> Served:
-    """A certificate as far as a backend needs it."""
-    backbone = certificate.facts.backbone
-    return Served(
-        certificate.certified,
-        certificate.adapter,
-        certificate.write,
-        tuple(Canary(each.prompt, each.reply) for each in certificate.facts.canaries),
-        backbone.system,
-        backbone.thinking,
-    )
 
 
 def backend_of(model: Model, key: str) -> Backend:
@@ -186,40 +157,6 @@ def backend_of(model: Model, key: str) -> Backend:
     return Embedded(load_backbone(folder, model.name, dtype=model.dtype, device=device))
 
 
-class TrustingStore:
-    """A store that believes whom the trusted keys name now, and knows the signed list of revocations."""
-
-    def __init__(self, store: Store, ring: Watched[KeyRing], revoked: Path | None) -> None:
-        self._store, self._ring = store, ring
-        self._revoked = Watched(revoked, self._read) if revoked is not None else None
-
-    def moment(self) -> AbstractContextManager[object]:
-        """A block in which this thread is told all as it stands at one moment."""
-        return self._store.moment()
-
-    def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
-        """The tenant of an API key's text, and the credential with all its parents; None if unknown."""
-        return self._store.known(secret)
-
-    def tenant(self, tenant_id: str) -> Tenant | None:
-        """The tenant of this id; None if unknown."""
-        return self._store.tenant(tenant_id)
-
-    def grants(self, tenant_id: str) -> Sequence[Grant]:
-        """A tenant's grants, verified by the keys that are trusted now."""
-        if (ring := self._ring()) is not self._store.ring:
-            self._store.trust(ring)
-        return self._store.grants(tenant_id)
-
-    def revoked_certificates(self) -> Mapping[str, datetime]:
-        """Since when certificates are revoked: in the store, or by the signed list."""
-        listed = self._revoked() if self._revoked is not None else {}
-        return {**listed, **self._store.revoked_certificates()}
-
-    def _read(self, path: Path) -> Mapping[str, datetime]:
-        return read_revocations(path, self._ring()).instants
-
-
 def require_told(store: Store) -> None:
     """Returns nothing: the store says what its ledger says, so that no revocation was taken out of it.
 
@@ -233,29 +170,6 @@ def require_told(store: Store) -> None:
             got=f"{len(wrong)} differences, the first: {wrong[0]}",
             remedy="palette ledger verify tells all of them; mend the store, or restore it",
         )
-
-
-def origins_of(door: Door, listener: socket.socket) -> tuple[str, ...]:
-    """Where operators reach the page: as it is stated, or at the address that is listened at.
-
-    Raises:
-        GatewayError: if what is stated is no origin, or is not encrypted on its way from another machine.
-    """
-    own = address_of(listener)
-    if door.admin_origin is None:
-        return (own, own.replace("127.0.0.1", "localhost"))
-    stated = door.admin_origin.rstrip("/").lower()
-    parts = urlsplit(stated)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if stated != f"{parts.scheme}://{parts.netloc}" or not (
-        parts.scheme == "https" or (parts.scheme == "http" and local)
-    ):
-        raise GatewayError(
-            "an origin of the operator's page must be such as https://gate.example",
-            got=ascii(door.admin_origin)[:80],
-            remedy="put a server with TLS before the gateway",
-        )
-    return (stated,)
 
 
 def floor_of(adapters: Sequence[Path | str]) -> Callable[[str], bool] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from palette.adapters.lora import Adapter
 from palette.authorisation import Certified, Credential, Grant, Tenant
+from palette.errors import GatewayError
 from palette.gateway.admission import Services
 from palette.gateway.asking import Asked
 from palette.gateway.backend import Piece, Served, unavailable
@@ -167,6 +168,11 @@ class Words:
 
     async def start(self, certificates: Sequence[Served]) -> None:
         self.certificates = certificates
+
+    async def add(self, certificates: Sequence[Served]) -> None:
+        if self.failing:
+            raise GatewayError("an adapter must load", got="none")
+        self.certificates = [*self.certificates, *certificates]
 
     async def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         self.asked.append((asked, certificate, tenant))

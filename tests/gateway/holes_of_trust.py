@@ -192,7 +192,7 @@ def keys_are_the_tokens(patch: Patch, world: World) -> None:
 
     def trusting(self: Provider, token: str, now: Any) -> Any:
         own = tokens.key("stranger").as_dict(private=False)
-        return claims(replace(self, keys={"keys": [{**own, "kid": "idp"}]}), token, now)
+        return claims(replace(self, keys=lambda: {"keys": [{**own, "kid": "idp"}]}), token, now)
 
     patch.setattr(Provider, "claims", trusting)
 

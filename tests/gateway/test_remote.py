@@ -319,3 +319,40 @@ def test_a_connection_serves_the_next_reply_where_a_stream_ends_behind_its_last_
     with counting(behind) as (url, seen):
         asyncio.run(ask(url))
     assert len(seen) == connections
+
+
+def test_the_backbone_is_asked_bare_under_its_own_name_and_salt():
+    server = good()
+
+    async def ask() -> list[str]:
+        backend = remote(server)
+        await backend.start(CERTIFICATES)
+        try:
+            return [piece.text async for piece in backend.bare(ASKED, MEDICAL)]
+        finally:
+            await backend.close()
+
+    assert asyncio.run(ask())[0].strip() == BASE
+    bare, salts = server.bodies[-1], {reply(server) and server.bodies[-1]["cache_salt"]}
+    assert bare["model"] == BASE
+    assert bare["cache_salt"] not in salts
+
+
+def test_an_adapter_that_the_server_has_since_is_added():
+    server = StandIn(NAMES[:1])
+
+    async def ask() -> list[Piece]:
+        backend = remote(server)
+        await backend.start(CERTIFICATES[:1])
+        try:
+            with pytest.raises(GatewayError, match="by its digest"):
+                await backend.add(CERTIFICATES[1:2])
+            with pytest.raises(Refused):
+                await anext(backend.reply(ASKED, LEGAL, "firm"))
+            server.adapters.append(NAMES[1])
+            await backend.add(CERTIFICATES[1:2])
+            return [piece async for piece in backend.reply(ASKED, LEGAL, "firm")]
+        finally:
+            await backend.close()
+
+    assert asyncio.run(ask())[0].text.strip() == NAMES[1][:8]

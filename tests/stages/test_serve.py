@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ pytest.importorskip("cryptography")
 pytest.importorskip("palette.certificates")
 pytest.importorskip("palette.gateway.store")
 
+from palette.authorisation import Authorisation
 from palette.errors import GatewayError, OutputError
+from palette.gateway.server import listening, origins_of
 from palette.gateway.watched import Watched
+from palette.prompts import Prompt
 from palette.signing import KeyRing, Purpose, generate, read_key_ring
 from palette.stages import serve as stage
 
@@ -90,22 +94,31 @@ def test_a_store_that_says_otherwise_than_its_ledger_is_not_served(monkeypatch):
 def test_the_operators_page_is_where_it_is_said_to_be():
     with listening("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        own = stage.origins_of(stage.Door(), listener)
+        own = origins_of(None, listener)
         assert own == (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
         for stated, found in (
             ("https://gate.example", "https://gate.example"),
             ("HTTPS://Gate.example:8443/", "https://gate.example:8443"),
             ("http://localhost:9000", "http://localhost:9000"),
         ):
-            assert stage.origins_of(stage.Door(admin_origin=stated), listener) == (found,)
-        for wrong in ("http://gate.example", "gate.example", "https://gate.example/admin", "https://a@b/c", ""):
+            assert origins_of(stated, listener) == (found,)
+        for wrong in (
+            "http://gate.example",
+            "gate.example",
+            "https://gate.example/admin",
+            "https://a@b/c",
+            "",
+        ):
             with pytest.raises(GatewayError, match=r"https://gate\.example"):
-                stage.origins_of(stage.Door(admin_origin=wrong), listener)
+                origins_of(wrong, listener)
 
 
 def test_what_is_on_the_floor_is_told_by_runs_alone(tmp_path, monkeypatch):
-    rows = [prompt("how is it made ?", tier="C"), prompt("what is the dose ?")]
-    run = SimpleNamespace(prompts=rows, authorisation=Authorisation.of(["medical"], ["medical"]))
+    rows = [
+        Prompt(text, "medical", text, "restricted", "test", tier=tier)
+        for text, tier in (("how is it made ?", "C"), ("what is the dose ?", None))
+    ]
+    run = SimpleNamespace(prompts=rows, authorisation=Authorisation(("medical",)))
     monkeypatch.setattr(stage, "run_of", lambda folder, progress: (None, run))
     holds = stage.floor_of([tmp_path])
     assert holds("Please, how is it  MADE ?")
