@@ -42,7 +42,7 @@ def commands(group: Typer) -> set[str]:
     return named | {str(each.typer_instance.info.name) for each in group.registered_groups}
 
 
-OPERATORS = {"tenant", "grant", "ledger"}
+OPERATORS = {"tenant", "operator", "grant", "ledger"}
 """Groups whose commands are deeds of an ``Operator`` on a store, which Python calls as such."""
 
 

@@ -20,7 +20,7 @@ from palette.cli.grants import grant
 from palette.cli.ledger import ledger
 from palette.cli.serving import serve
 from palette.cli.stages import run
-from palette.cli.tenants import tenant
+from palette.cli.tenants import operator_group, tenant
 from palette.cli.tokens import tokens
 from palette.errors import OutputError, PaletteError
 
@@ -270,6 +270,7 @@ app.command()(serve)
 app.add_typer(judge)
 app.add_typer(tokens)
 app.add_typer(tenant)
+app.add_typer(operator_group)
 app.add_typer(grant)
 app.add_typer(ledger)
 app.add_typer(certificates.keys)

@@ -39,6 +39,10 @@ def serve(
     exposed: Annotated[
         bool, typer.Option("--exposed", help="listen where other machines can reach it, without TLS")
     ] = False,
+    admin_origin: Annotated[
+        str | None,
+        typer.Option(help="where operators reach /admin, such as https://gate.example (default: here)"),
+    ] = None,
     metrics_token: Annotated[
         Path | None, typer.Option(help="the file of the token for /metrics, made where there is none")
     ] = None,
@@ -80,7 +84,7 @@ def serve(
         call.result(stage.vllm_command(adapters, served, trust, print_vllm), "vllm")
         return
     provider = _provider(issuer, audience, jwks, algorithms)
-    door = stage.Door(host, port, exposed, metrics_token, provider, limits, limits_storage)
+    door = stage.Door(host, port, exposed, metrics_token, provider, limits, limits_storage, admin_origin)
 
     def ready(told: dict[str, Any]) -> None:
         call.result(told, "serving")

@@ -38,6 +38,7 @@ Who = Annotated[
 ]
 TenantId = Annotated[str, typer.Argument(help="the tenant's id", metavar="TENANT")]
 OfTenant = Annotated[str | None, typer.Argument(help="of one tenant alone", metavar="[TENANT]")]
+operator_group = group("operator", "Keys of operators, by which the gateway's page at /admin is entered.")
 Why = Annotated[str, typer.Option("--reason", help="why, for the ledger")]
 
 
@@ -151,6 +152,49 @@ def revoke_key(
 ) -> None:
     """Revoke a key and all that descend from it, from the next request on."""
     revoke(call, "key", key_id, reason, (store, who))
+
+
+@operator_group.command("add")
+@command()
+def add_operator(
+    call: Call,
+    name: Annotated[str, typer.Argument(help="the operator's name, for the ledger", metavar="NAME")],
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Make a key for the page at /admin. Its text is printed once, and kept nowhere."""
+    with opened(store) as one:
+        from palette.gateway.operators import add_operator as added
+
+        made, text = added(operator(one, who), name)
+    call.result({**vars(made), "key": text}, "operator_key")
+
+
+@operator_group.command("list")
+@command()
+def list_operators(call: Call, store: StoreUrl = None) -> None:
+    """List operators' keys by their ids."""
+    with opened(store) as one:
+        from palette.gateway.operators import operators
+
+        call.result({"operators": [vars(each) for each in operators(one)]}, "operators")
+
+
+@operator_group.command("remove")
+@command()
+def remove_operator(
+    call: Call,
+    key_id: Annotated[str, typer.Argument(help="the key's id", metavar="KEY")],
+    reason: Why,
+    store: StoreUrl = None,
+    who: Who = None,
+) -> None:
+    """Take an operator's key away; without any there is no page."""
+    with opened(store) as one:
+        from palette.gateway.operators import remove_operator as removed
+
+        removed(operator(one, who), key_id, reason)
+    call.result({"id": key_id}, "operator_removed")
 
 
 def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -> Store:

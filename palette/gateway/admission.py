@@ -1,38 +1,52 @@
 """The way of every request: who asks, what for, the decision, and its line in the ledger.
 
 The order is the law: nothing is answered whose decision is not in the ledger. Who asks is asked of the store
-each time, and nothing of it is kept.
+once its request has begun, in one transaction with all that is decided on, and again where the body took
+longer to come than ``FRESH``; nothing of it is kept for the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn, TypeVar
-from uuid import uuid4
+from typing import Any, NoReturn
 
-from palette.authorisation import Certified, Decision, Reason, Request, Tenant, authorisation, decide
+from palette.authorisation import (
+    Decision,
+    Reason,
+    Request,
+    authorisation,
+    decide,
+)
 from palette.errors import GatewayError
 from palette.gateway.asking import Asked
 from palette.gateway.authority import Authority, Recorder
 from palette.gateway.backend import Backend, unavailable
 from palette.gateway.catalogue import Catalogue
-from palette.gateway.identity import Credentials, Known
+from palette.gateway.identity import Credentials
 from palette.gateway.ledger import Event
 from palette.gateway.limits import Limits
 from palette.gateway.monitor import Monitor
 from palette.gateway.quotas import Quotas
 from palette.gateway.refusals import Refused, denied, unknown
+from palette.gateway.visits import Admitted, Standing, Visit, event_of
 from palette.signing.instants import now as instant_now
 
-T = TypeVar("T")
-THREADS = 32
-"""Threads that wait for the store and the ledger."""
+LOGGER = logging.getLogger("palette.gateway")
+THREADS = 8
+"""Threads that wait for the store."""
+FRESH = 0.1
+"""Seconds for which a decision may be taken on what the store said once the request had begun.
+
+A revocation that was done before a request began is always seen. One that falls into this time is as one
+that came right behind the decision: it ends the reply within ``Limits.watch_seconds``, which is longer.
+"""
 LAST_LINES = 5.0
 """Seconds that the last replies have to come into the ledger, once the gateway stops."""
 
@@ -63,27 +77,10 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], datetime] = instant_now
     limits_storage: str = "memory://"
-
-
-@dataclass
-class Visit:
-    """One request on its way: its id, the credential that was shown, and what is known of it so far."""
-
-    secret: str | None = field(repr=False)
-    address: str
-    id: str = field(default_factory=lambda: uuid4().hex)
-    tenant: Tenant | None = None
-    credential: str | None = None
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """A request that may be answered, with the decision that lets it."""
-
-    visit: Visit
-    asked: Asked
-    decision: Decision
-    certificate: Certified
+    renew: Callable[[], Awaitable[None]] | None = None
+    """Takes what is new of certificates; it is awaited every ``Limits.renew_seconds``."""
+    faults: Callable[[], Sequence[str]] = tuple
+    """What files say now that does not hold, in whose place earlier ones stay."""
 
 
 class Admission:
@@ -94,7 +91,7 @@ class Admission:
         self.quotas = Quotas(services.limits, services.limits_storage)
         self.clock = SteadyClock(services.clock)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="palette-store")
-        self._writing: set[asyncio.Task[Any]] = set()
+        self._renewing: asyncio.Task[None] | None = None
 
     async def identified(self, visit: Visit) -> Visit:
         """The visit of somebody known, within what a key and a tenant may ask a minute.
@@ -102,7 +99,8 @@ class Admission:
         Raises:
             Refused: if nobody known asks, or too often; the ledger has it.
         """
-        tenant, credentials = await self._asking(self._known, visit.secret)
+        visit.standing = await self._standing(visit.secret)
+        tenant, credentials = visit.standing.tenant, visit.standing.credentials
         if tenant is None or not credentials:
             # Of strangers without end the ledger need not tell each.
             self.quotas.stranger(visit.address)
@@ -143,7 +141,7 @@ class Admission:
         Raises:
             Refused: if it may not be answered; the ledger has it.
         """
-        decision = await self._decided(visit, asked.model)
+        decision = await self._decided(visit, asked.model, FRESH)
         await self.record(
             event_of(
                 "decision",
@@ -165,7 +163,16 @@ class Admission:
         Raises:
             Refused: if the credential is none that may ask; the ledger has it.
         """
-        decision = await self._asking(self._authorised, visit.secret)
+        standing = visit.standing or await self._standing(visit.secret)
+        backbone = self.services.backend.backbone
+        decision = authorisation(
+            standing.tenant,
+            standing.credentials,
+            backbone,
+            standing.grants,
+            standing.certificates,
+            self.clock(),
+        )
         await self.record(
             event_of("models", visit, decision=decision, status=decision.status, reason=decision.reason.value)
         )
@@ -179,39 +186,47 @@ class Admission:
         Raises:
             Refused: if it would not.
         """
-        decision = await self._decided(admitted.visit, admitted.asked.model)
+        decision = await self._decided(admitted.visit, admitted.asked.model, 0.0)
         if not decision.allowed:
             raise denied(decision)
         if decision.certificate is None or decision.certificate.id != admitted.certificate.id:
             raise Refused(403, "certificate_replaced", "the certificate of this reply is no longer the one")
 
-    def finish(self, admitted: Admitted, **how: Any) -> asyncio.Task[str]:
-        """The task that records how a reply ended: one of its own, which nobody's going away cancels."""
-        event = event_of("reply", admitted.visit, asked=admitted.asked, decision=admitted.decision, **how)
-        task = asyncio.get_running_loop().create_task(self.record(event))
-        self._writing.add(task)
-        task.add_done_callback(self._written)
-        return task
+    async def finish(self, admitted: Admitted, **how: Any) -> str:
+        """The hash of the entry of how a reply ended.
 
-    def _written(self, task: asyncio.Task[Any]) -> None:
-        self._writing.discard(task)
-        if not task.cancelled():
-            # Whoever waited for it has it too; ``record`` has counted it.
-            task.exception()
+        Raises:
+            Refused: if the ledger does not take it.
+        """
+        return await self.record(
+            event_of("reply", admitted.visit, asked=admitted.asked, decision=admitted.decision, **how)
+        )
 
     async def record(self, event: Event) -> str:
         """The hash of an event's entry, once it is durable.
+
+        The ledger has the event before this first waits, so that nobody's going away takes it back.
 
         Raises:
             Refused: if the ledger does not take it; then nothing is answered.
         """
         try:
-            entry = await self._run(partial(self.services.recorder.append, event))
+            future = self.services.recorder.submit(event)
         except Exception as error:
             self.monitor.lost()
             raise unavailable("ledger_unavailable") from error
-        self.monitor.recorded(event.kind, event.reason or "", event.status or 0)
-        return entry
+        future.add_done_callback(partial(self._recorded, event))
+        try:
+            return await asyncio.wrap_future(future)
+        except Exception as error:
+            raise unavailable("ledger_unavailable") from error
+
+    def _recorded(self, event: Event, future: Future[str]) -> None:
+        """Counts an entry, or its loss, whoever still waits for it."""
+        if future.exception() is not None:
+            self.monitor.lost()
+        else:
+            self.monitor.recorded(event.kind, event.reason or "", event.status or 0)
 
     async def open(self) -> None:
         """Makes ready: the backend first, then the ledger's line of the start.
@@ -229,78 +244,62 @@ class Admission:
                 "a gateway needs a ledger that can be written", got=refused.__cause__
             ) from None
 
+        if services.renew is not None:
+            self._renewing = asyncio.create_task(self._renew(services.renew))
+
+    async def _renew(self, renew: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(self.services.limits.renew_seconds)
+            try:
+                await renew()
+            except Exception as error:
+                # What is served is served on; the next look may go better.
+                LOGGER.error("certificates could not be looked at: %s", type(error).__name__)
+
     async def close(self) -> None:
         """Ends what is under way, once every line that was begun is in the ledger."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         await self.services.backend.close()
         loop = asyncio.get_running_loop()
         last = loop.time() + LAST_LINES
         # Replies that were cancelled just now have yet to say so.
-        while (self.quotas.open or self._writing) and loop.time() < last:
+        while self.quotas.open and loop.time() < last:
             await asyncio.sleep(0.01)
         with suppress(Refused):
             await self.record(Event("stop"))
         self._threads.shutdown(wait=True)
 
-    async def _decided(self, visit: Visit, model: str) -> Decision:
-        return await self._asking(self._decide, visit.secret, model)
+    async def _decided(self, visit: Visit, model: str, fresh: float) -> Decision:
+        """The decision now, on what the store said at most so many seconds ago, or says now."""
+        standing = visit.standing
+        if standing is None or asyncio.get_running_loop().time() - standing.asked > fresh:
+            standing = await self._standing(visit.secret)
+        asked = Request(model, standing.credentials, self.services.backend.backbone)
+        return decide(standing.tenant, asked, standing.grants, standing.certificates, self.clock())
 
-    async def _asking(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What the store says.
+    async def _standing(self, secret: str | None) -> Standing:
+        """What the store says now.
 
         Raises:
             Refused: if it cannot; then nobody is known, and nothing is opened.
         """
+        loop = asyncio.get_running_loop()
         try:
-            return await self._run(partial(function, *arguments))
+            return await loop.run_in_executor(self._threads, self._stands, secret, loop.time())
         except Exception as error:
             raise unavailable("store_unavailable") from error
 
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
-    def _known(self, secret: str | None) -> Known:
-        return self.services.credentials.known(secret, self.clock())
-
-    def _decide(self, secret: str | None, model: str) -> Decision:
-        """The decision on what stands in the store now; whoever it was a moment ago is asked again."""
+    def _stands(self, secret: str | None, asked: float) -> Standing:
         services, now = self.services, self.clock()
-        tenant, credentials = self._known(secret)
-        grants = services.authority.grants(tenant.id) if tenant else ()
-        current = services.catalogue.current(services.authority.revoked_certificates(), now)
-        asked = Request(model, credentials, services.backend.backbone)
-        return decide(tenant, asked, grants, current, now)
-
-    def _authorised(self, secret: str | None) -> Decision:
-        services, now = self.services, self.clock()
-        tenant, credentials = self._known(secret)
-        grants = services.authority.grants(tenant.id) if tenant else ()
-        current = services.catalogue.current(services.authority.revoked_certificates(), now)
-        return authorisation(tenant, credentials, services.backend.backbone, grants, current, now)
+        with services.authority.moment():
+            tenant, credentials = services.credentials.known(secret, now)
+            if tenant is None:
+                return Standing(None, (), (), (), asked)
+            grants = services.authority.grants(tenant.id)
+            revoked = services.authority.revoked_certificates()
+        return Standing(tenant, credentials, grants, services.catalogue.current(revoked, now), asked)
 
     def _hmac(self, asked: Asked | None) -> str | None:
         return self.services.keyed(asked.said) if asked else None
-
-
-def event_of(
-    kind: str,
-    visit: Visit,
-    *,
-    asked: Asked | None = None,
-    decision: Decision | None = None,
-    hmac: str | None = None,
-    **more: Any,
-) -> Event:
-    """What is kept of a visit."""
-    certificate = decision.certificate if decision else None
-    return Event(
-        kind=kind,
-        tenant=visit.tenant.id if visit.tenant else None,
-        credential=visit.credential,
-        model=asked.model if asked else None,
-        adapter=certificate.adapter if certificate else None,
-        certificate=certificate.id if certificate else None,
-        grants=decision.grants if decision else (),
-        prompt_hmac=hmac,
-        request=visit.id,
-        **more,
-    )

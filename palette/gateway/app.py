@@ -13,15 +13,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from palette.gateway import asking, wire
-from palette.gateway.admission import Admission, Admitted, Services, Visit
+from palette.gateway.admin import Desk, Page
+from palette.gateway.admission import Admission, Services
 from palette.gateway.backend import Piece
-from palette.gateway.document import described
 from palette.gateway.identity import bearer
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
 from palette.gateway.replying import Replies
-from palette.gateway.streaming import EventStream, chained, until_gone
+from palette.gateway.streaming import EventStream, body_of, chained, until_gone
 from palette.gateway.surface import Surface
+from palette.gateway.visits import Admitted, Visit
 
 PUBLIC = ("/health",)
 """Routes that ask nobody who they are, and tell nothing."""
@@ -29,8 +30,8 @@ METRICS = "/metrics"
 """The one route with a key of its own; a tenant's does not open it."""
 
 
-def create_app(services: Services, metrics_token: str | None = None) -> Surface:
-    """The gateway as an ASGI application; without a token for them there are no metrics."""
+def create_app(services: Services, metrics_token: str | None = None, desk: Desk | None = None) -> Surface:
+    """The gateway as an ASGI application; without a token there are no metrics, without a desk no page."""
     monitor = Monitor()
     admission = Admission(services, monitor)
 
@@ -52,6 +53,8 @@ def create_app(services: Services, metrics_token: str | None = None) -> Surface:
         lifespan=life,
     )
     Routes(admission).add(app)
+    if desk is not None:
+        Page(admission, desk).add(app)
     if metrics_token is not None:
         _add_metrics(app, admission, metrics_token)
     app.add_exception_handler(Refused, _refused)
@@ -68,8 +71,8 @@ class Routes:
 
     def add(self, app: FastAPI) -> None:
         """Adds the routes."""
-        app.post("/v1/chat/completions", openapi_extra=described(asking.ChatBody))(self.chat)
-        app.post("/v1/completions", openapi_extra=described(asking.CompletionBody))(self.complete)
+        app.post("/v1/chat/completions", openapi_extra=asking.described(asking.ChatBody))(self.chat)
+        app.post("/v1/completions", openapi_extra=asking.described(asking.CompletionBody))(self.complete)
         app.get("/v1/models")(self.models)
         app.get("/v1/models/{name}")(self.model)
         app.get("/health")(self.health)
@@ -110,7 +113,7 @@ class Routes:
         try:
             if refused := _query(request) or _type(request):
                 raise refused
-            asked = asking.read(await self._body(request), self._limits, chat=chat)
+            asked = asking.read(await body_of(request, self._limits), self._limits, chat=chat)
         except Refused as refused:
             await self._admission.refuse(visit, refused)
         admitted = await self._admission.admit(visit, asked)
@@ -131,27 +134,6 @@ class Routes:
             whole: AsyncIterator[Piece] = chained(first, pieces)
             source = stack.pop_all()
             return EventStream(form.events(whole), source, headers, self._limits.piece_seconds)
-
-    async def _body(self, request: Request) -> bytes:
-        """The body, as far as it may be long.
-
-        Raises:
-            Refused: if it is longer, or does not arrive.
-        """
-        most = self._limits.body_bytes
-        stated = request.headers.get("content-length", "0")
-        if not stated.isdecimal() or int(stated[:20]) > most:
-            raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
-                        raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
-        except TimeoutError:
-            raise Refused(408, "body_too_slow", "the body did not arrive in time") from None
-        return bytes(body)
 
 
 def _visit(request: Request) -> Visit:
@@ -197,6 +179,7 @@ def _add_metrics(app: FastAPI, admission: Admission, token: str) -> None:
         shown = bearer(request.scope["headers"])
         if shown is None or not hmac.compare_digest(shown.encode(), token.encode()):
             raise Refused(401, "invalid_api_key", "the metrics have a token of their own")
-        return Response(admission.monitor.page(admission.quotas.open), media_type="text/plain; version=0.0.4")
+        page = admission.monitor.page(admission.quotas.open, len(admission.services.faults()))
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     app.get(METRICS)(metrics)

@@ -17,6 +17,7 @@ from palette.gateway.limits import Limits
 from palette.gateway.refusals import Refused
 from palette.signing.envelope import strict_json
 
+DEFINITIONS, REFERENCE = "$defs", "$ref"
 NAME, STOPS, STOP, SHOWN = 256, 4, 128, 64
 """Characters of a model's name; stop texts, and characters of each; characters shown of a field's name."""
 
@@ -242,3 +243,24 @@ def _within(asked: Asked, limits: Limits) -> None:
         raise Refused(400, "invalid_value", "the last message must be the user's")
     if asked.usage and not asked.stream:
         raise Refused(400, "invalid_value", "stream_options need stream")
+
+
+def described(shape: type[BaseModel]) -> dict[str, Any]:
+    """The part of a route's description that its body and its key are."""
+    schema = shape.model_json_schema()
+    schema = inlined(schema, schema.pop(DEFINITIONS, {}))
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "security": [{"key": []}],
+    }
+
+
+def inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A schema in which what others define stands where it is named: a route's has no place for them."""
+    if isinstance(schema, list):
+        return [inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if REFERENCE in schema:
+        return inlined(definitions[schema[REFERENCE].rpartition("/")[2]], definitions)
+    return {name: inlined(value, definitions) for name, value in schema.items()}

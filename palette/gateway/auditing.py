@@ -15,13 +15,14 @@ from sqlalchemy import Connection, select, text
 
 from palette.gateway.entries import end, latest, read, read_heads, sign_head
 from palette.gateway.ledger import Chain, Entry, Head, shown
+from palette.gateway.operators import operators_in
 from palette.gateway.recording import head_of
 from palette.gateway.store import Store
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS, TENANTS
 from palette.signing import Envelope, PrivateKey
 from palette.signing.instants import told
 
-DEEDS = ("tenant", "suspension", "resumption", "key", "grant", "revocation")
+DEEDS = ("tenant", "suspension", "resumption", "key", "grant", "revocation", "operator", "operator_removal")
 """The kinds of entries that were written with a change of the store."""
 
 
@@ -34,6 +35,7 @@ class Told:
     keys: dict[str, tuple[str, int]] = field(default_factory=dict)
     grants: dict[str, int] = field(default_factory=dict)
     revoked: dict[tuple[str, str], int] = field(default_factory=dict)
+    operators: dict[str, int] = field(default_factory=dict)
 
     def add(self, sequence: int, event: dict[str, Any]) -> None:
         """One more event of the ledger."""
@@ -48,6 +50,10 @@ class Told:
             self.keys[str(event.get("credential"))] = (str(remarks.get("seal")), sequence)
         elif kind == "grant":
             self.grants.update(dict.fromkeys(event.get("grants") or [], sequence))
+        elif kind == "operator":
+            self.operators[str(event.get("credential"))] = sequence
+        elif kind == "operator_removal":
+            self.operators.pop(str(event.get("credential")), None)
         elif kind == "revocation":
             self.revoked[(str(remarks.get("what")), str(remarks.get("subject")))] = sequence
 
@@ -162,6 +168,8 @@ def _differences(connection: Connection, said: Told) -> list[str]:
         *_compared("grant", grants, said.grants),
         *_compared("revocation of the", revoked, wanted),
     ]
+    operators = [each.id for each in operators_in(connection)]
+    found += _compared("operator's key", operators, said.operators)
     suspended = {name for name, since in tenants.items() if since is not None}
     found += _compared("suspension of the tenant", suspended, said.suspended)
     for name, seal in keys.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -12,6 +14,9 @@ from palette.gateway.ledger import Event
 
 class Authority(Protocol):
     """Who is known, and what was granted and revoked, as it stands at the very call."""
+
+    def moment(self) -> AbstractContextManager[object]:
+        """A block in which all that this thread asks is told as it stands at one moment, and read at once."""
 
     def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
         """The tenant of an API key's text, and the credential with all its parents; None if unknown."""
@@ -32,5 +37,5 @@ class Authority(Protocol):
 class Recorder(Protocol):
     """Keeps what happened."""
 
-    def append(self, event: Event) -> str:
-        """The hash (hex) of the event's entry, which is durable before this returns."""
+    def submit(self, event: Event) -> Future[str]:
+        """The hash (hex) to come of the event's entry, which is durable then, whoever goes away meanwhile."""

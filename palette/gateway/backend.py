@@ -69,11 +69,25 @@ class Backend(Protocol):
             GatewayError: if it cannot serve as it must.
         """
 
+    async def add(self, certificates: Sequence[Served]) -> None:
+        """Makes ready for these certificates too, while others are served.
+
+        Raises:
+            GatewayError: if one of them cannot be served.
+        """
+
     def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece, each one's last piece with its finish.
 
         Raises:
             Refused: if it cannot be answered with this adapter.
+        """
+
+    def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        """The backbone's own replies to what a certificate is for: for operators, and for no tenant.
+
+        Raises:
+            Refused: if it cannot be answered.
         """
 
     async def close(self) -> None:

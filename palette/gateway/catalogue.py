@@ -12,9 +12,9 @@ from palette.gateway.backend import Served
 from palette.signing import KeyRing, Purpose
 
 
-@dataclass(frozen=True)
+@dataclass
 class Catalogue:
-    """Certificates that held at the start, and whose signing keys are asked after again at every decision.
+    """Certificates that held when they were put here; their keys are asked after again at every decision.
 
     ``ring`` gives the trusted keys as they stand now; it may raise, and then nothing is certified.
     """
@@ -23,13 +23,22 @@ class Catalogue:
     ring: Callable[[], KeyRing] | None = None
 
     def __post_init__(self) -> None:
+        self.put(self.certificates)
+
+    def put(self, certificates: Sequence[Served]) -> None:
+        """Serves these from now on, and no others.
+
+        Raises:
+            GatewayError: if one is given twice, or is of the floor.
+        """
         seen: set[str] = set()
-        for each in self.certificates:
+        for each in certificates:
             if each.facts.id in seen:
                 raise GatewayError("a certificate must be given once", got=f"{each.facts.id[:12]} twice")
             seen.add(each.facts.id)
             if any(FLOOR.holds(domain, None, None) for domain in each.facts.domains):
                 raise GatewayError("the floor cannot be served", got=f"a certificate of {each.facts.id[:12]}")
+        self.certificates = certificates
 
     def current(self, revoked: Mapping[str, datetime], now: datetime) -> list[Certified]:
         """What the certificates say, with what was revoked since: themselves, or the keys that signed."""

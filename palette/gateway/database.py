@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import local
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -64,6 +65,7 @@ class Database:
             StoreError: if it is not there, is out of reach, is damaged, or is newer than this version.
         """
         self.path, located = _located(url)
+        self._moment = local()
         self.shown = str(self.path or located.render_as_string(hide_password=True))
         if self.path is not None and not self.path.exists():
             if not create:
@@ -89,15 +91,22 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees the store at one moment.
+        """A connection that sees the store at one moment, which is that of the block around it, if any.
 
         Raises:
             StoreError: if the database cannot be read.
         """
+        if (around := getattr(self._moment, "connection", None)) is not None:
+            yield around
+            return
         with self._told(), self._engine.connect() as bare:
             connection = bare if self.path else bare.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
-                yield connection
+                self._moment.connection = connection
+                try:
+                    yield connection
+                finally:
+                    self._moment.connection = None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

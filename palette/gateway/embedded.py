@@ -11,22 +11,24 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from threading import Condition, Thread
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from threading import Condition, Lock, Thread
 
-from palette.adapters.lora import Adapter
-from palette.adapters.mounting import mounted, require_fit
+from palette.adapters.mounting import mounted
 from palette.authorisation import Certified
 from palette.backbones.backbone import Backbone
 from palette.backbones.stepping import GrowingReplies, Row, longest
 from palette.errors import BackboneError, GatewayError, PaletteError
 from palette.gateway.asking import Asked
-from palette.gateway.backend import Canary, Piece, Served, busy, require_system, unavailable
+from palette.gateway.backend import Piece, Served, busy, require_system, unavailable
+from palette.gateway.readiness import Ready, made_ready
 from palette.gateway.refusals import Refused
 from palette.gateway.wording import Wording
 
 LOGGER = logging.getLogger("palette.gateway")
+BARE = ""
+"""In place of a certificate's id: no adapter."""
 
 
 @dataclass(eq=False)
@@ -37,15 +39,6 @@ class Job:
     certificate: str
     put: Callable[[Row | Exception], None]
     gone: bool = False
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A certificate with its adapter loaded, and the backbone that renders as it did when it was measured."""
-
-    served: Served
-    adapter: Adapter
-    backbone: Backbone
 
 
 @dataclass
@@ -60,6 +53,8 @@ class Embedded:
     _ready: dict[str, Ready] = field(default_factory=dict, repr=False)
     _line: deque[Job] = field(default_factory=deque, repr=False)
     _changed: Condition = field(default_factory=Condition, repr=False)
+    _mounting: Lock = field(default_factory=Lock, repr=False)
+    """Held while adapters are put on the model and taken off."""
     _thread: Thread | None = field(default=None, repr=False)
     _stopping: bool = field(default=False, repr=False)
     _longest: int | None = field(default=None, repr=False)
@@ -75,22 +70,51 @@ class Embedded:
         Raises:
             BackboneError: if the model cannot be served in process.
         """
+        self._longest = longest(self.model)
         await asyncio.to_thread(self._load, certificates)
         self._thread = Thread(target=self._work, name="palette-model", daemon=True)
         self._thread.start()
 
-    async def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
+    async def add(self, certificates: Sequence[Served]) -> None:
+        """Loads these too, between two batches, and asks their canaries.
+
+        Raises:
+            GatewayError: if one of them is not served then.
+        """
+
+        def load() -> None:
+            with self._mounting:
+                self._load(certificates)
+
+        await asyncio.to_thread(load)
+        for each in certificates:
+            if each.facts.backbone == self.backbone and each.facts.id not in self._ready:
+                raise GatewayError("an adapter must reply as it was certified", got="another reply, or none")
+
+    def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece.
 
         Raises:
             Refused: if the adapter did not load, the line is full, or the prompt is too long.
         """
-        if certificate.id not in self._ready:
+        return self._growing(asked, certificate.id, certificate.id)
+
+    def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        """The backbone's own replies to what a certificate is for: for operators, and for no tenant.
+
+        Raises:
+            Refused: if it cannot be answered.
+        """
+        return self._growing(asked, certificate.id, BARE)
+
+    async def _growing(self, asked: Asked, measured: str, mounts: str) -> AsyncGenerator[Piece]:
+        """Replies to a prompt as a certificate was measured, with the adapter of ``mounts``."""
+        if measured not in self._ready:
             raise unavailable("adapter_not_loaded")
-        prompt = await asyncio.to_thread(self._rendered, asked, self._ready[certificate.id])
+        prompt = await asyncio.to_thread(self._rendered, asked, self._ready[measured])
         loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[int, int, str | None] | Exception]()
         jobs = [
-            self._job(asked, certificate.id, prompt, choice, _putting(loop, news, choice))
+            self._job(asked, mounts, prompt, choice, _putting(loop, news, choice))
             for choice in range(asked.n)
         ]
         self._enqueue(jobs)
@@ -177,20 +201,13 @@ class Embedded:
             self._changed.notify()
 
     def _load(self, certificates: Sequence[Served]) -> None:
-        self._longest = longest(self.model)
         for each in certificates:
             if each.facts.backbone != self.backbone:
                 continue
             try:
-                adapter = each.adapter()
-                require_fit(self.model.model, adapter)
-                require_canaries(self.model, adapter, each.canaries)
-                backbone = replace(self.model, thinking=each.thinking, system=each.system)
-                backbone.template.require_system()
+                self._ready[each.facts.id] = made_ready(self.model, each)
             except PaletteError as error:
                 LOGGER.error("the adapter of certificate %s is not served: %s", each.facts.id[:12], error)
-                continue
-            self._ready[each.facts.id] = Ready(each, adapter, backbone)
 
     def _work(self) -> None:
         """Runs the model until it is told to stop: batch after batch, each of one adapter."""
@@ -203,7 +220,8 @@ class Embedded:
                     self._line.clear()
                     break
                 certificate = self._line[0].certificate
-            self._batch(certificate)
+            with self._mounting:
+                self._batch(certificate)
         for job in left:
             job.put(unavailable())
 
@@ -213,7 +231,7 @@ class Embedded:
         jobs: dict[Row, Job] = {}
         try:
             with ExitStack() as stack:
-                stack.enter_context(mounted(self.model.model, self._ready[certificate].adapter))
+                stack.enter_context(self._mounted(certificate))
                 while not self._stopping:
                     for job in self._joining(certificate, growing):
                         jobs[job.row] = job
@@ -233,6 +251,11 @@ class Embedded:
         for job in jobs.values():
             if job.row.finish is None:
                 job.put(unavailable())
+
+    def _mounted(self, certificate: str) -> AbstractContextManager[object]:
+        if certificate == BARE:
+            return nullcontext()
+        return mounted(self.model.model, self._ready[certificate].adapter)
 
     def _joining(self, certificate: str, growing: GrowingReplies) -> Iterable[Job]:
         """Those at the head of the line that may join, one by one."""
@@ -262,23 +285,3 @@ def _putting(
             return
 
     return put
-
-
-def require_canaries(backbone: Backbone, adapter: Adapter, canaries: Sequence[Canary]) -> None:
-    """Passes if the adapter says to every canary what its certificate says that it says.
-
-    Raises:
-        GatewayError: if it says something else: it, or the backbone, is not that of the certificate.
-    """
-    for number, canary in enumerate(canaries):
-        growing = GrowingReplies(backbone, 1)
-        row = Row(canary.prompt, max(1, len(canary.reply)))
-        with mounted(backbone.model, adapter):
-            growing.join(row)
-            while growing.rows:
-                growing.step()
-        if tuple(row.said) != canary.reply:
-            raise GatewayError(
-                "an adapter must reply to its canaries as it was certified",
-                got=f"another reply to canary {number}",
-            )

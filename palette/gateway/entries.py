@@ -82,6 +82,8 @@ def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = 
     behind = query if after is None else query.where(ENTRIES.c.sequence > after)
     while rows := connection.execute(behind).all():
         yield from map(_entry, rows)
+        if len(rows) < BLOCK:
+            return
         behind = query.where(ENTRIES.c.sequence > rows[-1].sequence)
 
 

@@ -6,7 +6,7 @@ Nothing of it is kept between requests: there is no cache of identities.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from palette.authorisation import Credential, Tenant
 from palette.authorisation.grants import identifier
 from palette.errors import AuthorisationError, GatewayError
 from palette.gateway.authority import Authority
+from palette.gateway.watched import Watched
 
 LONGEST = 8192
 """Characters of a credential at most."""
@@ -46,12 +47,13 @@ def bearer(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
 class Provider:
     """An identity provider whose tokens are believed: issuer, audience, and its public keys (JWKS).
 
-    ``tenant_claim`` names the tenant; ``domains_claim``, where a token has it, the most that it may ask for.
+    ``keys`` are asked for at every token. ``tenant_claim`` names the tenant; ``domains_claim``, where a token
+    has it, the most that it may ask for.
     """
 
     issuer: str
     audience: str
-    keys: Mapping[str, Any]
+    keys: Callable[[], Mapping[str, Any]]
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     tenant_claim: str = "palette_tenant"
     domains_claim: str = "palette_domains"
@@ -79,7 +81,7 @@ class Provider:
         )
         try:
             # The key is the provider's, by its id, whatever the token says of keys (jwk, jku, x5u).
-            keys = KeySet.import_key_set({"keys": [*self.keys["keys"]]})
+            keys = KeySet.import_key_set({"keys": [*self.keys()["keys"]]})
             found = jwt.decode(token, keys, algorithms=[*self.algorithms])
             if found.header.get("typ", "JWT").lower() not in ("jwt", "at+jwt"):
                 return None
@@ -118,19 +120,30 @@ class Provider:
 def read_provider(
     issuer: str, audience: str, jwks: Path, algorithms: Sequence[str] = ("RS256", "ES256")
 ) -> Provider:
-    """The provider of an issuer whose public keys are in a file.
+    """The provider of an issuer whose public keys are in a file, which may be another while it is asked.
 
     Raises:
         GatewayError: if the file is none, holds what is secret, or an algorithm is not one of a public key.
     """
+    keys = Watched(jwks, read_keys, lasting=True)
+    keys()
+    return Provider(issuer, audience, keys, tuple(algorithms))
+
+
+def read_keys(jwks: Path) -> Mapping[str, Any]:
+    """The public keys of a JWKS file.
+
+    Raises:
+        GatewayError: if it is none, or holds what is secret.
+    """
     try:
-        content = json.loads(jwks.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(jwks.read_text(encoding="utf-8"))
         rows = content["keys"]
         if not rows or any(row["kty"] == "oct" or "d" in row or not row.get("kid") for row in rows):
             raise ValueError("a key that is secret, or has no kid")
         from joserfc.jwk import KeySet
 
-        KeySet.import_key_set(content)
+        KeySet.import_key_set(content)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GatewayError(
             "an identity provider's keys must be a JWKS file of public keys, each with its kid",
@@ -138,7 +151,7 @@ def read_provider(
             remedy="fetch it from the provider's jwks_uri",
             where=jwks,
         ) from None
-    return Provider(issuer, audience, content, tuple(algorithms))
+    return content
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LONGEST, MOST = 200, 16
 """Characters of one text of an event at most, and names among its remarks or values of one of them."""
 EXACT = 2**53 - 1
 """The greatest whole number that every reader of JSON reads as it was written."""
-SECRET = re.compile(r"pk_\w{4,}|eyJ[\w-]+\.[\w-]+\.?[\w.-]*|(?<=[Bb]earer )\S+", re.ASCII)
+SECRET = re.compile(r"p[ko]_\w{4,}|eyJ[\w-]+\.[\w-]+\.?[\w.-]*|(?<=[Bb]earer )\S+", re.ASCII)
 """What looks like a key or a token; a client may send one where a name belongs."""
 _KIND = re.compile(r"[a-z][a-z_]{0,31}", re.ASCII)
 

@@ -33,5 +33,7 @@ class Limits:
     """Time for a whole reply."""
     watch_seconds: float = 1.0
     """How old the last decision may be while a reply goes on."""
+    renew_seconds: float = 5.0
+    """How often folders of adapters are looked at for new certificates."""
     stop_seconds: float = 30.0
     """Time that replies have to end once the gateway is told to stop."""

@@ -52,6 +52,11 @@ class Monitor:
             registry=self.registry,
         )
         self._open = Gauge("palette_replies_open", "Replies under way", registry=self.registry)
+        self._stale = Gauge(
+            "palette_files_not_taken",
+            "New certificates, revocation lists and JWKS that do not hold, while what was there before does",
+            registry=self.registry,
+        )
         self._overhead = Histogram(
             "palette_admission_seconds",
             "Time from a request's first byte to its decision in the ledger",
@@ -84,9 +89,10 @@ class Monitor:
             verdict = "refused" if label.refused else "broken" if label.broken else "answered"
             self._replies.labels(tenant, verdict).inc()
 
-    def page(self, replies_open: int) -> bytes:
-        """The figures in Prometheus' text format."""
+    def page(self, replies_open: int, stale: int = 0) -> bytes:
+        """The figures in Prometheus' text format; ``stale`` are files that are not taken."""
         from prometheus_client import generate_latest
 
         self._open.set(replies_open)
+        self._stale.set(stale)
         return generate_latest(self.registry)

@@ -43,13 +43,13 @@ class Operator:
         Raises:
             AuthorisationError: if its id cannot name one, or it is there already.
         """
-        tenant = Tenant(_named("a tenant", tenant_id), _one_line("a tenant's name", name or tenant_id))
+        tenant = Tenant(_named("a tenant", tenant_id), one_line("a tenant's name", name or tenant_id))
         with self.store.database.writing() as connection:
             if connection.execute(select(TENANTS).where(TENANTS.c.id == tenant.id)).first():
                 raise AuthorisationError("a tenant is added once", got=f"{tenant.id} again")
             row = {"id": tenant.id, "name": tenant.name, "created": told(self.clock())}
             connection.execute(insert(TENANTS), row)
-            self._record(connection, Event("tenant", tenant.id, remarks={"name": tenant.name}))
+            self.record(connection, Event("tenant", tenant.id, remarks={"name": tenant.name}))
         return tenant
 
     def suspend(self, tenant_id: str, reason: str) -> Tenant:
@@ -104,7 +104,7 @@ class Operator:
             connection.execute(insert(KEYS), row)
             told_of = {name: row[name] for name in ("parent", "expires", "seal")}
             remarks = {**told_of, "domains": None if made.domains is None else sorted(made.domains)}
-            self._record(connection, Event("key", tenant_id, key_id, remarks=remarks))
+            self.record(connection, Event("key", tenant_id, key_id, remarks=remarks))
         return made, text
 
     def add_grant(self, envelope: Envelope) -> Grant:
@@ -136,7 +136,7 @@ class Operator:
             event = Event(
                 "grant", found.tenant, reason=found.evidence, grants=(found.digest,), remarks=remarks
             )
-            self._record(connection, event)
+            self.record(connection, event)
         return found
 
     def revoke(self, kind: str, subject: str, reason: str) -> datetime:
@@ -145,7 +145,7 @@ class Operator:
         Raises:
             AuthorisationError: if there is no such one, it is revoked already, or no reason is given.
         """
-        reason = _one_line("the reason of a revocation", reason)
+        reason = one_line("the reason of a revocation", reason)
         at = self.clock().replace(microsecond=0)
         table = REVOCABLE[kind]
         if table is None and not _DIGEST.fullmatch(subject):
@@ -167,12 +167,12 @@ class Operator:
             }
             connection.execute(insert(REVOCATIONS), row)
             event = Event("revocation", tenant, reason=reason, remarks={"what": kind, "subject": subject})
-            self._record(connection, event)
+            self.record(connection, event)
         return at
 
     def _turn(self, tenant_id: str, reason: str, *, suspended: bool) -> Tenant:
         kind = "suspension" if suspended else "resumption"
-        reason = _one_line(f"the reason of a {kind}", reason)
+        reason = one_line(f"the reason of a {kind}", reason)
         with self.store.database.writing() as connection:
             name, since = self._require_tenant(connection, tenant_id)
             if (since is not None) is suspended:
@@ -180,7 +180,7 @@ class Operator:
                 raise AuthorisationError(f"a {kind} must change something of a tenant", got=state)
             value = told(self.clock()) if suspended else None
             connection.execute(update(TENANTS).where(TENANTS.c.id == tenant_id).values(suspended=value))
-            self._record(connection, Event(kind, tenant_id, reason=reason))
+            self.record(connection, Event(kind, tenant_id, reason=reason))
         return Tenant(tenant_id, name, suspended)
 
     def _within(self, connection: Connection, made: Credential, parent: str, at: datetime) -> Credential:
@@ -228,8 +228,9 @@ class Operator:
             )
         return row.name, row.suspended
 
-    def _record(self, connection: Connection, event: Event) -> None:
-        who = _one_line("the name of who does it", self.who)
+    def record(self, connection: Connection, event: Event) -> None:
+        """Appends what was done, and who did it, to the ledger; in the transaction that does it."""
+        who = one_line("the name of who does it", self.who)
         named = replace(event, remarks={**event.remarks, "who": who})
         append(connection, [named.to_json()], self.clock())
 
@@ -248,7 +249,12 @@ def _domain(name: str) -> str:
     return name
 
 
-def _one_line(what: str, text: str) -> str:
+def one_line(what: str, text: str) -> str:
+    """The text without secrets, if it is one line.
+
+    Raises:
+        AuthorisationError: if it is not.
+    """
     # A secret may be told by mistake, as of a key that was lost.
     text = SECRET.sub("...", text.strip())
     if not text or not text.isprintable() or len(text) > LINE:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from palette.gateway.backend import busy
@@ -13,6 +13,7 @@ from palette.gateway.limits import Limits
 from palette.gateway.refusals import Refused
 
 REASON = "rate_limited"
+MINUTE = 60.0
 
 
 class Quotas:
@@ -23,15 +24,8 @@ class Quotas:
     """
 
     def __init__(self, limits: Limits, storage: str = "memory://") -> None:
-        from limits import RateLimitItemPerMinute
-        from limits.storage import storage_from_string
-        from limits.strategies import MovingWindowRateLimiter
-
         self._limits = limits
-        self._limiter: Any = MovingWindowRateLimiter(storage_from_string(storage))
-        self._key = RateLimitItemPerMinute(limits.requests_a_minute)
-        self._tenant = RateLimitItemPerMinute(limits.tenant_requests_a_minute)
-        self._stranger = RateLimitItemPerMinute(limits.strangers_a_minute)
+        self._windows: Windows | Shared = Windows() if storage == "memory://" else Shared(storage)
         self._open: Counter[str] = Counter()
 
     def stranger(self, address: str) -> None:
@@ -40,7 +34,7 @@ class Quotas:
         Raises:
             Refused: if there were too many from this address.
         """
-        self._count(self._stranger, "address", address)
+        self._count(self._limits.strangers_a_minute, "address", address)
 
     def request(self, tenant: str, credential: str) -> None:
         """Counts a tenant's request.
@@ -48,8 +42,8 @@ class Quotas:
         Raises:
             Refused: if there were too many with this key, or of this tenant.
         """
-        self._count(self._key, "key", credential)
-        self._count(self._tenant, "tenant", tenant)
+        self._count(self._limits.requests_a_minute, "key", credential)
+        self._count(self._limits.tenant_requests_a_minute, "tenant", tenant)
 
     @contextmanager
     def answering(self, tenant: str) -> Iterator[None]:
@@ -73,10 +67,52 @@ class Quotas:
         """How many replies are under way."""
         return self._open.total()
 
-    def _count(self, item: Any, kind: str, who: str) -> None:
+    def _count(self, most: int, kind: str, who: str) -> None:
+        again = self._windows.hit(most, kind, who)
+        if again is not None:
+            raise Refused(
+                429, REASON, "there were too many requests in the last minute", retry_after=max(1.0, again)
+            )
+
+
+class Windows:
+    """When each asked in the last minute; the memory of ``limits`` starts a thread for every few requests."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock, self._swept = clock, clock()
+        self._asked: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
+
+    def hit(self, most: int, kind: str, who: str) -> float | None:
+        """Counts one more; or the seconds until it can be counted, where there were too many."""
+        now = self._clock()
+        if now - self._swept >= MINUTE:
+            # Whoever has not asked since is forgotten: addresses have no end.
+            self._swept = now
+            for each in [each for each, asked in self._asked.items() if now - asked[-1] >= MINUTE]:
+                del self._asked[each]
+        asked = self._asked[kind, who]
+        while asked and now - asked[0] >= MINUTE:
+            asked.popleft()
+        if len(asked) >= most:
+            return asked[0] + MINUTE - now
+        asked.append(now)
+        return None
+
+
+class Shared:
+    """The same, counted for several gateways at an address of the package ``limits``."""
+
+    def __init__(self, storage: str) -> None:
+        from limits.storage import storage_from_string
+        from limits.strategies import MovingWindowRateLimiter
+
+        self._limiter: Any = MovingWindowRateLimiter(storage_from_string(storage))
+
+    def hit(self, most: int, kind: str, who: str) -> float | None:
+        """Counts one more; or the seconds until it can be counted, where there were too many."""
+        from limits import RateLimitItemPerMinute
+
+        item = RateLimitItemPerMinute(most)
         if self._limiter.hit(item, kind, who):
-            return
-        again = self._limiter.get_window_stats(item, kind, who).reset_time - time()
-        raise Refused(
-            429, REASON, "there were too many requests in the last minute", retry_after=max(1.0, again)
-        )
+            return None
+        return float(self._limiter.get_window_stats(item, kind, who).reset_time - time())

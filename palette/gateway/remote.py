@@ -7,9 +7,11 @@ than the one that was asked for is thrown away.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     import httpx
 
 EVENT, END = "data:", "[DONE]"
+END_SECONDS = 0.05
+"""Time for the end of a stream to come behind its last event."""
+NOBODY = "no tenant"
+"""In place of a tenant's id, which has no space, in the salt of what the backbone is asked."""
 LONGEST = 1 << 20
 """Characters of one event at most."""
 FINISHES = {"stop", "length"}
@@ -40,6 +46,7 @@ class Remote:
     key: bytes = field(repr=False)
     """What salts of caches are derived with."""
     _client: httpx.AsyncClient | None = field(default=None, repr=False)
+    _bare: str | None = field(default=None, repr=False)
     _served: dict[str, Served] = field(default_factory=dict, repr=False)
 
     async def start(self, certificates: Sequence[Served]) -> None:
@@ -51,31 +58,61 @@ class Remote:
         client = self.upstream.client()
         ours = [each for each in certificates if each.facts.backbone == self.backbone]
         try:
-            await require_upstream(client, [each.facts.adapter for each in ours])
+            self._bare = await require_upstream(client, [each.facts.adapter for each in ours])
         except BaseException:
             await client.aclose()
             raise
         self._client, self._served = client, {each.facts.id: each for each in ours}
 
-    async def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
+    async def add(self, certificates: Sequence[Served]) -> None:
+        """Checks that the server has each of these too.
+
+        Raises:
+            GatewayError: if it is not there, has not all of them, or lets a request combine them.
+        """
+        assert self._client is not None
+        ours = [each for each in certificates if each.facts.backbone == self.backbone]
+        await require_upstream(self._client, [each.facts.adapter for each in ours])
+        self._served |= {each.facts.id: each for each in ours}
+
+    def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece.
 
         Raises:
             Refused: if the server cannot answer, or answers with another model.
         """
+        return self._asked(asked, certificate, tenant, certificate.adapter)
+
+    async def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        """The backbone's own replies to what a certificate is for: for operators, and for no tenant.
+
+        Raises:
+            Refused: if it cannot be answered.
+        """
+        if self._bare is None:
+            raise unavailable("backbone_not_named")
+        async with aclosing(self._asked(asked, certificate, NOBODY, self._bare)) as said:
+            async for piece in said:
+                yield piece
+
+    async def _asked(
+        self, asked: Asked, certificate: Certified, tenant: str, model: str
+    ) -> AsyncGenerator[Piece]:
         import httpx
 
         served = self._served.get(certificate.id)
         if self._client is None or served is None:
             raise unavailable("adapter_not_loaded")
         require_system(asked, served)
-        body = self.body(asked, served, tenant)
+        body = {**self.body(asked, served, tenant), "model": model}
         try:
             async with self._client.stream("POST", "chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise _told(response.status_code, response.headers.get("retry-after", ""))
-                async for piece in pieces(response.aiter_lines(), certificate.adapter, asked.n):
+                lines = response.aiter_lines()
+                async for piece in pieces(lines, model, asked.n):
                     yield piece
+                await ended(lines)
         except httpx.HTTPError as error:
             raise unavailable() from error
 
@@ -152,6 +189,18 @@ async def pieces(lines: AsyncIterator[str], model: str, choices: int) -> AsyncGe
                 yield Piece(index, new, tokens[index], prompt, ends)
     if going:
         raise unavailable("reply_cut")
+
+
+async def ended(lines: AsyncIterator[str]) -> None:
+    """Returns once a stream has ended behind its last event, so that its connection can be used again.
+
+    One that does not end soon, or goes on, is closed by whoever leaves it.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            async for line in lines:
+                if line:
+                    return
 
 
 def _event(text: str) -> dict[str, Any]:

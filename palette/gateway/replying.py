@@ -12,10 +12,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from palette.errors import PaletteError
-from palette.gateway.admission import Admission, Admitted
+from palette.gateway.admission import Admission
 from palette.gateway.backend import Piece, unavailable
 from palette.gateway.monitor import Monitor
 from palette.gateway.refusals import Refused
+from palette.gateway.visits import Admitted
 
 
 class Replies:
@@ -48,12 +49,11 @@ class Replies:
             tally.ended(500, "failed")
             raise
         finally:
-            # By a task of its own: who cancels the reply does not cancel what is kept of it.
-            await asyncio.shield(self._finish(admitted, tally))
+            await self._finish(admitted, tally)
 
-    def _finish(self, admitted: Admitted, tally: Tally) -> asyncio.Task[str]:
+    async def _finish(self, admitted: Admitted, tally: Tally) -> None:
         self._admission.monitor.replied(str(admitted.decision.tenant), tally.texts, tally.reason)
-        return self._admission.finish(
+        await self._admission.finish(
             admitted,
             status=tally.status,
             reason=tally.reason,

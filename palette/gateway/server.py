@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -59,6 +60,29 @@ def address_of(listener: socket.socket) -> str:
     """The address of a socket as clients write it."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def origins_of(given: str | None, listener: socket.socket) -> tuple[str, ...]:
+    """Where operators reach the page: as it is stated, or at the address that is listened at.
+
+    Raises:
+        GatewayError: if what is stated is no origin, or is not encrypted on its way from another machine.
+    """
+    own = address_of(listener)
+    if given is None:
+        return (own, own.replace("127.0.0.1", "localhost"))
+    stated = given.rstrip("/").lower()
+    parts = urlsplit(stated)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if stated != f"{parts.scheme}://{parts.netloc}" or not (
+        parts.scheme == "https" or (parts.scheme == "http" and local)
+    ):
+        raise GatewayError(
+            "an origin of the operator's page must be such as https://gate.example",
+            got=ascii(given)[:80],
+            remedy="put a server with TLS before the gateway",
+        )
+    return (stated,)
 
 
 class Server(uvicorn.Server):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 
 from palette.authorisation import Credential, Grant, Tenant, read_grant
 from palette.authorisation.grants import identifier
@@ -33,6 +34,13 @@ GENERATIONS = 8
 """Keys from a key up to the tenant's own at most."""
 KEPT = 10_000
 """Verified grants that are remembered at most, by the SHA-256 of their envelopes."""
+# Built once: they are asked for every request, and to build one takes as long as to ask it.
+_KEY = select(KEYS).where(KEYS.c.id == bindparam("key"))
+_TENANT = select(TENANTS).where(TENANTS.c.id == bindparam("tenant"))
+_GRANTS = select(GRANTS).order_by(GRANTS.c.tenant, GRANTS.c.id)
+_GRANTED = _GRANTS.where(GRANTS.c.tenant == bindparam("tenant"))
+_REVOKED = select(REVOCATIONS.c.subject, REVOCATIONS.c.revoked).where(REVOCATIONS.c.kind == bindparam("kind"))
+_REVOKED_OF = _REVOKED.where(REVOCATIONS.c.subject.in_(bindparam("subjects", expanding=True)))
 
 
 class Store:
@@ -74,6 +82,14 @@ class Store:
         """Believes the signatures of these keys from now on, and no others."""
         self._ring = ring
         self._verified.clear()
+
+    def moment(self) -> AbstractContextManager[object]:
+        """A block in which this thread is told all as it stands at one moment, in one transaction.
+
+        Raises:
+            StoreError: if the database cannot be read.
+        """
+        return self.database.reading()
 
     def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
         """The tenant of an API key's text, and the credential with all its parents; None if unknown.
@@ -133,13 +149,13 @@ class Store:
         Raises:
             StoreError: if the database cannot be read.
         """
-        query = select(GRANTS).order_by(GRANTS.c.tenant, GRANTS.c.id)
-        if tenant_id is not None:
-            if not _can_name(tenant_id):
-                return []
-            query = query.where(GRANTS.c.tenant == tenant_id)
+        if tenant_id is not None and not _can_name(tenant_id):
+            return []
         with self.database.reading() as connection:
-            rows = connection.execute(query).all()
+            if tenant_id is None:
+                rows = connection.execute(_GRANTS).all()
+            else:
+                rows = connection.execute(_GRANTED, {"tenant": tenant_id}).all()
             revoked = revocations(connection, "grant", [row.id for row in rows])
         found = [grant for row in rows if (grant := self._grant(row)) is not None]
         return [replace(grant, revoked=revoked.get(grant.id)) for grant in found]
@@ -231,7 +247,7 @@ def lineage(connection: Connection, key_id: str) -> list[Row[Any]]:
     rows: list[Row[Any]] = []
     wanted: str | None = key_id
     while wanted is not None:
-        row = connection.execute(select(KEYS).where(KEYS.c.id == wanted)).first()
+        row = connection.execute(_KEY, {"key": wanted}).first()
         if row is None or len(rows) == GENERATIONS:
             return []
         rows.append(row)
@@ -254,10 +270,13 @@ def revocations(
     connection: Connection, kind: str, subjects: Sequence[str] | None = None
 ) -> dict[str, datetime]:
     """Since when what of a kind is revoked: of some subjects, or of all."""
-    query = select(REVOCATIONS).where(REVOCATIONS.c.kind == kind)
-    if subjects is not None:
-        query = query.where(REVOCATIONS.c.subject.in_(subjects))
-    return {row.subject: _since(row.revoked) for row in connection.execute(query)}
+    if subjects is None:
+        rows = connection.execute(_REVOKED, {"kind": kind})
+    elif subjects:
+        rows = connection.execute(_REVOKED_OF, {"kind": kind, "subjects": [*subjects]})
+    else:
+        return {}
+    return {row.subject: _since(row.revoked) for row in rows}
 
 
 def _since(text: object) -> datetime:
@@ -278,7 +297,7 @@ def _can_name(text: str) -> bool:
 
 
 def _tenant(connection: Connection, tenant_id: str) -> Tenant | None:
-    row = connection.execute(select(TENANTS).where(TENANTS.c.id == tenant_id)).first()
+    row = connection.execute(_TENANT, {"tenant": tenant_id}).first()
     return None if row is None else _as_tenant(row)
 
 

@@ -1,4 +1,4 @@
-"""Replies on their way out: each is closed when it ends, when it fails, and when nobody listens any more."""
+"""Bodies on their way in, and replies on their way out: closed when they end, fail, or nobody listens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,36 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from palette.gateway.limits import Limits
 from palette.gateway.refusals import Refused
 
 T = TypeVar("T")
+
+
+async def body_of(request: Request, limits: Limits) -> bytes:
+    """The body of a request, as far as it may be long.
+
+    Raises:
+        Refused: if it is longer, or does not arrive.
+    """
+    most = limits.body_bytes
+    stated = request.headers.get("content-length", "0")
+    if not stated.isdecimal() or int(stated[:20]) > most:
+        raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise Refused(413, "body_too_large", f"a body must have at most {most} bytes")
+    except TimeoutError:
+        raise Refused(408, "body_too_slow", "the body did not arrive in time") from None
+    return bytes(body)
 
 
 async def gone(receive: Receive) -> None:

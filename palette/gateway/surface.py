@@ -21,7 +21,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-"""What every answer says."""
+"""What every answer says that says nothing else of it."""
 
 
 class Surface:
@@ -44,7 +44,9 @@ class Surface:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                given = [*message.get("headers", ())]
+                named = {name for name, _ in given}
+                message["headers"] = [*given, *(each for each in HEADERS if each[0] not in named)]
             await send(message)
 
         try:

@@ -92,8 +92,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def require_upstream(client: httpx.AsyncClient, adapters: Sequence[str]) -> None:
-    """Returns nothing; passes if a server has each of the adapters, by its digest, and serves it alone.
+async def require_upstream(client: httpx.AsyncClient, adapters: Sequence[str]) -> str | None:
+    """The name of the backbone, if a server has each of the adapters, by its digest, and serves it alone.
+
+    It is the one model that has no parent and is none of the adapters; None where there is not just one.
 
     Raises:
         GatewayError: if it is not there, lacks one, changes or combines them at a request's word, or keeps
@@ -101,7 +103,7 @@ async def require_upstream(client: httpx.AsyncClient, adapters: Sequence[str]) -
     """
     where = str(client.base_url)
     names = await _names(client)
-    if missing := sorted(set(adapters) - names):
+    if missing := sorted(set(adapters) - names.keys()):
         raise GatewayError(
             "an upstream must have each certified adapter by its digest",
             got=f"none of the name {missing[0]}",
@@ -120,13 +122,16 @@ async def require_upstream(client: httpx.AsyncClient, adapters: Sequence[str]) -
     await _require_no_outer_cache(client, f"{root}/metrics")
     for digest in sorted(adapters)[:1]:
         await _require_single(client, digest)
+    bare = [name for name, parent in names.items() if parent is None and name not in adapters]
+    return bare[0] if len(bare) == 1 else None
 
 
-async def _names(client: httpx.AsyncClient) -> set[str]:
+async def _names(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The models of a server, and what each is an adapter of."""
     content = await _json(client, "models")
     try:
-        return {str(each["id"]) for each in (content or {})["data"]}
-    except (KeyError, TypeError) as error:
+        return {str(each["id"]): each.get("parent") for each in (content or {})["data"]}
+    except (KeyError, TypeError, AttributeError) as error:
         raise GatewayError(
             "an upstream must be an OpenAI-compatible server that runs",
             got="no list of models",

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from time import time
 from typing import Any
 
-from palette.gateway.admission import Admitted
 from palette.gateway.backend import Piece
 from palette.gateway.refusals import Refused
+from palette.gateway.visits import Admitted
 
 DONE = b"data: [DONE]\n\n"
 

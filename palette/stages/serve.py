@@ -5,34 +5,37 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from palette.authorisation import Credential, Grant, Tenant
-from palette.certificates import Certificate, read_certificate, read_revocations
-from palette.errors import GatewayError, OutputError
+from palette.authorisation import Role
+from palette.certificates import Certificate
+from palette.errors import GatewayError, OutputError, PaletteError
 from palette.files import OWNER_ONLY, require_owner_only
+from palette.gateway.admin import Desk
 from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import differences
-from palette.gateway.backend import Backend, Canary, Served
+from palette.gateway.backend import Backend
 from palette.gateway.catalogue import Catalogue
 from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
 from palette.gateway.recording import Heads
-from palette.gateway.server import listening
+from palette.gateway.server import listening, origins_of
 from palette.gateway.server import serve as run_server
 from palette.gateway.store import Store
+from palette.gateway.trusting import TrustingStore, certified, faults_of, renew, served, shelved
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
-from palette.processes import device_named
+from palette.processes import device_named, silent
+from palette.prompts.rows import normalised_text
 from palette.run import folder_of
 from palette.signing import KeyRing, Purpose, read_key_ring, read_private
+from palette.stages.load import run_of
 
 METRICS_TOKEN, HEAD = "metrics.token", "ledger.head.json"
 
@@ -59,6 +62,7 @@ class Door:
     provider: Provider | None = None
     limits: Limits = field(default_factory=Limits)
     limits_storage: str = "memory://"
+    admin_origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,25 +93,31 @@ def serve(
         StoreError: if the store is missing, damaged or out of reach.
     """
     ring = Watched(trust.keys, read_key_ring)
-    certificates = certified(adapters, ring(), trust.revoked)
+    shelf = shelved(adapters, ring, trust.revoked)
     token = token_of(door.metrics_token or data_folder() / METRICS_TOKEN)
     with listening(door.host, door.port, exposed=door.exposed) as listener, _store(trust, ring) as store:
         require_told(store)
         backend = backend_of(model, store.keyed("cache salt"))
         with store.writer(heads_of(trust)) as recorder:
             authority = TrustingStore(store, ring, trust.revoked)
+            catalogue = Catalogue([served(each) for each in shelf.taken], ring)
             services = Services(
                 authority,
                 recorder,
                 Credentials(authority, door.provider),
-                Catalogue([served(each) for each in certificates], ring),
+                catalogue,
                 backend,
                 store.keyed,
                 door.limits,
                 limits_storage=door.limits_storage,
+                renew=partial(renew, shelf, backend, catalogue),
+                faults=lambda: [*shelf.faults, *authority.faults, *faults_of(door.provider)],
             )
-            gateway = create_app(services, token)
-            told = partial(_told, certificates, backend, ready)
+            desk = Desk(
+                store, lambda: shelf.taken, origins_of(door.admin_origin, listener), floor_of(adapters)
+            )
+            gateway = create_app(services, token, desk)
+            told = partial(_told, shelf.taken, backend, ready)
             asyncio.run(run_server(gateway, listener, told))
 
 
@@ -125,37 +135,6 @@ def vllm_command(adapters: Sequence[Path | str], model: Model, trust: Trust, fol
     certificates = certified(adapters, read_key_ring(trust.keys), trust.revoked)
     command = line(str(folder_of(model.name)), [served(each) for each in certificates], folder)
     return {"command": command, "adapters": sorted(each.certified.adapter for each in certificates)}
-
-
-def certified(adapters: Sequence[Path | str], ring: KeyRing, revoked: Path | None) -> list[Certificate]:
-    """The certificates of some adapters' folders, verified, with the bytes that they are of.
-
-    Raises:
-        AdapterError: if an adapter is missing, or not a plain LoRA.
-        GatewayError: if there is none.
-        SignatureError: if a certificate does not hold.
-    """
-    if not adapters:
-        raise GatewayError(
-            "a gateway serves certified adapters",
-            got="none",
-            remedy="name their folders; palette certify makes them",
-        )
-    instants = read_revocations(revoked, ring).instants if revoked is not None else {}
-    return [read_certificate(each, ring, instants) for each in adapters]
-
-
-def served(certificate: Certificate) -> Served:
-    """A certificate as far as a backend needs it."""
-    backbone = certificate.facts.backbone
-    return Served(
-        certificate.certified,
-        certificate.adapter,
-        certificate.write,
-        tuple(Canary(each.prompt, each.reply) for each in certificate.facts.canaries),
-        backbone.system,
-        backbone.thinking,
-    )
 
 
 def backend_of(model: Model, key: str) -> Backend:
@@ -178,36 +157,6 @@ def backend_of(model: Model, key: str) -> Backend:
     return Embedded(load_backbone(folder, model.name, dtype=model.dtype, device=device))
 
 
-class TrustingStore:
-    """A store that believes whom the trusted keys name now, and knows the signed list of revocations."""
-
-    def __init__(self, store: Store, ring: Watched[KeyRing], revoked: Path | None) -> None:
-        self._store, self._ring = store, ring
-        self._revoked = Watched(revoked, self._read) if revoked is not None else None
-
-    def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
-        """The tenant of an API key's text, and the credential with all its parents; None if unknown."""
-        return self._store.known(secret)
-
-    def tenant(self, tenant_id: str) -> Tenant | None:
-        """The tenant of this id; None if unknown."""
-        return self._store.tenant(tenant_id)
-
-    def grants(self, tenant_id: str) -> Sequence[Grant]:
-        """A tenant's grants, verified by the keys that are trusted now."""
-        if (ring := self._ring()) is not self._store.ring:
-            self._store.trust(ring)
-        return self._store.grants(tenant_id)
-
-    def revoked_certificates(self) -> Mapping[str, datetime]:
-        """Since when certificates are revoked: in the store, or by the signed list."""
-        listed = self._revoked() if self._revoked is not None else {}
-        return {**listed, **self._store.revoked_certificates()}
-
-    def _read(self, path: Path) -> Mapping[str, datetime]:
-        return read_revocations(path, self._ring()).instants
-
-
 def require_told(store: Store) -> None:
     """Returns nothing: the store says what its ledger says, so that no revocation was taken out of it.
 
@@ -221,6 +170,27 @@ def require_told(store: Store) -> None:
             got=f"{len(wrong)} differences, the first: {wrong[0]}",
             remedy="palette ledger verify tells all of them; mend the store, or restore it",
         )
+
+
+def floor_of(adapters: Sequence[Path | str]) -> Callable[[str], bool] | None:
+    """Whether a text holds a prompt of the floor of one of the runs; None where not every run tells any."""
+    held: set[str] = set()
+    for each in adapters:
+        try:
+            run = run_of(Path(each), silent)[1]
+            rows = [row for row in run.prompts if run.authorisation.role(row) is Role.FLOOR]
+        except PaletteError:
+            return None
+        held |= {normalised_text(row.request) for row in rows if row.cell != "picture"}
+    words = sorted(each for each in held if each)
+    if not words:
+        return None
+
+    def holds(text: str) -> bool:
+        said = normalised_text(text)
+        return any(each in said for each in words)
+
+    return holds
 
 
 def heads_of(trust: Trust) -> Heads | None:

@@ -219,3 +219,17 @@ def test_help_and_the_package_import_none_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_operators_keys_are_made_listed_and_removed(home: Path, asks: Asks, palette: Palette) -> None:
+    asks("tenant", "init")
+    assert "no page" in palette("operator", "list")[1]
+    made = asks("operator", "add", "Ann", "--who", "Olga")
+    assert made["key"].startswith(f"po_{made['id']}_")
+    assert made["name"] == "Ann"
+    (listed,) = asks("operator", "list")["operators"]
+    assert listed == {name: made[name] for name in ("id", "name", "created")}
+    assert palette("operator", "remove", "0" * 16, "--reason", "x")[0] == 2
+    assert asks("operator", "remove", made["id"], "--reason", "left the house") == {"id": made["id"]}
+    assert asks("operator", "list") == {"operators": []}
+    assert asks("ledger", "verify")["holds"]

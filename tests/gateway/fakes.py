@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -12,6 +14,7 @@ from typing import Any
 
 from palette.adapters.lora import Adapter
 from palette.authorisation import Certified, Credential, Grant, Tenant
+from palette.errors import GatewayError
 from palette.gateway.admission import Services
 from palette.gateway.asking import Asked
 from palette.gateway.backend import Piece, Served, unavailable
@@ -104,6 +107,9 @@ class Store:
         first, *others = self.keys[secret]
         self.keys[secret] = (replace(first, **what), *others)
 
+    def moment(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
     def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
         self._check()
         if secret not in self.keys:
@@ -135,11 +141,14 @@ class Ledger:
     events: list[Event] = field(default_factory=list)
     full: bool = False
 
-    def append(self, event: Event) -> str:
+    def submit(self, event: Event) -> Future[str]:
+        future = Future[str]()
         if self.full:
-            raise OSError(28, "No space left on device")
-        self.events.append(event)
-        return digest(repr(event))
+            future.set_exception(OSError(28, "No space left on device"))
+        else:
+            self.events.append(event)
+            future.set_result(digest(repr(event)))
+        return future
 
     def of(self, kind: str) -> list[Event]:
         return [each for each in self.events if each.kind == kind]
@@ -160,6 +169,11 @@ class Words:
     async def start(self, certificates: Sequence[Served]) -> None:
         self.certificates = certificates
 
+    async def add(self, certificates: Sequence[Served]) -> None:
+        if self.failing:
+            raise GatewayError("an adapter must load", got="none")
+        self.certificates = [*self.certificates, *certificates]
+
     async def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         self.asked.append((asked, certificate, tenant))
         if self.failing:
@@ -173,6 +187,9 @@ class Words:
                     yield Piece(choice, word, index + 1, 7, "stop" if last else None)
         finally:
             self.ended.append(tenant)
+
+    async def bare(self, asked: Asked, certificate: Certified) -> AsyncGenerator[Piece]:
+        yield Piece(0, "I cannot help you with that.", 7, 7, "stop")
 
     async def close(self) -> None:
         self.ended.append("closed")

@@ -17,6 +17,7 @@ from palette.authorisation import Certified
 from palette.backbones.backbone import Backbone
 from palette.backbones.generation import greedy_replies
 from palette.backbones.scoring import padded
+from palette.errors import GatewayError
 from palette.gateway.asking import Asked, Message
 from palette.gateway.backend import Canary, Served
 from palette.gateway.embedded import Embedded
@@ -87,6 +88,41 @@ def test_it_says_what_the_certified_adapter_says(backbone, adapters, both):
     expected = [alone(backbone, adapter, PROMPTS[0]) for adapter in adapters.values()]
     assert asyncio.run(replies()) == expected
     assert len({*expected, alone(backbone, Adapter({}, adapters["legal"].backbone, {}), PROMPTS[0])}) == 3
+
+
+def test_operators_hear_the_backbone_bare_between_two_adapters(backbone, adapters, both):
+    async def replies() -> list[str]:
+        async with running(backbone, both) as backend:
+
+            async def bare() -> str:
+                said_bare = backend.bare(asked(PROMPTS[0]), facts(backbone, "medical"))
+                return "".join([piece.text async for piece in said_bare])
+
+            with_it = said(backend, "medical", asked(PROMPTS[0]))
+            return list(
+                await asyncio.gather(with_it, bare(), said(backend, "legal", asked(PROMPTS[0])), bare())
+            )
+
+    plain = alone(backbone, Adapter({}, adapters["legal"].backbone, {}), PROMPTS[0])
+    first, second = (alone(backbone, adapter, PROMPTS[0]) for adapter in adapters.values())
+    assert asyncio.run(replies()) == [first, plain, second, plain]
+
+
+def test_an_adapter_is_added_while_others_are_served_and_one_that_lies_is_not(backbone, adapters, both):
+    medical, legal = both
+    lying = replace(legal, canaries=(Canary(tuple(range(3, 9)), (1, 2, 3)),))
+
+    async def replies() -> list[str]:
+        async with running(backbone, [medical]) as backend:
+            first = asyncio.ensure_future(said(backend, "medical", asked(PROMPTS[0])))
+            with pytest.raises(GatewayError, match="as it was certified"):
+                await backend.add([lying])
+            with pytest.raises(Refused):
+                await said(backend, "legal", asked(PROMPTS[0]))
+            await backend.add([legal])
+            return [await first, await said(backend, "legal", asked(PROMPTS[0]))]
+
+    assert asyncio.run(replies()) == [alone(backbone, one, PROMPTS[0]) for one in adapters.values()]
 
 
 def test_a_b_a_with_a_shared_prefix_is_what_each_says_cold(backbone, adapters, both):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -267,3 +270,89 @@ def test_the_vllm_command_names_digests_and_opens_nothing_else(tmp_path):
 def test_digests_are_what_fakes_say():
     assert MEDICAL.adapter == digest("adapter medical")
     assert Clock()().tzinfo is not None
+
+
+@contextmanager
+def counting(behind: bytes) -> Iterator[tuple[str, list[int]]]:
+    """A server on a socket that counts connections; ``behind`` comes after the last event of each stream."""
+    connections: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            connections.append(1)
+            super().setup()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            said = {"index": 0, "delta": {"content": "two"}, "finish_reason": "stop"}
+            event = json.dumps({"model": MEDICAL.adapter, "choices": [said]})
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for part in (f"data: {event}\n\ndata: [DONE]\n\n".encode(), behind):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+
+        def log_message(self, *said: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", connections
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("behind", "connections"), [(b"", 1), (b"data: more\n\n", 3), (b": and nothing more comes", 3)]
+)
+def test_a_connection_serves_the_next_reply_where_a_stream_ends_behind_its_last_event(behind, connections):
+    async def ask(url: str) -> None:
+        backend = Remote(BACKBONE, Upstream(url), b"k" * 32)
+        backend._client, backend._served = backend.upstream.client(), {MEDICAL.id: CERTIFICATES[0]}
+        for _ in range(3):
+            assert [piece.text async for piece in backend.reply(ASKED, MEDICAL, "hospital")] == ["two"]
+        await backend.close()
+
+    with counting(behind) as (url, seen):
+        asyncio.run(ask(url))
+    assert len(seen) == connections
+
+
+def test_the_backbone_is_asked_bare_under_its_own_name_and_salt():
+    server = good()
+
+    async def ask() -> list[str]:
+        backend = remote(server)
+        await backend.start(CERTIFICATES)
+        try:
+            return [piece.text async for piece in backend.bare(ASKED, MEDICAL)]
+        finally:
+            await backend.close()
+
+    assert asyncio.run(ask())[0].strip() == BASE
+    bare, salts = server.bodies[-1], {reply(server) and server.bodies[-1]["cache_salt"]}
+    assert bare["model"] == BASE
+    assert bare["cache_salt"] not in salts
+
+
+def test_an_adapter_that_the_server_has_since_is_added():
+    server = StandIn(NAMES[:1])
+
+    async def ask() -> list[Piece]:
+        backend = remote(server)
+        await backend.start(CERTIFICATES[:1])
+        try:
+            with pytest.raises(GatewayError, match="by its digest"):
+                await backend.add(CERTIFICATES[1:2])
+            with pytest.raises(Refused):
+                await anext(backend.reply(ASKED, LEGAL, "firm"))
+            server.adapters.append(NAMES[1])
+            await backend.add(CERTIFICATES[1:2])
+            return [piece async for piece in backend.reply(ASKED, LEGAL, "firm")]
+        finally:
+            await backend.close()
+
+    assert asyncio.run(ask())[0].text.strip() == NAMES[1][:8]

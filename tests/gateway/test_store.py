@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 from palette.authorisation import Credential, Reason, Request, Tenant, decide
 from palette.errors import AuthorisationError, SignatureError, StoreError
@@ -355,3 +356,23 @@ def test_a_damaged_store_answers_nobody(hospital: tuple[Store, str]) -> None:
     for asks in (lambda: store.known(text), lambda: store.grants("hospital"), store.revoked_certificates):
         with pytest.raises(StoreError, match="no such table"):
             asks()
+
+
+def test_what_a_decision_needs_is_read_at_one_moment_in_one_transaction(any_store, signers):
+    operator = Operator(any_store, "Olga", lambda: BEGIN)
+    operator.add_tenant("hospital")
+    key, text = operator.add_key("hospital")
+    operator.add_grant(signers.grant("hospital", "medical"))
+    begun: list[object] = []
+    event.listen(any_store.database._engine, "begin", begun.append)
+    with any_store.moment():
+        before = any_store.known(text)
+        with ThreadPoolExecutor(1) as pool:
+            # Another thread writes, and sees what it has written.
+            pool.submit(operator.revoke, "key", key.id, "lost").result()
+            assert pool.submit(any_store.known, text).result() != before
+        assert any_store.known(text) == before
+        assert len(any_store.grants("hospital")) == 1
+        assert any_store.revoked_certificates() == {}
+    assert len(begun) == 3, "the moment, the revocation, and the other thread's look"
+    assert any_store.known(text) != before

@@ -26,7 +26,7 @@ def key(name: str = "idp") -> ECKey:
 
 def provider(**more: Any) -> Provider:
     public = key().as_dict(private=False)
-    return Provider(ISSUER, AUDIENCE, {"keys": [public]}, **{"algorithms": ("ES256",), **more})
+    return Provider(ISSUER, AUDIENCE, lambda: {"keys": [public]}, **{"algorithms": ("ES256",), **more})
 
 
 def claims(**more: Any) -> dict[str, Any]:

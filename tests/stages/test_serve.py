@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ pytest.importorskip("cryptography")
 pytest.importorskip("palette.certificates")
 pytest.importorskip("palette.gateway.store")
 
+from palette.authorisation import Authorisation
 from palette.errors import GatewayError, OutputError
+from palette.gateway.server import listening, origins_of
 from palette.gateway.watched import Watched
+from palette.prompts import Prompt
 from palette.signing import KeyRing, Purpose, generate, read_key_ring
 from palette.stages import serve as stage
 
@@ -85,3 +89,41 @@ def test_a_store_that_says_otherwise_than_its_ledger_is_not_served(monkeypatch):
     monkeypatch.setattr(stage, "differences", lambda store: ["entry 7 revoked a grant, and no row says so"])
     with pytest.raises(GatewayError, match="1 differences, the first: entry 7 revoked"):
         stage.require_told(None)
+
+
+def test_the_operators_page_is_where_it_is_said_to_be():
+    with listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        own = origins_of(None, listener)
+        assert own == (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        for stated, found in (
+            ("https://gate.example", "https://gate.example"),
+            ("HTTPS://Gate.example:8443/", "https://gate.example:8443"),
+            ("http://localhost:9000", "http://localhost:9000"),
+        ):
+            assert origins_of(stated, listener) == (found,)
+        for wrong in (
+            "http://gate.example",
+            "gate.example",
+            "https://gate.example/admin",
+            "https://a@b/c",
+            "",
+        ):
+            with pytest.raises(GatewayError, match=r"https://gate\.example"):
+                origins_of(wrong, listener)
+
+
+def test_what_is_on_the_floor_is_told_by_runs_alone(tmp_path, monkeypatch):
+    rows = [
+        Prompt(text, "medical", text, "restricted", "test", tier=tier)
+        for text, tier in (("how is it made ?", "C"), ("what is the dose ?", None))
+    ]
+    run = SimpleNamespace(prompts=rows, authorisation=Authorisation(("medical",)))
+    monkeypatch.setattr(stage, "run_of", lambda folder, progress: (None, run))
+    holds = stage.floor_of([tmp_path])
+    assert holds("Please, how is it  MADE ?")
+    assert not holds("what is the dose ?")
+    del rows[0]
+    assert stage.floor_of([tmp_path]) is None, "nothing to withhold by"
+    monkeypatch.undo()
+    assert stage.floor_of([tmp_path]) is None, "no run"

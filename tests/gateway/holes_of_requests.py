@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
-
-import pytest
 
 from palette.authorisation import Credential, Decision, Reason
 from palette.gateway import admission, app, asking
@@ -17,7 +16,7 @@ from palette.gateway.identity import Credentials
 from palette.gateway.refusals import Refused
 from tests.gateway.calls import METRICS_TOKEN, Caller, calling, chat, shown
 from tests.gateway.fakes import NOW, World, certified, key
-from tests.gateway.holes import FOUND_OUT, Holes, Patch, decide_with
+from tests.gateway.holes import Holes, Patch, decide_with
 from tests.gateway.test_remote import NAMES
 
 HOLES = Holes()
@@ -128,6 +127,26 @@ def revoked_everywhere(world: World) -> None:
         return found
 
     assert asyncio.run(asked()) == [200, 200, 401, 401]
+
+
+def who_asks_is_asked_once(patch: Patch, world: World) -> None:
+    patch.setattr(admission, "FRESH", 60.0)
+
+
+@hole("a key that is revoked while its body comes", who_asks_is_asked_once)
+def revoked_while_it_comes(world: World) -> None:
+    body = json.dumps(chat()).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:9]
+        world.store.change(key("hospital"), revoked=NOW)
+        await asyncio.sleep(0.15)
+        yield body[9:]
+
+    headers = {**shown(key("hospital")), "Content-Type": "application/json"}
+    reply = Caller(world).send("POST", "/v1/chat/completions", content=slowly(), headers=headers)
+    assert reply.status_code == 401
+    assert not world.backend.asked
 
 
 # 6. An expired key echoed in the error.
@@ -271,17 +290,3 @@ def no_duplicate(world: World) -> None:
     ):
         assert Caller(world)(body.encode()).status_code == 400, body
     assert not world.backend.asked
-
-
-@pytest.mark.parametrize("name", HOLES)
-def test_it_holds(name, world):
-    check, _ = HOLES[name]
-    check(world)
-
-
-@pytest.mark.parametrize("name", HOLES)
-def test_a_broken_gateway_is_found_out(name, world, monkeypatch):
-    check, broken = HOLES[name]
-    broken(monkeypatch, world)
-    with pytest.raises(FOUND_OUT):
-        check(world)
