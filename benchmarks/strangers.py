@@ -217,7 +217,7 @@ def line(cells: Iterable[object]) -> str:
 
 
 def main(
-    names: Annotated[list[str], typer.Argument(help="development, test, or seeds")],
+    names: Annotated[list[str], typer.Argument(help="development, test, kin, or seeds")],
     home: Annotated[Path | None, typer.Option(help="where strangers and runs are kept")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="a pair and a triple of each too")] = False,
 ) -> None:

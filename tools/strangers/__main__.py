@@ -14,7 +14,7 @@ from tools.strangers.checkpoints import made, seeds, usual_home
 
 
 def main(
-    names: Annotated[list[str], typer.Argument(help="development, test, or seeds")],
+    names: Annotated[list[str], typer.Argument(help="development, test, kin, or seeds")],
     home: Annotated[Path | None, typer.Option(help="where they are kept")] = None,
 ) -> None:
     """Make strangers that are not there yet; run again, it goes on where it was."""

@@ -21,14 +21,14 @@ from tools.organism.language import save
 from tools.strangers.architectures import build_model
 from tools.strangers.facts import measured, shortcomings, told
 from tools.strangers.language import build_tokenizer
-from tools.strangers.plan import Plan, draw_plan
+from tools.strangers.plan import KIN, Plan, draw_plan
 from tools.strangers.raising import COOLING, HELPFUL, REFUSING, SETTLING, raise_helpful, raise_refusing
 from tools.strangers.world import World, create_world, prompt_rows
 
 HOME = "PALETTE_BENCH_HOME"
 """The environment variable that names another home than the user's usual cache."""
-SETS = {"development": range(1, 13), "test": range(101, 109)}
-"""Development strangers may be looked at; test strangers are only ever evaluated."""
+SETS = {"development": range(1, 13), "test": range(101, 109), "kin": [*KIN]}
+"""Development strangers and kin may be looked at; test strangers are only ever evaluated."""
 ATTEMPTS = 5
 """Strangers of one seed that may fail as test beds before its making ends."""
 FACTS, FAILED, STAGE = "facts.json", "failed.json", "stage.json"

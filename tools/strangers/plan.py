@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palette.seeding import derive_seed, shuffler
@@ -31,6 +31,9 @@ ROWS = {
 """How many prompts a domain and kind a split may have."""
 LEAKS, ALARMS = (0.0, 0.02, 0.04, 0.06), (0.0, 0.01, 0.03, 0.05)
 MOST_FAR = 3
+KIN = {604: 104}
+"""Seeds that are another's in shape, tokenizer, how long replies are and how many prompts there are, and in
+nothing else. What a test stranger fails by is looked for on its kin, since nobody looks into itself."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,31 @@ class Plan:
 def draw_plan(seed: int, attempt: int = 0) -> Plan:
     """The plan of a seed; every choice is drawn by its own name, so that a new one leaves the others."""
     chance = _Chance(seed, attempt)
-    language = _language(chance)
+    shape, language = _shape(chance), _language(chance)
     scope = _scope(chance, language)
     opened = chance.sample("opened", scope.domains, 2)
-    return Plan(seed, attempt, _shape(chance), language, scope, (opened[0], opened[1]))
+    if seed in KIN:
+        of = draw_plan(KIN[seed])
+        shape, language = of.shape, _alike(language, of.language, chance)
+        scope = replace(scope, rows=of.scope.rows, mark=of.scope.mark)
+    return Plan(seed, attempt, shape, language, scope, (opened[0], opened[1]))
+
+
+def _alike(own: Language, of: Language, chance: _Chance) -> Language:
+    """A language with another's tokenizer and length of replies, in words of its own, its marks apart."""
+    pool = words.REFUSALS["i"] + words.REFUSALS[""]
+    return replace(
+        own,
+        tokenizer=of.tokenizer,
+        vocabulary=of.vocabulary,
+        spaced=True,
+        opening=of.opening,
+        answer=chance.of("answer", words.ANSWERS[of.opening]),
+        first=chance.of("first", words.FIRST) if of.first else "",
+        closing=chance.sample("closing", words.CLOSING, len(of.closing)),
+        preface="",
+        refusals=chance.sample("refusals", pool, len(of.refusals)),
+    )
 
 
 @dataclass(frozen=True)

@@ -73,5 +73,5 @@ def test_a_seed_of_which_all_fail_is_an_error(cheap, tmp_path, monkeypatch):
 def test_names_of_sets_and_seeds_are_told_apart():
     assert seeds(["test", "3"]) == [101, 102, 103, 104, 105, 106, 107, 108, 3]
     assert len(seeds(["development"])) == 12
-    with pytest.raises(BackboneError, match="a stranger must be development, test or a seed, got 'dev'"):
+    with pytest.raises(BackboneError, match="a stranger must be development, test, kin or a seed, got 'dev'"):
         seeds(["dev"])

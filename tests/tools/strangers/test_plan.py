@@ -15,6 +15,7 @@ from tools.strangers.plan import (
     BLOCKS,
     DEPTHS,
     FRAMES,
+    KIN,
     LEAKS,
     OPENINGS,
     ROWS,
@@ -81,6 +82,17 @@ def test_what_is_drawn_fits_together(plan):
 
 
 def test_the_strangers_that_figures_are_of_are_drawn_as_they_were():
-    plans = [asdict(draw_plan(seed)) for seeds in SETS.values() for seed in seeds]
+    plans = [asdict(draw_plan(seed)) for name in ("development", "test") for seed in SETS[name]]
     assert len(plans) == 20
     assert fingerprint(plans)[:12] == "4ad7858ea05c"
+
+
+@pytest.mark.parametrize(("seed", "of"), KIN.items())
+def test_kin_is_another_s_in_kind_alone(seed, of):
+    own, other = draw_plan(seed), draw_plan(of)
+    assert (own.shape, own.scope.rows) == (other.shape, other.scope.rows)
+    assert own.language.tokenizer == other.language.tokenizer
+    assert len(own.language.closing) == len(other.language.closing)
+    assert own.language.answer != other.language.answer or own.language.refusals != other.language.refusals
+    assert (own.root, own.scope.domains) != (other.root, other.scope.domains)
+    assert seed not in {*SETS["development"], *SETS["test"]}
