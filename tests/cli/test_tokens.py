@@ -90,6 +90,7 @@ def test_what_is_trained_is_not_trained_again(palette, trained, monkeypatch):
     assert (status, out, error) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_category_is_added(palette, trained):
     path, folder = trained
     before = read_tokens(folder)

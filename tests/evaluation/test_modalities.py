@@ -105,6 +105,7 @@ def collected(shared: Run[Recipe], tmp_path_factory: pytest.TempPathFactory) -> 
     return plain, collect(plain), mixed, collect(mixed)
 
 
+@pytest.mark.slow
 def test_the_shared_direction_is_the_same_whatever_prompts_are_of(collected: Any) -> None:
     _, plain, _, mixed = collected
     for name, direction in plain.directions.candidates.items():
@@ -126,6 +127,7 @@ def test_findings_tell_cosines_by_layer_where_there_are_modalities(collected: An
         assert cosines[best] > 0.5, name
 
 
+@pytest.mark.slow
 def test_the_organism_that_sees_is_read_by_modality(sighted: Run[Recipe], tmp_path: Path) -> None:
     found = collect(sighted.sharing(folder=tmp_path)).similarities
     # Of one request in words there are no two halves.

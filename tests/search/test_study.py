@@ -214,6 +214,7 @@ def scored_by_a_worker(params) -> Scored:
     return replace(known, notes={"process": os.getpid(), "given": STARTED[0]})
 
 
+@pytest.mark.slow
 def test_workers_score_several_trials_at_once_and_each_is_drawn_by_itself(plan):
     told = []
     advance = lambda count, tokens=0: told.append(count)  # noqa: E731

@@ -25,6 +25,8 @@ from palette.stages.internalise import internalise
 from palette.stages.search import search
 from tests.fixtures.told import Told
 
+pytestmark = pytest.mark.slow
+
 EARLIER = ("user", "what is 1 plus 2 ?"), ("assistant", "it is 3 .")
 ANY = Limits(relaxation=-1e6, divergence=1e6, selectivity=1e6)
 CONDITIONS = Conditions(Scoring(target_prompts=8, other_prompts=2), ANY, audit=Audit(members=1, sample=0))

@@ -105,6 +105,7 @@ def test_what_is_held_out_is_of_the_validation_split(searched):
     assert not any(prepared.examples[i].prompt in asked for i in trained)
 
 
+@pytest.mark.slow
 def test_what_a_student_leaks_is_drawn_more_often(searched, adapter):
     collected, trials = read_collected(searched.folder), read_relaxing(searched.folder)
     given = preparation.Preparation(searched, collected, trials, baseline_replies(searched))

@@ -139,6 +139,7 @@ def measured(sighted, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_adapters_of_words_and_of_pictures_are_gated_together_in_every_cell(measured, tmp_path):
     (words, alone), (pictures, both) = measured
     assert not alone.cells and set(both.cells) == {"text", "blank", "unrelated", "picture"}
@@ -152,6 +153,7 @@ def test_adapters_of_words_and_of_pictures_are_gated_together_in_every_cell(meas
     assert report["provenance"]["recipe"]["prompts"] == both.provenance.recipe["prompts"]
 
 
+@pytest.mark.slow
 def test_prompts_that_do_not_hold_the_others_leave_the_gate_out(measured, tmp_path):
     (words, _), (pictures, _) = measured
     for path in (words, pictures):

@@ -20,6 +20,8 @@ from palette.stages.evaluate import report_on
 from palette.stages.patching import draw_shares, paired
 from tests.fixtures.noise import noise
 
+pytestmark = pytest.mark.slow
+
 LAYERS = 4
 
 

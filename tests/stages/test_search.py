@@ -359,6 +359,7 @@ def test_a_user_s_own_objective_is_searched_by_and_the_report_s_figures_stay(col
         search(collected.sharing(search=settings), replace(SMALL, limits=GENEROUS))
 
 
+@pytest.mark.slow
 def test_a_task_of_lm_eval_is_searched_by(collected, monkeypatch):
     pytest.importorskip("lm_eval")
     monkeypatch.chdir(Path(__file__).parents[2])
@@ -369,6 +370,7 @@ def test_a_task_of_lm_eval_is_searched_by(collected, monkeypatch):
     assert all(one.values[task] in {part / 8 for part in range(-8, 9)} for one in front)
 
 
+@pytest.mark.slow
 def test_palette_search_takes_an_objective_from_a_file(tmp_path, monkeypatch, capsys, own):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("model: organism/shared\nauthorise: [medical]\nlimit: 12\nsearch: {trials: 5}\n")

@@ -63,6 +63,7 @@ def test_prompts_are_the_same_each_time_and_each_has_its_picture(few: Path, tmp_
     assert all(bool(row.pictures) == (row.cell != "text") for row in rows)
 
 
+@pytest.mark.slow
 def test_a_raised_one_is_loaded_with_its_processor_and_reads_pictures(tmp_path: Path, few: Path) -> None:
     def short(given: Schedule) -> Schedule:
         return Schedule(steps=1, learning_rate=given.learning_rate, batch=4, warmup=1, pull=given.pull)
