@@ -327,9 +327,9 @@ class Student(Settings):
 
     name: str
     rank: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
     steps: Count | None = None
-    """Where it was trained by steps."""
+    """Both where it was trained by steps."""
     answered: Probability
     """Of target prompts, neither refused nor degenerate."""
     kept: Probability

@@ -192,7 +192,10 @@ def _trained(
             read_energy=effort.read_energy,
         )
         learned: Learned = method(task)
-    return Learned(learned.adapter, {**sizes, **learned.record})
+    rank = max(module.rank for module in learned.adapter.modules.values())
+    # One that is worked out and not trained has a rank of its own and no rate.
+    told = {**sizes, "rank": rank} if "steps" in learned.record else {"rank": rank}
+    return Learned(learned.adapter, {**told, **learned.record})
 
 
 def co_mounted(run: Run[Recipe]) -> list[Adapter]:
