@@ -26,6 +26,7 @@ def group(name: str, text: str) -> typer.Typer:
 tenant = group("tenant", "Tenants of the gateway, and their keys.")
 key = group("key", "Keys by which a tenant asks.")
 tenant.add_typer(key)
+operator_group = group("operator", "Keys of operators, by which the gateway's page at /admin is entered.")
 
 StoreUrl = Annotated[
     str | None,
@@ -37,8 +38,8 @@ Who = Annotated[
     str | None, typer.Option("--who", help="who does it, for the ledger (default: the user)", metavar="NAME")
 ]
 TenantId = Annotated[str, typer.Argument(help="the tenant's id", metavar="TENANT")]
+KeyId = Annotated[str, typer.Argument(help="the key's id", metavar="KEY")]
 OfTenant = Annotated[str | None, typer.Argument(help="of one tenant alone", metavar="[TENANT]")]
-operator_group = group("operator", "Keys of operators, by which the gateway's page at /admin is entered.")
 Why = Annotated[str, typer.Option("--reason", help="why, for the ledger")]
 
 
@@ -145,7 +146,7 @@ def list_keys(call: Call, tenant_id: OfTenant = None, store: StoreUrl = None) ->
 @command()
 def revoke_key(
     call: Call,
-    key_id: Annotated[str, typer.Argument(help="the key's id", metavar="KEY")],
+    key_id: KeyId,
     reason: Why,
     store: StoreUrl = None,
     who: Who = None,
@@ -184,7 +185,7 @@ def list_operators(call: Call, store: StoreUrl = None) -> None:
 @command()
 def remove_operator(
     call: Call,
-    key_id: Annotated[str, typer.Argument(help="the key's id", metavar="KEY")],
+    key_id: KeyId,
     reason: Why,
     store: StoreUrl = None,
     who: Who = None,

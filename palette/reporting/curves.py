@@ -45,7 +45,7 @@ def students_of(folder: Path) -> list[dict[str, Any]]:
     Raises:
         OutputError: if the artefact of internalise is damaged.
     """
-    record = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
+    record = _record(folder)
     tried = [each for each in record.get("rounds", []) if "rank" in each]
     return [{**each, "chosen": number == record["round"]} for number, each in enumerate(tried)]
 
@@ -56,9 +56,14 @@ def losses_of(folder: Path) -> dict[str, list[float]]:
     Raises:
         OutputError: if the artefact of internalise is damaged.
     """
-    record = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
-    losses: Mapping[str, Sequence[float]] = record.get("losses", {})
+    losses: Mapping[str, Sequence[float]] = _record(folder).get("losses", {})
     return {name: [loss for loss in each if isfinite(loss)] for name, each in losses.items()}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What internalise has written of its trainings, if it has."""
+    found: dict[str, Any] = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else {}
+    return found
 
 
 def curves(losses: Mapping[str, Sequence[float]]) -> Markup:
