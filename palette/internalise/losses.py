@@ -96,11 +96,11 @@ class OutputLoss:
         bare = self.recall(rows)
         known = self._with_others(chosen, bare, mounted)
         ends = [example.ids[len(self.shared) :] for example in chosen]
-        others = max(1, sum(not self.examples[row].taught for row in step))
-        opened = max(1, len(step) - others)
-        weights, tokens = self.weights, Counter({True: 0, False: 0})
+        weights, count, tokens = self.weights, Counter[bool](), Counter[bool]()
         for example in (self.examples[row] for row in step):
+            count[example.taught] += 1
             tokens[example.taught] += len(example.reply)
+        opened, others = max(1, count[True]), max(1, count[False])
         loss = torch.zeros((), device=self.backbone.model.device)
         with mounting.mounted(self.backbone.model, *mounted):
             start = read_shared(self.backbone, self.shared, self.sites)

@@ -99,8 +99,12 @@ def test_a_large_model_runs_in_half_precision_where_the_device_has_units_for_it(
         precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == torch.float32
     )
     monkeypatch.setattr(models, "LARGE", 1)
-    for units, wanted in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+    for units, wanted in (
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
         assert precision("auto", folder, "cpu") == load_backbone(folder, dtype="auto").model.dtype == wanted
         assert load_sketch(folder, dtype="auto").model.dtype == wanted
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
