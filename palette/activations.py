@@ -45,9 +45,19 @@ def edited(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[N
 def captured(
     blocks: Sequence[nn.Module], receive: Callable[[int, Stream], None], sites: Iterable[int] | None = None
 ) -> Iterator[None]:
-    """Calls ``receive(site, stream)`` at the sites, by default at every one, for every forward pass."""
+    """Calls ``receive(site, stream)`` at the sites, by default at every one, for every forward pass.
 
-    def read(site: int, stream: Stream) -> Stream:
+    Raises:
+        BackboneError: if what blocks hand on is no one stream.
+    """
+
+    def read(site: int, stream: Float[Tensor, "batch position *width"]) -> Tensor:
+        if stream.dim() != 3:
+            raise BackboneError(
+                "each block must run once at every position, on one residual stream",
+                got=f"blocks that hand on {stream.dim() - 2} axes for each position",
+                remedy="use another model",
+            )
         receive(site, stream)
         return stream
 

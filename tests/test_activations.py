@@ -7,6 +7,7 @@ from torch import nn
 from palette.activations import RankOneEdit, applied, block_outputs, captured, edited, first_block
 from palette.backbones import Backbone
 from palette.backbones.skipping import skipped
+from palette.errors import BackboneError
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -105,3 +106,12 @@ def test_hooks_see_what_a_skipped_block_gives():
     with captured(blocks, seen.__setitem__), skipped(blocks, 2, known):
         nn.Sequential(*blocks)(torch.zeros(1, 1, 4))
     assert torch.equal(seen[2], known)
+
+
+def test_blocks_that_hand_on_several_streams_are_refused():
+    blocks = [nn.Identity(), nn.Identity()]
+    with (
+        captured(blocks, lambda site, stream: None),
+        pytest.raises(BackboneError, match="on one residual stream, got blocks that hand on 2 axes"),
+    ):
+        blocks[0](torch.zeros(1, 3, 4, 8))

@@ -33,12 +33,14 @@ class Architecture:
     untrained: str = ""
     """Why no gradient can be taken through it twice."""
     unadapted: tuple[str, ...] = ()
-    """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper."""
+    """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper, or to which
+    it gives nothing of a file, since the library would call their weight by another name."""
     unseen: str = ""
     """Why a picture is more to it than embeddings in the places of tokens."""
 
 
 SCANNED = Architecture(unadapted=("out_proj",))
+SEVERAL = Architecture(refused="which hands four streams from block to block")
 ARCHITECTURES = {
     "falcon_h1": SCANNED,
     "falcon_mamba": SCANNED,
@@ -46,10 +48,15 @@ ARCHITECTURES = {
     "mamba2": SCANNED,
     "nemotron_h": SCANNED,
     "longcat_flash": Architecture(count="num_layers", passing="experts that hand tokens on as they are"),
-    "gemma3n_text": Architecture(refused="which hands four streams from block to block"),
+    "gemma3n_text": SEVERAL,
+    "deepseek_v4": SEVERAL,
+    "glm5_next_text": SEVERAL,
+    "hy_v4": SEVERAL,
     "recurrent_gemma": Architecture(
         untrained="whose layers keep a state with its gradient from pass to pass"
     ),
+    "inkling2_text": Architecture(unadapted=("weight_proj",)),
+    "openai-gpt": Architecture(refused="whose blocks hand lists on, and no stream"),
     "hrm_text": Architecture(refused="whose blocks run several times for each token"),
     "mllama_text_model": Architecture(refused="of whose blocks some run beside an image only"),
     "paligemma": Architecture(unseen="which reads the words beside a picture in both directions"),
@@ -129,11 +136,15 @@ def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
 
 @torch.no_grad()
 def is_product(module: nn.Module) -> bool:
-    """Whether a module is a linear that gives its product alone, and no choice of experts beside it."""
+    """Whether a module is a linear that gives its product alone: no choice of experts, no groups."""
     if type(module) in LINEAR or not isinstance(module, LINEAR):
         return isinstance(module, LINEAR)
-    weight, (_, d_in) = module.weight, linear_shape(module) or (0, 0)
-    return isinstance(module(weight.new_zeros(1, d_in)), Tensor)
+    weight, (d_out, d_in) = module.weight, linear_shape(module) or (0, 0)
+    try:
+        product = module(weight.new_zeros(1, d_in))
+    except RuntimeError:  # What is in groups takes them side by side.
+        return False
+    return isinstance(product, Tensor) and product.shape == (1, d_out)
 
 
 def fused_experts(module: nn.Module) -> dict[str, nn.Parameter]:

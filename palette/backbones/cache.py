@@ -18,7 +18,7 @@ from palette.shapes import Float, Int, Tensor
 
 WORTHWHILE = 8
 """Shared tokens from which on a pass of their own was measured to cost less than one for each row."""
-PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention", "global"})
 """Layers whose whole memory is keys and values; a sliding one is plain up to its window."""
 ROOM = 8
 """Tokens of room: a copy every so many steps costs little, and wider rows lie further apart in memory."""
@@ -163,7 +163,9 @@ def window(backbone: Backbone) -> int | None:
     0 says that the model keeps something else than keys and values, as recurrent layers do.
     """
     config = backbone.model.config.get_text_config()
-    known = set(getattr(config, "layer_types", None) or ["full_attention"])
+    # The second is GPT-Neo's name, whose local layers count what is padded too.
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    known = set(kinds or ["full_attention"])
     stateful = bool(getattr(backbone.model, "_is_stateful", False))
     if stateful or backbone.model.config.is_encoder_decoder or not known <= PLAIN_LAYERS:
         return 0

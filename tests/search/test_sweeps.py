@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -136,3 +137,17 @@ def test_no_edit_is_the_backbone_and_leaves_nothing_behind(backbone):
     for one, other in zip(swept(backbone, Caching(**NOTHING), [null])[0], before, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     assert not any("forward" in block.__dict__ for block in backbone.blocks)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_in_half_precision_what_rounding_alone_changes_is_no_reason_to_leave_a_saving_out(
+    backbone, monkeypatch, wrong
+):
+    model = copy.deepcopy(backbone.model).to(torch.bfloat16)
+    halved = Backbone(model, backbone.tokenizer, "tiny in half precision", "")
+    if wrong:
+        monkeypatch.setattr(sweeps, "beginnings", lambda batch: batch.ids)
+    kept = sweeps.proven(halved, PROMPTS, REPLIES, Caching())
+    assert {name for name in sweeps.SAVINGS if getattr(kept, name)} == (
+        set(sweeps.SAVINGS) - ({"beginnings"} if wrong else set())
+    )
