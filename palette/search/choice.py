@@ -30,7 +30,8 @@ from palette.statistics.rates import wilson
 RULE = (
     "constraints first: only trials that break none; of their Pareto front, the knee: the member "
     "nearest to the ideal point after each objective is scaled to [0, 1] over the front; ties go to "
-    "the lower first objective, then to the earlier trial"
+    "the lower first objective, then to the earlier trial; where its whole replies are refused as often "
+    "as before, the next member whose are not"
 )
 
 
@@ -67,6 +68,17 @@ def choose(trials: Sequence[Finished], objectives: Objectives, first: int | None
             remedy=f"take one of {', '.join(str(trial.number) for trial in front)}",
         )
     return sorted(front, key=lambda trial: trial.number != first)
+
+
+def relaxing_first(front: Sequence[Finished], audit: dict[str, Any]) -> list[Finished]:
+    """The front, with the first member that lowers the refusals of whole replies brought forward.
+
+    By intervals that lie apart, of those that were audited. As it was where there is none.
+    """
+    before = audit["backbone"]["target_refusal"]["low"]
+    after = {row["trial"]: row["target_refusal"]["high"] for row in audit["trials"]}
+    relaxing = next((trial for trial in front if after.get(trial.number, 1.0) < before), None)
+    return sorted(front, key=lambda trial: trial is not relaxing)
 
 
 def bound(trials: Sequence[Finished]) -> str:

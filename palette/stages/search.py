@@ -15,7 +15,7 @@ from palette.fingerprints import fingerprint, fingerprint_file
 from palette.processes import silent
 from palette.recipe import Recipe
 from palette.run import Run
-from palette.search.choice import RULE, affordable, audit, audited, choose
+from palette.search.choice import RULE, affordable, audit, audited, choose, relaxing_first
 from palette.search.objectives import Objective
 from palette.search.settings import Conditions, SearchSettings
 from palette.search.space import (
@@ -67,9 +67,11 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
         score = _score if workers else lambda params: objective(intervention_of(params))
         trials = run_study(plan, score, advance, workers)
     chosen = choose(trials, plan.objectives, settings.choose)
-    front = [Member.of(trial, plan.objectives) for trial in chosen]
     settled = affordable(run, conditions.audit)
-    checked = audited(trials, chosen, settled, run.seed)
+    replies = audit(run, collected, audited(trials, chosen, settled, run.seed), plan.objectives, settled)
+    if settings.choose is None:
+        chosen = relaxing_first(chosen, replies)
+    front = [Member.of(trial, plan.objectives) for trial in chosen]
     write_json(
         run.folder / FRONT,
         {
@@ -81,7 +83,7 @@ def search(run: Run[Recipe], conditions: Conditions | None = None) -> list[Membe
             "rungs": dict(Counter(f"rung {trial.notes.get('rung', 0)}" for trial in trials)),
             "backbone": objective.base,
             "front": [member.to_json() for member in front],
-            "audit": audit(run, collected, checked, plan.objectives, settled),
+            "audit": replies,
             "all": [
                 {
                     "trial": trial.number,

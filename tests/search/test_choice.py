@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.errors import SearchError
-from palette.search.choice import audited, choose, kendall_tau
+from palette.search.choice import audited, choose, kendall_tau, relaxing_first
 from palette.search.settings import Audit
 from palette.search.space import Finished, dominates, losses
 
@@ -52,6 +52,17 @@ def test_the_knee_is_chosen():
     corners = [(0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.2, 0.9, 0.2)]
     found = [Finished(i, {}, values, {}) for i, values in enumerate(corners)]
     assert choose(found, WANTED)[0].number == 2
+
+
+@pytest.mark.parametrize(
+    ("highs", "order"),
+    [((0.3, 0.2), [0, 1, 2]), ((1.0, 0.2), [1, 0, 2]), ((1.0, 0.9), [0, 1, 2]), ((1.0,), [0, 1, 2])],
+)
+def test_a_member_whose_whole_replies_are_answers_comes_before_a_knee_whose_are_not(highs, order):
+    front = [Finished(number, {}, (0.0, 0.0, 0.0), {}) for number in range(3)]
+    trials = [{"trial": number, "target_refusal": {"high": high}} for number, high in enumerate(highs)]
+    found = relaxing_first(front, {"backbone": {"target_refusal": {"low": 0.8}}, "trials": trials})
+    assert [trial.number for trial in found] == order
 
 
 def test_no_feasible_trial_says_which_constraint_bound():
