@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, or_, select, true
 
 from palette.errors import SignatureError, StoreError
 from palette.gateway.ledger import Chain, Entry, Fault, Head, entry, read_head
@@ -16,6 +16,9 @@ from palette.signing import Envelope, KeyRing, PrivateKey
 
 BLOCK = 2000
 """Entries that are read at once."""
+# Built once: they are asked with every entry.
+_ALL = select(ENTRIES).order_by(ENTRIES.c.sequence).limit(BLOCK)
+_BEHIND = _ALL.where(ENTRIES.c.sequence > bindparam("after"))
 
 
 def append(
@@ -78,13 +81,14 @@ def _followed(connection: Connection, after: tuple[int, str]) -> tuple[int, str]
 
 def read(connection: Connection, kinds: Sequence[str] = (), after: int | None = None) -> Iterator[Entry]:
     """The entries behind a number, or all, in the order of their numbers; of some kinds alone if given."""
-    query = select(ENTRIES).where(_of(kinds)).order_by(ENTRIES.c.sequence).limit(BLOCK)
-    behind = query if after is None else query.where(ENTRIES.c.sequence > after)
-    while rows := connection.execute(behind).all():
+    while True:
+        query = _ALL if after is None else _BEHIND
+        found = connection.execute(query.where(_of(kinds)) if kinds else query, {"after": after})
+        rows = found.all()
         yield from map(_entry, rows)
         if len(rows) < BLOCK:
             return
-        behind = query.where(ENTRIES.c.sequence > rows[-1].sequence)
+        after = rows[-1].sequence
 
 
 def latest(connection: Connection, count: int, kinds: Sequence[str] = ()) -> list[Entry]:

@@ -17,7 +17,7 @@ from palette.errors import AuthorisationError, did_you_mean
 from palette.gateway.credentials import new_key, parsed
 from palette.gateway.entries import append
 from palette.gateway.ledger import SECRET, Event, shown
-from palette.gateway.store import GENERATIONS, Store, credential, lineage, revocations, sealed
+from palette.gateway.store import GENERATIONS, Store, credential, lineage, sealed
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS, TENANTS
 from palette.signing import Envelope
 from palette.signing.instants import now, told
@@ -154,10 +154,10 @@ class Operator:
             )
         with self.store.database.writing() as connection:
             tenant = None if table is None else self._owner(connection, table, kind, subject)
-            if before := revocations(connection, kind, [subject]):
-                raise AuthorisationError(
-                    f"a {kind} is revoked once", got=f"one since {told(before[subject])}"
-                )
+            mine = (REVOCATIONS.c.kind == kind) & (REVOCATIONS.c.subject == subject)
+            before = connection.execute(select(REVOCATIONS.c.revoked).where(mine)).scalar()
+            if before is not None:
+                raise AuthorisationError(f"a {kind} is revoked once", got=f"one since {shown(before)}")
             row = {
                 "kind": kind,
                 "subject": subject,
@@ -186,13 +186,13 @@ class Operator:
     def _within(self, connection: Connection, made: Credential, parent: str, at: datetime) -> Credential:
         """The credential within what its parent may ask for, and until its parent expires at the latest."""
         rows = lineage(connection, _named("a key", parent))
-        held = [credential(row, None) for row in rows if self.store.is_sealed(row)]
+        held = [credential(row) for row in rows if self.store.is_sealed(row)]
         if not held or len(held) != len(rows) or held[0].tenant != made.tenant:
             raise AuthorisationError("a key's parent must be a key of the same tenant", got=shown(parent))
         if len(held) >= GENERATIONS:
             raise AuthorisationError(f"a key has at most {GENERATIONS - 1} parents", got=str(len(held)))
         ends = [each.expires for each in held if each.expires is not None]
-        if revocations(connection, "key", [each.id for each in held]) or any(end <= at for end in ends):
+        if any(each.revoked for each in held) or any(end <= at for end in ends):
             raise AuthorisationError("a key's parents must hold", got="one that is revoked or expired")
         widest = held[0].domains
         if widest is not None and made.domains is not None and not made.domains <= widest:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, insert, select
 
 from palette.authorisation import Credential, Grant, Tenant, read_grant
 from palette.authorisation.grants import identifier
@@ -34,13 +34,23 @@ GENERATIONS = 8
 """Keys from a key up to the tenant's own at most."""
 KEPT = 10_000
 """Verified grants that are remembered at most, by the SHA-256 of their envelopes."""
+
+
+def _all(table: Table, kind: str) -> Select[Any]:
+    """The rows of a table in order, each with the instant since when it is revoked, if it is."""
+    its = and_(REVOCATIONS.c.kind == kind, REVOCATIONS.c.subject == table.c.id)
+    found = select(table, REVOCATIONS.c.revoked).outerjoin(REVOCATIONS, its)
+    return found.order_by(table.c.tenant, table.c.id)
+
+
 # Built once: they are asked for every request, and to build one takes as long as to ask it.
-_KEY = select(KEYS).where(KEYS.c.id == bindparam("key"))
-_TENANT = select(TENANTS).where(TENANTS.c.id == bindparam("tenant"))
-_GRANTS = select(GRANTS).order_by(GRANTS.c.tenant, GRANTS.c.id)
+_KEYS, _GRANTS = _all(KEYS, "key"), _all(GRANTS, "grant")
+_KEY = _KEYS.where(KEYS.c.id == bindparam("key"))
 _GRANTED = _GRANTS.where(GRANTS.c.tenant == bindparam("tenant"))
-_REVOKED = select(REVOCATIONS.c.subject, REVOCATIONS.c.revoked).where(REVOCATIONS.c.kind == bindparam("kind"))
-_REVOKED_OF = _REVOKED.where(REVOCATIONS.c.subject.in_(bindparam("subjects", expanding=True)))
+_TENANT = select(TENANTS).where(TENANTS.c.id == bindparam("tenant"))
+_CERTIFICATES = select(REVOCATIONS.c.subject, REVOCATIONS.c.revoked).where(
+    REVOCATIONS.c.kind == "certificate"
+)
 
 
 class Store:
@@ -102,13 +112,12 @@ class Store:
             return None
         with self.database.reading() as connection:
             rows = lineage(connection, key[0])
-            revoked = revocations(connection, "key", [row.id for row in rows])
             tenant = _tenant(connection, rows[0].tenant) if rows else None
         # What is not there is compared too, so that the time does not say which ids are.
         right = self.pepper.is_mac(str(rows[0].mac) if rows else "", "key", *key)
         if tenant is None or not right or not all(map(self.is_sealed, rows)):
             return None
-        return tenant, tuple(credential(row, revoked.get(row.id)) for row in rows)
+        return tenant, tuple(map(credential, rows))
 
     def tenant(self, tenant_id: str) -> Tenant | None:
         """The tenant of this id; None if unknown.
@@ -136,12 +145,10 @@ class Store:
         Raises:
             StoreError: if the database cannot be read.
         """
-        query = select(KEYS).order_by(KEYS.c.tenant, KEYS.c.id)
-        if tenant_id is not None:
-            query = query.where(KEYS.c.tenant == tenant_id)
+        query = _KEYS if tenant_id is None else _KEYS.where(KEYS.c.tenant == tenant_id)
         with self.database.reading() as connection:
-            rows, revoked = connection.execute(query).all(), revocations(connection, "key")
-        return [credential(row, revoked.get(row.id)) for row in rows if self.is_sealed(row)]
+            rows = connection.execute(query).all()
+        return [credential(row) for row in rows if self.is_sealed(row)]
 
     def grants(self, tenant_id: str | None = None) -> Sequence[Grant]:
         """The grants of a tenant, or of all, verified from their signed envelopes.
@@ -156,9 +163,7 @@ class Store:
                 rows = connection.execute(_GRANTS).all()
             else:
                 rows = connection.execute(_GRANTED, {"tenant": tenant_id}).all()
-            revoked = revocations(connection, "grant", [row.id for row in rows])
-        found = [grant for row in rows if (grant := self._grant(row)) is not None]
-        return [replace(grant, revoked=revoked.get(grant.id)) for grant in found]
+        return [grant for row in rows if (grant := self._grant(row)) is not None]
 
     def revoked_certificates(self) -> Mapping[str, datetime]:
         """Since when certificates are revoked, by their id.
@@ -167,7 +172,7 @@ class Store:
             StoreError: if the database cannot be read.
         """
         with self.database.reading() as connection:
-            return revocations(connection, "certificate")
+            return {row.subject: _since(row.revoked) for row in connection.execute(_CERTIFICATES)}
 
     def keyed(self, text: str) -> str:
         """A hash (hex) of a prompt that nobody can compare with one of a guess without the pepper."""
@@ -206,7 +211,7 @@ class Store:
             self._report(where, str(error))
             return None
         self.faults.pop(where, None)
-        return found
+        return found if row.revoked is None else replace(found, revoked=_since(row.revoked))
 
     def is_sealed(self, row: Row[Any]) -> bool:
         """Whether a key's row is as it was made; if not, that is reported."""
@@ -260,23 +265,11 @@ def sealed(row: Mapping[str, Any]) -> list[Any]:
     return [row[name] for name in ("id", "tenant", "parent", "domains", "expires", "created", "mac")]
 
 
-def credential(row: Row[Any], revoked: datetime | None) -> Credential:
+def credential(row: Row[Any]) -> Credential:
     """The credential that a row of a key, whose seal holds, says."""
     domains = None if row.domains is None else frozenset(json.loads(row.domains))
+    revoked = None if row.revoked is None else _since(row.revoked)
     return Credential(row.id, row.tenant, domains, maybe(row.expires), revoked)
-
-
-def revocations(
-    connection: Connection, kind: str, subjects: Sequence[str] | None = None
-) -> dict[str, datetime]:
-    """Since when what of a kind is revoked: of some subjects, or of all."""
-    if subjects is None:
-        rows = connection.execute(_REVOKED, {"kind": kind})
-    elif subjects:
-        rows = connection.execute(_REVOKED_OF, {"kind": kind, "subjects": [*subjects]})
-    else:
-        return {}
-    return {row.subject: _since(row.revoked) for row in rows}
 
 
 def _since(text: object) -> datetime:
