@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from palette.errors import SignatureError, StoreError
+from palette.fingerprints import canonical
 from palette.signing import Envelope, KeyRing, PrivateKey, Purpose, sign, verified
 from palette.signing.envelope import strict_json
 from palette.signing.instants import instant, told
@@ -112,15 +113,14 @@ def hashed(body: str) -> str:
 
 def entry(sequence: int, previous: str, at: datetime, event: Mapping[str, Any]) -> Entry:
     """The entry of an event, given as its JSON, behind the one of a hash."""
-    import rfc8785
-
     content: dict[str, Any] = {
         "sequence": sequence,
         "previous": previous,
         "instant": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "event": dict(event),
     }
-    body = rfc8785.dumps(content).decode()
+    # Of ASCII texts and whole numbers, which are all that an event holds, this is RFC 8785's text.
+    body = canonical(content)
     return Entry(sequence, hashed(body), body)
 
 

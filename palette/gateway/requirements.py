@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from palette.errors import StoreError
 
-PACKAGES = ("sqlalchemy", "alembic", "rfc8785", "cryptography")
+PACKAGES = ("sqlalchemy", "alembic", "cryptography")
 
 
 def require_packages(names: tuple[str, ...] = PACKAGES) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,15 @@ def chain(count: int, salt: str = "") -> list[Entry]:
         event = Event("decision", tenant="hospital", request=f"{salt}{number}").to_json()
         made.append(entry(number, made[-1].hash if made else NOTHING, AT, event))
     return made
+
+
+@given(
+    st.text(), st.dictionaries(st.text(), st.integers(-(2**53) + 1, 2**53 - 1) | st.text() | st.booleans())
+)
+def test_an_entrys_text_is_the_canonical_one_of_rfc_8785(text, remarks):
+    event = Event("decision", tenant=text, status=200, grants=(text,), remarks=remarks).to_json()
+    made = entry(1, NOTHING, AT, event)
+    assert made.body.encode() == rfc8785.dumps(made.content)
 
 
 def head(entries: list[Entry], at: int | None = None) -> Head:
