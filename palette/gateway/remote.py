@@ -45,7 +45,7 @@ class Remote:
     upstream: Upstream
     key: bytes = field(repr=False)
     """What salts of caches are derived with."""
-    _client: httpx.AsyncClient | None = field(default=None, repr=False)
+    _connections: httpx.AsyncBaseTransport | None = field(default=None, repr=False)
     _bare: str | None = field(default=None, repr=False)
     _served: dict[str, Served] = field(default_factory=dict, repr=False)
 
@@ -55,14 +55,8 @@ class Remote:
         Raises:
             GatewayError: if it is not there, has not all of them, or lets a request combine them.
         """
-        client = self.upstream.client()
-        ours = [each for each in certificates if each.facts.backbone == self.backbone]
-        try:
-            self._bare = await require_upstream(client, [each.facts.adapter for each in ours])
-        except BaseException:
-            await client.aclose()
-            raise
-        self._client, self._served = client, {each.facts.id: each for each in ours}
+        self._bare = await self._require(certificates)
+        self._connections = self.upstream.connections()
 
     async def add(self, certificates: Sequence[Served]) -> None:
         """Checks that the server has each of these too.
@@ -70,10 +64,15 @@ class Remote:
         Raises:
             GatewayError: if it is not there, has not all of them, or lets a request combine them.
         """
-        assert self._client is not None
+        await self._require(certificates)
+
+    async def _require(self, certificates: Sequence[Served]) -> str | None:
+        """The name of the server's backbone; what it is checked for is served from now on."""
         ours = [each for each in certificates if each.facts.backbone == self.backbone]
-        await require_upstream(self._client, [each.facts.adapter for each in ours])
+        async with self.upstream.client() as client:
+            name = await require_upstream(client, [each.facts.adapter for each in ours])
         self._served |= {each.facts.id: each for each in ours}
+        return name
 
     def reply(self, asked: Asked, certificate: Certified, tenant: str) -> AsyncGenerator[Piece]:
         """The replies, piece by piece.
@@ -101,12 +100,14 @@ class Remote:
         import httpx
 
         served = self._served.get(certificate.id)
-        if self._client is None or served is None:
+        if self._connections is None or served is None:
             raise unavailable("adapter_not_loaded")
         require_system(asked, served)
-        body = {**self.body(asked, served, tenant), "model": model}
+        request = self.upstream.request({**self.body(asked, served, tenant), "model": model})
         try:
-            async with self._client.stream("POST", "chat/completions", json=body) as response:
+            async with aclosing(await self._connections.handle_async_request(request)) as response:
+                # Events are always in UTF-8.
+                response.encoding = "utf-8"
                 if response.status_code != 200:
                     raise _told(response.status_code, response.headers.get("retry-after", ""))
                 lines = response.aiter_lines()
@@ -118,8 +119,8 @@ class Remote:
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        if self._connections is not None:
+            await self._connections.aclose()
 
     def body(self, asked: Asked, served: Served, tenant: str) -> dict[str, Any]:
         """What the server is sent, all of it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -53,19 +54,46 @@ class Upstream:
             )
 
     def client(self) -> httpx.AsyncClient:
-        """What speaks to it: no proxy of the environment's, no redirect, nothing of a client's."""
+        """What asks it what it is: no proxy of the environment's, no redirect."""
         import httpx
 
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx.AsyncClient(
-            base_url=self.url.rstrip("/") + "/",
-            headers=headers,
-            transport=self.transport,
+            base_url=f"{self.url.rstrip('/')}/",
+            headers=self._headers,
+            transport=self.connections(),
             trust_env=False,
             follow_redirects=False,
-            timeout=httpx.Timeout(self.limits.piece_seconds, connect=5.0, pool=5.0),
-            limits=httpx.Limits(max_connections=self.limits.at_once + 8),
+            timeout=self._patience,
         )
+
+    def connections(self) -> httpx.AsyncBaseTransport:
+        """What takes tenants' requests there, and keeps nothing of one, such as a cookie, for the next."""
+        from palette.gateway.connections import Connections
+
+        return self.transport or Connections()
+
+    def request(self, body: Mapping[str, Any]) -> httpx.Request:
+        """The request for a reply."""
+        import httpx
+
+        patience = {"timeout": self._patience.as_dict()}
+        return httpx.Request("POST", self._place, headers=self._headers, json=body, extensions=patience)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    @property
+    def _patience(self) -> httpx.Timeout:
+        import httpx
+
+        return httpx.Timeout(self.limits.piece_seconds, connect=5.0)
+
+    @cached_property
+    def _place(self) -> httpx.URL:
+        import httpx
+
+        return httpx.URL(f"{self.url.rstrip('/')}/chat/completions")
 
 
 def read_key(path: Path) -> str:

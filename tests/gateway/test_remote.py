@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from palette.errors import GatewayError
@@ -198,6 +199,27 @@ def test_nothing_of_a_client_reaches_the_server(world):
     assert "cookie" not in server.headers[-1]
 
 
+def test_nothing_that_came_with_one_reply_goes_with_the_next_request():
+    server = good()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        response = await server._answer(request)
+        response.headers["Set-Cookie"] = "session=hospital"
+        return response
+
+    async def ask() -> None:
+        upstream = Upstream("http://127.0.0.1:8000/v1", transport=httpx.MockTransport(answer))
+        backend = Remote(BACKBONE, upstream, b"k" * 32)
+        await backend.start(CERTIFICATES)
+        for tenant in ("hospital", "firm"):
+            assert [piece async for piece in backend.reply(ASKED, MEDICAL, tenant)]
+        await backend.close()
+
+    asyncio.run(ask())
+    assert len(server.bodies) >= 2
+    assert "cookie" not in server.headers[-1]
+
+
 def test_a_certificates_system_prompt_goes_first_and_a_tenants_own_is_refused():
     server = good()
     own = replace(CERTIFICATES[0], system="you are brief")
@@ -311,7 +333,7 @@ def counting(behind: bytes) -> Iterator[tuple[str, list[int]]]:
 def test_a_connection_serves_the_next_reply_where_a_stream_ends_behind_its_last_event(behind, connections):
     async def ask(url: str) -> None:
         backend = Remote(BACKBONE, Upstream(url), b"k" * 32)
-        backend._client, backend._served = backend.upstream.client(), {MEDICAL.id: CERTIFICATES[0]}
+        backend._connections, backend._served = backend.upstream.connections(), {MEDICAL.id: CERTIFICATES[0]}
         for _ in range(3):
             assert [piece.text async for piece in backend.reply(ASKED, MEDICAL, "hospital")] == ["two"]
         await backend.close()
