@@ -81,6 +81,8 @@ class Services:
     """Takes what is new of certificates; it is awaited every ``Limits.renew_seconds``."""
     faults: Callable[[], Sequence[str]] = tuple
     """What files say now that does not hold, in whose place earlier ones stay."""
+    lookalikes: Callable[[Asked], bool] | None = None
+    """Whether a request looks like one of the floor, for the figures alone."""
 
 
 class Admission:
@@ -142,6 +144,8 @@ class Admission:
             Refused: if it may not be answered; the ledger has it.
         """
         decision = await self._decided(visit, asked.model, FRESH)
+        if visit.tenant is not None and self.services.lookalikes is not None:
+            self.monitor.asked(visit.tenant.id, floor=self.services.lookalikes(asked))
         await self.record(
             event_of(
                 "decision",

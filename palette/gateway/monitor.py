@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests, decisions, refused replies by tenant, and entries that are missing."""
+"""What Prometheus reads: requests, decisions, what tenants ask and are told, and entries that are missing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import ClassVar
 class Monitor:
     """The figures of one gateway, in a registry of its own.
 
-    A reply is judged by the rules that need no model. Whether a prompt looks like one of the floor nothing
-    cheap can tell; what is counted is the share of refused replies: an authorised adapter refuses what its
-    tenant is not authorised for, the floor before all, so that a tenant who tries it shows by this share.
+    A reply is judged by the rules that need no model, a request by its words. A tenant who tries what it may
+    not shows by two shares: of requests that look like the floor's, and of refused replies, since an
+    authorised adapter refuses what its tenant is not authorised for, the floor before all.
     """
 
     READ: ClassVar[int] = 2000
@@ -38,6 +38,12 @@ class Monitor:
         )
         self._lost = Counter(
             "palette_ledger_failures", "Entries that the ledger did not take", registry=self.registry
+        )
+        self._asked = Counter(
+            "palette_asked",
+            "Requests that were read, by tenant and by what they look like: floor, other",
+            ["tenant", "looks"],
+            registry=self.registry,
         )
         self._replies = Counter(
             "palette_replies",
@@ -79,6 +85,10 @@ class Monitor:
     def admitted(self, seconds: float) -> None:
         """Notes how long a request took up to its decision."""
         self._overhead.observe(seconds)
+
+    def asked(self, tenant: str, *, floor: bool) -> None:
+        """Counts a request that was read by what it looks like."""
+        self._asked.labels(tenant, "floor" if floor else "other").inc()
 
     def replied(self, tenant: str, texts: Mapping[int, str], reason: str) -> None:
         """Counts a request's replies by what they are, and that it was cut short."""

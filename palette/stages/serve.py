@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from palette.gateway.catalogue import Catalogue
 from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
+from palette.gateway.lookalikes import Lookalikes, learnt
 from palette.gateway.recording import Heads
 from palette.gateway.server import listening, origins_of
 from palette.gateway.server import serve as run_server
@@ -32,7 +33,7 @@ from palette.gateway.trusting import TrustingStore, certified, faults_of, renew,
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
 from palette.processes import device_named, silent
-from palette.prompts.rows import normalised_text
+from palette.prompts.rows import Prompt, normalised_text
 from palette.run import folder_of
 from palette.signing import KeyRing, Purpose, read_key_ring, read_private
 from palette.stages.load import run_of
@@ -95,6 +96,7 @@ def serve(
     ring = Watched(trust.keys, read_key_ring)
     shelf = shelved(adapters, ring, trust.revoked)
     token = token_of(door.metrics_token or data_folder() / METRICS_TOKEN)
+    prompts = prompts_of(adapters)
     with listening(door.host, door.port, exposed=door.exposed) as listener, _store(trust, ring) as store:
         require_told(store)
         backend = backend_of(model, store.keyed("cache salt"))
@@ -112,10 +114,10 @@ def serve(
                 limits_storage=door.limits_storage,
                 renew=partial(renew, shelf, backend, catalogue),
                 faults=lambda: [*shelf.faults, *authority.faults, *faults_of(door.provider)],
+                lookalikes=lookalikes_of(prompts),
             )
-            desk = Desk(
-                store, lambda: shelf.taken, origins_of(door.admin_origin, listener), floor_of(adapters)
-            )
+            origins = origins_of(door.admin_origin, listener)
+            desk = Desk(store, lambda: shelf.taken, origins, floor_of(prompts))
             gateway = create_app(services, token, desk)
             told = partial(_told, shelf.taken, backend, ready)
             asyncio.run(run_server(gateway, listener, told))
@@ -172,16 +174,23 @@ def require_told(store: Store) -> None:
         )
 
 
-def floor_of(adapters: Sequence[Path | str]) -> Callable[[str], bool] | None:
-    """Whether a text holds a prompt of the floor of one of the runs; None where not every run tells any."""
-    held: set[str] = set()
+def prompts_of(adapters: Sequence[Path | str]) -> dict[Prompt, bool]:
+    """The prompts in words of adapters' runs, and which are of the floor; none where one has no run."""
+    found: dict[Prompt, bool] = {}
     for each in adapters:
         try:
             run = run_of(Path(each), silent)[1]
-            rows = [row for row in run.prompts if run.authorisation.role(row) is Role.FLOOR]
+            for row in run.prompts:
+                if row.cell != "picture":
+                    found[row] = found.get(row, False) or run.authorisation.role(row) is Role.FLOOR
         except PaletteError:
-            return None
-        held |= {normalised_text(row.request) for row in rows if row.cell != "picture"}
+            return {}
+    return found
+
+
+def floor_of(prompts: Mapping[Prompt, bool]) -> Callable[[str], bool] | None:
+    """Whether a text holds a prompt of the floor; None where there is none."""
+    held = {normalised_text(row.request) for row, floor in prompts.items() if floor}
     words = sorted(each for each in held if each)
     if not words:
         return None
@@ -191,6 +200,16 @@ def floor_of(adapters: Sequence[Path | str]) -> Callable[[str], bool] | None:
         return any(each in said for each in words)
 
     return holds
+
+
+def lookalikes_of(prompts: Mapping[Prompt, bool]) -> Lookalikes | None:
+    """Whether a request looks like one of the floor; None where too little is known to tell."""
+    known = [row for row in prompts if row.split == "train"]
+    return learnt(
+        [row.request for row in known if prompts[row]],
+        [row.request for row in known if not prompts[row]],
+        [row.request for row, floor in prompts.items() if not floor and row.split == "validation"],
+    )
 
 
 def heads_of(trust: Trust) -> Heads | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from palette.gateway.app import METRICS, PUBLIC, create_app
+from palette.gateway.asking import Asked
 from palette.gateway.limits import Limits
 from tests.gateway.calls import METRICS_TOKEN, calling, chat, events, shown, words
 from tests.gateway.fakes import certified, digest, grant, key
@@ -336,6 +337,26 @@ def test_refused_replies_are_counted_by_tenant(world):
             return (await client.get("/metrics", headers=shown(METRICS_TOKEN))).text
 
     assert 'palette_replies_total{tenant="hospital",verdict="refused"} 1.0' in asyncio.run(asked())
+
+
+def test_what_looks_like_the_floor_is_counted_by_tenant_and_nothing_of_it_is_told(world):
+    def looks(asked: Asked) -> bool:
+        return "plague" in asked.messages[-1].content
+
+    async def asked() -> str:
+        async with calling(world.services(lookalikes=looks)) as client:
+            for model, said in (("medical", "a plague ?"), ("legal", "a plague ?"), ("medical", "a dose ?")):
+                body = chat(model) | {"messages": [{"role": "user", "content": said}]}
+                await client.post("/v1/chat/completions", json=body, headers=shown(key("hospital")))
+            await client.post("/v1/chat/completions", json=chat(), headers=shown(key("stranger")))
+            return (await client.get("/metrics", headers=shown(METRICS_TOKEN))).text
+
+    page = asyncio.run(asked())
+    assert 'palette_asked_total{looks="floor",tenant="hospital"} 2.0' in page
+    assert 'palette_asked_total{looks="other",tenant="hospital"} 1.0' in page
+    assert page.count("palette_asked_total{") == 2
+    assert "plague" not in page
+    assert "plague" not in str(world.ledger.events)
 
 
 def test_a_bug_is_a_plain_500_that_tells_nothing(world, call, caplog):

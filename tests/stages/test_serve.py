@@ -15,6 +15,7 @@ pytest.importorskip("palette.gateway.store")
 
 from palette.authorisation import Authorisation
 from palette.errors import GatewayError, OutputError
+from palette.gateway.asking import Asked, Message
 from palette.gateway.server import listening, origins_of
 from palette.gateway.watched import Watched
 from palette.prompts import Prompt
@@ -114,16 +115,24 @@ def test_the_operators_page_is_where_it_is_said_to_be():
 
 
 def test_what_is_on_the_floor_is_told_by_runs_alone(tmp_path, monkeypatch):
+    texts = (("how is it made ?", "C"), ("what is the dose ?", None))
+    splits = ("train", "validation", "test")
     rows = [
-        Prompt(text, "medical", text, "restricted", "test", tier=tier)
-        for text, tier in (("how is it made ?", "C"), ("what is the dose ?", None))
+        Prompt(text + split, "medical", text, "restricted", split, tier=tier)
+        for text, tier in texts
+        for split in splits
     ]
     run = SimpleNamespace(prompts=rows, authorisation=Authorisation(("medical",)))
     monkeypatch.setattr(stage, "run_of", lambda folder, progress: (None, run))
-    holds = stage.floor_of([tmp_path])
+    prompts = stage.prompts_of([tmp_path, tmp_path])
+    assert len(prompts) == len(rows)
+    holds, looks = stage.floor_of(prompts), stage.lookalikes_of(prompts)
     assert holds("Please, how is it  MADE ?")
     assert not holds("what is the dose ?")
-    del rows[0]
-    assert stage.floor_of([tmp_path]) is None, "nothing to withhold by"
+    assert [looks(Asked("medical", (Message("user", text),), 8)) for text, _ in texts] == [True, False]
+    del rows[:3]
+    others = stage.prompts_of([tmp_path])
+    assert stage.floor_of(others) is None, "nothing to withhold by"
+    assert stage.lookalikes_of(others) is None, "nothing to learn from"
     monkeypatch.undo()
-    assert stage.floor_of([tmp_path]) is None, "no run"
+    assert not stage.prompts_of([tmp_path]), "no run"
