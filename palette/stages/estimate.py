@@ -18,17 +18,20 @@ from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
 from palette.internalise.examples import SHARES, recalled_gib
 from palette.internalise.methods import GRADIENT, gradient_gib
 from palette.internalise.teachers import PROMPTS, REPLY_TOKENS
-from palette.prompts import Prompt, PromptSet, messages
+from palette.prompts import PromptSet, messages
 from palette.recipe import Recipe
 from palette.search.settings import Audit, Scoring
 from palette.search.sweeps import PASS_TOKENS
 from palette.stages.collect import covariance_gib
 from palette.stages.evaluate import DIVERGENCE_PROMPTS
 from palette.stages.evaluate import PROMPTS as EVALUATED
+from palette.stages.sketch import bytes_of
 from palette.threads import LANES
 
 LIBRARIES = 0.46
 """GiB that torch and what else is imported take by themselves."""
+ALIKE = 0.1
+"""By how much of the weights a file of the same numbers may differ from them: its header, and what is tied."""
 SAMPLED = 64
 """Prompts that are rendered to learn how long they are."""
 LEAST_SECONDS = 150.0
@@ -72,19 +75,15 @@ def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe, files: Iter
     return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups, pictures, stored)
 
 
-def bytes_of(row: Prompt) -> int:
-    """How long a prompt is."""
-    return sum(len(str(message["content"]).encode()) for message in messages(row))
-
-
 def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
     weights = weight_bytes(backbone.model, recipe.dtype)
     # What the tower makes of each picture, of no more tokens than the longest prompt.
     seen = min(KEPT, 4 * sizes.pictures * sizes.longest * backbone.width)
     own = LIBRARIES + (weights + seen) / 2**30
-    # A file in another precision is read beside what becomes of it.
-    loading = LIBRARIES + (weights + sizes.stored) / 2**30
+    # A file in the precision of the weights is they themselves; another one is read beside what it becomes.
+    beside = sizes.stored if abs(sizes.stored - weights) > ALIKE * weights else 0
+    loading = LIBRARIES + (weights + beside) / 2**30
     taught = min(recipe.reply_tokens, REPLY_TOKENS)
 
     def replies(prompts: int, limit: int) -> float:

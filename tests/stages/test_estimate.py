@@ -74,6 +74,8 @@ def test_what_is_read_beside_the_weights_counts_where_it_is_larger_than_all_that
     weights = sum(each.nbytes for each in sketch.model.parameters()) / 2**30
     assert large["collect"] == pytest.approx(LIBRARIES + weights + 4)
     assert all(small[stage] < large[stage] for stage in STAGES)
+    own = round(weights * 2**30)
+    assert of(sketch, SIZES._replace(stored=own + 999)) == small, "the weights are the file, mapped"
 
 
 def test_a_stage_takes_more_than_the_model_and_no_more_than_it_may(sketch):
