@@ -31,7 +31,7 @@ from palette.threads import LANES
 LIBRARIES = 0.46
 """GiB that torch and what else is imported take by themselves."""
 ALIKE = 0.1
-"""By how much of the weights a file of the same numbers may differ from them: its header, and what is tied."""
+"""The share of the weights by which a file of the same numbers may be larger: its header, and ties."""
 SAMPLED = 64
 """Prompts that are rendered to learn how long they are."""
 LEAST_SECONDS = 150.0
