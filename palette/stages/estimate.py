@@ -128,9 +128,9 @@ def _taught_gib(backbone: Backbone, recipe: Recipe, sizes: Sizes, said: int) -> 
     # What the backbone does, and how far from it the streams are, in single precision.
     compared = number * (streams + rows * said * backbone.vocabulary) + 4 * streams
     # As much of it at once as of the gradient.
-    compared *= gradient / whole / 2**30
+    beside = compared / 2**30 * gradient / whole
     tokens, spoken = round(sizes.train * (sizes.mean + said)), sizes.train * said
-    return gradient + compared + recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
+    return gradient + beside + recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
 
 
 def _compared_gib(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
