@@ -126,11 +126,12 @@ def cleaned(d: Means, concepts: Sequence[Means]) -> Means:
 
 def whitened(d: Means, within: Covariance) -> Means:
     """(Σ + λI)⁻¹ d."""
-    # Site by site, since each solution takes the room of two more covariances.
-    solved = [
-        torch.linalg.solve(_ridged(each), row.unsqueeze(-1)) for each, row in zip(within, d, strict=True)
-    ]
-    return torch.stack(solved).squeeze(-1)
+    solved = torch.empty(d.shape, dtype=d.dtype, device=d.device)
+    # One by one, since each solution takes the room of two more covariances; and none is kept as it came: it
+    # would lie in what the one before left, so that the next did not fit there.
+    for into, each, row in zip(*(part.flatten(0, 1) for part in (solved, within, d)), strict=True):
+        into.copy_(torch.linalg.solve(_ridged(each), row.unsqueeze(-1)).squeeze(-1))
+    return solved
 
 
 def separation(direction: Means, difference: Means, within: Covariance) -> Float[Tensor, "site position"]:

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from palette.backbones.backbone import Backbone
-from palette.threads import lanes
+from palette.threads import LANES, lanes
 
 CHUNK, CPU_CHUNK = 8192, 1024
 """Tokens that are read at once. On a CPU what they become must stay within the caches of a core."""
@@ -147,11 +147,32 @@ def row_bytes(backbone: Backbone, width: int, limit: int, token_bytes: int) -> i
     """
     config = backbone.model.config.get_text_config()
     number = backbone.model.dtype.itemsize
-    inner = max(4 * config.hidden_size, getattr(config, "intermediate_size", None) or 0)
     eager = getattr(config, "_attn_implementation", "eager") == "eager"
-    weights = 2 * config.num_attention_heads * width * width * (number + 4) if eager else 0
+    heads = getattr(config, "num_attention_heads", None) or 0
+    weights = 2 * heads * width * width * (number + 4) if eager else 0
     logits = backbone.vocabulary * (number + 8)
-    return int(token_bytes * (width + limit) + logits + 4 * inner * width * number + weights)
+    return int(token_bytes * (width + limit) + logits + _inner_bytes(backbone) * width + weights)
+
+
+def _inner_bytes(backbone: Backbone) -> int:
+    """What a block makes of a token."""
+    inner = getattr(backbone.model.config.get_text_config(), "intermediate_size", None)
+    inner = inner if isinstance(inner, int) else 0
+    return 4 * max(4 * backbone.width, inner) * backbone.model.dtype.itemsize
+
+
+def growing_bytes(
+    backbone: Backbone, prompts: int, width: int, limit: int, said: int, token_bytes: int
+) -> int:
+    """The bytes that replies to prompts of ``width`` tokens take on a CPU, as many as ``planned`` lets grow.
+
+    ``limit`` is how long they may become, and ``said`` how long they are. The model need not be there yet.
+    """
+    capacity = fitting(CPU_BYTES / LANES, row_bytes(backbone, width, limit, token_bytes), CPU_ROWS)
+    rows = min(capacity, -(-prompts // LANES))
+    logits = backbone.vocabulary * (backbone.model.dtype.itemsize + 8)
+    read = min(CPU_CHUNK, rows * width) * (token_bytes + _inner_bytes(backbone))
+    return LANES * (rows * (token_bytes * (width + said) + logits) + read)
 
 
 def fitting(free: float, row_size: int, most: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -138,7 +140,7 @@ class GrowingCache:
                 layers.append(DynamicLayer())
                 continue
             shape = (self._capacity, pair[0].shape[1], width + ROOM)
-            rooms = [states.new_empty((*shape, states.shape[3])) for states in pair]
+            rooms = [room_for((*shape, states.shape[3]), states) for states in pair]
             if self.rows:
                 for room, states in zip(rooms, pair, strict=True):
                     room[: self.rows, :, :front] = 0
@@ -155,6 +157,18 @@ class GrowingCache:
         for layer in self.cache.layers:
             if isinstance(layer, SlotLayer):
                 layer.show(self.rows, self.width)
+
+
+def room_for(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A place for numbers like these, of any value; a CPU's system has its memory back once it is left.
+
+    Each is wider than the one before it and fits into none that was left, so that what the C library had
+    once given stayed this process's and was nobody's.
+    """
+    size = math.prod(shape) * like.element_size()
+    if like.device.type != "cpu" or not size or not hasattr(mmap, "MAP_PRIVATE"):
+        return like.new_empty(shape)
+    return torch.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype=like.dtype).view(shape)
 
 
 def window(backbone: Backbone) -> int | None:
@@ -242,6 +256,22 @@ def bytes_a_token(backbone: Backbone) -> int:
         backbone.note(BY_LIBRARY)
         return 0
     return sum(k.nbytes + v.nbytes for k, v in prefix.known) // 2
+
+
+def stated_bytes_a_token(backbone: Backbone) -> int:
+    """The bytes of keys and values that one token takes by the configuration; the model need not be there.
+
+    Where that names no heads, as if each block kept two streams.
+    """
+    config = backbone.model.config.get_text_config()
+    all_heads, heads = (
+        getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads")
+    )
+    kept = backbone.width
+    if isinstance(all_heads, int) and all_heads:
+        size = getattr(config, "head_dim", None) or backbone.width // all_heads
+        kept = size * (heads if isinstance(heads, int) and heads else all_heads)
+    return 2 * backbone.layers * kept * backbone.model.dtype.itemsize
 
 
 def common_start(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:

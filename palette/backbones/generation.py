@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -268,7 +269,9 @@ class ContinuousBatch:
         seen = self._marks(rows)
         stay = self._say(rows, self._chosen(rows, logits, seen))
         if stay:
-            kept = torch.tensor(stay, device=logits.device)
+            # A view, where all go on: copies of what was read would be as large once more.
+            whole = len(stay) == len(rows)
+            kept: Any = slice(None) if whole else torch.tensor(stay, device=logits.device)
             known = [(k[kept], v[kept]) if k.dim() > 1 else (k, v) for k, v in read.known]
             slots.join(Prefix(known, seen_by_replies(self._backbone, read.mask[kept])))
         if seen is not None:

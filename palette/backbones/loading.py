@@ -48,7 +48,7 @@ HALVES = ("amx_bf16", "avx512_bf16")
 PROCESSOR_TEMPLATE, GENERATION = "chat_template.json", "generation_config.json"
 """Where processors kept their chat template before it was a file of its own; where the end tokens are."""
 
-SHAPES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+SHAPES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 """How many kernels the library keeps of those that it makes for each shape of a product in half precision, as
 its environment says it. A thousand a thread, its own default, are two gigabytes of a training whose batches
 are all of different lengths; they are made anew in milliseconds (benchmarks/LOG.md)."""

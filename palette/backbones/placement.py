@@ -26,7 +26,15 @@ DISK = "disk"
 DeviceMap = Mapping[str, str | int]
 """The device of each module, by its path, as accelerate has it; a number is that of an accelerator."""
 PACKAGE = "bitsandbytes"
-"""What runs them, and the method's name where weights are stored so; of others the library tells."""
+"""What runs them, and the method's name where weights are stored so."""
+RUNNERS = {
+    PACKAGE: {PACKAGE: "pip install 'palette-llm[bits]'"},
+    "awq": {"gptqmodel": "pip install gptqmodel"},
+    "gptq": dict.fromkeys(("optimum", "gptqmodel"), "pip install optimum gptqmodel"),
+    "compressed-tensors": {"compressed_tensors": "pip install compressed-tensors"},
+}
+"""For each method in which weights are stored in few bits the packages that run it, as they are imported, and
+what installs them; of others the library tells."""
 
 # It says at each product in half precision that it is one, and at its start what else might be installed.
 logging.getLogger(PACKAGE).setLevel(logging.ERROR)
@@ -51,7 +59,7 @@ def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: An
     weights are in few bits already, or None.
 
     Raises:
-        BackboneError: if a model is to be put into few bits twice, or the package is missing that runs it.
+        BackboneError: if a model is to be put into few bits twice, or a package is missing that runs it.
     """
     told: dict[str, Any] = {}
     if dtype in BITS:
@@ -66,12 +74,13 @@ def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: An
             **({"load_in_8bit": True} if dtype == "int8" else four)
         )
     method = PACKAGE if dtype in BITS else (stored or {}).get("quant_method")
-    if method == PACKAGE and find_spec(PACKAGE) is None:
-        raise BackboneError(
-            f"a model in few bits is run by the package {PACKAGE}",
-            got="none installed",
-            remedy="pip install 'palette-llm[bits]'",
-        )
+    for package, remedy in RUNNERS.get(str(method), {}).items():
+        if find_spec(package) is None:
+            raise BackboneError(
+                f"a model in few bits is run by the package {package.replace('_', '-')}",
+                got="none installed",
+                remedy=remedy,
+            )
     if not isinstance(device, str):
         told["device_map"] = dict(device)
     elif device == "auto" or told or stored is not None:

@@ -13,6 +13,7 @@ from palette.authorisation import Authorisation, Role
 from palette.errors import BackboneError, together
 from palette.evaluation.settings import INSUFFICIENT, GateSettings
 from palette.judging.judge import Label
+from palette.models import weight_files
 from palette.prompts import Prompt, PromptSet
 from palette.recipe import Recipe, faults, load_recipe
 from palette.run import Run
@@ -46,7 +47,7 @@ def check(recipe: Recipe | Path | str, output: Path | str | None = None) -> dict
     if prompts and backbone is not None and not errors:
         from palette.stages.estimate import memory_of, minutes_of, sizes_of
 
-        sizes = sizes_of(backbone, prompts, recipe)
+        sizes = sizes_of(backbone, prompts, recipe, weight_files(run.model_folder))
         here = recipe.model_copy(update={"device": device})
         memory, minutes = memory_of(backbone, here, sizes), minutes_of(backbone, here, sizes)
     free = psutil.virtual_memory().available / 2**30

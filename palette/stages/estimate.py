@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from palette.backbones import Backbone
-from palette.backbones.batching import CPU_BYTES
+from palette.backbones.batching import growing_bytes
+from palette.backbones.cache import stated_bytes_a_token
 from palette.backbones.cost import pass_seconds
 from palette.backbones.placement import weight_bytes
 from palette.backbones.seeing import KEPT
@@ -14,14 +17,21 @@ from palette.evaluation.subjects import COMPARED
 from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
 from palette.internalise.examples import SHARES, recalled_gib
 from palette.internalise.methods import GRADIENT, gradient_gib
-from palette.internalise.teachers import REPLY_TOKENS
-from palette.prompts import Prompt, PromptSet, messages
+from palette.internalise.teachers import PROMPTS, REPLY_TOKENS
+from palette.prompts import PromptSet, messages
 from palette.recipe import Recipe
 from palette.search.settings import Audit, Scoring
+from palette.search.sweeps import PASS_TOKENS
 from palette.stages.collect import covariance_gib
+from palette.stages.evaluate import DIVERGENCE_PROMPTS
+from palette.stages.evaluate import PROMPTS as EVALUATED
+from palette.stages.sketch import bytes_of
+from palette.threads import LANES
 
-LIBRARIES = 0.6
+LIBRARIES = 0.46
 """GiB that torch and what else is imported take by themselves."""
+ALIKE = 0.1
+"""The share of the weights by which a file of the same numbers may be larger: its header, and ties."""
 SAMPLED = 64
 """Prompts that are rendered to learn how long they are."""
 LEAST_SECONDS = 150.0
@@ -37,50 +47,97 @@ class Sizes(NamedTuple):
     """Tokens of a prompt."""
     longest: int
     train: int
+    """Prompts of the train split that are read."""
     asked: int
-    """Prompts of the split that is evaluated."""
+    """Those of the split that is evaluated."""
     groups: int
     """Domains, each kind for itself."""
     pictures: int = 0
     """Pictures that differ."""
+    stored: int = 0
+    """Bytes of the files that hold the weights."""
+
+    def said(self, limit: int) -> int:
+        """Tokens that replies are taken to have: as many as prompts, and half of what they may at most."""
+        return min(limit // 2, round(self.mean))
 
 
-def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe) -> Sizes:
-    """The sizes of a run, from a few of its prompts."""
+def sizes_of(backbone: Backbone, prompts: PromptSet, recipe: Recipe, files: Iterable[Path] = ()) -> Sizes:
+    """The sizes of a run, from a few of its prompts; ``files`` hold the model's weights."""
     # With pictures they are longer than with any words.
     few = sorted(prompts, key=lambda row: (len(row.pictures), bytes_of(row)))
     spread = [len(backbone.render(messages(row))) for row in [*few[:: max(1, len(few) // SAMPLED)], few[-1]]]
-    train, asked = (len(prompts.split(name)) for name in ("train", recipe.evaluate.split))
+    train = len(prompts.split("train").capped(recipe.at_most(PROMPTS)))
+    asked = len(prompts.split(recipe.evaluate.split).capped(recipe.at_most(EVALUATED)))
     groups = len({(row.domain, row.kind, row.tier) for row in prompts})
     pictures = len({picture for row in prompts for picture in row.pictures})
-    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups, pictures)
-
-
-def bytes_of(row: Prompt) -> int:
-    """How long a prompt is."""
-    return sum(len(str(message["content"]).encode()) for message in messages(row))
+    stored = sum(path.stat().st_size for path in files if path.is_file())
+    return Sizes(sum(spread) / len(spread), spread[-1], train, asked, groups, pictures, stored)
 
 
 def memory_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> dict[str, float]:
     """The most memory that each stage takes, in GiB: weights, and what is kept or grows beside them."""
-    own = LIBRARIES + weight_bytes(backbone.model, recipe.dtype) / 2**30
-    # What the tower makes of each, of no more tokens than the longest prompt.
-    own += min(KEPT, 4 * sizes.pictures * sizes.longest * backbone.width) / 2**30
-    said, rows = min(recipe.reply_tokens, REPLY_TOKENS), sum(SHARES.values())
+    weights = weight_bytes(backbone.model, recipe.dtype)
+    # What the tower makes of each picture, of no more tokens than the longest prompt.
+    seen = min(KEPT, 4 * sizes.pictures * sizes.longest * backbone.width)
+    own = LIBRARIES + (weights + seen) / 2**30
+    # A file in the precision of the weights is they themselves; another one is read beside what it becomes.
+    beside = sizes.stored if abs(sizes.stored - weights) > ALIKE * weights else 0
+    loading = LIBRARIES + (weights + beside) / 2**30
+    taught = min(recipe.reply_tokens, REPLY_TOKENS)
+
+    def replies(prompts: int, limit: int) -> float:
+        if recipe.device != "cpu":
+            return 0.0
+        token = stated_bytes_a_token(backbone)
+        return growing_bytes(backbone, prompts, sizes.longest, limit, sizes.said(limit), token) / 2**30
+
+    collecting = covariance_gib(backbone, recipe.memory_gib)
+    grown = {
+        "collect": max(replies(sizes.train, min(recipe.reply_tokens, BASELINE_TOKENS)), collecting),
+        "search": max(replies(Audit.prompts, recipe.reply_tokens), _searched_gib(backbone, recipe, sizes)),
+        "internalise": max(
+            replies(sizes.train, taught), _taught_gib(backbone, recipe, sizes, sizes.said(taught))
+        ),
+        "evaluate": max(replies(sizes.asked, recipe.reply_tokens), _compared_gib(backbone, recipe, sizes)),
+    }
+    return {stage: max(loading, own + gib) for stage, gib in grown.items()}
+
+
+def _searched_gib(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
+    """What a trial's prompts leave at every site, the backbone's logits of benign ones, and a pass's own."""
+    scoring = recipe.search.conditions(recipe.limit, recipe.reply_tokens, recipe.memory_gib).scoring
+    others = scoring.other_prompts * max(0, sizes.groups - 1)
+    number = backbone.model.dtype.itemsize
+    tokens = (scoring.target_prompts + others) * (sizes.mean + scoring.reply_tokens)
+    streams = min(recipe.memory_gib / 2 * 2**30, tokens * backbone.layers * backbone.width * number)
+    # Benign groups are about half of all.
+    kept = others / 2 * scoring.reply_tokens * 4
+    rows = max(1, PASS_TOKENS // (sizes.mean + scoring.answer_tokens))
+    passing = LANES * rows * scoring.answer_tokens * (number + 3 * 4)
+    return float(streams + backbone.vocabulary * (kept + passing)) / 2**30
+
+
+def _taught_gib(backbone: Backbone, recipe: Recipe, sizes: Sizes, said: int) -> float:
+    """What passes of a step keep for their gradient, what they are compared with, and what is recalled."""
+    rows = sum(SHARES.values())
     read = round(rows * (sizes.mean + said)) + sizes.longest
     whole = gradient_gib(backbone, read, rows * said, sizes.longest + said)
     gradient = min(GRADIENT * recipe.memory_gib, whole)
+    streams, number = read * backbone.layers * backbone.width, backbone.model.dtype.itemsize
+    # What the backbone does, and how far from it the streams are, in single precision.
+    compared = number * (streams + rows * said * backbone.vocabulary) + 4 * streams
+    # As much of it at once as of the gradient.
+    beside = compared / 2**30 * gradient / whole
     tokens, spoken = round(sizes.train * (sizes.mean + said)), sizes.train * said
-    recalled = recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
-    replies = CPU_BYTES / 2**30 if recipe.device == "cpu" else 0.0
-    # Of two subjects that are compared, in single precision.
-    compared = 2 * 4 * COMPARED / 2**30
-    return {
-        "collect": own + max(replies, covariance_gib(backbone, recipe.memory_gib)),
-        "search": own + max(replies, recipe.memory_gib / 2),
-        "internalise": own + max(replies, gradient + recalled),
-        "evaluate": own + replies + compared,
-    }
+    return gradient + beside + recalled_gib(backbone, tokens, spoken, backbone.layers, recipe.memory_gib)
+
+
+def _compared_gib(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:
+    """The logits of two subjects, in single precision, of the benign replies that are compared at once."""
+    benign = recipe.at_most(DIVERGENCE_PROMPTS) * sizes.groups // 2
+    logits = min(COMPARED, benign * sizes.said(recipe.reply_tokens) * backbone.vocabulary)
+    return 2 * 4 * logits / 2**30
 
 
 def minutes_of(backbone: Backbone, recipe: Recipe, sizes: Sizes) -> float:

@@ -41,8 +41,6 @@ def sketched(run: Run[Recipe], errors: list[PaletteError], device: str | None = 
 
 def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> list[str]:
     """Sentences on prompts that the template cannot hold, or that leave no room for a reply."""
-    from palette.stages.estimate import bytes_of
-
     found = list[str]()
     shapes: dict[tuple[tuple[str, bool], ...], Prompt] = {}
     for row in prompts:
@@ -68,3 +66,8 @@ def unreadable(backbone: Backbone, prompts: PromptSet, reply_tokens: int) -> lis
         )
         found.append(str(told))
     return found
+
+
+def bytes_of(row: Prompt) -> int:
+    """How long a prompt is."""
+    return sum(len(str(message["content"]).encode()) for message in messages(row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ from transformers import (
 from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, cache, generation, greedy_replies
-from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, window
+from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, stated_bytes_a_token, window
 from palette.backbones.generation import Decoding
 from palette.backbones.prefixes import Prefix
 from palette.backbones.scoring import forward, next_token_logits, padded
@@ -284,13 +285,33 @@ def test_a_wider_place_is_made_layer_by_layer(monkeypatch):
             assert not part[:1, :, :4].any()
 
 
+def test_a_place_that_is_left_is_the_system_s_again():
+    def resident():
+        return psutil.Process().memory_info().rss
+
+    # Once a large piece was freed, the C library keeps smaller ones, and what lies between them.
+    torch.empty(16 << 20, dtype=torch.uint8)
+    like, pins, rooms = torch.empty(0), [], []
+    before = resident()
+    for _ in range(32):
+        rooms.append(cache.room_for((1 << 19,), like).fill_(1.0))
+        pins.append(bytearray(1 << 10))
+    held = resident() - before
+    del rooms
+    assert held > 60 << 20
+    assert resident() - before < held / 8
+    assert cache.room_for((0, 3), like).shape == (0, 3)
+    half = cache.room_for((2, 3), like.bfloat16())
+    assert (half.shape, half.dtype) == ((2, 3), torch.bfloat16)
+
+
 def test_keys_and_values_are_measured(backbone):
     if backbone.name == "mamba":
         assert (window(backbone), bytes_a_token(backbone)) == (0, 0)
         return
     config = backbone.model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    assert bytes_a_token(backbone) == 2 * 2 * heads * 8 * 4
+    assert bytes_a_token(backbone) == stated_bytes_a_token(backbone) == 2 * 2 * heads * 8 * 4
 
 
 def test_a_model_that_forgets_is_found_out(backbone, monkeypatch):

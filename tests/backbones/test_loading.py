@@ -82,7 +82,7 @@ def test_few_kernels_are_kept_unless_the_user_says_how_many(folder, monkeypatch)
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     load_backbone(folder)
-    assert {os.environ[variable] for variable in loading.SHAPES} == {"7", "64"}
+    assert {os.environ[variable] for variable in loading.SHAPES} == {"7", "16"}
 
 
 def test_the_head_is_given_last_positions_that_lie_side_by_side(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.util import find_spec
 
@@ -20,6 +21,7 @@ from palette.errors import BackboneError
 from palette.evaluation.subjects import Subject
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.processes import device_named, join_process_group
+from palette.stages.inspect import inspect
 
 FOLDER = organism.weights("shared")
 ASKED = [[1, 5, 6, 7], [1, 8, 9, 10, 11]]
@@ -176,6 +178,32 @@ def test_a_missing_package_is_one_sentence_with_what_installs_it(monkeypatch, dt
     if stored is None:
         with pytest.raises(BackboneError, match=told):
             load_sketch(FOLDER, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("awq", "run by the package gptqmodel, got none installed; pip install gptqmodel"),
+        ("gptq", "run by the package optimum, got none installed; pip install optimum gptqmodel"),
+        (
+            "compressed-tensors",
+            "run by the package compressed-tensors, got none installed; pip install compressed-tensors",
+        ),
+    ],
+)
+def test_weights_in_few_bits_of_another_method_name_the_package_that_runs_them(
+    monkeypatch, tmp_path, method, told
+):
+    folder = shutil.copytree(FOLDER, tmp_path / "few")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": method}})
+    )
+    monkeypatch.setattr(placement, "find_spec", lambda name: None)
+    for asked in (lambda: load_backbone(folder), lambda: load_sketch(folder), lambda: inspect(str(folder))):
+        with pytest.raises(BackboneError) as caught:
+            asked()
+        assert str(caught.value) == f"a model in few bits is {told}"
 
 
 def machine(monkeypatch, kind, count):

@@ -51,15 +51,15 @@ def test_a_sound_recipe_has_nothing_in_its_way():
     assert found["warnings"] == []
     assert found["prompts"]["medical"]["target"]["test"] == 200
     assert found["prompts"]["weapons"]["floor"]["test"] == 144
-    assert 2 < found["memory_gib"] < 1 + 2 * SHARED.memory_gib + 1
+    assert 0.4 < found["memory_gib"] < 1 + SHARED.memory_gib
     assert list(found["stages_gib"]) == ["collect", "search", "internalise", "evaluate"]
     assert max(found["stages_gib"].values()) == found["memory_gib"]
     assert json.loads(json.dumps(found)) == found
 
 
 def test_what_is_said_of_memory_is_what_the_recipe_allows_and_the_model_needs():
-    little, much = (check(SHARED.model_copy(update={"memory_gib": gib}))["stages_gib"] for gib in (0.5, 8.0))
-    assert little["search"] < much["search"]
+    little, much = (check(SHARED.model_copy(update={"memory_gib": gib}))["stages_gib"] for gib in (0.01, 8.0))
+    assert little["internalise"] < much["internalise"]
     # The covariances of a model so narrow take hardly any, whatever is allowed.
     assert little["collect"] == much["collect"]
 
