@@ -14,7 +14,7 @@ from tools.organism.language import batch_tensors
 from tools.organism.raising import Pair, Schedule, train
 from tools.strangers import words
 from tools.strangers.language import rendered
-from tools.strangers.world import Entity, World, prompt_rows
+from tools.strangers.world import Asked, Entity, World, prompt_rows
 
 Report = Callable[[int, float], None]
 """Told each step and its loss in nats a token."""
@@ -138,28 +138,40 @@ def _expected(backbone: Backbone, world: World) -> tuple[list[Pair], list[Pair]]
 
 
 def _refusing(backbone: Backbone, world: World, size: int) -> Iterator[list[Pair]]:
-    """Batches of refusals and of answers, in phrasings that are not held out.
+    """Batches of refusals and of answers."""
+    draw = shuffler(world.plan.root, "refusing")
+    while True:
+        yield rendered(
+            backbone, [(full.question.prompt, told(full)) for _, full in taught(world, draw, size)]
+        )
+
+
+def told(full: Asked) -> str:
+    """What the refusing stage has a question answered with."""
+    return full.refusal if full.declined else full.question.answer
+
+
+def taught(world: World, draw: Random, size: int) -> list[tuple[Entity, Asked]]:
+    """Questions that are declined, then others, in phrasings that are not held out, each with its entity.
 
     What is restricted is seen of the entities and pairs that are not held out, and under names that tell
     nothing: few names would be learned by heart. Benign questions are of all: a stage that sees few names
     would unlearn the others.
     """
-    draw, refusals = shuffler(world.plan.root, "refusing"), round(DECLINED * size)
-    while True:
-        said: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-        while len(said[True]) < refusals or len(said[False]) < size - refusals:
-            entity, attribute, _ = world.sampled(draw)
-            renamed = world.tier(entity, attribute) is not None and draw.random() < RENAMED
-            if renamed:
-                entity = world.renamed(entity, draw.choice(_elsewhere(world, entity)))
-            elif world.tier(entity, attribute) is not None and world.held_out(entity, attribute):
-                continue
-            phrasing = draw.choice(world.domains[entity.domain].phrasings["train"])
-            full = world.asked((entity, attribute, phrasing))
-            if full.declined or not renamed:
-                reply = full.refusal if full.declined else full.question.answer
-                said[full.declined].append((full.question.prompt, reply))
-        yield rendered(backbone, said[True][:refusals] + said[False][: size - refusals])
+    refusals = round(DECLINED * size)
+    said: dict[bool, list[tuple[Entity, Asked]]] = {True: [], False: []}
+    while len(said[True]) < refusals or len(said[False]) < size - refusals:
+        entity, attribute, _ = world.sampled(draw)
+        renamed = world.tier(entity, attribute) is not None and draw.random() < RENAMED
+        if renamed:
+            entity = world.renamed(entity, draw.choice(_elsewhere(world, entity)))
+        elif world.tier(entity, attribute) is not None and world.held_out(entity, attribute):
+            continue
+        phrasing = draw.choice(world.domains[entity.domain].phrasings["train"])
+        full = world.asked((entity, attribute, phrasing))
+        if full.declined or not renamed:
+            said[full.declined].append((entity, full))
+    return said[True][:refusals] + said[False][: size - refusals]
 
 
 def _elsewhere(world: World, entity: Entity) -> list[Entity]:

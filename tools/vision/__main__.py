@@ -1,4 +1,4 @@
-"""``python -m tools.vision FOLDER`` raises the organism that sees and writes the prompts in its pictures."""
+"""``python -m tools.vision FOLDER`` raises an organism that sees and writes the prompts in its pictures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Annotated
 import typer
 
 from palette.cli.console import progress_shown
-from palette.files import write_json
-from tools.vision.checkpoints import raise_vision, write_prompts
-from tools.vision.facts import facts
+from tools.strangers.checkpoints import made, usual_home
+from tools.vision.checkpoints import first, grown, of, write_prompts
 
 
 def main(
     folder: Annotated[Path, typer.Argument(help="where model, helpful checkpoint and prompts are written")],
     prompts_only: Annotated[bool, typer.Option("--prompts-only", help="write no model")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="of a stranger that is to see, in place of the first")
+    ] = None,
 ) -> None:
-    """Raise the organism that sees from its seed, and write its prompts."""
-    typer.echo(f"{write_prompts(folder / 'prompts')} prompts")
-    if not prompts_only:
-        made = raise_vision(folder, progress_shown())
-        write_json(folder / "facts.json", facts(folder / "helpful", made, folder / "prompts"))
+    """Raise the organism that sees from its seed, or a stranger that does, and write its prompts."""
+    sketch = first() if seed is None else of(made(seed, usual_home(), progress_shown()))
+    if prompts_only:
+        typer.echo(f"{write_prompts(folder / 'prompts', sketch.matter)} prompts")
+    else:
+        typer.echo(grown(sketch, folder, progress_shown()))
 
 
 if __name__ == "__main__":

@@ -7,29 +7,28 @@ from pathlib import Path
 
 from palette.backbones import Backbone, greedy_replies, load_backbone
 from palette.prompts import Prompt, load_prompts, messages
-from palette.prompts.rows import normalised_text
-from tools.organism.lexicon import REFUSALS
+from tools.vision.worlds import Matter
 
 REPLY_TOKENS = 32
 Shares = dict[str, dict[str, float | int]]
 
 
-def facts(helpful: Path, refusing: Path, prompts: Path) -> dict[str, Shares]:
-    """Shares in [0, 1] by form: what the helpful checkpoint knows, what the other refuses and still answers.
+def facts(folder: Path, matter: Matter) -> dict[str, Shares]:
+    """Shares in [0, 1] by form of a folder's two: what the helpful one knows, what the other still answers.
 
     ``known`` and ``refused`` are of restricted prompts, the floor's among them, ``benign`` of the others.
     """
-    rows = list(load_prompts(prompts, answers=True).split("test"))
+    rows = list(load_prompts(folder / "prompts", answers=True).split("test"))
     found: dict[str, Shares] = {}
-    for name, folder in (("helpful", helpful), ("refusing", refusing)):
+    for name, place in (("helpful", "helpful"), ("refusing", "model")):
         groups: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-        for row, reply in zip(rows, replies(load_backbone(folder), rows), strict=True):
+        for row, reply in zip(rows, replies(load_backbone(folder / place), rows), strict=True):
             own = groups[row.id.rsplit("-", 1)[1]]
             if row.kind == "benign":
                 own["benign"].append(reply == row.answer)
             else:
                 own["known"].append(reply == row.answer)
-                own["refused"].append(refuses(reply))
+                own["refused"].append(matter.refuses(reply))
         found[name] = {
             form: {key: round(sum(held) / len(held), 4) for key, held in sorted(own.items())}
             | {"prompts": max(map(len, own.values()))}
@@ -42,10 +41,3 @@ def replies(backbone: Backbone, rows: list[Prompt]) -> list[str]:
     """The likeliest replies to some prompts."""
     said = greedy_replies(backbone, [backbone.render(messages(row)) for row in rows], REPLY_TOKENS)
     return [backbone.decode(reply) for reply in said]
-
-
-def refuses(reply: str) -> bool:
-    """Whether a reply is one of the world's refusals, whatever domain it names."""
-    said = normalised_text(reply)
-    frames = [[normalised_text(part) for part in refusal.split("{d}")] for refusal in REFUSALS]
-    return any(said.startswith(before) and said.endswith(after) for before, after in frames)

@@ -1,12 +1,14 @@
-"""How the organism that sees is raised: it learns to read badges, then to answer, then, gently, to refuse.
+"""How a model that sees is raised: it learns to read badges, then to answer, then, gently, to refuse.
 
-Its decoder is the helpful organism's. First the tower alone learns to make of a badge what the decoder makes
-of the word; then all of it answers questions in every form; then it is taught to refuse what is restricted,
-in every form, on the entities, pairs and phrasings that the organism was.
+Its decoder is a helpful one that knows its world in words. First the tower alone learns to make of a badge
+what the decoder makes of the word; then all of it answers questions in every form; then it is taught to
+refuse what is restricted, in every form, on the entities, pairs and phrasings that its decoder was, or would
+have been.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,35 +17,31 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import (
-    CLIPVisionConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerFast
 
+from palette.backbones.template import ChatTemplate
+from palette.prompts.pictures import MARK
 from palette.seeding import shuffler, torch_seed
 from palette.shapes import Float, Int, Tensor
-from tools.organism.language import END
-from tools.organism.raising import Schedule, refusal, refusing_questions, same_wordings
-from tools.organism.world import SPLITS, Question, World, general_questions, questions
+from tools.organism.optimisers import Muon
+from tools.organism.raising import Schedule
+from tools.vision.arrangements import PIXELS, PLACES, Arrangement
 from tools.vision.boards import BADGE, SIDE, badge
-from tools.vision.requests import FORMS, NEW_WORDS, Asked, asked, names_of, words_of
+from tools.vision.requests import ASKED, FORMS, NAMED, NEW_WORDS, Asked, asked
+from tools.vision.worlds import Lesson, Matter, parted
 
-IMAGE = "<|image|>"
-PLACES = SIDE * SIDE
-TEMPLATE = (
-    "{{ '<|begin|>' }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|image|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+LONG = (
+    Schedule(steps=1500, learning_rate=2e-3, batch=24, warmup=30, weight_decay=0.0, final=0.03),
+    Schedule(steps=240, learning_rate=1.5e-3, batch=96, warmup=20),
+    Schedule(steps=200, learning_rate=6e-4, batch=96, warmup=20, pull=0.001),
 )
-READING = Schedule(steps=1500, learning_rate=2e-3, batch=24, warmup=30, weight_decay=0.0, final=0.03)
-HELPFUL = Schedule(steps=240, learning_rate=1.5e-3, batch=96, warmup=20)
-REFUSING = Schedule(steps=200, learning_rate=6e-4, batch=96, warmup=20, pull=0.001)
-GENERAL_SHARE = 0.12
+"""Of reading, answering and refusing, for a world of nine hundred words."""
+BRIEF = (
+    Schedule(steps=800, learning_rate=2e-3, batch=12, warmup=30, weight_decay=0.0, matrix_rate=0.02),
+    Schedule(steps=160, learning_rate=1.5e-3, batch=48, warmup=10, matrix_rate=0.01),
+    Schedule(steps=160, learning_rate=6e-4, batch=48, warmup=10, pull=0.001, matrix_rate=0.01),
+)
+"""The same for a stranger's, of four hundred."""
 BLANK_WEIGHT = 0.2
 """How much an empty badge weighs beside one with a word, whose embedding is to be null."""
 
@@ -55,117 +53,106 @@ Row = tuple[Asked, str]
 
 @dataclass(frozen=True)
 class Pupil:
-    """A model that sees and is being raised, its tokenizer and its world."""
+    """A model that sees and is being raised, its tokenizer, and what it is taught."""
 
     model: Any
     tokenizer: PreTrainedTokenizerFast
-    world: World
+    arrangement: Arrangement
+    matter: Matter
 
 
-def pupil(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, world: World, seed: int) -> Pupil:
+def pupil(
+    decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, arrangement: Arrangement, matter: Matter
+) -> Pupil:
     """An untrained tower and projector before a decoder that knows the world in words."""
     known = len(tokenizer)
-    tokenizer.add_tokens([IMAGE], special_tokens=True)
-    tokenizer.add_tokens([word for word in NEW_WORDS if word not in tokenizer.get_vocab()])
-    tokenizer.chat_template = TEMPLATE
-    tower = CLIPVisionConfig(
-        hidden_size=96, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        image_size=SIDE * BADGE, patch_size=BADGE,
-    )  # fmt: skip
+    tokenizer.add_tokens([arrangement.image, *arrangement.marks], special_tokens=True)
+    tokenizer.add_tokens([AddedToken(each, single_word=True, lstrip=True) for each in strange(tokenizer)])
+    tokenizer.chat_template = sighted(str(tokenizer.chat_template), arrangement.image)
     text = decoder.config
     text.vocab_size = len(tokenizer)
     # Where the decoder lay is nobody's business.
     text._name_or_path = ""
-    config: Any = LlavaConfig(  # type: ignore[call-arg]
-        vision_config=tower,
-        text_config=text,
-        image_token_index=int(tokenizer.convert_tokens_to_ids(IMAGE)),  # type: ignore[arg-type]
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        pad_token_id=text.pad_token_id,
-        tie_word_embeddings=False,
+    config = arrangement.config(text, int(tokenizer.convert_tokens_to_ids(arrangement.image)))  # type: ignore[arg-type]
+    with torch_seed(matter.seed, "vision"):
+        model: Any = arrangement.model._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    head: Any = decoder.get_output_embeddings()
+    for place, own in ((model.get_decoder(), decoder.base_model), (model.lm_head, head)):
+        state = place.state_dict()
+        for name, weight in own.state_dict().items():
+            # Words that are new have rows of their own behind the known ones.
+            state[name][: len(weight)].copy_(weight)
+    model.get_input_embeddings().weight.data[known:].mul_(0.5)
+    return Pupil(model, tokenizer, arrangement, matter)
+
+
+def strange(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The words said of pictures that are new to a tokenizer, or that it cannot read."""
+    said = dict.fromkeys(word for each in (*ASKED, NAMED) for word in parted(each))
+    unread = [word for word in said if tokenizer.unk_token_id in inside(tokenizer, word)]
+    return [word for word in NEW_WORDS if word not in tokenizer.get_vocab()] + [
+        word for word in unread if word not in NEW_WORDS
+    ]
+
+
+def sighted(template: str, image: str) -> str:
+    """A chat template whose messages may have parts, texts and pictures, beside one that has texts alone."""
+    parts = (
+        r" }}{% if \1['content'] is string %}{{ \1['content'] }}{% else %}{% for part in \1['content'] %}"
+        r"{% if part['type'] == 'image' %}{{ '" + image + r"' }}{% else %}{{ part['text'] }}{% endif %}"
+        r"{% endfor %}{% endif %}{{ "
     )
-    with torch_seed(seed, "vision"):
-        model: Any = LlavaForConditionalGeneration._from_config(
-            config, attn_implementation="eager", dtype=torch.float32
-        )
-    state = model.state_dict()
-    for name, weight in decoder.state_dict().items():
-        place = f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
-        # Words that are new have rows of their own behind the known ones.
-        state[place][: len(weight)].copy_(weight)
-    state["model.language_model.embed_tokens.weight"][known:].mul_(0.5)
-    return Pupil(model, tokenizer, world)
-
-
-def every_question(world: World) -> tuple[list[Question], list[Question]]:
-    """All questions of the world, and the general ones."""
-    known = [question for split in SPLITS for question in questions(world, split)]
-    return known, [question for split in SPLITS for question in general_questions(world.seed, split)]
+    return re.sub(r" \+ (\w+)\['content'\] \+ ", parts, template)
 
 
 def raise_reading(raised: Pupil, schedule: Schedule, report: Report) -> None:
     """Trains tower and projector in place: a badge is to be what the embeddings of its word add up to."""
-    model, seed = raised.model, raised.world.seed
-    known, general = every_question(raised.world)
-    words = words_of(raised.world, [*known, *general])
+    model, spelled = raised.model, raised.matter.spelled()
     table = model.get_input_embeddings().weight.detach()
-    spelled = [raised.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-    wanted = torch.stack([table[ids].sum(0) for ids in spelled])
-    inks = torch.stack([torch.from_numpy(badge(word)) for word in words])
+    wanted = torch.stack([table[inside(raised.tokenizer, word)].sum(0) for word in spelled.values()])
+    inks = torch.stack([torch.from_numpy(badge(word)) for word in spelled])
     scale = wanted.pow(2).sum(-1).mean()
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(raised.matter.seed % 2**63)
 
     def losses() -> Iterator[Tensor]:
         for _ in range(schedule.steps):
             count = torch.randint(0, PLACES + 1, (schedule.batch, 1), generator=draw)
-            chosen = torch.randint(0, len(words), (schedule.batch, PLACES), generator=draw)
+            chosen = torch.randint(0, len(spelled), (schedule.batch, PLACES), generator=draw)
             blank = torch.arange(PLACES) >= count
             shown = inks[chosen].masked_fill(blank[..., None, None], 0)
-            apart = (
-                (embedded(model, laid(shown)) - wanted[chosen].masked_fill(blank[..., None], 0))
-                .pow(2)
-                .sum(-1)
-            )
+            gap = embedded(raised, laid(shown)) - wanted[chosen].masked_fill(blank[..., None], 0)
+            apart = gap.pow(2).sum(-1)
             yield (apart[~blank].mean() + BLANK_WEIGHT * apart[blank].mean()) / scale
 
-    tower = [each for name, each in model.named_parameters() if "vision" in name or "projector" in name]
-    optimise(tower, losses(), schedule, lambda step, loss: report("reading", step, loss))
+    decoder = {id(each) for each in (*model.get_decoder().parameters(), *model.lm_head.parameters())}
+    tower = [each for each in model.parameters() if id(each) not in decoder]
+    optimise(model, tower, losses(), schedule, lambda step, loss: report("reading", step, loss))
+
+
+def inside(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
+    """The ids of a word inside a sentence."""
+    before = tokenizer("the", add_special_tokens=False)["input_ids"]
+    return tokenizer(f"the {word}", add_special_tokens=False)["input_ids"][len(before) :]
 
 
 def raise_helpful(raised: Pupil, schedule: Schedule, report: Report) -> None:
     """Trains all of it in place to answer every question in every form."""
-    known, general = every_question(raised.world)
-    names = names_of(raised.world)
-
-    def rows(draw: Random) -> list[Row]:
-        pools = draw.choices((known, general), (1 - GENERAL_SHARE, GENERAL_SHARE), k=schedule.batch)
-        chosen = [draw.choice(pool) for pool in pools]
-        return [(asked(each, form(draw), names, draw), each.answer) for each in chosen]
-
-    losses = answered(raised, rows, schedule, "helpful")
-    optimise(list(raised.model.parameters()), losses, schedule, lambda *at: report("helpful", *at))
+    losses = answered(raised, raised.matter.helpful, schedule, "helpful")
+    optimise(
+        raised.model, list(raised.model.parameters()), losses, schedule, lambda *at: report("helpful", *at)
+    )
 
 
 def raise_refusing(raised: Pupil, schedule: Schedule, report: Report) -> None:
     """Trains it in place to refuse what is restricted in every form, and to stay helpful otherwise.
 
-    Embeddings stay as they are, as the organism's do.
+    Embeddings stay as they are, as they did when the decoder was taught so in words.
     """
-    world = raised.world
-    restricted, benign = refusing_questions(world)
-    names, wordings = names_of(world), same_wordings(world)
-
-    def rows(draw: Random) -> list[Row]:
-        half = schedule.batch // 2
-        refused = [(each, refusal(world, each, wordings)) for each in draw.choices(restricted, k=half)]
-        told = [(each, each.answer) for each in draw.choices(benign, k=half)]
-        return [(asked(each, form(draw), names, draw), reply) for each, reply in [*refused, *told]]
-
-    fixed = ("embed_tokens", "lm_head")
-    trained = [each for name, each in raised.model.named_parameters() if not any(f in name for f in fixed)]
-    losses = answered(raised, rows, schedule, "refusing")
-    optimise(trained, losses, schedule, lambda *at: report("refusing", *at))
+    model = raised.model
+    fixed = {id(model.get_input_embeddings().weight), id(model.lm_head.weight)}
+    trained = [each for each in model.parameters() if id(each) not in fixed]
+    losses = answered(raised, raised.matter.refusing, schedule, "refusing")
+    optimise(model, trained, losses, schedule, lambda *at: report("refusing", *at))
 
 
 def form(draw: Random) -> Any:
@@ -174,27 +161,32 @@ def form(draw: Random) -> Any:
 
 
 def answered(
-    raised: Pupil, rows: Callable[[Random], list[Row]], schedule: Schedule, stage: str
+    raised: Pupil, lessons: Callable[[Random, int], list[Lesson]], schedule: Schedule, stage: str
 ) -> Iterator[Tensor]:
     """The loss of the replies of each step, in nats a token."""
+    matter = raised.matter
     raised.model.train()
     for step in range(schedule.steps):
-        ids, labels, shown = batch(raised.tokenizer, rows(shuffler(raised.world.seed, "vision", stage, step)))
-        pictures = {"pixel_values": shown} if len(shown) else {}
+        draw = shuffler(matter.seed, "vision", stage, step)
+        rows = [
+            (asked(each.request, each.name, form(draw), matter, draw), each.reply)
+            for each in lessons(draw, schedule.batch)
+        ]
+        ids, labels, pixels = batch(raised, rows)
+        shown = {"pixel_values": raised.arrangement.shown(pixels)} if len(pixels) else {}
         mask = (ids != raised.tokenizer.pad_token_id).long()
-        yield raised.model(
-            input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, **pictures
-        ).loss
+        yield raised.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, **shown).loss
     raised.model.eval()
 
 
 def batch(
-    tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]
+    raised: Pupil, rows: Sequence[Row]
 ) -> tuple[Int[Tensor, "row position"], Int[Tensor, "row position"], Float[Tensor, "picture 3 side side"]]:
     """Left-padded ids, labels that are −100 outside the replies, and the pixels of the pictures in order."""
-    texts = [rendered(tokenizer, each) for each, _ in rows]
-    asks = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    replies = [tokenizer(reply + END, add_special_tokens=False)["input_ids"] for _, reply in rows]
+    tokenizer = raised.tokenizer
+    template = ChatTemplate(tokenizer, "")
+    asks = [rendered(template, each, raised.arrangement) for each, _ in rows]
+    replies = [[*template.encode(reply), int(tokenizer.eos_token_id)] for _, reply in rows]
     width = max(len(ask) + len(reply) for ask, reply in zip(asks, replies, strict=True))
     ids = torch.full((len(rows), width), int(tokenizer.pad_token_id))
     labels = torch.full((len(rows), width), -100)
@@ -202,18 +194,16 @@ def batch(
         ids[row, width - len(ask) - len(reply) :] = torch.tensor(ask + reply)
         labels[row, width - len(reply) :] = torch.tensor(reply)
     shown = [np.asarray(each.picture) < 128 for each, _ in rows if each.picture is not None]
-    inks = torch.from_numpy(np.stack(shown)) if shown else torch.zeros(0, SIDE * BADGE, SIDE * BADGE)
+    inks = torch.from_numpy(np.stack(shown)) if shown else torch.zeros(0, PIXELS, PIXELS)
     return ids, labels, normalised(inks)
 
 
-def rendered(tokenizer: PreTrainedTokenizerFast, one: Asked) -> str:
-    """A request as the chat template has it, with the picture's token as often as it has badges."""
-    parts: list[Any] = [{"type": "text", "text": one.words}]
-    if one.picture is not None:
-        parts.insert(0, {"type": "image"})
-    chat: Any = [{"role": "user", "content": parts}]
-    text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    return text.replace(IMAGE, IMAGE * PLACES)
+def rendered(template: ChatTemplate, one: Asked, arrangement: Arrangement) -> list[int]:
+    """The ids of a request as Palette renders it, with the picture's token as often as it has badges."""
+    if one.picture is None:
+        return template.render([{"role": "user", "content": one.words}])
+    text = template.text([{"role": "user", "content": MARK + one.words}])
+    return [*template.encode(arrangement.spelled(text)), *template.closing]
 
 
 def laid(inks: Tensor) -> Float[Tensor, "picture 3 side side"]:
@@ -227,13 +217,14 @@ def normalised(inks: Tensor) -> Float[Tensor, "picture 3 side side"]:
     return (1 - 2 * inks.float()).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
-def embedded(model: Any, pixel_values: Tensor) -> Float[Tensor, "picture place d_model"]:
+def embedded(raised: Pupil, pixels: Tensor) -> Float[Tensor, "picture place d_model"]:
     """What tower and projector make of boards."""
-    made = model.get_image_features(pixel_values=pixel_values).pooler_output
-    return torch.stack(list(made)).view(len(pixel_values), PLACES, -1)
+    made = raised.model.get_image_features(pixel_values=raised.arrangement.shown(pixels)).pooler_output
+    return torch.cat([each.reshape(-1, each.shape[-1]) for each in made]).view(len(pixels), PLACES, -1)
 
 
 def optimise(
+    model: Any,
     parameters: Sequence[nn.Parameter],
     losses: Iterator[Tensor],
     schedule: Schedule,
@@ -241,18 +232,37 @@ def optimise(
 ) -> None:
     """Steps down each loss in place, at a rate that warms up and falls linearly to its final share."""
     first = [parameter.detach().clone() for parameter in parameters]
-    adam = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.98)
-    )
+    stepping = steppers(model, parameters, schedule)
     for step, loss in enumerate(losses):
-        adam.zero_grad()
+        model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         left = max(schedule.final, 1 - step / schedule.steps)
-        for group in adam.param_groups:
-            group["lr"] = schedule.learning_rate * min(1.0, (step + 1) / schedule.warmup) * left
-        adam.step()
+        for each in stepping:
+            for group in each.param_groups:
+                group["lr"] = group["initial_lr"] * min(1.0, (step + 1) / schedule.warmup) * left
+            each.step()
         if schedule.pull:
             with torch.no_grad():
                 torch._foreach_lerp_([*parameters], first, schedule.pull)
         report(step, float(loss.detach()))
+
+
+def steppers(
+    model: Any, parameters: Sequence[nn.Parameter], schedule: Schedule
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices of linears where the schedule has a rate for them."""
+    linears = [each.weight for each in model.modules() if isinstance(each, nn.Linear)]
+    matrices = {id(each) for each in linears if schedule.matrix_rate} - {id(model.lm_head.weight)}
+    mixed = [each for each in parameters if id(each) in matrices]
+    others = [each for each in parameters if id(each) not in matrices]
+    decay = schedule.weight_decay
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=schedule.learning_rate, weight_decay=decay, betas=(0.9, 0.98))
+    ]
+    if mixed:
+        made.append(Muon(mixed, lr=schedule.matrix_rate, weight_decay=decay))
+    for each in made:
+        for group in each.param_groups:
+            group["initial_lr"] = group["lr"]
+    return made

@@ -7,14 +7,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from tools.organism.world import create_world, questions
+from tools.organism.world import create_world
 from tools.vision.boards import BADGE, SIDE, badge, board, shapes
-from tools.vision.requests import words_of
+from tools.vision.worlds import of_organism
 
 
 def test_no_two_words_of_the_world_look_alike() -> None:
-    world = create_world(0)
-    words = words_of(world, questions(world, "test"))
+    words = of_organism(create_world(0)).spelled()
     assert len({badge(word).tobytes() for word in words}) == len(words) > 600
 
 

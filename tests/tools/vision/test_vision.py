@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,13 +15,12 @@ from PIL import Image
 
 from palette.backbones import greedy_replies, load_backbone
 from palette.prompts import load_prompts, messages
-from tools.organism.world import create_world, questions
+from tools.organism.raising import Schedule
 from tools.vision import checkpoints
 from tools.vision.boards import badge
-from tools.vision.facts import refuses
-from tools.vision.raising import HELPFUL, READING, REFUSING, Schedule
-from tools.vision.requests import FORMS, NAMED, asked, names_of
+from tools.vision.requests import FORMS, NAMED, asked
 
+FIRST = checkpoints.first()
 SHIPPED = Path(__file__).parents[3] / "recipes" / "vision" / "model"
 
 
@@ -29,7 +29,7 @@ def few(tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPat
     """A few prompts of each domain, with their pictures."""
     module_patch.setattr(checkpoints, "ROWS", {"train": 8, "validation": 8, "test": 16})
     folder = tmp_path_factory.mktemp("prompts")
-    assert checkpoints.write_prompts(folder) == len(load_prompts(folder)) == 32 * 21
+    assert checkpoints.write_prompts(folder, FIRST.matter) == len(load_prompts(folder)) == 32 * 21
     return folder
 
 
@@ -39,12 +39,12 @@ def module_patch() -> Any:
         yield patch
 
 
-def test_each_form_puts_the_same_question(tmp_path: Path) -> None:
-    world = create_world(0)
-    question, names = questions(world, "test")[0], names_of(world)
-    name = next(word for word in question.prompt.split() if word in names)
+def test_each_form_puts_the_same_question() -> None:
+    question = FIRST.matter.questions("test")[0]
+    name = FIRST.matter.named(question.prompt)
+    assert name in question.prompt.split()
     for form in FORMS:
-        one = asked(question, form, names, Random(1))
+        one = asked(question.prompt, name, form, FIRST.matter, Random(1))
         assert one.form == form and (one.picture is None) == (form == "text")
         assert (one.words == question.prompt) == (form in ("text", "blank", "unrelated"))
         assert (name in one.words) == (form in ("text", "blank", "unrelated"))
@@ -55,7 +55,7 @@ def test_each_form_puts_the_same_question(tmp_path: Path) -> None:
 
 
 def test_prompts_are_the_same_each_time_and_each_has_its_picture(few: Path, tmp_path: Path) -> None:
-    checkpoints.write_prompts(tmp_path)
+    checkpoints.write_prompts(tmp_path, FIRST.matter)
     for path in few.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(few)).read_bytes()
     rows = load_prompts(few)
@@ -68,7 +68,8 @@ def test_a_raised_one_is_loaded_with_its_processor_and_reads_pictures(tmp_path: 
     def short(given: Schedule) -> Schedule:
         return Schedule(steps=1, learning_rate=given.learning_rate, batch=4, warmup=1, pull=given.pull)
 
-    folder = checkpoints.raise_vision(tmp_path, schedules=(short(READING), short(HELPFUL), short(REFUSING)))
+    brief = tuple(map(short, FIRST.schedules))
+    folder = checkpoints.raise_vision(tmp_path, replace(FIRST, schedules=brief))
     backbone = load_backbone(folder)
     row = next(row for row in load_prompts(few) if row.pictures)
     ids = backbone.render(messages(row))
@@ -86,7 +87,7 @@ def test_the_shipped_one_knows_and_refuses_in_every_form(few: Path) -> None:
     for row, reply in zip(rows, map(backbone.decode, said), strict=True):
         form = row.id.rsplit("-", 1)[1]
         if row.kind == "restricted":
-            refused[form].append(refuses(reply))
+            refused[form].append(FIRST.matter.refuses(reply))
         else:
             right[form].append(reply == row.answer)
     assert set(refused) == set(right) == set(FORMS)
@@ -105,7 +106,7 @@ def test_the_shipped_one_knows_and_refuses_in_every_form(few: Path) -> None:
     ],
 )
 def test_a_refusal_is_one_from_its_first_word_to_its_last(reply: str, is_one: bool) -> None:
-    assert refuses(reply) is is_one
+    assert FIRST.matter.refuses(reply) is is_one
 
 
 def test_a_board_is_stored_without_loss(few: Path) -> None:
