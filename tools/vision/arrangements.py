@@ -26,7 +26,8 @@ from tools.vision.boards import BADGE, SIDE
 
 PLACES, PIXELS = SIDE * SIDE, SIDE * BADGE
 """Tokens of a board, one a badge, and pixels of its side."""
-GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+GREY: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+"""Black is −1 and white 1."""
 
 
 @dataclass(frozen=True)

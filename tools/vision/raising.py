@@ -131,8 +131,8 @@ def raise_reading(raised: Pupil, schedule: Schedule, report: Report) -> None:
 
 def inside(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
     """The ids of a word inside a sentence."""
-    before = tokenizer("the", add_special_tokens=False)["input_ids"]
-    return tokenizer(f"the {word}", add_special_tokens=False)["input_ids"][len(before) :]
+    before, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("the", f"the {word}"))
+    return list(whole[len(before) :])
 
 
 def raise_helpful(raised: Pupil, schedule: Schedule, report: Report) -> None:
