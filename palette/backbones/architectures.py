@@ -33,8 +33,7 @@ class Architecture:
     untrained: str = ""
     """Why no gradient can be taken through it twice."""
     unadapted: tuple[str, ...] = ()
-    """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper, or to which
-    it gives nothing of a file, since the library would call their weight by another name."""
+    """Names of linears that PEFT refuses, since a kernel may read their weight past any wrapper."""
     unseen: str = ""
     """Why a picture is more to it than embeddings in the places of tokens."""
 
@@ -55,7 +54,6 @@ ARCHITECTURES = {
     "recurrent_gemma": Architecture(
         untrained="whose layers keep a state with its gradient from pass to pass"
     ),
-    "inkling2_text": Architecture(unadapted=("weight_proj",)),
     "openai-gpt": Architecture(refused="whose blocks hand lists on, and no stream"),
     "hrm_text": Architecture(refused="whose blocks run several times for each token"),
     "mllama_text_model": Architecture(refused="of whose blocks some run beside an image only"),

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from peft.utils.transformers_weight_conversion import (
+    convert_peft_adapter_state_dict_for_transformers,
+    convert_peft_config_for_transformers,
+)
 from torch import nn
 from torch.autograd import Function
 from torch.nn.functional import linear
@@ -21,7 +24,7 @@ from palette.adapters.layouts import PAIR, WEIGHT
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
 from palette.adapters.names import last_name
 from palette.backbones import Backbone
-from palette.backbones.architectures import architecture, fused_experts, is_product
+from palette.backbones.architectures import LINEAR, architecture, fused_experts, is_product
 from palette.errors import BackboneError
 from palette.internalise.protection import NullSpaceProjection
 from palette.seeding import torch_seed
@@ -35,15 +38,17 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
     """The names of the linear layers and fused experts inside the given blocks, in the model's order.
 
     An expert's is the path of the parameter that holds the matrices of all. That of a linear which PEFT
-    would take for something else by its name is the parameter that holds its weight.
+    would take for something else by its name is the parameter that holds its weight. Those to which PEFT
+    would give nothing of a file are left out.
     """
     inside = {module for block in blocks for module in backbone.blocks[block].modules()}
     unadapted = architecture(backbone.model.config).unadapted
     names: list[str] = []
     known: dict[str, bool] = {}
+    lost = _lost(backbone)
     for name, module in backbone.model.named_modules():
         leaf = last_name(name)
-        if module not in inside or leaf in unadapted:
+        if module not in inside or leaf in unadapted or name in lost:
             continue
         if is_product(module):
             if leaf not in known:
@@ -52,6 +57,18 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
         else:
             names += [f"{name}.{each}" for each in _writable(module)]
     return names
+
+
+def _lost(backbone: Backbone) -> set[str]:
+    """The linears whose names PEFT takes for those of a checkpoint, and changes as it loads an adapter."""
+    sizes = {
+        f"base_model.model.{name}.lora_A.weight": (name, module.weight.new_zeros(1, 1))
+        for name, module in backbone.model.named_modules()
+        if isinstance(module, LINEAR)
+    }
+    config, factors = LoraConfig(target_modules=[]), {key: factor for key, (_, factor) in sizes.items()}
+    found = convert_peft_adapter_state_dict_for_transformers(backbone.model, config, factors)
+    return {name for key, (name, _) in sizes.items() if key not in found}
 
 
 def _is_moved(backbone: Backbone, leaf: str) -> bool:
