@@ -42,7 +42,8 @@ def listening(host: str, port: int, *, exposed: bool = False) -> socket.socket:
             remedy="put a server with TLS before it, or give --exposed",
         )
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # Named, since asyncio sends small parts at once only where it is: else each reply waits 40 ms.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((str(address), port))

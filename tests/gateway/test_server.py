@@ -213,6 +213,24 @@ def test_it_listens_on_this_machine_alone(host):
         listening(host, 0)
 
 
+def test_small_parts_of_a_reply_are_sent_at_once():
+    async def undelayed() -> int:
+        found = asyncio.get_running_loop().create_future()
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken = writer.get_extra_info("socket")
+            found.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listening("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accepted, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await found
+
+    assert asyncio.run(undelayed())
+
+
 def test_a_port_that_is_taken_is_one_sentence():
     with listening("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
