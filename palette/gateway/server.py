@@ -23,6 +23,9 @@ HEAD = 32 * 1024
 """Bytes of a request's head at most."""
 CONNECTIONS = 1024
 """Connections at once; more are answered with 503 by the server itself."""
+KEPT = 15
+"""Seconds for which a connection without a request is kept. Usual clients leave theirs after five: a server
+that does so at the same moment cuts off the request that is just being sent."""
 
 
 def listening(host: str, port: int, *, exposed: bool = False) -> socket.socket:
@@ -118,6 +121,7 @@ def server_of(gateway: Surface) -> Server:
         # The gateway is opened before it listens, and closed behind it.
         lifespan="off",
         limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=int(gateway.admission.services.limits.stop_seconds),
         h11_max_incomplete_event_size=HEAD,
         http="h11",
