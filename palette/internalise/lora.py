@@ -61,14 +61,15 @@ def lora_layers(backbone: Backbone, blocks: Sequence[int]) -> list[str]:
 
 def _lost(backbone: Backbone) -> set[str]:
     """The linears whose names PEFT takes for those of a checkpoint, and changes as it loads an adapter."""
-    sizes = {
-        f"base_model.model.{name}.lora_A.weight": (name, module.weight.new_zeros(1, 1))
+    linears = {
+        f"base_model.model.{name}.lora_A.weight": name
         for name, module in backbone.model.named_modules()
         if isinstance(module, LINEAR)
     }
-    config, factors = LoraConfig(target_modules=[]), {key: factor for key, (_, factor) in sizes.items()}
+    # Names alone are looked at.
+    factors, config = dict.fromkeys(linears, torch.zeros(1, 1)), LoraConfig(target_modules=[])
     found = convert_peft_adapter_state_dict_for_transformers(backbone.model, config, factors)
-    return {name for key, (name, _) in sizes.items() if key not in found}
+    return {name for key, name in linears.items() if key not in found}
 
 
 def _is_moved(backbone: Backbone, leaf: str) -> bool:

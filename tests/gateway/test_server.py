@@ -231,6 +231,11 @@ def test_small_parts_of_a_reply_are_sent_at_once():
     assert asyncio.run(undelayed())
 
 
+def test_a_connection_is_kept_longer_than_clients_keep_theirs(world):
+    usual = httpx.Limits().keepalive_expiry
+    assert module.server_of(create_app(world.services())).config.timeout_keep_alive > 2 * usual
+
+
 def test_a_port_that_is_taken_is_one_sentence():
     with listening("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
