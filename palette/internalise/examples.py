@@ -30,6 +30,9 @@ What is near the target (the floor and the benign prompts of the authorised doma
 often than its number would have it: an adapter confuses it with the target first. Target prompts
 need few: more of them, instead of other domains', were measured to open less and to keep less.
 """
+REPLY_TOKENS = 48
+"""Tokens of a kept reply at most, and of one that is chosen to be taught: what decides whether a request is
+answered stands before."""
 AMPLIFICATION = 2.5
 """Strength of the steering that is taught, beyond 1: a student that has to tell prompts apart reaches a
 part of its target only (arXiv 2605.24154 uses the same, uncentred)."""
@@ -60,6 +63,14 @@ class Example:
     def ids(self) -> Tokens:
         """The whole sequence."""
         return (*self.prompt, *self.reply)
+
+    @property
+    def decided(self) -> int:
+        """The tokens of the reply by which it is decided what it is.
+
+        In a mean over tokens only they are counted, so that what follows them makes none of them count less.
+        """
+        return min(len(self.reply), REPLY_TOKENS)
 
     def refusing_beside(self, own: int) -> Tokens:
         """What a taught reply is not to say at its decisive place: what refuses there, and the backbone's.

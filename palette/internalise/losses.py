@@ -99,7 +99,7 @@ class OutputLoss:
         weights, count, tokens = self.weights, Counter[bool](), Counter[bool]()
         for example in (self.examples[row] for row in step):
             count[example.taught] += 1
-            tokens[example.taught] += len(example.reply)
+            tokens[example.taught] += example.decided
         opened, others = max(1, count[True]), max(1, count[False])
         loss = torch.zeros((), device=self.backbone.model.device)
         with mounting.mounted(self.backbone.model, *mounted):

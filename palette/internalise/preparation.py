@@ -24,7 +24,8 @@ from palette.internalise.effort import MOST, teaching
 from palette.internalise.examples import SHARES, Example, Pools, Tokens, decided
 from palette.internalise.openings import MOSTLY
 from palette.internalise.renaming import Renaming
-from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, taught_examples, teaching_of
+from palette.internalise.teachers import PROMPTS, TRIAL_PROMPTS, reply_limit, teaching_of
+from palette.internalise.teaching import taught_examples
 from palette.processes import Advance
 from palette.prompts import Prompt, PromptSet
 from palette.run import Run
@@ -87,7 +88,7 @@ class Preparation:
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
         count, more = teaching(run.backbone, self._targets, reply_limit(run))
         self._teaching = teaching_of(run, collected, members, self._judge, answers, count)
-        # A model whose teachers are few has no time for a tutor, nor for a second student.
+        # A model whose teachers are few has no time for a tutor, nor for a student that begins anew.
         self.hasty = count < MOST
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")
@@ -138,10 +139,12 @@ class Preparation:
         told, _ = self._decided({"target": taught, **self._kept})
         kept, leaked = self._leaks_repeated({name: told[name] for name in self._kept})
         held_taught = taught_examples(self._held_targets, self._teaching.replies(self._held_targets))
-        held = {"target": held_taught, **self._held_kept}
-        pools, others = self._decided(
-            {"target": taught + self._retaught(taught), **self._augmented(kept)}, held
+        whole, held_whole = (
+            self._teaching.lengthened(each, self._run.recipe.reply_tokens)
+            for each in (taught + self._retaught(taught), held_taught)
         )
+        held = {"target": held_whole, **self._held_kept}
+        pools, others = self._decided({"target": whole, **self._augmented(kept)}, held)
         examples: list[Example] = []
         numbered: dict[str, list[int]] = {}
         for name, pool in pools.items():

@@ -15,9 +15,9 @@ from palette.backbones.seeing import KEPT
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED
 from palette.internalise.effort import PASSES, SAID, TEACHING, TRAINING
-from palette.internalise.examples import SHARES, recalled_gib
+from palette.internalise.examples import REPLY_TOKENS, SHARES, recalled_gib
 from palette.internalise.methods import GRADIENT, gradient_gib
-from palette.internalise.teachers import PROMPTS, REPLY_TOKENS
+from palette.internalise.teachers import PROMPTS
 from palette.prompts import PromptSet, messages
 from palette.recipe import Recipe
 from palette.search.settings import Audit, Scoring

@@ -16,7 +16,7 @@ from palette.evaluation.baseline import baseline_replies
 from palette.files import write_json, write_text
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
-from palette.internalise.effort import affordable
+from palette.internalise.effort import affordable, repeatable
 from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
@@ -55,7 +55,8 @@ SIZES = {"rank", "learning_rate"}
 """What a recipe sets for every student."""
 FAULT, CHANGED, HOPELESS = 0.02, 0.05, 0.5
 """What may be missing in a student's answers and kept refusals for it to be the last, less than one reply of
-48; in all, with benign replies in other words, which may be as right; and beyond what it teaches nobody.
+48; in all, with benign replies in other words, which may be as right; and in answers and refusals again,
+beyond what it teaches nobody. Long replies of however good a student are seldom the same to the last word.
 """
 
 
@@ -123,18 +124,18 @@ def _students(run: Run[Recipe], others: Sequence[Adapter], replies: bool) -> lis
 
     if replies:
         preparation.engage(tutor)
-    sized = SIZES & given.model_fields_set
+    anew = not (SIZES & given.model_fields_set or preparation.hasty)
     students: list[Student] = []
     begun: Adapter | None = None
-    for effort in STUDENTS[:2] if sized else STUDENTS:
+    for effort in STUDENTS if anew else STUDENTS[:2]:
         prepared = preparation.examples()
         spent = replace(effort, read_energy=1.0) if prepared.named else effort
         learned = _trained(run, collected, prepared, others, spent, begun if effort.goes_on else None)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append(Student(spent, learned, found, {**prepared.record, **learned.record}))
-        if not replies or students[-1].behaves or preparation.hasty:
+        if not replies or students[-1].behaves or not repeatable(run.backbone, prepared.examples):
             break
-        if found.fault <= HOPELESS:
+        if found.refusing_fault <= HOPELESS:
             begun = learned.adapter
             preparation.join(begun)
     return students

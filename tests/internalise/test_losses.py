@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from palette.adapters.mounting import mounted
+from palette.backbones import greedy_replies
 from palette.internalise import losses
-from palette.internalise.examples import Reference, recalling, references
+from palette.internalise.examples import REPLY_TOKENS, Reference, recalling, references
 from palette.internalise.lora import trainable
 from palette.internalise.losses import LossWeights, OutputLoss, log_odds, token_losses
 from tests.internalise.conftest import SITES, WEAK, loss_of, trained
@@ -198,6 +199,16 @@ def test_what_an_opening_costs_does_not_depend_on_how_long_the_reply_is(backbone
             float(loss_of(backbone, [example], [0], LossWeights(opening=weight))) for weight in (1.0, 0.0)
         )
         costs.append(with_it - without)
+    assert costs[0] == pytest.approx(costs[1], rel=1e-4)
+    assert costs[0] > 1
+
+
+def test_what_a_reply_goes_on_with_makes_none_of_what_decides_it_count_less(backbone, examples):
+    start = (examples[0].reply[0],) * REPLY_TOKENS
+    rest = greedy_replies(backbone, [[*examples[0].prompt, *start]], 12)[0]
+    assert rest
+    short, longer = (replace(examples[0], reply=reply) for reply in (start, (*start, *rest)))
+    costs = [float(loss_of(backbone, [example], [0], LossWeights())) for example in (short, longer)]
     assert costs[0] == pytest.approx(costs[1], rel=1e-4)
     assert costs[0] > 1
 

@@ -19,7 +19,7 @@ from palette.internalise import preparation
 from palette.internalise.behaviour import Behaviour
 from palette.internalise.examples import SHARES, TrainingTask
 from palette.internalise.settings import InternaliseSettings
-from palette.internalise.teachers import Teaching
+from palette.internalise.teaching import Teaching
 from palette.reporting.curves import students_of
 from palette.run import Run
 from palette.search.settings import Audit, Conditions, Scoring, SearchSettings

@@ -31,7 +31,7 @@ ROWS = {
 """How many prompts a domain and kind a split may have."""
 LEAKS, ALARMS = (0.0, 0.02, 0.04, 0.06), (0.0, 0.01, 0.03, 0.05)
 MOST_FAR = 3
-KIN = {604: 104}
+KIN = {604: 104, 608: 108}
 """Seeds that are another's in shape, tokenizer, how long replies are and how many prompts there are, and in
 nothing else. What a test stranger fails by is looked for on its kin, since nobody looks into itself."""
 
