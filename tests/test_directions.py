@@ -15,14 +15,12 @@ from palette.directions import (
     INTERVENTIONS,
     Directions,
     Intervention,
-    StreamingMoments,
     StrengthKernel,
-    WithinCovariance,
     candidates,
     intervening,
-    last_streams,
     separation,
 )
+from palette.moments import StreamingMoments, WithinCovariance, last_streams
 from palette.processes import unheard
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small

@@ -11,13 +11,8 @@ from typing import Any
 import torch
 
 from palette.adapters.header import DTYPES, Entry, Header, read_header, read_stored
-from palette.backbones.loading import (
-    Composed,
-    loaded_names,
-    tied_modules,
-    transposed_modules,
-    without_weights,
-)
+from palette.backbones.conversion import Composed, loaded_names, tied_modules, transposed_modules
+from palette.backbones.loading import without_weights
 from palette.errors import AdapterError
 from palette.models import weight_files
 from palette.shapes import Float, Int, Tensor

@@ -18,7 +18,7 @@ from statistics import fmean
 
 from palette.authorisation import Role
 from palette.backbones import Backbone, greedy_replies, shared
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.directions import Directions, Intervention, intervening
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens

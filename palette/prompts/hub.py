@@ -11,8 +11,9 @@ from typing import Any
 from palette.encodings import NotUnicodeError, decoded
 from palette.errors import PaletteError, PromptError, did_you_mean
 from palette.fingerprints import fingerprint, fingerprint_file
+from palette.prompts.reading import read_rows
 from palette.prompts.rows import Split, redacted, repeated
-from palette.prompts.tables import READERS, TableRow, read_rows
+from palette.prompts.tables import READERS, TableRow
 from palette.settings import InvalidYamlError, yaml_value
 
 SPLIT = "(split)"

@@ -19,6 +19,7 @@ from palette.prompts.contents import (
 )
 from palette.prompts.hub import SPLIT, our_split
 from palette.prompts.pictures import held_picture, marked, stated_picture
+from palette.prompts.reading import read_rows
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,
@@ -39,7 +40,7 @@ from palette.prompts.rows import (
 from palette.prompts.schemas import OWN, Schema
 from palette.prompts.selection import filled
 from palette.prompts.settings import SourceSettings
-from palette.prompts.tables import TableRow, read_rows
+from palette.prompts.tables import TableRow
 
 CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier), "cell": get_args(Cell)}
 TEXTS = ("id", "hazard")

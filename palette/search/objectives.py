@@ -17,7 +17,7 @@ import torch
 from palette.activations import Edits
 from palette.authorisation import Role
 from palette.backbones import Backbone, greedy_replies
-from palette.backbones.generation import GREEDY, Decoding
+from palette.backbones.continuous import GREEDY, Decoding
 from palette.directions import Intervention
 from palette.errors import SearchError
 from palette.evaluation.refusal_ngrams import Tokens, refusal_scores

@@ -23,8 +23,8 @@ from palette.recipe import Recipe
 from palette.search.settings import Audit, Scoring
 from palette.search.sweeps import PASS_TOKENS
 from palette.stages.collect import covariance_gib
-from palette.stages.evaluate import DIVERGENCE_PROMPTS
-from palette.stages.evaluate import PROMPTS as EVALUATED
+from palette.stages.measuring import DIVERGENCE_PROMPTS
+from palette.stages.measuring import PROMPTS as EVALUATED
 from palette.stages.sketch import bytes_of
 from palette.threads import LANES
 

@@ -23,10 +23,11 @@ from safetensors.torch import save, save_file
 from transformers import LlamaForCausalLM
 
 from palette.adapters.configuration import Configuration, parse
-from palette.adapters.files import StoredModules, joined_factors, open_adapter, read_adapter
+from palette.adapters.files import open_adapter, read_adapter
 from palette.adapters.header import read_header
 from palette.adapters.layouts import layered
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.stored_modules import StoredModules, joined_factors
 from palette.adapters.writing import (
     ADAPTER_FORMAT,
     CONFIG,

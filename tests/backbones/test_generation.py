@@ -30,7 +30,7 @@ from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, cache, generation, greedy_replies
 from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, stated_bytes_a_token, window
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.backbones.prefixes import Prefix
 from palette.backbones.scoring import forward, next_token_logits, padded
 from palette.seeding import torch_seed

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from palette import directions
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.cli import main
 from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
