@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import pad
 
 from palette.adapters.lora import Adapter
-from palette.backbones.gguf import require_gguf
-from palette.backbones.gguf_names import GgufNames
+from palette.backbones.gguf import GgufNames, require_gguf
 from palette.errors import AdapterError
 from palette.files import atomic, write_tensors
 from palette.shapes import Float, Tensor

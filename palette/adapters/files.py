@@ -56,7 +56,7 @@ def open_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     return Adapter(modules, backbone, kept, configuration.targets)
 
 
-def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
+def read_adapter(path: Path) -> Adapter:
     """The adapter in a PEFT folder, or in a ``.safetensors`` file, whole in memory and checked.
 
     A file is read with the ``adapter_config.json`` beside it, or with the one in its metadata.
@@ -64,7 +64,7 @@ def read_adapter(path: Path, weight_of: WeightOf | None = None) -> Adapter:
     Raises:
         AdapterError: as ``open_adapter`` does.
     """
-    adapter = open_adapter(path, weight_of)
+    adapter = open_adapter(path)
     return replace(adapter, modules=dict(adapter.modules))
 
 

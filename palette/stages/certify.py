@@ -75,7 +75,9 @@ def certify(
         SignatureError: if the key is not one to certify, or the trainer approves or certifies it.
     """
     folder = Path(run)
-    days, count = require_days(valid_days), _require_canaries(options.get("canaries", CANARIES))
+    days, count = require_days(valid_days), options.get("canaries", CANARIES)
+    if not 0 <= count <= MOST:
+        raise SignatureError(f"a certificate must have 0 to {MOST} canaries", got=count)
     if options.get("openssf"):
         require_model_signing()
     private = read_private(Path(key), Purpose.CERTIFY)
@@ -158,12 +160,6 @@ def _canaries(folder: Path, found: Measured, count: int, progress: Progress) -> 
         canaries = canaries_of(loaded.run.backbone, found.adapter, prompts)
         advance(len(prompts))
     return canaries
-
-
-def _require_canaries(count: int) -> int:
-    if not 0 <= count <= MOST:
-        raise SignatureError(f"a certificate must have 0 to {MOST} canaries", got=count)
-    return count
 
 
 def _owner(facts: Facts) -> dict[str, str]:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from palette.backbones import Backbone
 from palette.backbones.batching import growing_bytes
 from palette.backbones.cache import stated_bytes_a_token
-from palette.backbones.cost import pass_seconds
-from palette.backbones.placement import weight_bytes
+from palette.backbones.placement import pass_seconds, weight_bytes
 from palette.backbones.seeing import KEPT
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED

@@ -44,7 +44,7 @@ def export(
         BackboneError: if the model is not there, or of a family that the format has not.
         AdapterError: if there is no adapter, or it is of another backbone.
     """
-    from palette.backbones.gguf_names import gguf_names
+    from palette.backbones.gguf import gguf_names
 
     folder = Path(run)
     if to not in FORMATS:

@@ -189,7 +189,7 @@ def test_settings_that_are_not_known_here_are_left_to_the_library(backbone, monk
 def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, monkeypatch):
     if backbone.name in BY_LIBRARY:
         return
-    step, widest = generation.GrowingCache.step, []
+    step, widest = cache.GrowingCache.step, []
 
     def short(self, model, tokens):
         if len(tokens) > 3:
@@ -197,12 +197,12 @@ def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, 
         widest.append(len(tokens))
         return step(self, model, tokens)
 
-    monkeypatch.setattr(generation.GrowingCache, "step", short)
+    monkeypatch.setattr(cache.GrowingCache, "step", short)
     asked = prompts(12)
     assert greedy_replies(backbone, asked, 6) == expected(backbone, asked, 6)
     assert max(widest) <= 3
     monkeypatch.setattr(generation, "bytes_a_token", lambda model: 64)
-    monkeypatch.setattr(generation.GrowingCache, "step", lambda *given: short(given[0], given[1], [0] * 9))
+    monkeypatch.setattr(cache.GrowingCache, "step", lambda *given: short(given[0], given[1], [0] * 9))
     with pytest.raises(torch.OutOfMemoryError):
         greedy_replies(backbone, asked, 6)
 
