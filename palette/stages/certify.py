@@ -38,6 +38,8 @@ from palette.stages.load import load
 SIGNATURE = "model.sig"
 DAYS, CANARIES, MOST = 180, 4, 32
 """Days that a certificate holds, and canaries, where none are named; and canaries at most."""
+SHOWN = {"domains", "adapter", "issued", "expires", "approver", "trainer", "trainer_known_by"}
+"""What is told of a certificate's facts."""
 
 
 class Options(TypedDict, total=False):
@@ -91,7 +93,9 @@ def certify(
         return _failed(found, terms, private, options.get("log"))
     facts = facts_of(found, floor, terms)
     require_own(contents, facts)
-    output = _own_folder(options.get("output"), facts)
+    output = Path(given) if (given := options.get("output")) is not None else None
+    if output is not None:
+        require_free(output, _owner(facts))
     if count:
         facts = facts.model_copy(update={"canaries": tuple(_canaries(folder, found, count, progress))})
     envelopes = passed(found, facts, private)
@@ -116,10 +120,7 @@ def certify(
         "files": {name: str(path) for name, path in places.items()},
         "failed": [],
         "signer": private.public.id,
-        **facts.model_dump(
-            mode="json",
-            include={"domains", "adapter", "issued", "expires", "approver", "trainer", "trainer_known_by"},
-        ),
+        **facts.model_dump(mode="json", include=SHOWN),
         "backbone": facts.backbone.fingerprint,
         "counted_from": facts.gate.counted_from,
         "canaries": len(facts.canaries),
@@ -164,13 +165,6 @@ def _canaries(folder: Path, found: Measured, count: int, progress: Progress) -> 
 
 def _owner(facts: Facts) -> dict[str, str]:
     return {"stage": "certify", "adapter": facts.adapter}
-
-
-def _own_folder(output: Path | str | None, facts: Facts) -> Path | None:
-    if output is None:
-        return None
-    require_free(Path(output), _owner(facts))
-    return Path(output)
 
 
 def _exported(facts: Facts, found: Measured, certificate: str, options: Options) -> dict[str, Path]:
