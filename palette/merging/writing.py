@@ -103,10 +103,7 @@ def merge_adapters(
         written_rank=rank,
         dtype=settings.dtype,
         retained_energy=retention.retained_energy,
-        worst_module={
-            "name": retention.worst_module,
-            "retained_energy": retention.worst_retained_energy,
-        },
+        worst_module={"name": retention.worst_module, "retained_energy": retention.worst_retained_energy},
     )
 
 

@@ -10,13 +10,7 @@ from typing import Any, get_args
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.categories import PromptLabel
-from palette.prompts.contents import (
-    Content,
-    images_if_any,
-    images_in_parts,
-    stated_answers,
-    stated_content,
-)
+from palette.prompts.contents import Content, images_if_any, images_in_parts, stated_answers, stated_content
 from palette.prompts.hub import SPLIT, our_split
 from palette.prompts.pictures import held_picture, marked, stated_picture
 from palette.prompts.reading import read_rows

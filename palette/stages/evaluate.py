@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from palette.evaluation.helpful import HelpfulReplies
 from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.settings import EvaluateSettings
 from palette.files import claim, read_json, require_free, write_json, write_text
+from palette.fingerprints import versions
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
@@ -150,11 +149,7 @@ def _evaluated(run: Run[Recipe], mounted: Adapter | None, owner: Mapping[str, st
 
 
 def report_on(
-    run: Run[Recipe],
-    adapter: Adapter | None,
-    judge: Judge,
-    floor_tokens: int = 0,
-    before: Before = BEFORE,
+    run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int = 0, before: Before = BEFORE
 ) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
@@ -216,11 +211,7 @@ def _provenance(
     return Provenance(
         recipe=run.recipe.model_dump(mode="json"),
         seeds={"run": run.seed},
-        versions={
-            "palette": version("palette-llm"),
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
+        versions=versions(LIBRARIES),
         prompts={name: run.prompts.split(name).fingerprint for name in ("train", "validation", "test")},
         floor=run.authorisation.floor.digest,
         judge=judge.fingerprint,

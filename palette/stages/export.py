@@ -74,12 +74,7 @@ def export(
     else:
         write_steering_vector(path, vectors, {"model_type": kind, "layer_type": "decoder_block"})
     lengths = {layer: float(row.norm()) for layer, row in vectors.items()}
-    return {
-        **result,
-        "model_type": kind,
-        "trial": chosen.trial,
-        "lengths": lengths,
-    }
+    return {**result, "model_type": kind, "trial": chosen.trial, "lengths": lengths}
 
 
 def layer_vectors(directions: Directions, intervention: Intervention) -> LayerVectors:

@@ -66,11 +66,7 @@ def helpful_of(run: Run[Recipe]) -> HelpfulReplies | None:
 
 
 def measured_on(
-    run: Run[Recipe],
-    adapter: Adapter | None,
-    judge: Judge,
-    floor_tokens: int,
-    helpful: HelpfulReplies | None,
+    run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int, helpful: HelpfulReplies | None
 ) -> Measured:
     """The replies of both subjects and of the null control, judged, beside those of the upper bound."""
     recipe, backbone, rows = run.recipe, run.backbone, _asked(run)

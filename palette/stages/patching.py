@@ -161,12 +161,7 @@ def _told(ways: Mapping[str, Patched], rows: Sequence[int], seed: int) -> dict[s
     clean_score, corrupted = ways["denoising"].mean(rows).values()
     drawn = derive_seed(seed, "patching")
     shares = {way: each.to_json(rows, drawn) for way, each in ways.items()}
-    return {
-        "clean": clean_score,
-        "corrupted": corrupted,
-        **shares,
-        "most": _most(shares["denoising"]),
-    }
+    return {"clean": clean_score, "corrupted": corrupted, **shares, "most": _most(shares["denoising"])}
 
 
 def _most(shares: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
