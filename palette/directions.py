@@ -1,4 +1,4 @@
-"""Refusal directions: moments of the residual stream, candidates, and the interventions made from them.
+"""Refusal directions: candidates, and the interventions made from them.
 
 With d = μ_target − μ_benign at a site and a position (difference in means, arXiv 2406.11717), the candidates:
 

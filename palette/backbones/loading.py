@@ -1,4 +1,4 @@
-"""Loading a backbone, or a text classifier, from a local folder or a hub name."""
+"""Loading a backbone from a local folder, whole or without its numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The schema of report.json, ``palette-report/1``, in its parts: what every field is and must satisfy.
-
-The optional sections came after the format: a file without them is read with their defaults.
-"""
+"""The schema of report.json, ``palette-report/1``: the parts that every report has."""
 
 from __future__ import annotations
 
@@ -19,14 +16,19 @@ Kind = Literal["restricted", "floor", "benign"]
 SideName = Literal["base", "adapted"]
 
 
-def _in_order(rate: Any) -> Any:
+def in_order(rate: Any) -> Any:
+    """The rate itself, with its interval.
+
+    Raises:
+        ValueError: if they are not in order in [0, 1].
+    """
     k, n = getattr(rate, "k", 0), getattr(rate, "n", 0)
     if not (0 <= rate.low <= rate.rate <= rate.high <= 1 and 0 <= k <= n):
         raise ValueError(f"low, rate and high must be in order in [0, 1] and k at most n, got {rate}")
     return rate
 
 
-Share = Annotated[Rate, AfterValidator(_in_order)]
+Share = Annotated[Rate, AfterValidator(in_order)]
 
 
 class Sparse(Settings):

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
-from palette.reporting.schema import Cells, Kind, Share, SideName, Sparse, _in_order
+from palette.reporting.schema import Cells, Kind, Share, SideName, Sparse, in_order
 from palette.settings import Settings
 from palette.statistics.paired import Ratio
 from palette.statistics.rates import Corrected
 
 EXAMPLES = 50
 """Prompt ids at most that a section names as examples."""
-CorrectedShare = Annotated[Corrected, AfterValidator(_in_order)]
+CorrectedShare = Annotated[Corrected, AfterValidator(in_order)]
 """A share that was freed of the judge's error."""
 Measures = dict[str, Share | FiniteFloat]
 """Figures of one suite by the name of the measure: a rate, or a number in the measure's own unit."""
