@@ -92,9 +92,9 @@ def control_of(adapter: Adapter, seed: int) -> Adapter:
     modules = {}
     for name, module in adapter.modules.items():
         generator = torch.Generator().manual_seed(derive_seed(seed, "null control", name))
-        pair = [torch.randn(each.shape, generator=generator) for each in (module.lora_A, module.lora_B)]
-        size = LoraModule(*pair).norm()
-        modules[name] = LoraModule(*pair, module.norm() / size if size else 0.0)
+        down, up = (torch.randn(each.shape, generator=generator) for each in (module.lora_A, module.lora_B))
+        size = LoraModule(down, up).norm()
+        modules[name] = LoraModule(down, up, module.norm() / size if size else 0.0)
     return replace(adapter, modules=modules)
 
 
