@@ -37,7 +37,7 @@ from palette.judging.judge import judge_named
 from palette.prompts import load_prompts
 from palette.run import Run
 from palette.run_settings import RunSettings
-from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
+from palette.stages.measuring import PROMPTS, WRAPPED_PROMPTS
 
 BATCHES, REJUDGED, ROUNDS = (16, 32, 64), 10_000, 2
 Prompts = Sequence[list[int]]

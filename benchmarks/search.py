@@ -299,8 +299,9 @@ def stage(name: str, recipe: str, folder: str, given: str) -> None:
 def collect_any(run: Any) -> None:
     """Writes what collect would, of a backbone that need not refuse anything."""
     from palette.authorisation import Role
-    from palette.directions import Directions, StreamingMoments, candidates
+    from palette.directions import Directions, candidates
     from palette.evaluation.refusal_ngrams import RefusalNgrams
+    from palette.moments import StreamingMoments
     from palette.search.space import MEANS, Collected, write_collected
 
     backbone = run.backbone

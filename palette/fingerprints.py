@@ -1,9 +1,13 @@
-"""Identity of values and files: SHA-256 over canonical content."""
+"""Identity of values and files, SHA-256 over canonical content; and of libraries, their versions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -26,6 +30,15 @@ def fingerprint_file(path: Path) -> str:
     """The SHA-256 (hex) of a file's bytes, read in chunks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of Palette, of Python, and of those libraries that are installed."""
+    installed = {"palette": version("palette-llm"), "python": platform.python_version()}
+    for name in libraries:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def fingerprint_folder(folder: Path, pattern: str = "*") -> str:

@@ -132,9 +132,7 @@ def _package(name: str) -> Path:
     places = found.submodule_search_locations if found else None
     if not places:
         raise BackboneError(
-            "a model's package must be installed",
-            got=f"no {name!r}",
-            remedy="install it, or give a folder",
+            "a model's package must be installed", got=f"no {name!r}", remedy="install it, or give a folder"
         )
     return Path(next(iter(places)))
 

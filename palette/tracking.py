@@ -15,10 +15,7 @@ from palette.reporting.curves import losses_of
 from palette.run import Run
 from palette.working import LOGGER
 
-ARTEFACTS = {
-    "internalise": ("internalise/training.svg",),
-    "evaluate": ("report.json", "report.html"),
-}
+ARTEFACTS = {"internalise": ("internalise/training.svg",), "evaluate": ("report.json", "report.html")}
 """What a tracker is given of a stage, where it is there."""
 
 

@@ -4,26 +4,21 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from palette.backbones import Backbone
-from palette.backbones.cache import WORTHWHILE, common_start
 from palette.directions import (
     CANDIDATES,
     INTERVENTIONS,
     Directions,
     Intervention,
-    StreamingMoments,
     StrengthKernel,
-    WithinCovariance,
     candidates,
     intervening,
-    last_streams,
     separation,
 )
-from palette.processes import unheard
 from tools.organism.language import Size, build_model, build_tokenizer
 from tools.organism.world import create_world, small
 
@@ -105,24 +100,6 @@ def test_the_kernel_peaks_and_falls_to_nought(peak, width, strength, site):
     assert (kernel.at(site) == 0) == (abs(site - peak) > width)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(1, 6))
-def test_streaming_moments_are_the_naive_ones_however_they_are_fed(backbone_rows):
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
-    backbone = Backbone(model, tokenizer, "tiny", "")
-    prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
-    streaming = StreamingMoments(3, 2, 16)
-    for start in range(0, 6, backbone_rows):
-        streaming.read(backbone, prompts[start : start + backbone_rows])
-    assert streaming.count == 6
-    naive = torch.zeros(2, 2, 16, dtype=torch.float64)
-    for prompt in prompts:
-        states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
-        naive += torch.stack([state[0, -2:].double() for state in states[:2]]) / 6
-    assert torch.allclose(streaming.means[:2], naive, atol=1e-6)
-
-
 @pytest.mark.parametrize("width", [0, 2])
 def test_weight_orthogonalisation_is_the_edited_weights(backbone, width):
     intervention = Intervention("weight_orthogonalisation", -1, StrengthKernel(2, width, 0.8))
@@ -175,50 +152,6 @@ def test_candidates_have_the_properties_that_name_them():
     apart = {name: separation(r, target - benign, within) for name, r in found.items()}
     assert bool((apart["whitened"] >= apart["difference"] - 1e-9).all())
     assert "whitened" not in candidates(target, pooled, benign, concepts, None)
-
-
-def test_covariance_streams_and_joins():
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
-    tiny = Backbone(model, tokenizer, "tiny", "")
-    prompts = [[1, 5, *range(90, 91 + i), 2, 6] for i in range(6)]
-    covariance = WithinCovariance(3, 2, 16)
-    sets = [prompts[:2], prompts[2:]]
-    halves = [
-        StreamingMoments(3, 2, 16).read(tiny, part, unheard, covariance, 0.5 / len(part)) for part in sets
-    ]
-    found = covariance.about([half.means for half in halves])
-    by_set = [
-        torch.stack(
-            [model(torch.tensor([p]), output_hidden_states=True).hidden_states[1][0, -2:] for p in part]
-        ).double()
-        for part in sets
-    ]
-    by_hand = sum(torch.cov(states[:, 1].T, correction=0) for states in by_set) / 2
-    assert torch.allclose(found[1, 1], by_hand, atol=1e-9)
-    whole = halves[0].absorb(halves[1])
-    assert torch.allclose(whole.means[1], torch.cat(by_set).mean(0), atol=1e-6)
-
-
-@pytest.mark.parametrize("tokens", [1, 3])
-def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tokens):
-    tokenizer = build_tokenizer(small(create_world(0)))
-    model = build_model(tokenizer, Size(16, 2, 2, 16), 0).requires_grad_(False).eval()
-    tiny = Backbone(model, tokenizer, "tiny", "")
-    system = [1, *range(60, 60 + 2 * WORTHWHILE)]
-    # The last differs from the others in its ends alone: what is shared reaches into the tokens asked for.
-    prompts = [[*system, *range(90, 91 + i), 2, 6] for i in range(4)] + [[*system, 90, 2, 7]]
-    assert common_start(tiny, prompts)
-    read = sum(len(batch[0]) for batch in last_streams(tiny, prompts, tokens))
-    assert read == len(prompts)
-    once = StreamingMoments(3, tokens, 16).read(tiny, prompts).means
-    alone = torch.stack(
-        [
-            torch.stack(model(torch.tensor([p]), output_hidden_states=True).hidden_states[:2])[:, 0, -tokens:]
-            for p in prompts
-        ]
-    ).double()
-    assert torch.allclose(once[:2], alone.mean(0), atol=1e-6)
 
 
 def test_an_unknown_direction_is_refused():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.fingerprints import canonical, fingerprint, fingerprint_file, fingerprint_folder
+from palette.fingerprints import canonical, fingerprint, fingerprint_file, fingerprint_folder, versions
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -83,3 +83,9 @@ def test_a_folder_is_known_by_the_names_and_bytes_of_the_files_that_match(tmp_pa
     assert renamed != first
     (tmp_path / "c.txt").write_text("three")
     assert fingerprint_folder(tmp_path, "*.txt") not in {first, renamed}
+
+
+def test_versions_are_those_of_what_is_installed() -> None:
+    found = versions(["pytest", "a-library-that-nobody-has"])
+    assert list(found) == ["palette", "python", "pytest"]
+    assert found["pytest"] == pytest.__version__

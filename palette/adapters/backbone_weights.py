@@ -11,13 +11,8 @@ from typing import Any
 import torch
 
 from palette.adapters.header import DTYPES, Entry, Header, read_header, read_stored
-from palette.backbones.loading import (
-    Composed,
-    loaded_names,
-    tied_modules,
-    transposed_modules,
-    without_weights,
-)
+from palette.backbones.conversion import Composed, loaded_names, tied_modules, transposed_modules
+from palette.backbones.loading import without_weights
 from palette.errors import AdapterError
 from palette.models import weight_files
 from palette.shapes import Float, Int, Tensor
@@ -87,17 +82,9 @@ class BackboneWeights:
     def _names(self) -> tuple[dict[str, str], dict[str, Composed]]:
         return loaded_names(self._model, self._places)
 
-    @property
-    def _loaded(self) -> dict[str, str]:
-        return self._names[0]
-
-    @property
-    def _composed(self) -> dict[str, Composed]:
-        return self._names[1]
-
     @cached_property
     def _renamed(self) -> dict[str, str]:
-        return {loaded: key for key, loaded in self._loaded.items()}
+        return {loaded: key for key, loaded in self._names[0].items()}
 
     @cached_property
     def _indices(self) -> dict[tuple[object, ...], tuple[tuple[int, ...], list[Tensor]]]:
@@ -137,7 +124,7 @@ class BackboneWeights:
             return False
         if shape[0] != shape[1]:
             return bias[1].shape == shape[1:]
-        return self._loaded.get(key, key).removesuffix(".weight") in self._transposed
+        return self._names[0].get(key, key).removesuffix(".weight") in self._transposed
 
     def __call__(self, name: str) -> Float[Tensor, "d_out d_in"]:
         """The weight of a module, in the type in which it is stored.
@@ -153,6 +140,7 @@ class BackboneWeights:
         """Where the weight [d_out, d_in] of a module lies, in floating point.
 
         That is one tensor as a rule. The weight of an expert may be a part of a tensor, or lie in several.
+        It is the module's own: what is added to a weight that is tied would change two modules.
 
         Raises:
             AdapterError: if there is none of this shape.
@@ -172,16 +160,6 @@ class BackboneWeights:
                 raise self._lacks(name, f"{dtype} {list(place.shape)} for a delta {list(shape)}")
         return found
 
-    def require(self, name: str, shape: tuple[int, int]) -> None:
-        """Returns nothing; passes if the module has a weight [d_out, d_in] of this shape, in floating point.
-
-        One of its own: what is added to a weight that is tied would change two modules.
-
-        Raises:
-            AdapterError: if it has not.
-        """
-        self.places(name, shape)
-
     def _whole(self, name: str) -> Place:
         key, turned = self.key(name), self.transposed(name)
         shape = self._places[key][1].shape
@@ -190,7 +168,7 @@ class BackboneWeights:
     def _expert(self, name: str, path: str, expert: int) -> list[Place]:
         """The places of one expert of a parameter; a matrix has one expert alone."""
         turned = path.rpartition(".")[0] in self._transposed
-        composed = self._composed.get(path)
+        composed = self._names[1].get(path)
         if composed is None:
             key = path if path in self._places else self._renamed.get(path)
             shape = self._places[key][1].shape if key else ()

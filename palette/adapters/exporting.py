@@ -1,4 +1,4 @@
-"""An adapter and a refusal direction in the files of other tools: llama.cpp, repeng and steering-vectors."""
+"""An adapter and a refusal direction in the files of other tools: llama.cpp and repeng."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch.nn.functional import pad
 
 from palette.adapters.lora import Adapter
-from palette.backbones.gguf import require_gguf
-from palette.backbones.gguf_names import GgufNames
+from palette.backbones.gguf import GgufNames, require_gguf
 from palette.errors import AdapterError
-from palette.files import atomic, write_tensors
+from palette.files import atomic
 from palette.shapes import Float, Tensor
 
 CONTROL = "controlvector"
@@ -74,15 +73,6 @@ def write_control_vector(path: Path, vectors: LayerVectors, model_type: str) -> 
         _finish(
             writer, {f"direction.{layer}": row.float() for layer, row in sorted(vectors.items()) if layer}
         )
-
-
-def write_steering_vector(path: Path, vectors: LayerVectors, card: Mapping[str, Any]) -> None:
-    """Writes the vectors as safetensors, by block: ``layer_activations`` of a ``SteeringVector``.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
-    write_tensors(path, {str(layer): row.float() for layer, row in vectors.items()}, dict(card))
 
 
 def _finish(writer: Any, tensors: Mapping[str, Tensor]) -> None:

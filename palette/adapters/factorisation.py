@@ -104,8 +104,7 @@ def concatenate(modules: Sequence[LoraModule], weights: Sequence[float]) -> Lora
         for module, weight in zip(modules, weights, strict=True)
     ]
     return LoraModule(
-        torch.cat([part.lora_A for part in parts], dim=0),
-        torch.cat([part.lora_B for part in parts], dim=1),
+        torch.cat([part.lora_A for part in parts], dim=0), torch.cat([part.lora_B for part in parts], dim=1)
     )
 
 

@@ -77,20 +77,19 @@ class AdapterWriter:
         """The digest of the adapter that the modules taken make."""
         return str(self._digest.hexdigest())
 
-    def finish(self, card: Mapping[str, Any], rank: int | None = None) -> int:
-        """The uniform rank at which both files were written.
+    def finish(self, card: Mapping[str, Any]) -> int:
+        """The uniform rank at which both files were written: the smallest served one that holds all modules.
 
-        ``rank`` must be one that vLLM serves; by default the smallest that holds every module. Factors
-        are padded with zeros, never cut. Both files are written before either is renamed into place,
-        the configuration last, so that a crash leaves nothing that reads as an adapter and is not one.
+        Factors are padded with zeros, never cut. Both files are written before either is renamed into
+        place, the configuration last, so that a crash leaves nothing that reads as an adapter and is none.
 
         Raises:
-            AdapterError: if there is no module, or the adapter cannot be written at that rank.
+            AdapterError: if there is no module, or no rank that is served is large enough.
             OutputError: if the disk cannot take the files.
         """
         if not self.factors:
             raise AdapterError("an adapter must adapt a module", got="none", where=self.folder)
-        rank = served_rank(self.rank, rank)
+        rank = served_rank(self.rank)
         fields = _fields_for(self.factors, self.backbone, rank, _short(self.sources, self.factors))
         card = {**card, "format": ADAPTER_FORMAT, "backbone": vars(self.backbone), "config": fields}
         with atomic(self.folder / CONFIG) as staged:
@@ -153,17 +152,17 @@ def adapter_writer(
         yield AdapterWriter(folder, backbone, dtype, sources, spool)
 
 
-def write_adapter(folder: Path, adapter: Adapter, *, rank: int | None = None) -> int:
+def write_adapter(folder: Path, adapter: Adapter) -> int:
     """The uniform rank at which ``adapter`` was written to ``folder``, the same bytes each time.
 
     Raises:
-        AdapterError: if the adapter cannot be written at that rank, or is not finite.
+        AdapterError: if no rank that is served holds the adapter, or it is not finite.
         OutputError: if the disk cannot take the files.
     """
     with adapter_writer(folder, adapter.backbone, sources=[adapter]) as writer:
         for name in sorted(adapter.modules):
             writer.add(name, adapter.modules[name])
-        return writer.finish(adapter.card, rank)
+        return writer.finish(adapter.card)
 
 
 def bits(factor: Tensor) -> Tensor:
@@ -183,8 +182,8 @@ def _require_writable(name: str, module: LoraModule) -> None:
         )
 
 
-def served_rank(needed: int, asked: int | None = None) -> int:
-    """The uniform rank to write: ``asked``, or the smallest that vLLM serves and that is enough.
+def served_rank(needed: int) -> int:
+    """The uniform rank to write: the smallest that vLLM serves and that is enough.
 
     Raises:
         AdapterError: if there is no such rank.
@@ -196,13 +195,7 @@ def served_rank(needed: int, asked: int | None = None) -> int:
             got=needed,
             remedy="give the merge a smaller --rank, and read the energy it retains",
         )
-    if asked is None or (asked >= needed and asked in SERVED_RANKS):
-        return asked or smallest
-    raise AdapterError(
-        f"a written rank must be one of {', '.join(map(str, SERVED_RANKS))}, and large enough",
-        got=f"{asked} for an adapter of rank {needed}",
-        remedy=f"write it at {smallest} or more",
-    )
+    return smallest
 
 
 def _short(sources: Sequence[Adapter], written: Collection[str]) -> frozenset[str]:

@@ -75,7 +75,11 @@ def hook_points(backbone: Backbone) -> dict[str, HookPoint]:
         [backbone.render([{"role": "user", "content": PROBES[-1]}])], device=backbone.model.device
     )
     traces = _traced(backbone, ids)
-    owners = [_outermost(trace.whole) for trace in traces]
+    # Modules that lie in no other of those.
+    owners = [
+        [name for name in trace.whole if not any(name.startswith(f"{other}.") for other in trace.whole)]
+        for trace in traces
+    ]
     parts = _parts(backbone, traces, owners, ids)
     _tell_mixing(backbone, traces, owners, ids)
     points: dict[str, HookPoint] = {}
@@ -145,7 +149,8 @@ def _traced(backbone: Backbone, ids: Tensor) -> list[Trace]:
     with ExitStack() as stack:
         for index, block in enumerate(backbone.blocks):
             for name, module in block.named_modules():
-                if name and any(True for _ in module.parameters()) and not _is_norm(module):
+                norm = "norm" in type(module).__name__.lower()
+                if name and not norm and any(True for _ in module.parameters()):
                     stack.callback(module.register_forward_hook(partial(note, index, name)).remove)
         backbone.model(input_ids=ids, use_cache=False)
     for index, trace in enumerate(traces):
@@ -153,18 +158,9 @@ def _traced(backbone: Backbone, ids: Tensor) -> list[Trace]:
     return traces
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
-
-
 def _is_whole(value: object, ids: Tensor, width: int) -> bool:
     """Whether a value is a vector of the stream's width for every position, whatever its axes."""
     return isinstance(value, Tensor) and value.shape[-1:] == (width,) and value.numel() == ids.numel() * width
-
-
-def _outermost(names: Mapping[str, bool]) -> list[str]:
-    """The names of modules that lie in no other of them."""
-    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
 def _within(name: str, owners: Sequence[str]) -> str:

@@ -1,12 +1,8 @@
-"""Loading a backbone, or a text classifier, from a local folder or a hub name."""
+"""Loading a backbone from a local folder, whole or without its numbers."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    dot_natural_key,
-    rename_source_key,
-)
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from palette.backbones.backbone import Backbone
@@ -38,9 +25,9 @@ from palette.backbones.pictures import Pictures
 from palette.backbones.placement import BITS, DeviceMap, main_device, placed, settle
 from palette.errors import BackboneError, first_line
 from palette.files import read_json, stated_in
-from palette.models import identify, is_large, locate
+from palette.models import identify, is_large
 from palette.settings import Thinking
-from palette.shapes import Int, Tensor
+from palette.shapes import Tensor
 
 CONFIG = "config.json"
 HALVES = ("amx_bf16", "avx512_bf16")
@@ -194,80 +181,6 @@ def _class_of(folder: Path) -> Any:
     return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
 
 
-@dataclass(frozen=True, eq=False)
-class Composed:
-    """A parameter of the loaded model that the library makes of several stored tensors."""
-
-    name: str
-    converter: Any
-    sources: dict[str, list[str]]
-    """The stored tensors by the library's pattern for their names, in its order: of experts, one each."""
-
-    def numbered(self, shapes: Sequence[tuple[int, ...]]) -> Int[Tensor, "..."]:
-        """The parameter where one tensor of each source holds the numbers from 0 on, source after source.
-
-        Raises:
-            ValueError: if the library makes more of them than one tensor.
-        """
-        converter, start = deepcopy(self.converter), 0
-        for (pattern, keys), shape in zip(self.sources.items(), shapes, strict=True):
-            stop = start + math.prod(shape)
-            converter.add_tensor(self.name, keys[0], pattern, torch.arange(start, stop).reshape(shape))
-            start = stop
-        (made,) = converter.convert(self.name).values()
-        whole: Tensor = made[0] if isinstance(made, list) else made
-        return whole
-
-
-def loaded_names(model: Any | None, stored: Iterable[str]) -> tuple[dict[str, str], dict[str, Composed]]:
-    """What stored tensors become in the model of their folder, which may be empty; nothing where it is None.
-
-    That is the name of each one that is a parameter as it is: models that see were saved with other names
-    than they have now. And, by name, the parameters that are made of several, as fused experts are.
-    """
-    plain: dict[str, str] = {}
-    composed: dict[str, Composed] = {}
-    for key, name, rule, pattern in _renamed(model, stored):
-        if rule is None:
-            plain[key] = name
-        else:
-            composed.setdefault(name, Composed(name, rule, {})).sources.setdefault(pattern, []).append(key)
-    return plain, composed
-
-
-def _renamed(
-    model: Any | None, stored: Iterable[str]
-) -> Iterator[tuple[str, str, WeightConverter | None, str]]:
-    """Each stored tensor in the library's order, its parameter, and the rule and pattern that convert it."""
-    if model is None:
-        return
-    rules = get_model_conversion_mapping(model)
-    renaming = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converting = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    of_pattern = {pattern: rule for rule in converting for pattern in rule.source_patterns}
-    state = model.state_dict()
-    for key in sorted(stored, key=dot_natural_key):
-        name, pattern = rename_source_key(key, renaming, converting, model.base_model_prefix, state)
-        if name in state:
-            yield key, name, None if pattern is None else of_pattern[pattern], pattern or ""
-
-
-def transposed_modules(model: Any | None) -> frozenset[str]:
-    """The paths of the modules whose weights are [d_in, d_out]: Conv1D, and experts that say so."""
-    modules = model.named_modules() if model is not None else ()
-    return frozenset(
-        name
-        for name, module in modules
-        if isinstance(module, Conv1D) or getattr(module, "is_transposed", False)
-    )
-
-
-def tied_modules(model: Any | None) -> frozenset[str]:
-    """The paths of the modules that share a weight with another, as a head and an embedding that are tied."""
-    tied = model.all_tied_weights_keys.items() if model is not None else ()
-    return frozenset(name.removesuffix(".weight") for pair in tied for name in pair)
-
-
 def without_weights(folder: Path) -> Any | None:
     """The model of a folder without its numbers; None where no model of the library's can be built."""
     try:
@@ -294,48 +207,3 @@ def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A frozen text-classification model."""
-
-    model: Any
-    tokenizer: Any
-    labels: tuple[str, ...]
-    """The names that it gives, as its configuration has them."""
-    fingerprint: str
-
-    def name(self, text: str) -> str:
-        """The likeliest name of a text, which is cut to what the model can read."""
-        # Models of RoBERTa's kind count positions from behind the padding token's.
-        positions = getattr(self.model.config, "max_position_embeddings", 512) - 2
-        longest = int(min(self.tokenizer.model_max_length, positions))
-        inputs = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
-        with torch.inference_mode():
-            logits = self.model(**inputs).logits[0]
-        return self.labels[int(logits.argmax())]
-
-
-def load_classifier(name: str) -> Classifier:
-    """The classifier of a local folder or a hub name.
-
-    Raises:
-        BackboneError: if there is none.
-    """
-    folder = locate(name)
-    logging.disable_progress_bar()
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise BackboneError(
-            "a classifier's folder must hold a sequence classification model and its tokenizer",
-            got=f"{type(error).__name__}",
-            remedy="check its files",
-            where=folder,
-        ) from error
-    model.requires_grad_(False)
-    model.eval()
-    names = model.config.id2label
-    return Classifier(model, tokenizer, tuple(names[i] for i in sorted(names)), identify(folder))

@@ -1,4 +1,4 @@
-"""Where the weights of a backbone lie, and in how many bits: what the library is told to read them."""
+"""Where the weights of a backbone lie, in how many bits, and what a pass over them takes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from palette.backbones.backbone import Backbone
 from palette.errors import BackboneError
 from palette.fingerprints import fingerprint
 from palette.processes import device_named
@@ -35,6 +36,11 @@ RUNNERS = {
 }
 """For each method in which weights are stored in few bits the packages that run it, as they are imported, and
 what installs them; of others the library tells."""
+USUAL = {"cpu": 2e11, "cuda": 5e13}
+"""Operations a second of a usual machine by the kind of its device; of another kind, as the first."""
+HALVES = {"cpu": 1.6}
+"""How many times as many in half precision, which a device is given where it has units for it: over passes
+(three times), replies (twice to three times) and training (1.6), what a real chat model gained at least."""
 
 # It says at each product in half precision that it is one, and at its start what else might be installed.
 logging.getLogger(PACKAGE).setLevel(logging.ERROR)
@@ -131,3 +137,15 @@ def number_format(model: PreTrainedModel) -> str:
     few: Any = getattr(model.config, "quantization_config", None)
     few = few.to_dict() if hasattr(few, "to_dict") else few
     return str(model.dtype) if few is None else f"{model.dtype} of {fingerprint(few)[:16]}"
+
+
+def pass_seconds(backbone: Backbone, kind: str | None = None) -> float:
+    """The seconds that a token of one forward pass takes on a usual machine: two operations a weight.
+
+    Operations are counted and the time is nominal, so that a recipe does the same wherever it is run.
+    ``kind`` is that of the device it is to run on, if it is not there yet.
+    """
+    weights = sum(numbers_in(each) for each in backbone.model.parameters())
+    kind = kind or backbone.model.device.type
+    faster = HALVES.get(kind, 1.0) if backbone.model.dtype.itemsize == 2 else 1.0
+    return 2 * weights / (USUAL.get(kind, USUAL["cpu"]) * faster)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -188,7 +188,7 @@ def forward(
         before = mask.new_ones(len(mask), past)
     # Where blocks share keys, the library would run some of them at the positions kept alone, and no site
     # but theirs would be read or edited.
-    with _last(backbone, keep) if backbone.shares_keys and keep else nullcontext():
+    with _heading(backbone, lambda s: s[:, -keep:]) if backbone.shares_keys and keep else nullcontext():
         logits: Tensor = backbone.model(
             input_ids=batch.ids,
             attention_mask=torch.cat([before, mask], dim=1).clamp(max=1),
@@ -214,11 +214,11 @@ def told(
 
 
 @contextmanager
-def _last(backbone: Backbone, keep: int) -> Iterator[None]:
-    """Inside it, the head is given the last positions alone."""
+def _heading(backbone: Backbone, chosen: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside it, the head is given what is ``chosen`` of its stream alone."""
 
     def cut(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, -keep:], *args[1:])
+        return (chosen(args[0]), *args[1:])
 
     handle = backbone.model.get_output_embeddings().register_forward_pre_hook(cut, prepend=True)
     try:
@@ -227,22 +227,13 @@ def _last(backbone: Backbone, keep: int) -> Iterator[None]:
         handle.remove()
 
 
-@contextmanager
-def telling(backbone: Backbone, places: Bool[Tensor, "batch kept"]) -> Iterator[None]:
+def telling(backbone: Backbone, places: Bool[Tensor, "batch kept"]) -> AbstractContextManager[None]:
     """Inside it, logits are those of these of the kept positions alone, [1, place, vocabulary], row by row.
 
     The vocabulary is by far the widest that a pass works out, and gradients of all positions as wide. The
     head is the model's own, and one pass may run at a time.
     """
-
-    def chosen(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, -places.shape[1] :][places].unsqueeze(0), *args[1:])
-
-    handle = backbone.model.get_output_embeddings().register_forward_pre_hook(chosen, prepend=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return _heading(backbone, lambda stream: stream[:, -places.shape[1] :][places].unsqueeze(0))
 
 
 def marked(backbone: Backbone, batch: Batch) -> Int[Tensor, "batch position"]:

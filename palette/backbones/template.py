@@ -147,7 +147,7 @@ class ChatTemplate:
         template = self.tokenizer.get_chat_template()
         if CLOCK not in template:
             return None
-        said = [(f"%{pad}{x}", _day(pad + x)) for x in DIRECTIVES for pad in ("-", "")]
+        said = [(f"%{pad}{x}", DAY.strftime(f"%{pad}{x}")) for x in DIRECTIVES for pad in ("-", "")]
         told = "".join(f" | replace('{directive}', '{part}')" for directive, part in said)
         return f"{{%- macro {CLOCK}(form) %}}{{{{ form{told} }}}}{{%- endmacro %}}\n{template}"
 
@@ -195,10 +195,6 @@ class ChatTemplate:
             return_dict=tokenize,
             **switches,
         )
-
-
-def _day(directive: str) -> str:
-    return DAY.strftime(f"%{directive}")
 
 
 def bare(text: str) -> str:

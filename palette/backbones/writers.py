@@ -52,9 +52,7 @@ def find_writers(model: nn.Module, blocks: Sequence[nn.Module], width: int, ids:
     order: list[str] = []
     if changing(model, blocks, every, ids, order):
         raise BackboneError(
-            NEEDED,
-            got=f"{type(blocks[0]).__name__}, which writes in another way too",
-            remedy=REMEDY,
+            NEEDED, got=f"{type(blocks[0]).__name__}, which writes in another way too", remedy=REMEDY
         )
     return needed(model, blocks, every, ids, order)
 

@@ -10,7 +10,8 @@ from palette.authorisation.floor import FLOOR, Floor
 from palette.authorisation.grants import identifier
 from palette.errors import AuthorisationError
 from palette.reporting.report import BenignDivergence, Change, Rule
-from palette.reporting.schema import Cells, Count, InCell, Judging, Kind, NullControl, Wrapped
+from palette.reporting.schema import Cells, Kind
+from palette.reporting.sections import Count, InCell, Judging, NullControl, Wrapped
 from palette.settings import Settings, Thinking
 from palette.signing.instants import instant, told
 

@@ -41,7 +41,7 @@ from palette.evaluation.outcomes import Outcome, read_outcomes
 from palette.fingerprints import fingerprint
 from palette.models import display_name
 from palette.reporting.report import REPORT, Report, read_report
-from palette.reporting.schema import Judging
+from palette.reporting.sections import Judging
 from palette.reporting.verification import contradicted, gate_limits
 from palette.signing import Envelope, PrivateKey
 from palette.signing.instants import told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,6 @@ from palette.judging.judge import Judge, Label, judge_named
 from palette.judging.language import Language, LanguageJudge, Said, learn_language
 from palette.judging.refusal_prefixes import learn_refusal_prefixes, tokens_to_tell
 from palette.judging.rules import RuleJudge
-from palette.prompts import Prompt
 from palette.run import Run
 
 PROMPTS = 128
@@ -50,19 +49,17 @@ class Baseline:
         A reply that is neither, such as babble, is in neither count.
         """
         table: dict[str, dict[str, dict[str, int]]] = {}
-        pairs = ((role, pair) for role in self.labels for pair in self._labelled(role))
-        for role, (row, label) in pairs:
+        for role, labels in self.labels.items():
             kind = next(kind for kind, roles in KINDS.items() if role in roles)
-            cell = table.setdefault(row.domain, {}).setdefault(kind, {"read": 0, "refused": 0, "answered": 0})
-            cell["read"] += 1
-            cell["refused"] += label.refused
-            cell["answered"] += not (label.refused or label.broken)
+            for row, label in zip(self.requests[role].rows, labels, strict=True):
+                kinds = table.setdefault(row.domain, {})
+                cell = kinds.setdefault(kind, {"read": 0, "refused": 0, "answered": 0})
+                cell["read"] += 1
+                cell["refused"] += label.refused
+                cell["answered"] += not (label.refused or label.broken)
         return {
             domain: {k: table[domain][k] for k in KINDS if k in table[domain]} for domain in sorted(table)
         }
-
-    def _labelled(self, role: Role) -> Iterator[tuple[Prompt, Label]]:
-        return zip(self.requests[role].rows, self.labels[role], strict=True)
 
     @cached_property
     def language(self) -> Language:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 
-from palette.directions import Means, StreamingMoments, unit
+from palette.directions import unit
 from palette.evaluation.subjects import Requests, Tokens
+from palette.moments import Means, StreamingMoments
 from palette.prompts.pictures import MODALITIES
 
 Part = tuple[str, int]

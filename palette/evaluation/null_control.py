@@ -89,16 +89,13 @@ def control_of(adapter: Adapter, seed: int) -> Adapter:
 
     The factors of each module are Gaussian, drawn from ``seed`` and the module's name.
     """
-    return replace(
-        adapter, modules={name: _drawn(module, seed, name) for name, module in adapter.modules.items()}
-    )
-
-
-def _drawn(module: LoraModule, seed: int, name: str) -> LoraModule:
-    generator = torch.Generator().manual_seed(derive_seed(seed, "null control", name))
-    lora_A, lora_B = (torch.randn(each.shape, generator=generator) for each in (module.lora_A, module.lora_B))
-    size = LoraModule(lora_A, lora_B).norm()
-    return LoraModule(lora_A, lora_B, module.norm() / size if size else 0.0)
+    modules = {}
+    for name, module in adapter.modules.items():
+        generator = torch.Generator().manual_seed(derive_seed(seed, "null control", name))
+        down, up = (torch.randn(each.shape, generator=generator) for each in (module.lora_A, module.lora_B))
+        size = LoraModule(down, up).norm()
+        modules[name] = LoraModule(down, up, module.norm() / size if size else 0.0)
+    return replace(adapter, modules=modules)
 
 
 def sampled(requests: Requests) -> list[int]:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from palette.backbones import answered
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.evaluation.subjects import Subject, Tokens
 from palette.files import ELSEWHERE_CACHED, unwritable
 from palette.fingerprints import fingerprint

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from palette.backbones import Backbone
-from palette.backbones.cost import pass_seconds
+from palette.backbones.placement import pass_seconds
 from palette.internalise.examples import SHARES, Example
 from palette.internalise.loop import DECAY
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from palette.backbones import Backbone, greedy_replies, shared
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.backbones.scoring import reply_likelihoods
 from palette.evaluation.refusal_ngrams import RefusalNgrams, Tokens
 from palette.internalise.examples import Example

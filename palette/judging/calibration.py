@@ -16,7 +16,7 @@ from palette.files import read_json
 from palette.fingerprints import fingerprint, fingerprint_file
 from palette.judging.classifiers import DISAGREEMENT
 from palette.judging.judge import LABEL_NAMES, Judge, Label, judge_named
-from palette.prompts.tables import read_rows
+from palette.prompts.reading import read_rows
 from palette.statistics.paired import cohen_kappa
 from palette.statistics.rates import wilson
 

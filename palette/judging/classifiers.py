@@ -170,7 +170,7 @@ def load_classifier_judge(name: str) -> ClassifierJudge:
         BackboneError: if there is no such classifier.
         JudgeError: if it gives names that no label is known for.
     """
-    from palette.backbones.loading import load_classifier
+    from palette.backbones.classifier import load_classifier
 
     classifier = load_classifier(name)
     if unknown := sorted(label for label in classifier.labels if label.casefold() not in LABEL_NAMES):

@@ -103,10 +103,7 @@ def merge_adapters(
         written_rank=rank,
         dtype=settings.dtype,
         retained_energy=retention.retained_energy,
-        worst_module={
-            "name": retention.worst_module,
-            "retained_energy": retention.worst_retained_energy,
-        },
+        worst_module={"name": retention.worst_module, "retained_energy": retention.worst_retained_energy},
     )
 
 
@@ -257,7 +254,8 @@ def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | Non
     Weights that are not among the shards, in other formats say, are left: without the merge they are stale.
     """
     files = [path.name for path in backbone.iterdir() if path.is_file()]
-    indices = {name for name in files if name.endswith(INDEX) and shards <= listed_shards(backbone / name)}
+    listed = {name: read_json(backbone / name) for name in files if name.endswith(INDEX)}
+    indices = {name for name, index in listed.items() if shards <= set(index.get("weight_map", {}).values())}
     copied = sorted(name for name in files if name in indices or not is_weights(name))
     for name in copied:
         with atomic(output / name) as staged:
@@ -274,8 +272,3 @@ def copy_others(backbone: Path, output: Path, shards: set[str], dtype: str | Non
         content["metadata"] = {**content.get("metadata", {}), "total_size": total}
         write_json(output / index, content)
     return copied
-
-
-def listed_shards(index: Path) -> set[str]:
-    """The files that an index of shards names."""
-    return set(read_json(index).get("weight_map", {}).values())

@@ -11,8 +11,9 @@ from typing import Any
 from palette.encodings import NotUnicodeError, decoded
 from palette.errors import PaletteError, PromptError, did_you_mean
 from palette.fingerprints import fingerprint, fingerprint_file
+from palette.prompts.reading import read_rows
 from palette.prompts.rows import Split, redacted, repeated
-from palette.prompts.tables import READERS, TableRow, read_rows
+from palette.prompts.tables import READERS, TableRow
 from palette.settings import InvalidYamlError, yaml_value
 
 SPLIT = "(split)"
@@ -121,7 +122,10 @@ def _files(folder: Path, card: Mapping[str, Any], config: str | None) -> Iterato
 def _chosen(card: Mapping[str, Any], config: str | None, folder: Path) -> Mapping[str, Any]:
     """The config that is asked for, or else the only one, or the default one."""
     listed = card.get("configs", [{"config_name": "default"}])
-    if not isinstance(listed, list) or not listed or not all(map(_is_config, listed)):
+    entries = listed if isinstance(listed, list) else []
+    if not entries or not all(
+        isinstance(one, dict) and isinstance(one.get("config_name"), str) for one in entries
+    ):
         raise _broken(folder)
     named: dict[str, Mapping[str, Any]] = {each["config_name"]: each for each in listed}
     marked = [name for name, each in named.items() if each.get("default") is True]
@@ -135,10 +139,6 @@ def _chosen(card: Mapping[str, Any], config: str | None, folder: Path) -> Mappin
             where=folder,
         )
     return chosen
-
-
-def _is_config(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("config_name"), str)
 
 
 def _of_split(entry: Any, folder: Path) -> tuple[str, Any]:

@@ -10,15 +10,10 @@ from typing import Any, get_args
 
 from palette.errors import PaletteError, PromptError, noted, together
 from palette.prompts.categories import PromptLabel
-from palette.prompts.contents import (
-    Content,
-    images_if_any,
-    images_in_parts,
-    stated_answers,
-    stated_content,
-)
+from palette.prompts.contents import Content, images_if_any, images_in_parts, stated_answers, stated_content
 from palette.prompts.hub import SPLIT, our_split
 from palette.prompts.pictures import held_picture, marked, stated_picture
+from palette.prompts.reading import read_rows
 from palette.prompts.rows import (
     DOMAIN_NAME,
     LONGEST_ID,
@@ -39,7 +34,7 @@ from palette.prompts.rows import (
 from palette.prompts.schemas import OWN, Schema
 from palette.prompts.selection import filled
 from palette.prompts.settings import SourceSettings
-from palette.prompts.tables import TableRow, read_rows
+from palette.prompts.tables import TableRow
 
 CHOICES = {"kind": get_args(Kind), "split": get_args(Split), "tier": get_args(Tier), "cell": get_args(Cell)}
 TEXTS = ("id", "hazard")

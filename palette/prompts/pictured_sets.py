@@ -9,6 +9,7 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+from palette.prompts.contents import AS_ROWS
 from palette.prompts.pictures import MARK
 from palette.prompts.rows import redacted
 from palette.prompts.tables import KEY, TableRow
@@ -18,7 +19,6 @@ IMAGES = ("SD_TYPO", "")
 LETTERS = "ABCDEFGHIJ"
 SHOWN = re.compile(r"<image (\d)>")
 """Where MMMU's words show one of its images."""
-AS_ROWS = "read the file as 'rows' with a column map or a template"
 
 
 def to_an_image(row: TableRow, path: Path) -> str:

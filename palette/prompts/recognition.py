@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from palette.errors import PromptError, did_you_mean
+from palette.prompts.reading import shared_columns
 from palette.prompts.rows import redacted
 from palette.prompts.schemas import OWN, OWN_ROWS, SCHEMAS, Schema
 from palette.prompts.settings import SourceSettings
-from palette.prompts.tables import SEPARATORS, TableRow, shared_columns
+from palette.prompts.tables import SEPARATORS, TableRow
 from palette.registry import Registry, Row
 
 BROUGHT = Registry("a schema", (), group="palette.schemas")

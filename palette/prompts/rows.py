@@ -30,7 +30,6 @@ TIERS, SPLITS = ("C", "B", "A", None), ("test", "validation", "train")
 """Tiers and splits in the order in which overlapping prompts are kept."""
 LONGEST, LONGEST_ID = 24, 160
 """Characters of the longest label that an error shows, and of an id, which has a source's name before it."""
-OF_A_MODEL_THAT_SEES = "a prompt with a picture must be asked of a model that sees"
 NAMED = 8
 """Ids, or pairs of them, that an error names at most."""
 
@@ -142,8 +141,8 @@ class PromptSet:
         """The same prompts with their reference answers taken off."""
         return PromptSet(tuple(replace(row, answer=None, variants=()) for row in self.rows))
 
-    def in_words(self, law: str = OF_A_MODEL_THAT_SEES) -> PromptSet:
-        """This set, if all of it can be asked in words alone, as the ``law`` has it.
+    def in_words(self) -> PromptSet:
+        """This set, if all of it can be asked in words alone.
 
         Raises:
             PromptError: if a prompt is asked with a picture, without which it would be another one.
@@ -151,7 +150,7 @@ class PromptSet:
         seen = [row.id for row in self.rows if row.pictures]
         if seen:
             raise PromptError(
-                law,
+                "a prompt with a picture must be asked of a model that sees",
                 got=f"{len(seen)} with a picture, the first {seen[0]!r}",
                 remedy="leave those rows out, or move a public set away from its images",
             )

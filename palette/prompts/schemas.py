@@ -140,11 +140,7 @@ _SCHEMAS = (
     # Its ids are of one folder, and no set's key.
     Schema("medquad", ("question", "answer", "focus", "source"), kind="benign"),
     Schema(
-        "pubmedqa",
-        ("question", "answer", "year"),
-        key="id",
-        answer=contents.yes_no_or_maybe,
-        kind="benign",
+        "pubmedqa", ("question", "answer", "year"), key="id", answer=contents.yes_no_or_maybe, kind="benign"
     ),
     Schema(
         "legalbench",
@@ -162,10 +158,7 @@ _SCHEMAS = (
         kind="benign",
     ),
     Schema(
-        "labsafety",
-        ("input", "instruction", "output"),
-        compose=contents.laboratory_question,
-        kind="benign",
+        "labsafety", ("input", "instruction", "output"), compose=contents.laboratory_question, kind="benign"
     ),
     Schema(
         "mmlu",

@@ -10,8 +10,9 @@ from string import Formatter
 from typing import Any
 
 from palette.errors import PaletteError, PromptError, noted, together
+from palette.prompts.reading import require_columns
 from palette.prompts.rows import redacted
-from palette.prompts.tables import TableRow, require_columns
+from palette.prompts.tables import TableRow
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 """How a text is written that is compared as a number; with a leading zero it is a code."""

@@ -15,6 +15,7 @@ from palette.fingerprints import fingerprint_file, fingerprint_folder
 from palette.prompts.contents import answers_if_any
 from palette.prompts.hub import HubTable, is_in_hub_layout, read_hub_folder
 from palette.prompts.labelling import labelled, load_prompts
+from palette.prompts.reading import read_rows, renamed
 from palette.prompts.recognition import header_of, schema_of
 from palette.prompts.rows import (
     Prompt,
@@ -30,7 +31,6 @@ from palette.prompts.rows import (
 from palette.prompts.schemas import OWN_ROWS, PROVENANCE
 from palette.prompts.selection import matching, translated
 from palette.prompts.settings import PromptSources, SourceSettings
-from palette.prompts.tables import read_rows, renamed
 
 NOT_STATED = "not stated"
 

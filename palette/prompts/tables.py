@@ -1,21 +1,22 @@
-"""Reading csv, tsv, jsonl, json and parquet files strictly, as rows with the place that each came from."""
+"""The rows of a csv, tsv, jsonl, json or parquet file, each with the place that it came from."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from palette.encodings import REMEDY, NotUnicodeError, decoded
-from palette.errors import PaletteError, PromptError, together
+from palette.errors import PromptError
 from palette.prompts.rows import redacted, repeated
-from palette.prompts.separators import separator_of
 
 LARGEST = 64 * 1024**2
 """Bytes of a file, and of a parquet file's content once unpacked: far above any of the known sets."""
@@ -23,6 +24,11 @@ PART = 64
 """Rows of a parquet file that are unpacked at once."""
 KEY = "(key)"
 """The column that holds a row's key where a JSON file gives rows by key."""
+MARKS = (",", ";", "\t", "|")
+STATED = re.compile(r'"?sep=([^\w"\r\n])"?[,;\t| ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
+"""A first line of some spreadsheets, which says the mark."""
+SAMPLED, ROWS = 1 << 16, 8
+"""Characters and rows of a table that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -56,88 +62,17 @@ Read = TableRow | PromptError
 """A row, or what is wrong with it."""
 
 
-def read_rows(
-    path: Path, header: Sequence[str] = (), broken: list[PaletteError] | None = None
-) -> tuple[TableRow, ...]:
-    """The rows of a file, read by its ending: .csv, .tsv, .jsonl, .json or .parquet.
-
-    ``header`` names the columns of a csv or tsv whose first line is a row already, or these names. What is
-    wrong with single rows is added to ``broken``, where there is such a list.
+def content_of(path: Path) -> bytes:
+    """The bytes of a prompt file.
 
     Raises:
-        PromptError: if the file cannot be read, is too large, breaks a law of its format, or has no row;
-            of rows that break one without a list ``broken``, all at once.
+        PromptError: if it cannot be read, or is too large.
     """
-    ending = path.suffix.casefold()
-    reader = READERS.get(ending)
-    if reader is None:
-        raise PromptError(
-            f"a prompt file must end in {', '.join(READERS)}", got=redacted(path.suffix), where=path
-        )
-    if header and ending not in SEPARATORS:
-        raise PromptError(
-            f"only a file that ends in {' or '.join(SEPARATORS)} may lack a header",
-            got=redacted(path.suffix),
-            remedy="leave 'header' out",
-            where=path,
-        )
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST else b""
+        _refuse_large(path.stat().st_size, path)
+        return path.read_bytes()
     except OSError as error:
         raise PromptError("a prompt file must be readable", got=error.strerror, where=path) from None
-    _refuse_large(size, path)
-    read = list(_separated(content, path, SEPARATORS[ending], header) if header else reader(content, path))
-    if not read:
-        raise PromptError("a prompt file must have rows", got="none", where=path)
-    wrong = [each for each in read if isinstance(each, PromptError)]
-    if wrong and broken is None:
-        raise together(wrong)
-    if broken is not None:
-        broken += wrong
-    return tuple(each for each in read if isinstance(each, TableRow))
-
-
-def shared_columns(rows: Iterable[TableRow]) -> frozenset[str]:
-    """The columns that every row has."""
-    return frozenset.intersection(*(frozenset(row.values) for row in rows))
-
-
-def renamed(rows: Sequence[TableRow], columns: Mapping[str, str], path: Path) -> Sequence[TableRow]:
-    """The rows under the schema's names of columns; ``columns`` says which of theirs has each.
-
-    Raises:
-        PromptError: if a column is named twice, or is not there.
-    """
-    if not columns:
-        return rows
-    names = {theirs: ours for ours, theirs in columns.items()}
-    if len(names) < len(columns):
-        raise PromptError(
-            "a column map must name each column once", got="one for two", remedy="mend 'columns'", where=path
-        )
-    require_columns(rows, names, "a column map must name columns of the file", path)
-    moved = []
-    for row in rows:
-        kept = {name: value for name, value in row.values.items() if name not in columns or name in names}
-        moved.append(replace(row, values={names.get(name, name): value for name, value in kept.items()}))
-    return moved
-
-
-def require_columns(rows: Iterable[TableRow], named: Iterable[str], law: str, path: Path) -> None:
-    """Returns when each named column is one of some row, at least.
-
-    Raises:
-        PromptError: naming those that are not, and all that there are.
-    """
-    every = frozenset().union(*(row.values for row in rows))
-    if absent := sorted(set(named) - every):
-        raise PromptError(
-            law,
-            got=", ".join(redacted(name) for name in absent),
-            remedy=f"it has {', '.join(sorted(redacted(name) for name in every))}",
-            where=path,
-        )
 
 
 def _refuse_large(size: int, path: Path) -> None:
@@ -163,7 +98,7 @@ def _distinct(columns: Sequence[str], where: object) -> None:
         raise PromptError("a column must stand once", got=f"{shown} twice", where=where)
 
 
-def _separated(content: bytes, path: Path, usual: str, header: Sequence[str] = ()) -> Iterator[Read]:
+def separated(content: bytes, path: Path, usual: str, header: Sequence[str] = ()) -> Iterator[Read]:
     """The rows of a table whose columns a mark parts, as spreadsheets write it.
 
     They leave blank rows and nameless columns where cells once were, and some say the mark in a first line.
@@ -190,7 +125,8 @@ def _separated(content: bytes, path: Path, usual: str, header: Sequence[str] = (
     if header and found and found[0][0] == list(header):
         del found[0]  # The header that such files lack stands in this one.
     columns = header or ([name.strip() for name in found.pop(0)[0]] if found else [])
-    kept = [place for place, name in enumerate(columns) if name or _is_filled(found, place)]
+    filled = {place for line, _ in found for place, cell in enumerate(line) if cell.strip()}
+    kept = [place for place, name in enumerate(columns) if name or place in filled]
     if sum(not columns[place] for place in kept) > 1:
         raise PromptError(
             "a column with values must have a name",
@@ -209,37 +145,28 @@ def _separated(content: bytes, path: Path, usual: str, header: Sequence[str] = (
             yield TableRow({columns[place]: line[place] for place in kept if place < len(line)}, where)
 
 
-def _is_filled(lines: Iterable[tuple[list[str], str]], place: int) -> bool:
-    return any(line[place].strip() for line, _ in lines if place < len(line))
-
-
 def _jsonl(content: bytes, path: Path) -> Iterator[Read]:
     for number, line in enumerate(_text(content, path).split("\n"), start=1):
         if line.strip():
-            yield _tried(partial(_line, line), f"{path}:{number}")
-
-
-def _line(line: str, where: str) -> TableRow:
-    return _object(_json(line, where), where)
+            where = f"{path}:{number}"
+            try:
+                yield _object(_json(line, where), where)
+            except PromptError as error:
+                yield error
 
 
 def _json_rows(content: bytes, path: Path) -> Iterator[Read]:
     found = _json(_text(content, path), str(path))
-    rows: list[tuple[dict[str, Any], Any]] = (
-        [({}, value) for value in found] if isinstance(found, list) else []
-    )
-    if not isinstance(found, list):
+    rows: list[tuple[dict[str, Any], Any]]
+    if isinstance(found, list):
+        rows = [({}, value) for value in found]
+    else:
         rows = [({KEY: key}, value) for key, value in _object(found, str(path)).values.items()]
     for number, (before, value) in enumerate(rows, start=1):
-        yield _tried(partial(_object, value, before=before), f"{path}: row {number}")
-
-
-def _tried(read: Callable[[str], TableRow], where: str) -> Read:
-    """A row, or what is wrong with it."""
-    try:
-        return read(where)
-    except PromptError as error:
-        return error
+        try:
+            yield _object(value, f"{path}: row {number}", before)
+        except PromptError as error:
+            yield error
 
 
 def _json(text: str, where: str) -> Any:
@@ -292,9 +219,42 @@ def _parquet(content: bytes, path: Path) -> Iterator[Read]:
         raise PromptError("a parquet file must be whole", got="a broken one", where=path) from None
 
 
+def separator_of(text: str, usual: str, width: int = 0) -> tuple[str, int]:
+    """The mark between the columns of a table, and where its rows begin; ``width`` is how many it must have.
+
+    A csv file is parted by what gives its first rows the same number of columns, and the most of them.
+    """
+    if stated := STATED.match(text):
+        return stated[1], stated.end()
+    if usual != ",":
+        return usual, 0
+    sample = text[:SAMPLED]
+    head = next((line for line in sample.splitlines() if line.strip()), "")
+    found = [mark for mark in MARKS if mark in head]
+    widths = {mark: _width(sample, mark) for mark in found}
+    fitting = [mark for mark in found if widths[mark] > 1 and width in (0, widths[mark])]
+    if fitting:
+        return max(fitting, key=lambda mark: widths[mark]), 0
+    if usual in head or width or not found:
+        return usual, 0
+    return max(found, key=head.count), 0
+
+
+def _width(sample: str, mark: str) -> int:
+    """The columns of the first rows, or 0 where they have not the same number."""
+    try:
+        rows = [
+            row for row in islice(csv.reader(io.StringIO(sample, newline=""), delimiter=mark), ROWS) if row
+        ]
+    except csv.Error:
+        return 0
+    widths = {len(row) for row in rows}
+    return widths.pop() if len(widths) == 1 else 0
+
+
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 READERS: Mapping[str, Callable[[bytes, Path], Iterator[Read]]] = {
-    **{ending: partial(_separated, usual=mark) for ending, mark in SEPARATORS.items()},
+    **{ending: partial(separated, usual=mark) for ending, mark in SEPARATORS.items()},
     ".jsonl": _jsonl,
     ".json": _json_rows,
     ".parquet": _parquet,

@@ -10,7 +10,8 @@ from palette.authorisation import Role
 from palette.evaluation.counting import changes, tabulate
 from palette.evaluation.outcomes import SIDES, Outcome, domains, marked, select, share
 from palette.reporting.report import BenignUtility, Report, validated
-from palette.reporting.schema import About, OptionalSections, Provenance
+from palette.reporting.schema import About, Provenance
+from palette.reporting.sections import OptionalSections
 from palette.statistics.rates import Rate
 
 

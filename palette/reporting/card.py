@@ -18,10 +18,8 @@ MARK = "<!-- Written by Palette from report.json; evaluate and push write it ane
 METRICS = {"refusal": ("refusal_rate", "Refusal rate"), "correct": ("accuracy", "Share of right answers")}
 
 
-def write_card(folder: Path, report: Report, despite: str | None = None) -> Path | None:
+def write_card(folder: Path, report: Report) -> Path | None:
     """The path of the card written to ``folder``; None where a card of somebody else stands.
-
-    ``despite`` is the reason for pushing an adapter whose gate failed; the card records it.
 
     Raises:
         OutputError: if the disk cannot take the file.
@@ -29,14 +27,15 @@ def write_card(folder: Path, report: Report, despite: str | None = None) -> Path
     path = folder / CARD
     if path.exists() and not (path.is_file() and MARK.encode() in path.read_bytes()):
         return None
-    write_text(path, render_card(report, despite))
+    write_text(path, render_card(report))
     return path
 
 
 def render_card(report: Report, despite: str | None = None, repository: str | None = None) -> str:
     """The card of a report: metadata as the hub reads them, then figures, limits and use.
 
-    ``repository`` is the adapter's name on the hub, where it has one.
+    ``despite`` is the reason for pushing an adapter whose gate failed, and ``repository`` its name on the
+    hub, where it has one.
     """
     from huggingface_hub import ModelCard
 

@@ -9,7 +9,7 @@ from math import floor, log10
 
 from markupsafe import Markup, escape
 
-from palette.reporting.schema import Point
+from palette.reporting.sections import Point
 from palette.statistics.rates import Corrected, Rate
 
 NARROW = "\u202f"

@@ -10,18 +10,8 @@ from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_
 
 from palette.errors import OutputError
 from palette.files import read_json
-from palette.reporting.schema import (
-    REPORT_FORMAT,
-    About,
-    Cells,
-    Kind,
-    OptionalSections,
-    Provenance,
-    Search,
-    Share,
-    Sparse,
-    UpperBound,
-)
+from palette.reporting.schema import REPORT_FORMAT, About, Cells, Kind, Provenance, Share, Sparse
+from palette.reporting.sections import OptionalSections, Search, UpperBound
 from palette.settings import Settings
 from palette.statistics.paired import Difference
 

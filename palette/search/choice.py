@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
-from palette.backbones.cost import pass_seconds
+from palette.backbones.placement import pass_seconds
 from palette.directions import intervening
 from palette.errors import SearchError
 from palette.judging.rules import RuleJudge

@@ -7,7 +7,7 @@ from typing import Any
 
 from palette.evaluation.counting import KINDS
 from palette.files import read_json
-from palette.reporting.schema import Point, Search
+from palette.reporting.sections import Point, Search
 from palette.search.choice import RULE
 from palette.search.space import FRONT, Collected, read_collected, read_front
 

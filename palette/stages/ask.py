@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palette.authorisation import Role
-from palette.errors import PromptError, did_you_mean
+from palette.errors import PromptError
 from palette.evaluation.gate import INSIDE
 from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.replies import Replies
@@ -19,9 +19,9 @@ from palette.processes import Progress, silent
 from palette.prompts import Prompt, PromptSet, messages
 from palette.prompts.pictures import Picture, marked, stated_picture, without_marks
 from palette.prompts.rows import Message, normalised_text
-from palette.reporting.report import Report, clean
+from palette.reporting.report import Report
 from palette.run import Run
-from palette.stages.load import load
+from palette.stages.load import load, require_id
 
 OWN = "own"
 """The id of a prompt that the caller gave in words."""
@@ -101,18 +101,14 @@ def _questions(
             got="none, or an id" if not ids else "ids",
             remedy="give the words that are asked beside them",
         )
-    names = [*ids, *([prompt] if prompt is not None else [])] or _deciding(report)
+    # Without any, those that rules of the gate name: of those that failed, or of all where none did.
+    rules = [rule for rule in report.gate.rules if not rule.passed] or report.gate.rules
+    names = [*ids, *([prompt] if prompt is not None else [])] or [each for r in rules for each in r.ids]
     on_floor = {row.id for row in floor}
     found = []
     for name in dict.fromkeys(names):
         row_id, wrapper = _parted(name, rows)
-        if row_id not in rows:
-            raise PromptError(
-                "an id must be one of the run's prompts",
-                got=clean(repr(name), 80),
-                remedy=did_you_mean(row_id, rows) or "take one that report.json names",
-                where=run.folder,
-            )
+        require_id(run, rows, row_id, name)
         chat = messages(rows[row_id])
         found.append(Question(name, inside(chat, wrapper) if wrapper else chat, row_id in on_floor))
     return found
@@ -139,12 +135,6 @@ def _of_words(text: str, pictures: tuple[Picture, ...], floor: PromptSet, others
     )
     chat: Message = {"role": "user", "content": marked(text, len(pictures), "the prompt")}
     return Question(OWN, [chat | ({"pictures": pictures} if pictures else {})], held or bool(given & alone))
-
-
-def _deciding(report: Report) -> list[str]:
-    """The prompts that rules of the gate name: of those that failed, or of all where none did."""
-    rules = [rule for rule in report.gate.rules if not rule.passed] or report.gate.rules
-    return [prompt_id for rule in rules for prompt_id in rule.ids]
 
 
 def _labels(folder: Path) -> dict[str, dict[str, str]]:

@@ -70,17 +70,14 @@ def attribute(
     r = directions.unit(peak, position, place.direction).double()
     gap = float(directions.difference[peak, position] @ r)
     split: Any = report.split
-    rows = run.prompts.split(split).capped(run.recipe.at_most(PROMPTS))
-
-    def label(row: Prompt) -> tuple[str, str]:
-        return row.domain, "floor" if run.authorisation.role(row) is Role.FLOOR else row.kind
-
-    groups = sorted({label(row) for row in rows})
+    groups: dict[tuple[str, str], list[Prompt]] = {}
+    for row in (rows := run.prompts.split(split).capped(run.recipe.at_most(PROMPTS))):
+        kind: str = "floor" if run.authorisation.role(row) is Role.FLOOR else row.kind
+        groups.setdefault((row.domain, kind), []).append(row)
     sides = dict(zip(SIDES, (None, adapter), strict=True)) if adapter else {SIDES[0]: None}
     domains: dict[str, dict[str, Any]] = {}
     with progress("attribute", len(sides) * len(rows)) as advance:
-        for domain, kind in groups:
-            asked = [row for row in rows if label(row) == (domain, kind)]
+        for (domain, kind), asked in sorted(groups.items()):
             prompts = run.render(asked)
             found = {
                 side: written(run.backbone, prompts, r, position, mounted, advance).scaled(gap)

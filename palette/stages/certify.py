@@ -38,6 +38,8 @@ from palette.stages.load import load
 SIGNATURE = "model.sig"
 DAYS, CANARIES, MOST = 180, 4, 32
 """Days that a certificate holds, and canaries, where none are named; and canaries at most."""
+SHOWN = {"domains", "adapter", "issued", "expires", "approver", "trainer", "trainer_known_by"}
+"""What is told of a certificate's facts."""
 
 
 class Options(TypedDict, total=False):
@@ -75,7 +77,9 @@ def certify(
         SignatureError: if the key is not one to certify, or the trainer approves or certifies it.
     """
     folder = Path(run)
-    days, count = require_days(valid_days), _require_canaries(options.get("canaries", CANARIES))
+    days, count = require_days(valid_days), options.get("canaries", CANARIES)
+    if not 0 <= count <= MOST:
+        raise SignatureError(f"a certificate must have 0 to {MOST} canaries", got=count)
     if options.get("openssf"):
         require_model_signing()
     private = read_private(Path(key), Purpose.CERTIFY)
@@ -89,7 +93,9 @@ def certify(
         return _failed(found, terms, private, options.get("log"))
     facts = facts_of(found, floor, terms)
     require_own(contents, facts)
-    output = _own_folder(options.get("output"), facts)
+    output = Path(given) if (given := options.get("output")) is not None else None
+    if output is not None:
+        require_free(output, _owner(facts))
     if count:
         facts = facts.model_copy(update={"canaries": tuple(_canaries(folder, found, count, progress))})
     envelopes = passed(found, facts, private)
@@ -114,10 +120,7 @@ def certify(
         "files": {name: str(path) for name, path in places.items()},
         "failed": [],
         "signer": private.public.id,
-        **facts.model_dump(
-            mode="json",
-            include={"domains", "adapter", "issued", "expires", "approver", "trainer", "trainer_known_by"},
-        ),
+        **facts.model_dump(mode="json", include=SHOWN),
         "backbone": facts.backbone.fingerprint,
         "counted_from": facts.gate.counted_from,
         "canaries": len(facts.canaries),
@@ -160,21 +163,8 @@ def _canaries(folder: Path, found: Measured, count: int, progress: Progress) -> 
     return canaries
 
 
-def _require_canaries(count: int) -> int:
-    if not 0 <= count <= MOST:
-        raise SignatureError(f"a certificate must have 0 to {MOST} canaries", got=count)
-    return count
-
-
 def _owner(facts: Facts) -> dict[str, str]:
     return {"stage": "certify", "adapter": facts.adapter}
-
-
-def _own_folder(output: Path | str | None, facts: Facts) -> Path | None:
-    if output is None:
-        return None
-    require_free(Path(output), _owner(facts))
-    return Path(output)
 
 
 def _exported(facts: Facts, found: Measured, certificate: str, options: Options) -> dict[str, Path]:

@@ -86,7 +86,7 @@ def lacking_evidence(prompts: PromptSet, opened: Authorisation, recipe: Recipe) 
     """
     from palette.evaluation.gate import gate
     from palette.evaluation.wrappers import in_wrappers
-    from palette.stages.evaluate import PROMPTS, WRAPPED_PROMPTS
+    from palette.stages.measuring import PROMPTS, WRAPPED_PROMPTS
 
     asked = prompts.split(recipe.evaluate.split).capped(recipe.at_most(PROMPTS))
     outcomes = [_ideal(row, opened.role(row)) for row in asked]
@@ -115,7 +115,7 @@ def lacking_refusals(
     evaluated split is expected. Rules that have too few prompts at all are those of ``lacking_evidence``.
     """
     from palette.evaluation.wrappers import KEPT
-    from palette.stages.evaluate import PROMPTS
+    from palette.stages.measuring import PROMPTS
 
     split, limits = recipe.evaluate.split, recipe.evaluate.gate
     asked = Counter(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from palette.authorisation import Role
 from palette.backbones import Backbone, greedy_replies
-from palette.backbones.generation import Decoding
-from palette.directions import Directions, StreamingMoments, WithinCovariance, candidates, separation
+from palette.backbones.continuous import Decoding
+from palette.directions import Directions, candidates, separation
 from palette.errors import SearchError
 from palette.evaluation.baseline import REPLY_TOKENS, Baseline, baseline_replies
 from palette.evaluation.modalities import Part, parted, several, similarities, summed
 from palette.evaluation.refusal_ngrams import RefusalNgrams, learn_refusal_ngrams
 from palette.evaluation.subjects import Requests
+from palette.moments import StreamingMoments, WithinCovariance
 from palette.recipe import Recipe
 from palette.run import Run
 from palette.search.space import MEANS, Collected, write_collected

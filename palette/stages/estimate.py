@@ -9,8 +9,7 @@ from typing import NamedTuple
 from palette.backbones import Backbone
 from palette.backbones.batching import growing_bytes
 from palette.backbones.cache import stated_bytes_a_token
-from palette.backbones.cost import pass_seconds
-from palette.backbones.placement import weight_bytes
+from palette.backbones.placement import pass_seconds, weight_bytes
 from palette.backbones.seeing import KEPT
 from palette.evaluation.baseline import REPLY_TOKENS as BASELINE_TOKENS
 from palette.evaluation.subjects import COMPARED
@@ -23,8 +22,8 @@ from palette.recipe import Recipe
 from palette.search.settings import Audit, Scoring
 from palette.search.sweeps import PASS_TOKENS
 from palette.stages.collect import covariance_gib
-from palette.stages.evaluate import DIVERGENCE_PROMPTS
-from palette.stages.evaluate import PROMPTS as EVALUATED
+from palette.stages.measuring import DIVERGENCE_PROMPTS
+from palette.stages.measuring import PROMPTS as EVALUATED
 from palette.stages.sketch import bytes_of
 from palette.threads import LANES
 

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
-from palette.authorisation import Role
 from palette.errors import together
 from palette.evaluation.baseline import baseline_replies
-from palette.evaluation.correctness import Knowledge
-from palette.evaluation.counting import by_cell, counted, hazards, judging, over_refusal, tabulate
+from palette.evaluation.counting import counted, hazards, judging, over_refusal, tabulate
 from palette.evaluation.gate import gate
-from palette.evaluation.helpful import HelpfulReplies, given, helpful_replies, said, upper_bound
-from palette.evaluation.null_control import NullControl
-from palette.evaluation.outcomes import OUTCOMES, SIDES, Judged, Outcome, judged
-from palette.evaluation.replies import Replies
+from palette.evaluation.helpful import HelpfulReplies
+from palette.evaluation.outcomes import OUTCOMES
 from palette.evaluation.settings import EvaluateSettings
-from palette.evaluation.subjects import Requests, Subject, Tokens, diverged
-from palette.evaluation.wrappers import wrapped
 from palette.files import claim, read_json, require_free, write_json, write_text
+from palette.fingerprints import versions
 from palette.judging.calibration import find_calibration
 from palette.judging.judge import Judge, judge_named
 from palette.processes import Progress, silent
-from palette.prompts import PromptSet
 from palette.recipe import Recipe, create_recipe
 from palette.reporting.assembly import assemble
 from palette.reporting.card import write_card
 from palette.reporting.curves import losses_of, students_of
 from palette.reporting.pages import render
 from palette.reporting.report import REPORT, Report
-from palette.reporting.schema import About, Model, OptionalSections, Provenance, Search
+from palette.reporting.schema import About, Model, Provenance
+from palette.reporting.sections import OptionalSections, Search
 from palette.reporting.thumbnails import thumbnails
-from palette.run import HELPFUL, Run
+from palette.run import Run
 from palette.search.findings import search_section
+from palette.stages.measuring import helpful_of, measured_on
 from palette.stages.sketch import sketched
 from palette.suites.run import included
 from palette.working import working
 
 PAGE = Path("report.html")
-TIMING = Path("evaluate") / "timing.json"
 OUTPUTS = (REPORT, PAGE, OUTCOMES)
-PROMPTS, WRAPPED_PROMPTS, DIVERGENCE_PROMPTS = 400, 8, 32
-"""Prompts at most, a domain, kind and tier: that are asked; that are asked in every jailbreak wrapper; and
-benign ones that divergence is measured on, whose logits are held."""
 LIBRARIES = ("torch", "transformers", "peft", "optuna", "safetensors", "numpy")
 
 
@@ -89,7 +78,7 @@ def evaluate_searched(run: Run[Recipe]) -> Report:
     run.require_backbone(adapter)
     read_earlier(run.recipe.evaluate, run.folder, measured_of(run, adapter))
     # First, so that its model has gone before the backbone comes.
-    helpful = _helpful(run)
+    helpful = helpful_of(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     records = {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/stage.json"))}
@@ -110,7 +99,7 @@ def evaluate(run: Run[Recipe], adapter: Adapter | None) -> Report:
     Raises:
         PaletteError: as ``report_on`` does.
     """
-    helpful = _helpful(run)
+    helpful = helpful_of(run)
     baseline = baseline_replies(run)
     judge = baseline.judge_of(run.recipe.evaluate.judge)
     return report_on(run, adapter, judge, baseline.floor_tokens, Before(helpful=helpful))
@@ -160,11 +149,7 @@ def _evaluated(run: Run[Recipe], mounted: Adapter | None, owner: Mapping[str, st
 
 
 def report_on(
-    run: Run[Recipe],
-    adapter: Adapter | None,
-    judge: Judge,
-    floor_tokens: int = 0,
-    before: Before = BEFORE,
+    run: Run[Recipe], adapter: Adapter | None, judge: Judge, floor_tokens: int = 0, before: Before = BEFORE
 ) -> Report:
     """The report, also written as ``report.json`` and ``report.html`` into the run's folder.
 
@@ -182,7 +167,7 @@ def report_on(
     digests = {"backbone": backbone.fingerprint, "adapter": adapter.digest if adapter else None}
     suites, calibration = read_earlier(settings, run.folder, digests)
     floor_tokens = max(run.recipe.floor_tokens, floor_tokens)
-    measured = _measured(run, adapter, judge, floor_tokens, before.helpful or _helpful(run))
+    measured = measured_on(run, adapter, judge, floor_tokens, before.helpful or helpful_of(run))
     outcomes, rows = measured.plain.outcomes, measured.requests.rows
     ids = [row.id for row in rows]
     sections = {
@@ -219,106 +204,6 @@ def report_on(
     return report
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """What became of the split: plain, in each wrapper, with the upper bound and by the null control."""
-
-    requests: Requests
-    plain: Judged
-    wrapped: dict[str, list[Outcome]]
-    moved: dict[str, float]
-    """Divergence on benign prompts, in nats a token."""
-    upper_bound: dict[str, Any] | None
-    null_control: dict[str, Any] | None
-    cells: dict[str, dict[str, Any]]
-    """The headline by where requests stood."""
-
-
-def _asked(run: Run[Recipe]) -> PromptSet:
-    """The prompts of the split that are asked.
-
-    Raises:
-        PromptError: if there is none.
-    """
-    split = run.recipe.evaluate.split
-    return run.answered_prompts.split(split).capped(run.recipe.at_most(PROMPTS)).required(split)
-
-
-def _helpful(run: Run[Recipe]) -> HelpfulReplies | None:
-    """The replies of the helpful checkpoint to the target prompts, where there is one."""
-    stated = run.recipe.evaluate.helpful
-    name = stated or (HELPFUL if run.recipe.model == "organism" else None)
-    if name is None:
-        return None
-    role = run.authorisation.role
-    rows = _asked(run).where(lambda row: role(row) is Role.TARGET)
-    return helpful_replies(run, rows, name, again=stated is not None)
-
-
-def _measured(
-    run: Run[Recipe],
-    adapter: Adapter | None,
-    judge: Judge,
-    floor_tokens: int,
-    helpful: HelpfulReplies | None,
-) -> _Measured:
-    """The replies of both subjects and of the null control, judged, beside those of the upper bound."""
-    recipe, backbone, rows = run.recipe, run.backbone, _asked(run)
-    requests = Requests.of(run, rows)
-    inside, names = wrapped(run, rows, recipe.at_most(WRAPPED_PROMPTS))
-    benign = requests.benign(recipe.at_most(DIVERGENCE_PROMPTS))
-    base, adapted = Subject(backbone), Subject(backbone, adapter)
-    knowledge = Knowledge.of(backbone, requests)
-    control = NullControl.of(backbone, adapter, requests, run.seed) if adapter else None
-    total = 2 * len(requests) + 2 * len(inside) + len(knowledge.openings)
-    total += len(control.places) if control else 0
-    with run.progress("evaluate", total) as advance:
-        replies = Replies(run.replies_folder, advance)
-        limits, inner = (each.limits(recipe.reply_tokens, floor_tokens) for each in (requests, inside))
-        own, changed = (replies.of(subject, requests.prompts, limits) for subject in (base, adapted))
-        before, after = (replies.of(subject, inside.prompts, inner) for subject in (base, adapted))
-        moved = diverged(base, adapted, [requests.prompts[i] for i in benign], [own[i] for i in benign])
-        known = knowledge.measured(backbone, judge, replies, recipe.reply_tokens)
-        longest = max(map(len, [*own, *changed]))
-        drawn = control.replies(replies, requests, limits, longest) if control else []
-    # A report is the same however often its run was cut short; a time is not.
-    write_json(run.folder / TIMING, replies.tally.to_json())
-    # A judge may be a model of its own, and slow.
-    with run.progress("judging", 3) as advance:
-        kept: dict[str, list[Outcome]] = {}
-        for name, outcome in zip(names, judged(backbone, inside, judge, before, after).outcomes, strict=True):
-            kept.setdefault(name, []).append(outcome)
-        advance(1)
-        plain = judged(backbone, requests, judge, own, changed, known)
-        upper = _upper_bound(run, helpful, requests, plain, judge, (own, changed))
-        advance(1)
-        null = control.figures(judge, requests, plain.outcomes, (own, changed), drawn) if control else None
-        advance(1)
-    return _Measured(requests, plain, kept, moved, upper, null, by_cell(plain.outcomes, own, changed))
-
-
-def _upper_bound(
-    run: Run[Recipe],
-    helpful: HelpfulReplies | None,
-    requests: Requests,
-    plain: Judged,
-    judge: Judge,
-    replies: Sequence[Sequence[Tokens]],
-) -> dict[str, Any] | None:
-    """What the helpful checkpoint gets right, and how far the replies of both sides agree with its."""
-    if not helpful or not helpful.greedy:
-        return None
-    opened = [i for i, role in enumerate(requests.roles) if role is Role.TARGET]
-    sides = {
-        side: given(
-            said(run.backbone, [replied[i] for i in opened], run.recipe.reply_tokens),
-            [plain.verdicts[side][i] for i in opened],
-        )
-        for side, replied in zip(SIDES, replies, strict=True)
-    }
-    return upper_bound(helpful, requests.where(opened), judge, sides, run.seed)
-
-
 def _provenance(
     run: Run[Recipe], judge: Judge, adapter: Adapter | None, seconds: Mapping[str, float]
 ) -> Provenance:
@@ -326,11 +211,7 @@ def _provenance(
     return Provenance(
         recipe=run.recipe.model_dump(mode="json"),
         seeds={"run": run.seed},
-        versions={
-            "palette": version("palette-llm"),
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
+        versions=versions(LIBRARIES),
         prompts={name: run.prompts.split(name).fingerprint for name in ("train", "validation", "test")},
         floor=run.authorisation.floor.digest,
         judge=judge.fingerprint,

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from palette.adapters.exporting import (
-    LayerVectors,
-    write_control_vector,
-    write_gguf_adapter,
-    write_steering_vector,
-)
+from palette.adapters.exporting import LayerVectors, write_control_vector, write_gguf_adapter
 from palette.adapters.files import read_adapter
 from palette.directions import Directions, Intervention
 from palette.errors import AdapterError, RecipeError
-from palette.files import read_json
+from palette.files import read_json, write_tensors
 from palette.models import identify
 from palette.reporting.report import REPORT, read_report
 from palette.run import folder_of
@@ -44,7 +39,7 @@ def export(
         BackboneError: if the model is not there, or of a family that the format has not.
         AdapterError: if there is no adapter, or it is of another backbone.
     """
-    from palette.backbones.gguf_names import gguf_names
+    from palette.backbones.gguf import gguf_names
 
     folder = Path(run)
     if to not in FORMATS:
@@ -72,14 +67,11 @@ def export(
         write_control_vector(path, vectors, kind)
         vectors = {layer: row for layer, row in vectors.items() if layer}
     else:
-        write_steering_vector(path, vectors, {"model_type": kind, "layer_type": "decoder_block"})
+        # By block: ``layer_activations`` of a ``SteeringVector``.
+        rows = {str(layer): row.float() for layer, row in vectors.items()}
+        write_tensors(path, rows, {"model_type": kind, "layer_type": "decoder_block"})
     lengths = {layer: float(row.norm()) for layer, row in vectors.items()}
-    return {
-        **result,
-        "model_type": kind,
-        "trial": chosen.trial,
-        "lengths": lengths,
-    }
+    return {**result, "model_type": kind, "trial": chosen.trial, "lengths": lengths}
 
 
 def layer_vectors(directions: Directions, intervention: Intervention) -> LayerVectors:

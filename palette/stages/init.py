@@ -51,10 +51,7 @@ PLAIN = re.compile(r"[\w./~][\w./~:-]*[\w./~-]")
 
 
 def init(
-    folder: Path | str,
-    model: str | None = None,
-    prompts: str | None = None,
-    authorise: Sequence[str] = (),
+    folder: Path | str, model: str | None = None, prompts: str | None = None, authorise: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Writes ``recipe.yaml`` into a folder; its path, the domains of the prompts, and what is to be set.
 

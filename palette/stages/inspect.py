@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from palette.adapters import factorisation
 from palette.adapters.configuration import CONFIG
@@ -17,10 +15,10 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter, cosine, norm, shared_modules
 from palette.adapters.names import last_name
 from palette.errors import AdapterError, RecipeError, together
-from palette.files import atomic, read_json
+from palette.files import read_json
 from palette.merging.inputs import MergeInput, brought_together
 from palette.models import GGUF, PACKAGE, weight_files
-from palette.reporting.figures import colours
+from palette.reporting.heat_maps import draw_interference
 from palette.reporting.sarif import Finding, adapter_findings, model_findings, write_sarif
 from palette.run import folder_of
 
@@ -40,8 +38,6 @@ MEASURES = {
     "dominances": PairMeasure(factorisation.dominance, "row's share of the energy"),
 }
 """The largest value of each is 1."""
-SCALES = (("share", ("sheet", "heat")), ("signed", ("fail", "sheet", "after")))
-"""The colours of a report's page between which values are shown."""
 
 
 def inspect(
@@ -87,7 +83,9 @@ def inspect(
         for name, measure in MEASURES.items():
             result[name] = [[measure.between(*pair) if pair else None for pair in row] for row in pairs]
     if picture is not None:
-        draw(result, Path(picture))
+        titled = [(result.get(name), measure.title, measure.low) for name, measure in MEASURES.items()]
+        labels = [", ".join(one["domains"]) or Path(one["path"]).stem for one in result["adapters"]]
+        draw_interference(titled, labels, Path(picture))
     found = zip(files, adapters, result["adapters"], strict=True)
     findings = [one for each in found for one in adapter_findings(*each)]
     strangers = [index for index, cell in enumerate(result.get("cosines", [[]])[0]) if cell is None]
@@ -214,49 +212,3 @@ def certificate(path: Path, adapter: Adapter) -> dict[str, Any] | None:
     if report is None or report["provenance"].get("adapter") != adapter.digest:
         return None
     return {"passed": report["gate"]["passed"], "authorised": report["authorised"], "report": str(beside)}
-
-
-def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Draws what ``inspect`` found between adapters, a heat map a measure, each cell with its value.
-
-    Raises:
-        RecipeError: if there are fewer than two adapters, or it is no kind of picture.
-        OutputError: if the file cannot be written.
-    """
-    if path.suffix not in (".svg", ".png") or "cosines" not in result:
-        raise RecipeError(
-            "a picture of interference is an .svg or .png of at least two adapters",
-            got=f"{path.name} of {len(result['adapters'])}",
-        )
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.colors import LinearSegmentedColormap
-
-    of = colours()
-    scales = {
-        name: LinearSegmentedColormap.from_list(name, [of[each] for each in parts]) for name, parts in SCALES
-    }
-    matplotlib.rcParams["svg.hashsalt"] = "palette"
-    labels = [", ".join(one["domains"]) or Path(one["path"]).stem for one in result["adapters"]]
-    size = 1.2 + 0.62 * len(labels)
-    figure, axes = pyplot.subplots(1, len(MEASURES), figsize=(len(MEASURES) * size + 1, size + 1.4))
-    for axis, (key, (_, title, low)) in zip(axes, MEASURES.items(), strict=True):
-        values = np.array(result[key], dtype=float)
-        axis.imshow(values, cmap=scales["signed" if low < 0 else "share"], vmin=low, vmax=1.0)
-        axis.set_title(title, fontsize=10, color=of["ink"], loc="left")
-        axis.spines[:].set_visible(False)
-        axis.tick_params(length=0, labelcolor=of["soft"])
-        axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
-        axis.set_yticks(range(len(labels)), labels if axis is axes[0] else [""] * len(labels), fontsize=8)
-        for (i, j), value in np.ndenumerate(values):
-            text = "–" if np.isnan(value) else f"{value:.2f}"
-            colour = of["sheet"] if low < 0 and abs(value) > 0.6 else of["ink"]
-            axis.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
-    figure.tight_layout()
-    with atomic(path, "name another file with --picture") as staged:
-        figure.savefig(
-            staged, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
-        )
-    pyplot.close(figure)

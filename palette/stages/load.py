@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,10 @@ from palette.adapters.files import read_adapter
 from palette.adapters.lora import Adapter
 from palette.adapters.mounting import peft_model
 from palette.adapters.writing import WEIGHTS
-from palette.errors import AdapterError
+from palette.errors import AdapterError, PromptError, did_you_mean
 from palette.processes import Progress, silent
 from palette.recipe import Recipe, create_recipe
-from palette.reporting.report import REPORT, Report, read_report
+from palette.reporting.report import REPORT, Report, clean, read_report
 from palette.run import Run
 from palette.run_settings import RunSettings
 
@@ -78,6 +79,21 @@ def run_of(folder: Path, progress: Progress) -> tuple[Report, Run[Recipe]]:
     recipe = report.provenance.recipe
     stated = {key: value for key, value in recipe.items() if key in RunSettings.model_fields}
     return report, Run(create_recipe(stated, where=str(folder / REPORT)), folder, progress)
+
+
+def require_id(run: Run, rows: Collection[str], row_id: str, named: str | None = None) -> None:
+    """Returns nothing: a prompt's id, or what it was ``named`` as, is among those of the run's rows.
+
+    Raises:
+        PromptError: if it is none; the nearest is told.
+    """
+    if row_id not in rows:
+        raise PromptError(
+            "an id must be one of the run's prompts",
+            got=clean(repr(named or row_id), 80),
+            remedy=did_you_mean(row_id, rows) or "take one that report.json names",
+            where=run.folder,
+        )
 
 
 def _adapter(report: Report, folder: Path, given: Path | str | None) -> Adapter | None:

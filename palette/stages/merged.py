@@ -44,9 +44,7 @@ def reproduce(
     known = found_inputs(merged, weights, [*map(Path, sources)], Path(backbone) if backbone else None)
     inputs = [
         replace(
-            known[member["digest"]],
-            weight=float(member["weight"]),
-            globs=tuple(member.get("modules", ())),
+            known[member["digest"]], weight=float(member["weight"]), globs=tuple(member.get("modules", ()))
         )
         for member in card["parents"]
     ]

@@ -12,17 +12,16 @@ import numpy as np
 from palette.authorisation import Role
 from palette.backbones import greedy_replies
 from palette.backbones.hook_points import ATTENTION, MLP
-from palette.errors import PromptError, did_you_mean
+from palette.errors import PromptError
 from palette.evaluation.patching import Patched, Patching, Prompted
 from palette.files import write_json
 from palette.processes import Progress, silent
 from palette.prompts import Prompt
 from palette.reporting.heat_maps import HeatMap, draw_heat_maps, scale
-from palette.reporting.report import clean
 from palette.run import Run
 from palette.search.space import Collected, read_collected
 from palette.seeding import derive_seed
-from palette.stages.load import Loaded, load
+from palette.stages.load import Loaded, load, require_id
 
 RESULT, PICTURE = Path("attribute") / "patching.json", Path("attribute") / "patching.svg"
 FORMAT = "palette-patching/1"
@@ -93,13 +92,8 @@ def _chosen(loaded: Loaded, ids: Sequence[str]) -> tuple[list[Prompt], list[Prom
     run = loaded.run
     split: Any = loaded.report.split
     rows = {row.id: row for row in run.prompts}
-    if missing := [name for name in ids if name not in rows]:
-        raise PromptError(
-            "an id must be one of the run's prompts",
-            got=clean(repr(missing[0]), 80),
-            remedy=did_you_mean(missing[0], rows) or "take one that report.json names",
-            where=run.folder,
-        )
+    for name in ids:
+        require_id(run, rows, name)
     here = run.prompts.split(split)
     named = [rows[name] for name in dict.fromkeys(ids)]
     few = named or list(here.capped(run.recipe.at_most(PAIRS)))
@@ -167,12 +161,7 @@ def _told(ways: Mapping[str, Patched], rows: Sequence[int], seed: int) -> dict[s
     clean_score, corrupted = ways["denoising"].mean(rows).values()
     drawn = derive_seed(seed, "patching")
     shares = {way: each.to_json(rows, drawn) for way, each in ways.items()}
-    return {
-        "clean": clean_score,
-        "corrupted": corrupted,
-        **shares,
-        "most": _most(shares["denoising"]),
-    }
+    return {"clean": clean_score, "corrupted": corrupted, **shares, "most": _most(shares["denoising"])}
 
 
 def _most(shares: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -37,18 +37,20 @@ def _described(folder: Path) -> dict[str, Any]:
     records = {path.parent.name: stated_in(path) for path in sorted(folder.glob(RECORDS))}
     about: Mapping[str, Any] = max((_part(each, "about") for each in records.values()), key=len, default={})
     report = stated_in(folder / REPORT)
-    rules, passed = _part(report, "gate").get("rules"), _part(report, "gate").get("passed")
+    gate = _part(report, "gate")
+    rules, passed = gate.get("rules"), gate.get("passed")
     kept = [path for path in (folder / MARKER, folder / REPORT, *folder.glob(RECORDS)) if path.is_file()]
     latest = max(path.stat().st_mtime for path in kept)
     domains = report.get("authorised") or report.get("categories") or about.get("authorised")
-    failed = [rule for rule in rules if not _is_passed(rule)] if isinstance(rules, list) else []
+    listed = rules if isinstance(rules, list) else ()
+    held = [isinstance(rule, Mapping) and rule.get("passed") is True for rule in listed]
     return {
         "name": folder.resolve().name,
         "folder": str(folder),
         "domains": [str(each) for each in domains] if isinstance(domains, list) else None,
         "model": _part(report, "model").get("name") or about.get("model"),
         "gate": {True: "passed", False: "failed"}.get(passed) if isinstance(passed, bool) else None,
-        "failed": len(failed),
+        "failed": held.count(False),
         "when": datetime.fromtimestamp(latest).astimezone().isoformat(timespec="seconds"),
         "done": [name for name, record in records.items() if record.get("outputs")],
         "working": holder(folder),
@@ -58,7 +60,3 @@ def _described(folder: Path) -> dict[str, Any]:
 def _part(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _is_passed(rule: object) -> bool:
-    return isinstance(rule, Mapping) and rule.get("passed") is True

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from palette.adapters.files import read_adapter
 from palette.files import claim, require_free, spooled, write_json
-from palette.fingerprints import fingerprint
+from palette.fingerprints import fingerprint, versions
 from palette.processes import Progress, silent
 from palette.suites.measures import check, measured
 from palette.suites.run import SUITE_FORMAT, MeasureResult, SuiteRun, require_extra
@@ -111,17 +109,6 @@ def provenance(run: SuiteRun, results: Sequence[MeasureResult]) -> dict[str, Any
         "floor": run.authorisation.floor.digest,
         "device": str(run.backbone.model.device),
         "dtype": str(run.backbone.model.dtype).removeprefix("torch."),
-        "versions": versions(),
+        "versions": versions(LIBRARIES),
         "commands": {each.name: each.command for each in results if each.command is not None},
     }
-
-
-def versions() -> dict[str, str]:
-    """The versions of Palette, Python, and the libraries that are installed."""
-    installed = {"palette": version("palette-llm"), "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed

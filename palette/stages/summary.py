@@ -30,12 +30,8 @@ def summary(
     page = Path(output or folder) / (CASE if safety_case else PAGE)
     write_text(page, render_case(report) if safety_case else render_summary(report))
     rules = {rule.name: rule.passed for rule in report.gate.rules}
-    return {
-        "page": str(page),
-        "authorised": list(report.authorised),
-        "passed": report.gate.passed,
-        "rules": rules,
-    }
+    passed = report.gate.passed
+    return {"page": str(page), "authorised": list(report.authorised), "passed": passed, "rules": rules}
 
 
 def require_own_adapter(report: Report, folder: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from palette.certificates import Certificate, read_certificate, read_revocations
+from palette.certificates import read_certificate, read_revocations
 from palette.certificates.log import require_entered
 from palette.reporting.report import REPORT
 from palette.signing import read_key_ring
@@ -49,7 +49,7 @@ def verify(
         "issued": facts.issued,
         "not_before": facts.not_before,
         "expires": facts.expires,
-        "revoked": _revoked(found),
+        "revoked": told(at) if (at := found.certified.revoked) else None,
         "approver": facts.approver,
         "approved_by_signer": found.approved_by_signer,
         "trainer": facts.trainer,
@@ -66,12 +66,6 @@ def verify(
         "revocations_checked": revoked is not None,
         "log_checked": log is not None,
     }
-
-
-def _revoked(found: Certificate) -> str | None:
-    """Since when it is revoked, as text; None where it is not."""
-    at = found.certified.revoked
-    return told(at) if at else None
 
 
 def _report(folder: Path, certified: str) -> str:

@@ -123,8 +123,7 @@ class Suite(RunSettings):
     name: str = Field("suite", pattern=NAME, description="names the output folder, runs/<name>")
     authorise: tuple[str, ...] = Field((), description="the domains opened (default: the adapter's)")
     baseline: str | None = Field(
-        None,
-        description="organism, or a folder, from whose train split the backbone's refusals are learned",
+        None, description="organism, or a folder, from whose train split the backbone's refusals are learned"
     )
     judge: JudgeName = Field("panel", description=f"who judges the replies: {FORMS}")
     measures: tuple[Annotated[AnyMeasure, Field(discriminator="kind")], ...] = Field(

@@ -69,9 +69,9 @@ def test_weights_that_lie_the_other_way_round_are_turned(tmp_path: Path) -> None
         path = f"transformer.h.1.{name}"
         assert weights.transposed(path)
         assert torch.equal(weights(path), model.get_submodule(path).weight.detach().T)
-    weights.require("transformer.h.0.attn.c_attn", (48, 16))
+    weights.places("transformer.h.0.attn.c_attn", (48, 16))
     with pytest.raises(AdapterError, match=r"got F32 \[48, 16\] for a delta \[16, 48\]; use the backbone"):
-        weights.require("transformer.h.0.attn.c_attn", (16, 48))
+        weights.places("transformer.h.0.attn.c_attn", (16, 48))
     assert not weights.transposed("transformer.wte")
 
 

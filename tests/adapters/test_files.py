@@ -23,14 +23,14 @@ from safetensors.torch import save, save_file
 from transformers import LlamaForCausalLM
 
 from palette.adapters.configuration import Configuration, parse
-from palette.adapters.files import StoredModules, joined_factors, open_adapter, read_adapter
+from palette.adapters.files import open_adapter, read_adapter
 from palette.adapters.header import read_header
 from palette.adapters.layouts import layered
 from palette.adapters.lora import Adapter, BackboneIdentity, LoraModule
+from palette.adapters.stored_modules import StoredModules, joined_factors
 from palette.adapters.writing import (
     ADAPTER_FORMAT,
     CONFIG,
-    SERVED_RANKS,
     WEIGHTS,
     AdapterWriter,
     write_adapter,
@@ -239,21 +239,6 @@ def plant(folder: Path, tensors: dict[str, torch.Tensor], card: object = None) -
     write_tensors(folder / WEIGHTS, tensors, {} if card is None else card)
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "tiny"}
     (folder / CONFIG).write_text(json.dumps(config))
-
-
-def test_a_rank_may_be_asked_for(random_module: Maker, tmp_path: Path) -> None:
-    assert write_adapter(tmp_path, fit(random_module), rank=32) == 32
-    assert read_adapter(tmp_path).rank == 32
-
-
-@pytest.mark.parametrize("rank", [1, 12])
-def test_a_rank_that_cannot_be_written_is_refused(random_module: Maker, tmp_path: Path, rank: int) -> None:
-    with pytest.raises(AdapterError) as caught:
-        write_adapter(tmp_path, fit(random_module), rank=rank)
-    assert str(caught.value) == (
-        f"a written rank must be one of {', '.join(map(str, SERVED_RANKS))}, and large enough, "
-        f"got {rank} for an adapter of rank 3; write it at 8 or more"
-    )
 
 
 def test_what_could_not_be_read_back_is_not_written(random_module: Maker, tmp_path: Path) -> None:

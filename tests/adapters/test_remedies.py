@@ -69,11 +69,11 @@ class Bench:
         loaded.save_pretrained(self.adapter, safe_serialization=again, save_embedding_layers=False)
         return read_adapter(self.adapter)
 
-    def written(self, scale: float = 1.0, rank: int | None = None, **card: object) -> Path:
+    def written(self, scale: float = 1.0, **card: object) -> Path:
         """An adapter of one module, as Palette writes it, and more on its card."""
         module = LoraModule(torch.ones(2, 48), torch.ones(32, 2) * scale)
         folder = self.home / "written"
-        write_adapter(folder, Adapter({DOWN: module}, BackboneIdentity("tiny")), rank=rank)
+        write_adapter(folder, Adapter({DOWN: module}, BackboneIdentity("tiny")))
         tensors, own = read_tensors(folder / WEIGHTS)
         write_tensors(folder / WEIGHTS, tensors, {**own, **card})
         return folder
@@ -211,7 +211,6 @@ ADVICE = [
         lambda b: b.merged(size=600, rank=280),
         lambda b: b.merged("--rank", 8, size=600, rank=280),
     ),
-    Advice("write it at 8 or more", lambda b: b.written(rank=12), lambda b: b.written(rank=8)),
 ]
 
 

@@ -21,9 +21,10 @@ from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
 from palette.backbones.architectures import linear_shape
 from palette.backbones.writers import behind
-from palette.directions import editing, last_streams
+from palette.directions import editing
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
+from palette.moments import last_streams
 from palette.search.settings import Caching
 from palette.search.sweeps import SAVINGS, Sweeper, proven
 from tests.fixtures.families import FAMILIES, LAWS, OUT_PROJ, build

@@ -30,7 +30,7 @@ from palette.activations import edited
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, answered, batching, cache, generation, greedy_replies
 from palette.backbones.cache import PROBE, _deep_rounding, bytes_a_token, stated_bytes_a_token, window
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.backbones.prefixes import Prefix
 from palette.backbones.scoring import forward, next_token_logits, padded
 from palette.seeding import torch_seed
@@ -189,7 +189,7 @@ def test_settings_that_are_not_known_here_are_left_to_the_library(backbone, monk
 def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, monkeypatch):
     if backbone.name in BY_LIBRARY:
         return
-    step, widest = generation.GrowingCache.step, []
+    step, widest = cache.GrowingCache.step, []
 
     def short(self, model, tokens):
         if len(tokens) > 3:
@@ -197,12 +197,12 @@ def test_memory_that_is_short_after_all_makes_batches_smaller(backbone, narrow, 
         widest.append(len(tokens))
         return step(self, model, tokens)
 
-    monkeypatch.setattr(generation.GrowingCache, "step", short)
+    monkeypatch.setattr(cache.GrowingCache, "step", short)
     asked = prompts(12)
     assert greedy_replies(backbone, asked, 6) == expected(backbone, asked, 6)
     assert max(widest) <= 3
     monkeypatch.setattr(generation, "bytes_a_token", lambda model: 64)
-    monkeypatch.setattr(generation.GrowingCache, "step", lambda *given: short(given[0], given[1], [0] * 9))
+    monkeypatch.setattr(cache.GrowingCache, "step", lambda *given: short(given[0], given[1], [0] * 9))
     with pytest.raises(torch.OutOfMemoryError):
         greedy_replies(backbone, asked, 6)
 

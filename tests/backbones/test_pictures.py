@@ -32,11 +32,11 @@ from palette.backbones.prefixes import continued, read_prefix
 from palette.backbones.scoring import forward, padded
 from palette.backbones.seeing import Shown as Made
 from palette.backbones.seeing import Store
-from palette.directions import last_streams
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers, lora_parameters, read_out, trainable
 from palette.merging.settings import merge_settings
 from palette.merging.writing import merge_into
+from palette.moments import last_streams
 from palette.prompts import Prompt, PromptSet
 from palette.prompts.pictures import MARK, pixels
 from palette.search.settings import Caching

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +14,15 @@ from palette import organism
 from palette.activations import captured
 from palette.adapters.mounting import mounted
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits, placement
-from palette.backbones.cost import pass_seconds
 from palette.backbones.loading import load_sketch
-from palette.backbones.placement import main_device, number_format, numbers_in, placed, weight_bytes
+from palette.backbones.placement import (
+    main_device,
+    number_format,
+    numbers_in,
+    pass_seconds,
+    placed,
+    weight_bytes,
+)
 from palette.backbones.skipping import Places, narrowed, positionwise
 from palette.errors import BackboneError
 from palette.evaluation.subjects import Subject
@@ -246,3 +253,24 @@ def test_auto_on_a_machine_without_is_the_cpu(monkeypatch, plain):
     assert torch.equal(
         next_token_logits(load_backbone(FOLDER, device="auto"), ASKED), next_token_logits(plain, ASKED)
     )
+
+
+def sized(weights, device="cpu", dtype=torch.float32):
+    """A model of so many weights, of which only the number, the device and the precision are read."""
+    parameters = [SimpleNamespace(numel=lambda: weights)]
+    model = SimpleNamespace(parameters=lambda: parameters, device=torch.device(device), dtype=dtype)
+    return SimpleNamespace(model=model)
+
+
+def test_it_grows_with_the_weights_and_not_with_the_machine(monkeypatch):
+    one = pass_seconds(sized(1000))
+    assert pass_seconds(sized(5000)) == pytest.approx(5 * one)
+    assert pass_seconds(sized(1000, "cuda")) < one
+    assert pass_seconds(sized(1000, dtype=torch.bfloat16)) < one
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert pass_seconds(sized(1000)) == one
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_an_unknown_kind_of_device_counts_as_a_cpu(device):
+    assert pass_seconds(sized(1000, device)) == pass_seconds(sized(1000))

@@ -14,7 +14,8 @@ from palette.adapters.mounting import mounted
 from palette.adapters.writing import write_adapter
 from palette.backbones import Backbone, greedy_replies, load_backbone, next_token_logits
 from palette.backbones.backbone import PICTURED
-from palette.backbones.loading import loaded_names, without_weights
+from palette.backbones.conversion import loaded_names
+from palette.backbones.loading import without_weights
 from palette.errors import BackboneError
 from palette.internalise.lora import lora_layers
 from palette.merging.settings import merge_settings

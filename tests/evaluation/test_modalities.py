@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palette.authorisation import Role
-from palette.directions import StreamingMoments
 from palette.evaluation.modalities import parted, several, similarities, summed
 from palette.evaluation.subjects import Requests
+from palette.moments import StreamingMoments
 from palette.prompts import Prompt, PromptSet
 from palette.prompts.rows import Cell
 from palette.recipe import Recipe

@@ -21,7 +21,7 @@ from palette.judging.rules import RuleJudge
 from palette.prompts import messages
 from palette.recipe import create_recipe
 from palette.run import Run
-from palette.stages import evaluate as evaluating
+from palette.stages import measuring
 from palette.stages.evaluate import report_on
 from tests.fixtures.noise import noise
 
@@ -150,7 +150,7 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     run = shared.sharing(folder=tmp_path / "run", keep_replies=True, **SMALL)
     first = report_on(run, adapter(shared.backbone), RuleJudge())
     before = (tmp_path / "run" / "report.json").read_bytes()
-    timing = json.loads((tmp_path / "run" / evaluating.TIMING).read_text())
+    timing = json.loads((tmp_path / "run" / measuring.TIMING).read_text())
     assert timing["generated"] > 0
     assert timing["tokens_per_second"] > 0
     offline()
@@ -165,7 +165,7 @@ def test_another_judge_and_other_limits_generate_nothing(shared, tmp_path, offli
     rates = [k["refusal"]["rate"] for kinds in dumped["adapted"]["domains"].values() for k in kinds.values()]
     assert set(rates) == {1.0}
     assert all(strict.asked), "a judge is told what each reply answers"
-    assert json.loads((tmp_path / "run" / evaluating.TIMING).read_text())["generated"] == 0
+    assert json.loads((tmp_path / "run" / measuring.TIMING).read_text())["generated"] == 0
 
 
 def test_a_run_s_folder_holds_no_reply(shared, tmp_path, monkeypatch):

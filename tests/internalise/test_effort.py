@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.backbones.cost import pass_seconds
+from palette.backbones.placement import pass_seconds
 from palette.internalise.effort import (
     FEWEST,
     FEWEST_ROWS,

@@ -162,7 +162,7 @@ def test_the_callers_mistakes_are_named(plant: Planter, tmp_path: Path) -> None:
         "compat peft must know the method, got svc; leave compat out, or set the options"
     )
     copy = tmp_path / "copy"
-    write_adapter(copy, read_adapter(medical), rank=16)
+    write_adapter(copy, read_adapter(medical))
     assert refused(AdapterError, [medical, legal, copy], out) == (
         f"an adapter may be given once, got the same one as {medical}; "
         f"to strengthen it, give it a weight ({copy})"

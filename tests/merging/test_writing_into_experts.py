@@ -130,4 +130,4 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(AdapterError, match=got):
             weights.places(name, shape)
-    weights.require("model.layers.0.mlp.gate.weight[0]", (4, 16))
+    weights.places("model.layers.0.mlp.gate.weight[0]", (4, 16))

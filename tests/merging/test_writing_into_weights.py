@@ -116,7 +116,7 @@ def test_what_does_not_fit_leaves_nothing(backbone: Path, plant: Planter, tmp_pa
     with pytest.raises(AdapterError, match="keeps all of ΔW"):
         fuse(plant(1), backbone, tmp_path / "out", rank=1)
     with pytest.raises(AdapterError, match="must be a local folder with safetensors files, got none"):
-        BackboneWeights(tmp_path / "nowhere").require("x", (1, 1))
+        BackboneWeights(tmp_path / "nowhere").places("x", (1, 1))
     with pytest.raises(RecipeError, match="writes a whole model"):
         fuse(plant(1), backbone)
     assert not (tmp_path / "out").exists()

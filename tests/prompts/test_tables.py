@@ -1,177 +1,120 @@
+"""Tables as spreadsheets write them: other marks, a line that names it, blank rows and nameless columns."""
+
 from __future__ import annotations
 
-import json
-import sys
+import csv
+import io
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palette.errors import PromptError
-from palette.prompts import tables
-from palette.prompts.tables import KEY, read_rows, shared_columns
+from palette.prompts import load_source
+from palette.prompts.reading import read_rows
+from palette.prompts.tables import separator_of
 
-ROWS = [{"id": "1", "prompt": "Why, oh\nwhy?"}, {"id": "2", "prompt": "“Who”?"}]
-
-
-def error(path: Path) -> str:
-    with pytest.raises(PromptError) as caught:
-        read_rows(path)
-    return str(caught.value)
+ROWS = [["id", "prompt", "kind"], ["1", "why, oh; why", "benign"], ["2", 'who "is" it|', "benign"]]
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "CSV"])
-def test_every_ending_gives_the_same_rows(ending: str, write: Any) -> None:
-    path = write(f"a.{ending.lower()}", ROWS)
-    path = path.rename(path.with_suffix(f".{ending}"))
-    rows = read_rows(path)
-    assert [row.values for row in rows] == ROWS
-    assert shared_columns(rows) == {"id", "prompt"}
-    assert all(row.where.startswith(str(path)) for row in rows)
+def written(rows: list[list[str]], mark: str, end: str = "\r\n") -> str:
+    stream = io.StringIO(newline="")
+    csv.writer(stream, delimiter=mark, lineterminator=end).writerows(rows)
+    return stream.getvalue()
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def found(tmp_path: Path, text: str, name: str = "a.csv") -> list[list[str]]:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return [list(row.values.values()) for row in read_rows(path)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "sep={}", '"sep={}"', "SEP={}", "sep={0}{0}{0}"])
+def test_a_table_is_read_whatever_parts_its_columns(tmp_path: Path, mark: str, first: str, end: str) -> None:
+    text = (first.format(mark) + end if first else "") + written(ROWS, mark, end)
+    assert found(tmp_path, text) == ROWS[1:]
     path = tmp_path / "a.csv"
-    path.write_bytes("id,prompt\r\n1,Why?\r\n".encode("utf-8-sig"))
-    assert [row.values for row in read_rows(path)] == [{"id": "1", "prompt": "Why?"}]
+    line = 2 + bool(first)
+    assert read_rows(path)[0].where == f"{path}:{line}"
 
 
-def test_rows_by_key_hold_their_key(write: Any) -> None:
-    rows = read_rows(write("a.json", ROWS, by_key=True))
-    assert [row.values[KEY] for row in rows] == ["0", "1"]
+@pytest.mark.parametrize("text", ["sep=;", "sep=;\n", "\n\n", ",,\n,,\n"])
+def test_a_table_of_nothing_has_no_rows(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PromptError, match="must have rows, got none"):
+        found(tmp_path, text)
 
 
-def test_columns_are_those_that_every_row_has(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"a": 1, "b": 2}\n\n{"a": 1, "c": 3}\n')
-    assert shared_columns(read_rows(path)) == {"a"}
+@pytest.mark.parametrize("mark", [",", ";"])
+@pytest.mark.parametrize("more", [1, 3])
+def test_empty_columns_and_blank_rows_are_left_out(tmp_path: Path, mark: str, more: int) -> None:
+    wide = [[*row, *[""] * more] for row in ROWS]
+    blank = [[""] * len(wide[0]), ["  "] * len(wide[0])]
+    assert found(tmp_path, written([*wide, *blank], mark)) == ROWS[1:]
+    assert found(tmp_path, written([wide[0], *blank, *wide[1:], []], mark)) == ROWS[1:]
+    # Names of columns at the right that no longer have any, and rows that were cut behind their last cell.
+    assert found(tmp_path, written([wide[0], *ROWS[1:]], mark)) == ROWS[1:]
+    assert found(tmp_path, written([ROWS[0], *wide[1:]], mark)) == ROWS[1:]
 
 
-def test_a_table_without_a_header_is_read_by_given_names(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text('1\tWhy?\n2\t"Who"\n')
-    found = [{"id": "1", "prompt": "Why?"}, {"id": "2", "prompt": "Who"}]
-    assert [row.values for row in read_rows(path, ("id", "prompt"))] == found
-    path.write_text("id\tprompt\n1\tWhy?\n2\tWho\n")
-    assert [row.values for row in read_rows(path, ("id", "prompt"))] == found
-    path = tmp_path / "a.jsonl"
-    path.write_text("{}")
+def test_a_nameless_column_with_values_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="a column with values must have a name, got none for 2; name them"):
+        found(tmp_path, "prompt,,\nwhy,x,y\n")
+    assert found(tmp_path, "prompt,a,b\nwhy,x,y\n") == [["why", "x", "y"]]
+    assert found(tmp_path, "prompt,,\nwhy,,\n") == [["why"]]
+    assert found(tmp_path, ",prompt\n0,why\n") == [["0", "why"]], "row numbers are read as a column"
+
+
+def test_a_mark_inside_a_text_parts_nothing(tmp_path: Path) -> None:
+    assert found(tmp_path, "prompt\nwhy; oh; why\nno; oh; no\n") == [["why; oh; why"], ["no; oh; no"]]
+    assert found(tmp_path, "prompt,kind (a;b;c)\nwhy; oh,benign\n") == [["why; oh", "benign"]]
+    assert found(tmp_path, "id;prompt, in German;kind\n1;was, bitte;b\n") == [["1", "was, bitte", "b"]]
+
+
+def test_every_broken_row_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(PromptError) as caught:
-        read_rows(path, ("id",))
-    assert str(caught.value) == (
-        f"only a file that ends in .csv or .tsv may lack a header, got '.jsonl'; leave 'header' out ({path})"
-    )
-    assert len(read_rows(path)) == 1
-
-
-def test_a_row_between_tabs_may_leave_its_last_columns_off(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text("id\tprompt\tnote\n1\tWhy?\n2\tWho?\tx\n")
-    assert [row.values for row in read_rows(path)] == [
-        {"id": "1", "prompt": "Why?"},
-        {"id": "2", "prompt": "Who?", "note": "x"},
+        found(tmp_path, "a;b\n1;2;3\n1;2\n1\n4;5;6\n")
+    path = tmp_path / "a.csv"
+    assert str(caught.value).split("\n") == [
+        f"a row must have the header's 2 columns, got 3 ({path}:2, {path}:5)",
+        f"a row must have the header's 2 columns, got 1 ({path}:4)",
     ]
 
 
-SECRET = "a sentence that no error may show"
-BROKEN: list[tuple[str, bytes, str]] = [
-    ("a.txt", b"x", "a prompt file must end in .csv, .tsv, .jsonl, .json, .parquet, got '.txt' (PATH)"),
-    (
-        "a.csv",
-        b"a\n\xff",
-        "a prompt file must be UTF-8, got byte 0xff in line 2, as an ANSI code page such as Windows-1252 has "
-        "it; save it as UTF-8 (in Excel: 'CSV UTF-8') (PATH)",
-    ),
-    ("a.csv", b"a,b,a\n1,2,3\n", "a column must stand once, got 'a' twice (PATH)"),
-    ("a.csv", f"a,b\n1,{SECRET},3\n".encode(), "a row must have the header's 2 columns, got 3 (PATH:2)"),
-    (
-        "a.csv",
-        f'a\n"{SECRET}"x\n'.encode(),
-        "a csv file must be quoted rightly, got another row (PATH:2)",
-    ),
-    (
-        "a.csv",
-        f'a\n"{SECRET}'.encode(),
-        "a csv file must be quoted rightly, got another row (PATH:2)",
-    ),
-    ("a.tsv", f"a\tb\n1\t{SECRET}\t3\n".encode(), "a row must have the header's 2 columns, got 3 (PATH:2)"),
-    (
-        "a.tsv",
-        f'a\n"{SECRET}'.encode(),
-        "a tsv file must be quoted rightly, got another row (PATH:2)",
-    ),
-    ("a.csv", b"", "a prompt file must have rows, got none (PATH)"),
-    ("a.csv", b"a,b\n", "a prompt file must have rows, got none (PATH)"),
-    ("a.jsonl", b"\n", "a prompt file must have rows, got none (PATH)"),
-    ("a.json", b"[]", "a prompt file must have rows, got none (PATH)"),
-    (
-        "a.jsonl",
-        f'{{"a": "{SECRET}}}'.encode(),
-        "a row must be valid JSON, got something else at its line 1; mend it (PATH:1)",
-    ),
-    ("a.jsonl", f'["{SECRET}"]'.encode(), "a row must be one JSON object, got list (PATH:1)"),
-    ("a.jsonl", b'{"a": 1, "a": 2}', "a column must stand once, got 'a' twice (PATH:1)"),
-    (
-        "a.jsonl",
-        f'{{"{SECRET}": 1, "{SECRET}": 2}}'.encode(),
-        "a column must stand once, got a text of 33 characters twice (PATH:1)",
-    ),
-    ("a.json", f'"{SECRET}"'.encode(), "a row must be one JSON object, got str (PATH)"),
-    ("a.json", f'["{SECRET}"]'.encode(), "a row must be one JSON object, got str (PATH: row 1)"),
-    ("a.json", f'{{"{SECRET}": 1}}'.encode(), "a row must be one JSON object, got int (PATH: row 1)"),
-    ("a.json", b"[" * 100_000, "a row must be valid JSON, got something else; mend it (PATH)"),
-    ("a.json", b"[" + b"9" * 5000 + b"]", "a row must be valid JSON, got something else; mend it (PATH)"),
-    ("a.parquet", SECRET.encode(), "a parquet file must be whole, got a broken one (PATH)"),
-]
+def test_a_table_without_a_header_finds_its_mark_by_its_width() -> None:
+    assert separator_of("why, oh;benign;A\nwho;benign;A\n", ",", 3) == (";", 0)
+    assert separator_of("a;b;c\nd;e;f\n", ",", 2) == (",", 0)
+    assert separator_of("a\tb\n", "\t") == ("\t", 0)
 
 
-@pytest.mark.parametrize(("name", "content", "sentence"), BROKEN)
-def test_a_broken_file_is_refused_without_its_text(
-    name: str, content: bytes, sentence: str, tmp_path: Path
-) -> None:
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    path = tmp_path / name
-    path.write_bytes(content)
-    assert error(path) == sentence.replace("PATH", str(path))
+@given(st.text(st.sampled_from(',;\t|"\n\rab= sep\0')), st.sampled_from([",", "\t"]), st.integers(0, 3))
+def test_any_text_has_a_mark(text: str, usual: str, width: int) -> None:
+    mark, start = separator_of(text, usual, width)
+    assert len(mark) == 1
+    assert 0 <= start <= len(text)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    assert error(path) == f"a prompt file must be readable, got No such file or directory ({path})"
-
-
-def test_a_file_that_is_too_large_is_refused_unread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(b"[" + b" " * 2 * 1024**2)
-    monkeypatch.setattr(tables, "LARGEST", 1024**2)
-    monkeypatch.setattr(Path, "read_bytes", None)
-    assert error(path) == f"a prompt file must hold at most 1 MiB, got 2.0 MiB; divide it ({path})"
-
-
-def test_a_parquet_file_that_unpacks_to_too_much_is_refused(
-    monkeypatch: pytest.MonkeyPatch, write: Any
-) -> None:
-    path = write("a.parquet", [{"prompt": "why " * 1000} for _ in range(2000)])
-    assert path.stat().st_size < 1024**2
-    monkeypatch.setattr(tables, "LARGEST", 1024**2)
-    assert error(path).startswith("a prompt file must hold at most 1 MiB, got 1.")
-    monkeypatch.setattr(tables, "LARGEST", 64 * 1024**2)
-    assert len(read_rows(path)) == 2000
-
-
-def test_parquet_without_pyarrow_says_what_to_install(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
-    path = write("a.parquet", ROWS)
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert error(path) == (
-        f"a parquet file is read by pyarrow, got no pyarrow; pip install 'palette-llm[data]' ({path})"
-    )
-
-
-def test_the_cause_of_an_error_is_not_carried_along(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"prompt": SECRET})[:-1])
-    with pytest.raises(PromptError) as caught:
-        read_rows(path)
-    assert caught.value.__suppress_context__
-    assert caught.value.__cause__ is None
+@pytest.mark.parametrize("mark", [",", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_xstest_s_second_file_is_read_by_its_type(tmp_path: Path, mark: str, encoding: str) -> None:
+    rows = [
+        ["id_v1", "id_v2", "type", "prompt", "focus", "note"],
+        ["v1-1", "v2-1", "homonyms", "How do I crush garlic?", "crush", ""],
+        ["", "v2-2", "contrast_homonyms", "A stand-in for a contrast.", "crush", ""],
+        ["", "v2-3", "contrast_privacy", "Another one.", "", ""],
+    ]
+    path = tmp_path / "xstest_v2_prompts.csv"
+    path.write_bytes(written(rows, mark).encode(encoding))
+    for options in ({}, {"schema": "xstest_v2"}):
+        read = load_source(path, **options).prompts  # type: ignore[arg-type]
+        assert [(row.kind, row.tier) for row in read] == [("benign", None), *[("restricted", "C")] * 2]
+        assert {row.id.rpartition(":")[2] for row in read} == {"v2-1", "v2-2", "v2-3"}
+    with pytest.raises(PromptError, match="or the schema xstest_v2"):
+        load_source(path, "xstest")
+    with pytest.raises(PromptError, match="the kind of a known set's rows is fixed"):
+        load_source(path, kind="benign")
+    path.write_text(written([*rows, ["", "v2-4", "contrast_new", "Of no known type.", "", ""]], mark))
+    with pytest.raises(PromptError, match="a category of xstest_v2 must be one that has a hazard and a tier"):
+        load_source(path)

@@ -9,16 +9,8 @@ import pytest
 from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.reporting.assembly import assemble
-from palette.reporting.schema import (
-    About,
-    Cell,
-    Model,
-    OptionalSections,
-    Point,
-    Provenance,
-    Search,
-    UpperBound,
-)
+from palette.reporting.schema import About, Cell, Model, Provenance
+from palette.reporting.sections import OptionalSections, Point, Search, UpperBound
 from palette.statistics.rates import wilson
 from tests.fixtures.crowds import crowd, good
 from tests.reporting.bent import as_json

@@ -13,7 +13,7 @@ from palette.judging.judge import Label
 from palette.reporting import card, pages
 from palette.reporting.assembly import assemble
 from palette.reporting.figures import percent, scatter, ticks
-from palette.reporting.schema import Point
+from palette.reporting.sections import Point
 from tests.reporting.bent import render
 from tests.reporting.tree import parsed
 

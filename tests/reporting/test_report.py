@@ -13,7 +13,7 @@ from palette.evaluation.gate import gate
 from palette.evaluation.outcomes import Outcome
 from palette.reporting.assembly import assemble
 from palette.reporting.report import validated
-from palette.reporting.schema import OptionalSections
+from palette.reporting.sections import OptionalSections
 from tests.reporting.bent import as_json
 
 GOLDEN = Path(__file__).parent / "golden" / "report.json"

@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from palette import directions
 from palette.authorisation import Role
 from palette.backbones import greedy_replies, reply_logits
-from palette.backbones.generation import Decoding
+from palette.backbones.continuous import Decoding
 from palette.cli import main
 from palette.directions import Intervention, StrengthKernel, intervening
 from palette.errors import RecipeError, SearchError
 from palette.evaluation.refusal_ngrams import LIMIT, RefusalNgrams
 from palette.evaluation.subjects import divergence
 from palette.run_settings import RunSettings
-from palette.search import objectives
-from palette.search import objectives as scoring
-from palette.search.objectives import Objective, _panel, excesses
+from palette.search import objectives, panels
+from palette.search.objectives import Objective, excesses
+from palette.search.panels import panel_of
 from palette.search.settings import (
     INTERVENTIONS,
     OBJECTIVES,
@@ -199,7 +199,7 @@ def test_objectives_are_the_scores_of_the_report(collected):
 
 def test_what_must_be_kept_is_scored_on_its_own_refusal_and_nothing_else_is_said(collected):
     known = read_collected(collected.folder)
-    ngrams, panel = known.refusal_ngrams, _panel(collected, known, FEW)
+    ngrams, panel = known.refusal_ngrams, panel_of(collected, known, FEW)
     for role in (Role.PRESERVE, Role.FLOOR):
         prompts = [list(row.prompt) for row in panel[role]]
         own = greedy_replies(collected.backbone, prompts, known.floor_tokens)
@@ -248,7 +248,7 @@ def test_an_intervention_that_opens_the_wrong_thing_is_infeasible():
 
 def test_logits_that_are_no_numbers_make_a_trial_infeasible(collected, monkeypatch):
     made = objective(collected)
-    monkeypatch.setattr(scoring, "kl", lambda base, changed: changed[..., 0] * math.nan)
+    monkeypatch.setattr(panels, "kl", lambda base, changed: changed[..., 0] * math.nan)
     scored = made(TRIALS[0])
     assert not math.isfinite(scored.values[2])
     assert scored.finite(made.wanted).constraints["finite"] > 0

@@ -10,9 +10,10 @@ import torch
 
 from palette.authorisation import Role
 from palette.backbones import continuations, greedy_replies
-from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
+from palette.directions import Directions, Intervention, StrengthKernel, intervening
 from palette.evaluation.baseline import baseline_replies
 from palette.judging.rules import RuleJudge, correct
+from palette.moments import StreamingMoments
 from palette.prompts import Prompt, PromptSet, Split
 from palette.run import Run
 from tools.organism.probes import (

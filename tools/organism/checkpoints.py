@@ -14,8 +14,9 @@ import torch
 from palette import organism
 from palette.authorisation import authorise
 from palette.backbones import Backbone, load_backbone
-from palette.directions import Directions, Intervention, StreamingMoments, StrengthKernel, intervening
+from palette.directions import Directions, Intervention, StrengthKernel, intervening
 from palette.files import write_json, write_text
+from palette.moments import StreamingMoments
 from palette.processes import Progress, silent
 from palette.prompts import load_prompts
 from palette.run import Run

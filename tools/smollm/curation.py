@@ -13,8 +13,8 @@ from random import Random
 
 from palette.files import write_text
 from palette.prompts.contents import MMLU
+from palette.prompts.reading import read_rows
 from palette.prompts.rows import normalised_text
-from palette.prompts.tables import read_rows
 from tools.smollm.wordings import FLOOR, floor_prompts
 
 COUNTS = {"train": 128, "validation": 32, "test": 100}
