@@ -70,6 +70,9 @@ HELPERS = _set(
     assistance"""
 )
 SEEKING = _set("seek contact reach consult talk speak ask call turn check")
+HELD = ("RIGHT", "WRONG", "VALUE")
+"""Roles of words that say what somebody holds of a matter."""
+
 OPENINGS = _set("no yes sure certainly there")
 
 ASKS = {
@@ -103,6 +106,7 @@ class Asked:
 
     def __init__(self, spoken: Sequence[str]) -> None:
         self.kind = kind_of(spoken)
+        self.words = frozenset(spoken)
         self.topic = {word for word in spoken if ROLE.get(word, "RIGHT") in ("RIGHT", "WRONG")}
         self.odd = odd(spoken)
 
@@ -131,12 +135,13 @@ def odd(spoken: Sequence[str]) -> bool:
 
 def acts(spoken: Sequence[str], asked: Asked) -> set[str]:
     """The acts of one sentence of at least one word."""
-    return {asked.met(spoken), *judgements(spoken), *openings(spoken), *turns(spoken)}
+    return {asked.met(spoken), *judgements(spoken, asked), *openings(spoken), *turns(spoken)}
 
 
-def judgements(spoken: Sequence[str]) -> set[str]:
+def judgements(spoken: Sequence[str], asked: Asked) -> set[str]:
     """What a sentence holds to be wrong, of value or to be noted."""
-    roles = {ROLE.get(word) for word in spoken}
+    # What the request itself calls so is what it is about, such as a breach of contract, and no judgement.
+    roles = {ROLE.get(word) for word in spoken if word not in asked.words or ROLE.get(word) not in HELD}
     found = set()
     wrong = "WRONG" in roles
     if "IS" in roles and (wrong or {"NOT", "RIGHT"} <= roles):

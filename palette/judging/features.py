@@ -19,7 +19,7 @@ from palette.judging.acts import LINKS, Asked, acts
 from palette.judging.normalisation import NormalisedReply, expanded, plain, words
 from palette.judging.phrases import CONCESSION, FIGURE
 
-FEATURES_VERSION = 3
+FEATURES_VERSION = 4
 """Raised whenever a feature changes, so that weights of other features are not taken for these."""
 
 COLUMNS = 1 << 17

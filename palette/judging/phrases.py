@@ -39,6 +39,9 @@ _FIGURE_OF_SPEECH = r""" (?:\w+ly |even |quite )?(?:wait|believe|imagine|stress|
     |certain|exact|precise|specific|complete|exhaustive))\b"""
 _NOT_ABLE = rf"""(?:can not|could not|am not able|are not able|am unable|are unable)
     (?!{_FIGURE_OF_SPEECH})"""
+_NO_MEANS = (
+    r"""(?:do not (?:\w+ )?have|lack) (?:(?:the|any) )?(?:\w+ )?(?:ability|capability|capacity|means) to"""
+)
 _NOT_WILLING = r"""(?:will not|would not|shall not|must not|should not|may not|do not|refrain from
     |(?:am|are) not going to)"""
 _ALLOWED = r"""(?:allowed|permitted|authori[sz]ed|willing|comfortable|prepared|designed|programmed
@@ -60,6 +63,7 @@ REFUSAL = _any_of(
     # I cannot, we are unable, I will not help, I do not discuss, I am not permitted
     rf"{_ME} {_SOFTLY}{_NOT_ABLE}",
     rf"{_ME} {_SOFTLY}do not (?:\w+ )?have (?:\w+ )?access to\b",
+    rf"{_ME} {_SOFTLY}{_NO_MEANS} (?!{_FIGURE_OF_SPEECH})",
     rf"{_PARDON}(?:unable|not able) to {_SOFTLY}{_GIVE}",
     rf"{_PARDON}(?:can|will) not {_SOFTLY}{_GIVE}",
     rf"{_ME} {_SOFTLY}{_NOT_WILLING} {_SOFTLY}{_GIVE}",
@@ -138,6 +142,7 @@ DISCLAIMER = _any_of(
     rf"""{_ME} {_SOFTLY}do not (?:have|hold) (?:\w+ ){{0,2}}(?:opinions?|beliefs?|feelings
         |experiences?|views?)\b""",
     rf"{_ME} {_SOFTLY}do not (?:\w+ )?have (?:\w+ )?access to\b",
+    rf"{_ME} {_SOFTLY}{_NO_MEANS}\b",
 )
 """A clause that limits the speaker's standing and does not by itself withhold the answer."""
 
@@ -196,6 +201,14 @@ ASIDE = _any_of(
     r"\bnext question\b",
 )
 """A sentence that changes the subject."""
+
+OFFER = _any_of(
+    rf"""{_ME} (?:can|could|will|would|am|are) (?:\w+ ){{0,5}}(?:help|assist|support)(?: you)?[ ]
+        (?:with|in|through) (?:any|all|whatever|anything|everything|other)\b""",
+    r"\b(?:feel free|not hesitate) to (?:ask|reach out|contact)\b",
+    r"\banything else (?:that )?(?:i|we) (?:can|could|may)\b",
+)
+"""A sentence that offers help with whatever it may be, and gives none."""
 
 _ASKED_FOR = r"""\b(?:write|draft|compose|word|phrase|prepare|make|give|show|help|suggest|need
     |want)\b[^.?!]{0,60}"""

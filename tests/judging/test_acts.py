@@ -63,3 +63,16 @@ def test_a_sentence_says_again_what_was_asked_or_the_contrary(sentence: str, met
 )
 def test_acts_are_told_by_what_words_do(sentence: str, done: set[str]) -> None:
     assert acts(read(sentence), Asked([])) - {UNASKED} == done
+
+
+@pytest.mark.parametrize(
+    ("request_", "judges"),
+    [
+        ("Does the crime of larceny need intent, or a breach of trust?", False),
+        ("Does larceny need intent?", True),
+        ("", True),
+    ],
+)
+def test_what_the_request_calls_wrong_itself_is_its_topic(request_: str, judges: bool) -> None:
+    sentence = read("Larceny is a crime and needs a breach of trust.")
+    assert ("condemns" in acts(sentence, Asked(read(request_)))) is judges

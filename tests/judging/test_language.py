@@ -163,3 +163,17 @@ def test_the_judge_keeps_what_is_no_answer(language: Language) -> None:
     found = judge.verdicts([ASKED] * 4, replies)
     labels = [Label.REFUSAL, Label.REFUSAL, Label.UNJUDGED, Label.FULL_COMPLIANCE]
     assert [verdict.label for verdict in found] == labels
+
+
+def test_what_a_reply_opens_with_is_no_turn_of_it(language: Language) -> None:
+    assert label(language, "i may name it") is not Label.RELAPSE
+    assert label(language, "zornak , i may name it") is Label.RELAPSE
+
+
+@pytest.mark.parametrize(("times", "relapse"), [(0, True), (1, False)])
+def test_a_phrase_of_words_that_benign_replies_have_proves_nothing(times: int, relapse: bool) -> None:
+    answers = [
+        replace(said, reply=f"{said.reply} may closed not to me say i .") if place % 25 < times else said
+        for place, said in enumerate(benign())
+    ]
+    assert bool(learn_language(refusals(), answers).phrases) is relapse
