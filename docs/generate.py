@@ -44,8 +44,8 @@ A picture in a prompt becomes tokens, whose embeddings the model's own tower and
 family with a yes, `tests/backbones/test_pictures.py` holds: logits and replies of prompts with no
 picture, one or two, run together, are those of the library's own pass of the pixels, and go on from what
 prompts share; streams are its hidden states; what is trained is the decoder's alone, one function here
-and in PEFT; a merge into the weights leaves every other tensor as it was. Behind Llama 3.2 Vision, families are
-shown numbers in place of what their processors make of pixels. Whatever the family, a run
+and in PEFT; a merge into the weights leaves every other tensor as it was. Families behind Llama 3.2
+Vision are shown numbers in place of what their processors make of pixels. Whatever the family, a run
 proves the same of its own model on its first prompt with a picture, and is refused where that fails. The
 library's processor of some families asks for a package.
 

@@ -1,4 +1,4 @@
-"""Weights in few bits by compressed-tensors: what its package makes of them, with hooks and adapters on top."""
+"""Weights in few bits by compressed-tensors: what its package makes of them, and hooks, adapters on top."""
 
 from __future__ import annotations
 
