@@ -44,12 +44,14 @@ A picture in a prompt becomes tokens, whose embeddings the model's own tower and
 family with a yes, `tests/backbones/test_pictures.py` holds: logits and replies of prompts with no
 picture, one or two, run together, are those of the library's own pass of the pixels, and go on from what
 prompts share; streams are its hidden states; what is trained is the decoder's alone, one function here
-and in PEFT; a merge into the weights leaves every other tensor as it was. Whatever the family, a run
+and in PEFT; a merge into the weights leaves every other tensor as it was. Families behind Llama 3.2
+Vision are shown numbers in place of what their processors make of pixels. Whatever the family, a run
 proves the same of its own model on its first prompt with a picture, and is refused where that fails. The
 library's processor of some families asks for a package.
 
 | family | pictures | its processor needs |
 | --- | --- | --- |"""
+UNLOADED = "when it is loaded, since it does not run on a prompt in words as others do"
 METHODS_INTRODUCTION = """# Merge methods
 
 Generated from the code by `make docs`. Each is a row of one table (`palette/merging/methods.py`) and a
@@ -125,7 +127,9 @@ def models() -> str:
         parts.append(f"| {name} (`{family.kind}`) | {' | '.join(cells)} | {family.note} |")
     parts.append(PICTURES_INTRODUCTION)
     seen = {f"{each.label} (`{each.kind}`)": (each.refused, each.needs) for each in seeing.FAMILIES.values()}
-    for name, (reason, needs) in {**seen, **{name: (no, "") for name, no in seeing.OTHERS.items()}}.items():
+    unloaded = {f"{each.label} (`{each.kind}`)": UNLOADED for each, _ in seeing.UNLOADED.values()}
+    others = {name: (no, "") for name, no in {**seeing.OTHERS, **unloaded}.items()}
+    for name, (reason, needs) in {**seen, **others}.items():
         parts.append(f"| {name} | {f'refused: {reason}' if reason else 'yes'} | {needs} |")
     return "\n".join(parts) + "\n"
 

@@ -40,6 +40,7 @@ class Architecture:
 
 SCANNED = Architecture(unadapted=("out_proj",))
 SEVERAL = Architecture(refused="which hands four streams from block to block")
+OTHER_WEIGHTS = Architecture(unseen="which reads pictures with other weights than words")
 ARCHITECTURES = {
     "falcon_h1": SCANNED,
     "falcon_mamba": SCANNED,
@@ -58,7 +59,10 @@ ARCHITECTURES = {
     "hrm_text": Architecture(refused="whose blocks run several times for each token"),
     "mllama_text_model": Architecture(refused="of whose blocks some run beside an image only"),
     "paligemma": Architecture(unseen="which reads the words beside a picture in both directions"),
-    "phi4_multimodal": Architecture(unseen="which reads pictures with other weights than words"),
+    "phi4_multimodal": OTHER_WEIGHTS,
+    "ernie4_5_vl_moe": OTHER_WEIGHTS,
+    "ovis2": Architecture(unseen="which reads the signs around a picture as something else than words"),
+    "hunyuan_vl": Architecture(unseen="which numbers the pictures of a prompt among its positions"),
 }
 """The exceptions, by ``model_type``."""
 

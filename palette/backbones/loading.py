@@ -78,6 +78,7 @@ def load_backbone(
     if missing := sorted(found["missing_keys"]):
         # The library draws them at random, with a warning.
         raise _unfit(folder, ValueError(f"no weights for {missing[0]} and {len(missing) - 1} others"))
+    _require_decoder(model, folder)
     _require_chat(tokenizer, folder)
     model.requires_grad_(False)
     model.eval()
@@ -152,6 +153,7 @@ def load_sketch(
         raise _unfit(folder, error) from error
     if model is None:
         raise _unfit(folder, ValueError("a configuration that no model can be built of"))
+    _require_decoder(model, folder)
     _require_chat(tokenizer, folder)
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -189,6 +191,17 @@ def without_weights(folder: Path) -> Any | None:
             return _class_of(folder).from_config(config)
     except Exception:  # A damaged configuration, or one of another library, may fail in any way.
         return None
+
+
+def _require_decoder(model: Any, folder: Path) -> None:
+    """Refuses models that read with other blocks than they answer with, as Florence 2 does."""
+    if model.config.is_encoder_decoder:
+        raise BackboneError(
+            "a backbone must be a decoder alone",
+            got=f"one of the kind {model.config.model_type}, an encoder and a decoder",
+            remedy="use another model",
+            where=folder,
+        )
 
 
 def _require_chat(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

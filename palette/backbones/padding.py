@@ -25,7 +25,7 @@ def proven(backbone: Backbone) -> Backbone:
     """The backbone, which pads rows only if that changes none of its logits; a notice says where it does.
 
     Raises:
-        BackboneError: if the library cannot run the model.
+        BackboneError: if the library cannot run the model, or runs it otherwise than it is run here.
     """
     try:
         # Of a copy, so that nothing is known of the backbone's template before it is asked for.
@@ -51,6 +51,9 @@ def bears_padding(backbone: Backbone) -> bool:
     """Whether two prompts in one batch get the logits that each gets alone, up to rounding.
 
     Where the model keeps something else than keys and values, also what the library's own loop makes of it.
+
+    Raises:
+        BackboneError: if what one gets alone is not what the library's own pass gives.
     """
     short, long = (backbone.render([{"role": "user", "content": probe}]) for probe in PROBES[::3])
     # Whatever the template makes of them, one is padded.
@@ -59,6 +62,13 @@ def bears_padding(backbone: Backbone) -> bool:
     alone = [padded([prompt], [0], 0, device) for prompt in prompts]
     together = padded(prompts, range(len(prompts)), backbone.pad, device)
     expected = torch.cat([forward(backbone, batch)[:, -1] for batch in alone])
+    if not same_logits(backbone, expected[:1], backbone.model(input_ids=alone[0].ids).logits[:, -1]):
+        raise BackboneError(
+            "a model must count the positions of a prompt's tokens from 0 on",
+            got=f"one of the kind {backbone.model.config.model_type}, whose own pass counts otherwise",
+            remedy="use another model",
+            where=backbone.name,
+        )
     if not same_logits(backbone, forward(backbone, together)[:, -1], expected):
         return False
     if window(backbone) != 0:

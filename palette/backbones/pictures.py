@@ -234,7 +234,8 @@ class _Lookup(local):
         return copied
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        shown = inputs[0] >= PICTURED
+        # A tower's own tokens may be numbers of 32 bits, in which no picture's id has its place.
+        shown = inputs[0].long() >= PICTURED
         self.ids = inputs[0] if bool(shown.any()) else None
         return inputs if self.ids is None else (inputs[0].masked_fill(shown, 0), *inputs[1:])
 

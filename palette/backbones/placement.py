@@ -65,7 +65,8 @@ def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: An
     weights are in few bits already, or None.
 
     Raises:
-        BackboneError: if a model is to be put into few bits twice, or a package is missing that runs it.
+        BackboneError: if a model is to be put into few bits twice, a package is missing that runs it, or its
+            activations are in few bits too.
     """
     told: dict[str, Any] = {}
     if dtype in BITS:
@@ -87,6 +88,14 @@ def placed(device: str | DeviceMap, dtype: str, compute: torch.dtype, stored: An
                 got="none installed",
                 remedy=remedy,
             )
+    groups = (stored or {}).get("config_groups") or {}
+    if any(group.get("input_activations") for group in groups.values()):
+        # Its package rounds what each linear is given, outside of any gradient.
+        raise BackboneError(
+            "a model in few bits must read its activations whole, since no gradient passes rounded ones",
+            got=f"activations in few bits too ({method})",
+            remedy="use its whole weights, or one whose weights alone are in few bits",
+        )
     if not isinstance(device, str):
         told["device_map"] = dict(device)
     elif device == "auto" or told or stored is not None:

@@ -102,7 +102,7 @@ class Processor:
             BackboneError: if the processor is not there, or does not take them.
         """
         asked = {"text": [text], "images": [[*pictures]], "add_special_tokens": False}
-        processor, token = self._whole, image_token(backbone)
+        token, processor = image_token(backbone), self._whole
         try:
             made = dict(processor(**asked, return_mm_token_type_ids=True, return_tensors="pt"))
         except Exception as error:  # Each family's processor has laws of its own.
@@ -193,12 +193,21 @@ def looked(backbone: Backbone, read: Reading) -> list[Shown]:
     """
     handed: dict[str, Any] = {}
 
-    def stop(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        handed.update(kwargs)
-        raise _AtTheDoor
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kwargs.get("inputs_embeds") is not None:
+            handed.update(kwargs)
+            raise _AtTheDoor
+
+    def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = args[0] if args else kwargs["hidden_states"]
+        stop(block, (), {"inputs_embeds": stream, "position_ids": None})
 
     model: Any = backbone.model
-    handle = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+    handles = [
+        model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True, prepend=True),
+        # Of a decoder that is handed the pixels, as Chameleon's, the door is that of its first block.
+        backbone.blocks[0].register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
+    ]
     try:
         model(**read.given, use_cache=False)
     except _AtTheDoor:
@@ -211,13 +220,14 @@ def looked(backbone: Backbone, read: Reading) -> list[Shown]:
             where=backbone.name,
         ) from error
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     deep, axes = handed.get(DEEP), handed["position_ids"]
     return _shown(
         handed["inputs_embeds"][0],
         read.runs,
-        # Some families have a row for words before those of the axes.
-        axes[-3:, 0] if axes is not None and axes.dim() == 3 else None,
+        # Some families have a row for words before those of the axes, and some count in whole floats.
+        axes[-3:, 0].long() if axes is not None and axes.dim() == 3 else None,
         None if deep is None else torch.stack([*deep]),
     )
 

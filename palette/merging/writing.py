@@ -18,7 +18,7 @@ from palette.adapters.header import DTYPES, Header, header_of, read_stored
 from palette.adapters.lora import LoraModule
 from palette.adapters.writing import STORED, adapter_writer, bits, served_rank
 from palette.errors import AdapterError, RecipeError
-from palette.files import atomic, claim, read_json, require_free, write_json
+from palette.files import atomic, claim, read_json, require_free, stated_in, write_json
 from palette.merging.combining import MergePlan, Retention, merged_modules, single_threaded
 from palette.merging.inputs import Group, default_output, open_inputs
 from palette.merging.methods import OptionValue
@@ -166,6 +166,13 @@ def merge_into(
     if output is None:
         law = "a merge into weights writes a whole model"
         raise RecipeError(law, got="no folder", remedy="give --output")
+    if backbone.is_dir() and stated_in(backbone / "config.json").get("quantization_config"):
+        raise AdapterError(
+            "a merge goes into whole weights",
+            got="a backbone in few bits",
+            remedy="mount the adapter, or merge into the weights that these were made of",
+            where=backbone,
+        )
     weights = BackboneWeights(backbone)
     plan = planned(settings, weights)
     dtype = settings.dtype if "dtype" in settings.model_fields_set else None

@@ -68,7 +68,7 @@ def taught(backbone):
             losses[-1].backward()
             optimiser.step()
         last = next_token_logits(backbone, ASKED)
-        return read_out(model, backbone, layers), last, [float(loss) for loss in losses]
+        return read_out(model, backbone, layers), last, [loss.item() for loss in losses]
 
 
 def test_what_is_fetched_from_the_disk_is_the_same_model(plain, offloaded):
