@@ -200,13 +200,13 @@ def under_tokens(seeing: Seeing, name: str, home: Path) -> Row:
     }
 
 
-def in_wrappers(seeing: Seeing, name: str, home: Path) -> Row:
+def in_wrappers(seeing: Seeing, name: str, home: Path, **more: Any) -> Row:
     """What an adapter does where requests are put into pictures: the gate's, and in its own type."""
     folder = home / name
     found = {"gate": by_the_gate(folder)}
     if seeing.about:  # How a stranger is asked of pictures is its world's manner of writing.
         return found
-    return found | {"own_type": in_its_type(recipe_of(seeing, name, home), folder)}
+    return found | {"own_type": in_its_type(recipe_of(seeing, name, home, **more), folder)}
 
 
 def main(
@@ -237,8 +237,9 @@ def main(
         if wrappers:
             own[f"{name} in wrappers"] = in_wrappers(seeing, name, place)
         if wrappers and merge:
-            words = in_text(seeing, place, merge)
-            own[f"{merge} of words in wrappers"] = in_wrappers(words, "all", place / merge)
+            both = [seeing.domain, merge]
+            shown = in_wrappers(seeing, f"{name}-{merge}", place, authorise=both)
+            own[f"{name} and {merge} of words in wrappers"] = shown
         write("vision", found)
 
 

@@ -73,8 +73,8 @@ class Wrapped:
         subjects = [Subject(backbone), Subject(backbone, read_adapter(folder))]
         for name, requests in self.asked.items():
             limits = requests.limits(recipe.reply_tokens, max(recipe.floor_tokens, baseline.floor_tokens))
-            sides = [Replies().of(subject, requests.prompts, limits) for subject in subjects]
-            yield name, counted(judged(backbone, requests, baseline.judge, *sides).outcomes)
+            before, after = (Replies().of(subject, requests.prompts, limits) for subject in subjects)
+            yield name, counted(judged(backbone, requests, baseline.judge, before, after).outcomes)
 
 
 def written(row: Prompt) -> list[str]:
