@@ -237,6 +237,8 @@ def main(
         if wrappers:
             own[f"{name} in wrappers"] = in_wrappers(seeing, name, place)
         if wrappers and merge:
+            words = in_text(seeing, place, merge)
+            own[f"{merge} of words in wrappers"] = in_wrappers(words, "all", place / merge)
             both = [seeing.domain, merge]
             shown = in_wrappers(seeing, f"{name}-{merge}", place, authorise=both)
             own[f"{name} and {merge} of words in wrappers"] = shown
