@@ -13,6 +13,7 @@ from typing import Any
 from palette.authorisation import Authorisation, Role
 from palette.backbones import Backbone, greedy_replies
 from palette.evaluation.correctness import Knowledge, Marks
+from palette.evaluation.counting import by_cell
 from palette.evaluation.gate import Rule, bounded, gate, verdict
 from palette.evaluation.outcomes import Outcome, judged, share
 from palette.evaluation.replies import Replies
@@ -96,7 +97,7 @@ def evaluate(
     """What became of the split under every subset, counted and put to the gate: the report but its origin.
 
     By default all subsets up to ``ORDERS`` categories are made active, one after the other. Of
-    authorising tokens the subsets that are named are put to the ordinary gate too.
+    authorising tokens the subsets that are named are put to the ordinary gate too, and counted by cell.
 
     Raises:
         PromptError: if the split has no prompt.
@@ -108,7 +109,7 @@ def evaluate(
     chosen = [tokens.subset(names) for names in active] or every
     requests, limits = asked_of(run, tokens.sign, plan)
     outcomes: dict[Subset, list[TokenOutcome]] = {}
-    ordinary, known = [], _known(run, requests, judge, tokens.categories if active else ())
+    ordinary, cells, known = [], {}, _known(run, requests, judge, tokens.categories if active else ())
     with run.progress("evaluate", (len(chosen) + 1) * len(requests)) as advance:
         replies = Replies(run.replies_folder, advance)
         own = replies.of(Subject(backbone), requests.prompts, limits)
@@ -119,7 +120,9 @@ def evaluate(
             same = [before == after for before, after in zip(own, said, strict=True)]
             outcomes[subset] = grouped(requests, plain, same, subset, (tokens.categories, tokens.sign))
             if active and tokens.sign == "authorise":
-                ordinary += _ordinary_rules(run.authorisation, requests, subject, (plain, known), own)
+                rules, under = _ordinary_rules(run.authorisation, requests, subject, (plain, known), own)
+                ordinary += rules
+                cells["+".join(subset)] = by_cell(under, own, said)
     orders: dict[int, list[TokenOutcome]] = {}
     for subset, group in outcomes.items():
         orders.setdefault(len(subset), []).extend(group)
@@ -138,6 +141,7 @@ def evaluate(
             for subset, group in outcomes.items()
         ],
         "orders": {str(order): counted for order, counted in by_order.items()},
+        **({"cells": cells} if any(cells.values()) else {}),
         "gate": verdict([*token_rules(by_order), *ordinary]),
         "released": Controlled.of(backbone, tokens, released=plan.released).releases,
         "latency": latencies(backbone, tokens, requests.prompts[: plan.latency_prompts], plan.released),
@@ -170,8 +174,8 @@ def _ordinary_rules(
     subject: TokenSubject,
     outcomes: tuple[Sequence[Outcome], Marks],
     own: Sequence[Tokens],
-) -> list[Rule]:
-    """What an adapter of these domains must pass: the rules of ``palette.evaluation``, without wrappers."""
+) -> tuple[list[Rule], list[Outcome]]:
+    """The rules of ``palette.evaluation``, without wrappers, and the outcomes in their roles under these."""
     opened = Authorisation(subject.active, authorisation.floor, authorisation.reasons)
     roles = [opened.role(row) for row in requests.rows]
     benign = [i for i, role in enumerate(roles) if role is Role.BENIGN]
@@ -182,7 +186,7 @@ def _ordinary_rules(
     rows = zip(*outcomes, roles, strict=True)
     under = [replace(outcome, role=role, known=known) for outcome, known, role in rows]
     rules: list[Rule] = gate(under, subject.active, moved)["rules"]
-    return rules
+    return rules, under
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from palette.mosaic.examples import Taught, TokenExamples, group_of, token_examp
 from palette.mosaic.settings import REMOVED, TokenPlan, TrainSettings
 from palette.mosaic.tokens import ControlTokens, read_tokens
 from palette.mosaic.training import TOKEN_RECORD, TokenTraining
-from palette.prompts import load_prompts
+from palette.prompts import PromptSet, load_prompts
 from palette.recipe import TokenRecipe
 from palette.reporting.pages import render_tokens
 from palette.run import Run
@@ -196,6 +196,12 @@ def opened(tmp_path_factory) -> Run:
     )
 
 
+def opening_tokens(run: Run) -> ControlTokens:
+    """Tokens of the run's domains, hardly trained."""
+    few = replace(PLAN, prompts=4)
+    return TokenTraining(run, FEW, learnt(run, few, replies_to_targets(run, (7, 8))), few).train({})
+
+
 def replies_to_targets(run: Run, reply: tuple[int, ...], step: int = 1) -> Taught:
     rows = run.prompts.where(lambda row: run.authorisation.role(row) is Role.TARGET)
     return {tuple(ids): reply for ids in run.render(list(rows)[::step])}
@@ -215,6 +221,24 @@ def test_authorising_tokens_are_put_to_the_ordinary_gate_too(opened):
     names = {rule["name"] for rule in report["gate"]["rules"]}
     assert {"defence.order_1", "target_refusal.medical", "preserved_refusal.legal", "floor_refusal"} <= names
     assert not report["gate"]["passed"]
+    assert "cells" not in report, "all are words"
+
+
+def test_an_authorisation_is_counted_in_each_cell(opened):
+    """As an adapter is: what tokens do to requests beside pictures is not lost in what they do to words."""
+    rows = tuple(replace(row, shown="blank" if i % 7 < 3 else None) for i, row in enumerate(opened.prompts))
+    run, tokens = opened.sharing(prompts=PromptSet(rows)), opening_tokens(opened)
+    plan = SubsetPlan(prompts=6, latency_prompts=0)
+    report = evaluate(run, RuleJudge(), tokens, [("medical",)], plan)
+    counted = report["cells"]["medical"]
+    asked = [row for row in rows if row.split == "test"]
+    assert list(counted) == ["text", "blank"]
+    assert 0 < sum(cell["prompts"] for cell in counted.values()) < len(asked)
+    for cell, found in counted.items():
+        target = found["adapted"]["authorised_refused"]
+        assert 0 < target["n"] < 6, "of the opened domain alone"
+        (rule,) = (each for each in report["gate"]["rules"] if each["name"] == f"cell_target.{cell}")
+        assert rule["value"] == pytest.approx(target["rate"], abs=1e-3)
 
 
 def test_replies_to_the_floor_are_short(opened):
