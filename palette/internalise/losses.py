@@ -45,6 +45,9 @@ class LossWeights:
     opening: float = 1.0
     """Of the cross-entropy of a taught reply's decisive token, once more: among all tokens of a long reply it
     would count for little, and that it is no refusal does not say what it is."""
+    odds: float = 0.07
+    """Of the squared nats by which the log-odds of what the backbone would say move at a kept token, for a
+    nat of KL. Where it is sure, the KL of one adapter feels nothing, and with three another token is said."""
     identity: float = 100.0
     """Of the relative squared distance of streams, which is small where probabilities barely move."""
     decision: float = 0.7
@@ -66,9 +69,10 @@ class OutputLoss:
 
     Taught examples: where the backbone, given the reply so far, would say the next token itself, KL
     to the backbone; elsewhere (the opening, which it would not say) cross-entropy. All others: KL to
-    the backbone over the whole reply, and over its first token; the relative squared distance of the
-    residual stream at the edited sites; and the squared nats by which the log-odds of the reply's
-    decisive word have moved to either side. A divergence of probabilities hardly feels those where the
+    the backbone over the whole reply, and over its first token, and with it the squared nats by which the
+    log-odds of what the backbone says have moved; the relative squared distance of the residual stream at
+    the edited sites; and once more the log-odds of the reply's decisive word, to either side. A divergence
+    of probabilities hardly feels those where the
     backbone is sure, and what every adapter does alike is counted once for each in their sum. What
     decides inside the domains, taught openings and the refusals of their floor, has a margin: there
     other adapters act on it. That of an opening is over what refuses in its place: people begin an answer
@@ -139,7 +143,7 @@ class OutputLoss:
         base = torch.cat([one.logits for one in together])
         reply = torch.tensor([token for example in examples for token in example.reply], device=device)
         taught_token = taught.repeat_interleave(counts)
-        each = token_losses(logits, base, reply, taught_token)
+        each = token_losses(logits, base, reply, taught_token, self.weights.odds)
         decisive = firsts + torch.tensor([example.decisive for example in examples], device=device)
         unsure = self.lacking(examples, alone, together, logits[decisive]).square().sum()
         inside = batch.mask.bool() & ~taught.unsqueeze(1)
@@ -210,11 +214,13 @@ class TokenLoss(Function):
     """The loss of each token, in nats, in blocks of rows: the vocabulary is held once, as the gradient.
 
     Cross-entropy −log q(w) where a word w ≥ 0 is given, KL(p ‖ q) where it is −1; p is the backbone's, q the
-    student's. With both the gradient of q's logits is q less what it should be: the word, or p.
+    student's. With both the gradient of q's logits is q less what it should be: the word, or p. Beside it, as
+    much as is ``held``, Δ², what the log-odds of the backbone's word v have moved; its gradient is 2 Δ for v,
+    and for all others −2 Δ q / (1 − q(v)), their share of what is not v.
     """
 
     @staticmethod
-    def forward(ctx: Any, said: Tensor, base: Tensor, words: Tensor) -> Tensor:
+    def forward(ctx: Any, said: Tensor, base: Tensor, words: Tensor, held: Tensor) -> Tensor:
         """The losses [token]; ``said`` and ``base`` are logits [token, vocabulary] of any precision."""
         losses = torch.empty(len(said), device=said.device)
         gradient = torch.empty_like(said) if ctx.needs_input_grad[0] else None
@@ -224,10 +230,14 @@ class TokenLoss(Function):
             word, given = words[rows].clamp(min=0).unsqueeze(-1), words[rows] >= 0
             wanted = p.exp()
             kl = (wanted * (p - q)).sum(-1)
-            losses[rows] = torch.where(given, -q.gather(-1, word).squeeze(-1), kl)
+            own = torch.zeros_like(wanted, dtype=torch.bool).scatter_(-1, p.argmax(-1, keepdim=True), True)
+            moved, weight = log_odds(q, own) - log_odds(p, own), held[rows]
+            losses[rows] = torch.where(given, -q.gather(-1, word).squeeze(-1), kl) + weight * moved.square()
             if gradient is not None:
                 one = torch.zeros_like(wanted).scatter_(-1, word, 1.0)
-                gradient[rows] = q.exp() - torch.where(given.unsqueeze(-1), one, wanted)
+                among_others = q.masked_fill(own, float("-inf")).softmax(-1)
+                drawn = (2 * weight * moved).unsqueeze(-1) * (own.float() - among_others)
+                gradient[rows] = q.exp() - torch.where(given.unsqueeze(-1), one, wanted) + drawn
         ctx.save_for_backward(gradient)
         return losses
 
@@ -235,7 +245,7 @@ class TokenLoss(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the student's logits."""
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].unsqueeze(-1).to(gradient.dtype), None, None
+        return gradient * gradients[0].unsqueeze(-1).to(gradient.dtype), None, None, None
 
 
 def token_losses(
@@ -243,13 +253,15 @@ def token_losses(
     base: Float[Tensor, "token vocabulary"],
     reply: Int[Tensor, "token"],
     taught: Bool[Tensor, "token"],
+    odds: float = 0.0,
 ) -> Float[Tensor, "token"]:
     """The loss of each token of replies, in nats.
 
-    KL(base ‖ said); of taught ones that the backbone would not say itself, their cross-entropy.
+    KL(base ‖ said); of taught ones that the backbone would not say itself, their cross-entropy. Of kept ones
+    also ``odds`` times the squared nats by which the log-odds of what the backbone would say have moved.
     """
     words = torch.where(taught & (base.argmax(-1) != reply), reply, -1)
-    losses: Tensor = TokenLoss.apply(said, base, words)  # type: ignore[no-untyped-call]
+    losses: Tensor = TokenLoss.apply(said, base, words, odds * ~taught)  # type: ignore[no-untyped-call]
     return losses
 
 
