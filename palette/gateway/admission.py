@@ -26,15 +26,13 @@ from palette.authorisation import (
 )
 from palette.errors import GatewayError
 from palette.gateway.asking import Asked
-from palette.gateway.authority import Authority, Recorder
-from palette.gateway.backend import Backend, unavailable
-from palette.gateway.catalogue import Catalogue
-from palette.gateway.identity import Credentials
-from palette.gateway.ledger import Event
-from palette.gateway.limits import Limits
+from palette.gateway.backend import Backend
+from palette.gateway.identity import Authority, Credentials
+from palette.gateway.ledger import Event, Recorder
+from palette.gateway.limits import Limits, Quotas
 from palette.gateway.monitor import Monitor
-from palette.gateway.quotas import Quotas
-from palette.gateway.refusals import Refused, denied, unknown
+from palette.gateway.refusals import Refused, denied, unavailable, unknown
+from palette.gateway.trusting import Catalogue
 from palette.gateway.visits import Admitted, Standing, Visit, event_of
 from palette.signing.instants import now as instant_now
 
