@@ -17,13 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
-from palette.authorisation import (
-    Decision,
-    Reason,
-    Request,
-    authorisation,
-    decide,
-)
+from palette.authorisation import Decision, Reason, Request, authorisation, decide
 from palette.errors import GatewayError
 from palette.gateway.asking import Asked
 from palette.gateway.backend import Backend
@@ -165,16 +159,9 @@ class Admission:
         Raises:
             Refused: if the credential is none that may ask; the ledger has it.
         """
-        standing = visit.standing or await self._standing(visit.secret)
-        backbone = self.services.backend.backbone
-        decision = authorisation(
-            standing.tenant,
-            standing.credentials,
-            backbone,
-            standing.grants,
-            standing.certificates,
-            self.clock(),
-        )
+        at = visit.standing or await self._standing(visit.secret)
+        backbone, now = self.services.backend.backbone, self.clock()
+        decision = authorisation(at.tenant, at.credentials, backbone, at.grants, at.certificates, now)
         await self.record(
             event_of("models", visit, decision=decision, status=decision.status, reason=decision.reason.value)
         )

@@ -31,52 +31,52 @@ class Monitor:
     """Characters of a reply that are judged; a model that declines does so early."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        import prometheus_client as prometheus
 
         from palette.judging.rules import RuleJudge
 
-        self.registry = CollectorRegistry()
+        self.registry = prometheus.CollectorRegistry()
         self._judge = RuleJudge()
-        self._requests = Counter(
+        self._requests = prometheus.Counter(
             "palette_requests",
             "Requests by route and status",
             ["route", "status"],
             registry=self.registry,
         )
-        self._entries = Counter(
+        self._entries = prometheus.Counter(
             "palette_ledger_entries",
             "Entries of the ledger by kind, reason and status",
             ["kind", "reason", "status"],
             registry=self.registry,
         )
-        self._lost = Counter(
+        self._lost = prometheus.Counter(
             "palette_ledger_failures", "Entries that the ledger did not take", registry=self.registry
         )
-        self._asked = Counter(
+        self._asked = prometheus.Counter(
             "palette_asked",
             "Requests that were read, by tenant and by what they look like: floor, other",
             ["tenant", "looks"],
             registry=self.registry,
         )
-        self._replies = Counter(
+        self._replies = prometheus.Counter(
             "palette_replies",
             "Replies by tenant and by what they are: answered, refused, broken",
             ["tenant", "verdict"],
             registry=self.registry,
         )
-        self._cut = Counter(
+        self._cut = prometheus.Counter(
             "palette_replies_cut",
             "Replies that did not come to their end, by tenant and reason",
             ["tenant", "reason"],
             registry=self.registry,
         )
-        self._open = Gauge("palette_replies_open", "Replies under way", registry=self.registry)
-        self._stale = Gauge(
+        self._open = prometheus.Gauge("palette_replies_open", "Replies under way", registry=self.registry)
+        self._stale = prometheus.Gauge(
             "palette_files_not_taken",
             "New certificates, revocation lists and JWKS that do not hold, while what was there before does",
             registry=self.registry,
         )
-        self._overhead = Histogram(
+        self._overhead = prometheus.Histogram(
             "palette_admission_seconds",
             "Time from a request's first byte to its decision in the ledger",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.5, 2.0),
