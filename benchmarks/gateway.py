@@ -39,7 +39,6 @@ from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import audit, export
 from palette.gateway.backend import Served
-from palette.gateway.catalogue import Catalogue
 from palette.gateway.identity import Credentials
 from palette.gateway.limits import Limits
 from palette.gateway.operations import Operator
@@ -47,6 +46,7 @@ from palette.gateway.recording import Heads
 from palette.gateway.remote import Remote
 from palette.gateway.server import listening, serve
 from palette.gateway.store import Store
+from palette.gateway.trusting import Catalogue
 from palette.gateway.upstream import Upstream
 from palette.signing import KeyRing, Purpose, generate, read_key_ring, read_private
 from palette.signing.instants import now

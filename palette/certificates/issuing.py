@@ -25,7 +25,7 @@ from palette.certificates.facts import (
     Facts,
     MergedFrom,
 )
-from palette.certificates.reading import require_apart, require_own
+from palette.certificates.reading import require_apart, require_own, unfit
 from palette.certificates.recount import looser
 from palette.certificates.statements import (
     CERTIFICATE,
@@ -178,13 +178,7 @@ def facts_of(found: Measured, floor: Floor, terms: Terms, canaries: Sequence[Can
             not_measured=report.not_measured,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SignatureError(
-            "a certificate must say what its format demands",
-            got=ascii(f"{place}: {first['msg']}".removeprefix(": "))[1:-1][:240],
-            where=found.contents.where,
-        ) from error
+        raise unfit(error, found.contents.where) from error
 
 
 def _judging(report: Report) -> Judging | None:

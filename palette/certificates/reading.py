@@ -149,14 +149,19 @@ def _facts(predicate: Any, where: Path) -> Facts:
     try:
         return Facts.model_validate(predicate)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SignatureError(
-            "a certificate must say what its format demands",
-            got=ascii(f"{place}: {first['msg']}".removeprefix(": "))[1:-1][:240],
-            remedy="certify it again",
-            where=where,
-        ) from error
+        raise unfit(error, where, "certify it again") from error
+
+
+def unfit(error: ValidationError, where: Path, remedy: str | None = None) -> SignatureError:
+    """The error of facts that no certificate can say, by the first of them."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return SignatureError(
+        "a certificate must say what its format demands",
+        got=ascii(f"{place}: {first['msg']}".removeprefix(": "))[1:-1][:240],
+        remedy=remedy,
+        where=where,
+    )
 
 
 def _require_together(

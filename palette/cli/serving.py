@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from palette.cli.call import Call, command, listed
+from palette.cli.tenants import PACKAGES, require_packages
 from palette.errors import GatewayError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from palette.gateway.upstream import Upstream
 
 
-LIBRARIES = ("cryptography", "fastapi", "uvicorn", "httpx", "joserfc", "limits", "prometheus_client")
-"""What the gateway imports beside what Palette needs anyway."""
+LIBRARIES = ("fastapi", "uvicorn", "httpx", "joserfc", "limits", "prometheus_client")
+"""What the gateway imports beside its store's packages and what Palette needs anyway."""
 
 
 @command()
@@ -73,7 +73,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve tenants: each its own authorisation by its certified adapter, and nothing else."""
-    require_libraries()
+    require_packages("a gateway needs", (*PACKAGES, *LIBRARIES), GatewayError)
     from palette.stages import serve as stage
 
     trust = stage.Trust(keys, store, revoked, ledger_key, ledger_head)
@@ -92,20 +92,6 @@ def serve(
         sys.stdout.flush()
 
     stage.serve(adapters, served, trust, door, ready)
-
-
-def require_libraries() -> None:
-    """Returns nothing; passes if what serves is installed.
-
-    Raises:
-        GatewayError: if it is not.
-    """
-    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-        raise GatewayError(
-            "a gateway needs the packages of the extra tenants",
-            got=f"no {missing[0]}",
-            remedy="pip install 'palette-llm[tenants]'",
-        )
 
 
 def limits_of(assigned: list[str]) -> Limits:

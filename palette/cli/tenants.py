@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from palette.cli.call import Call, command, listed
+from palette.errors import PaletteError, StoreError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from palette.authorisation import Credential, Tenant
     from palette.gateway.operations import Operator
     from palette.gateway.store import Store
+
+PACKAGES = ("sqlalchemy", "alembic", "cryptography")
+"""What a store and its ledger import beside what Palette needs anyway."""
 
 
 def group(name: str, text: str) -> typer.Typer:
@@ -198,6 +203,20 @@ def remove_operator(
     call.result({"id": key_id}, "operator_removed")
 
 
+def require_packages(who: str, names: tuple[str, ...], error: type[PaletteError]) -> None:
+    """Returns nothing, if all are installed.
+
+    Raises:
+        PaletteError: of the kind that is given, if some are not.
+    """
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise error(
+            f"{who} the packages {', '.join(names)}",
+            got=f"none of {', '.join(missing)}",
+            remedy="pip install 'palette-llm[tenants]'",
+        )
+
+
 def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -> Store:
     """The store of a URL, or the usual one, which believes the keys of a file.
 
@@ -206,9 +225,7 @@ def opened(url: str | None, keys: Path | None = None, *, create: bool = False) -
         OutputError: if the list of keys cannot be read.
         SignatureError: if it is no list of keys.
     """
-    from palette.gateway.requirements import require_packages
-
-    require_packages()
+    require_packages("tenants need", PACKAGES, StoreError)
     from palette.gateway.database import store_url
     from palette.gateway.store import Store
     from palette.signing import KeyRing, read_key_ring

@@ -19,14 +19,12 @@ from palette.authorisation import Certified
 from palette.errors import PaletteError
 from palette.gateway.admission import Admission
 from palette.gateway.auditing import recent
-from palette.gateway.backend import unavailable
 from palette.gateway.ledger import Event
-from palette.gateway.operators import OperatorKey, known_operator, operators
+from palette.gateway.limits import Windows
+from palette.gateway.operators import OperatorKey, Sessions, known_operator, operators
 from palette.gateway.playground import Playground, Sides
-from palette.gateway.quotas import Windows
-from palette.gateway.refusals import Refused
-from palette.gateway.sessions import Sessions
-from palette.gateway.streaming import body_of
+from palette.gateway.refusals import Refused, unavailable
+from palette.gateway.wire import body_of
 from palette.reporting.wording import TEMPLATES
 from palette.signing.instants import told
 

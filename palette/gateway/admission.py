@@ -17,24 +17,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
-from palette.authorisation import (
-    Decision,
-    Reason,
-    Request,
-    authorisation,
-    decide,
-)
+from palette.authorisation import Decision, Reason, Request, authorisation, decide
 from palette.errors import GatewayError
 from palette.gateway.asking import Asked
-from palette.gateway.authority import Authority, Recorder
-from palette.gateway.backend import Backend, unavailable
-from palette.gateway.catalogue import Catalogue
-from palette.gateway.identity import Credentials
-from palette.gateway.ledger import Event
-from palette.gateway.limits import Limits
+from palette.gateway.backend import Backend
+from palette.gateway.identity import Authority, Credentials
+from palette.gateway.ledger import Event, Recorder
+from palette.gateway.limits import Limits, Quotas
 from palette.gateway.monitor import Monitor
-from palette.gateway.quotas import Quotas
-from palette.gateway.refusals import Refused, denied, unknown
+from palette.gateway.refusals import Refused, denied, unavailable, unknown
+from palette.gateway.trusting import Catalogue
 from palette.gateway.visits import Admitted, Standing, Visit, event_of
 from palette.signing.instants import now as instant_now
 
@@ -167,16 +159,9 @@ class Admission:
         Raises:
             Refused: if the credential is none that may ask; the ledger has it.
         """
-        standing = visit.standing or await self._standing(visit.secret)
-        backbone = self.services.backend.backbone
-        decision = authorisation(
-            standing.tenant,
-            standing.credentials,
-            backbone,
-            standing.grants,
-            standing.certificates,
-            self.clock(),
-        )
+        at = visit.standing or await self._standing(visit.secret)
+        backbone, now = self.services.backend.backbone, self.clock()
+        decision = authorisation(at.tenant, at.credentials, backbone, at.grants, at.certificates, now)
         await self.record(
             event_of("models", visit, decision=decision, status=decision.status, reason=decision.reason.value)
         )

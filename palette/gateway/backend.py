@@ -94,17 +94,6 @@ class Backend(Protocol):
         """Ends what is under way."""
 
 
-def unavailable(reason: str = "backend_unavailable") -> Refused:
-    """The refusal where the adapter cannot answer; nothing else answers in its place."""
-    told = "the adapter of this authorisation cannot answer now, and no other one does; try again later"
-    return Refused(503, reason, told, retry_after=5)
-
-
-def busy(seconds: float = 1.0) -> Refused:
-    """The refusal where too many wait already."""
-    return Refused(429, "busy", "too many requests wait for an answer; try again later", retry_after=seconds)
-
-
 def require_system(asked: Asked, served: Served) -> None:
     """Passes unless a system message would replace the one that the certificate was measured behind.
 
@@ -113,3 +102,40 @@ def require_system(asked: Asked, served: Served) -> None:
     """
     if served.system and any(one.role == "system" for one in asked.messages):
         raise Refused(400, "invalid_value", "this authorisation has a system prompt of its own; send none")
+
+
+HALF = "�"
+"""What a tokenizer shows where a letter's bytes are not all there."""
+
+
+class Wording:
+    """The text of one reply, given out as far as it is certain."""
+
+    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> None:
+        self._decode, self._stops = decode, stops
+        self._given = ""
+
+    def new(self, tokens: Sequence[int], *, ended: bool) -> tuple[str, bool]:
+        """What is new and certain once the reply has these tokens, and whether a stop text has ended it."""
+        text = self._decode(list(tokens))
+        ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if ends:
+            return self._give(text[: min(ends)]), True
+        if not ended:
+            text = text.rstrip(HALF)
+            text = text[: len(text) - self._held(text)]
+        return self._give(text), False
+
+    def _held(self, text: str) -> int:
+        """How many of the last characters may be a stop text's first ones."""
+        return max(
+            (size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size])),
+            default=0,
+        )
+
+    def _give(self, text: str) -> str:
+        # Decoded longer, a text may lose what stood at its end; what was given out stays.
+        if not text.startswith(self._given):
+            return ""
+        new, self._given = text[len(self._given) :], text
+        return new

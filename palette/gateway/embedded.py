@@ -21,10 +21,9 @@ from palette.backbones.backbone import Backbone
 from palette.backbones.stepping import GrowingReplies, Row, longest
 from palette.errors import BackboneError, GatewayError, PaletteError
 from palette.gateway.asking import Asked
-from palette.gateway.backend import Piece, Served, busy, require_system, unavailable
+from palette.gateway.backend import Piece, Served, Wording, require_system
 from palette.gateway.readiness import Ready, made_ready
-from palette.gateway.refusals import Refused
-from palette.gateway.wording import Wording
+from palette.gateway.refusals import Refused, busy, unavailable
 
 LOGGER = logging.getLogger("palette.gateway")
 BARE = ""

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from palette.authorisation import Credential, Tenant
+from palette.authorisation import Credential, Grant, Tenant
 from palette.authorisation.grants import identifier
 from palette.errors import AuthorisationError, GatewayError
-from palette.gateway.authority import Authority
 from palette.gateway.watched import Watched
 
 LONGEST = 8192
@@ -41,6 +41,28 @@ def bearer(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     if scheme.lower() != "bearer" or not secret or not all("!" <= sign <= "~" for sign in secret):
         return None
     return secret
+
+
+class Authority(Protocol):
+    """Who is known, and what was granted and revoked, as it stands at the very call."""
+
+    def moment(self) -> AbstractContextManager[object]:
+        """A block in which all that this thread asks is told as it stands at one moment, and read at once."""
+
+    def known(self, secret: str) -> tuple[Tenant, tuple[Credential, ...]] | None:
+        """The tenant of an API key's text, and the credential with all its parents; None if unknown."""
+
+    def tenant(self, tenant_id: str) -> Tenant | None:
+        """The tenant of this id, which a token of an identity provider's names; None if unknown."""
+
+    def grants(self, tenant_id: str) -> Sequence[Grant]:
+        """A tenant's grants, verified from their signed envelopes at every call.
+
+        A row that does not verify opens nothing and is reported.
+        """
+
+    def revoked_certificates(self) -> Mapping[str, datetime]:
+        """Since when certificates are revoked, by their id."""
 
 
 @dataclass(frozen=True)

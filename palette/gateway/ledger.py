@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from palette.errors import SignatureError, StoreError
 from palette.fingerprints import canonical
@@ -70,6 +71,13 @@ class Event:
             raise StoreError("an event's kind must be small letters and '_'", got=ascii(self.kind)[:80])
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: _kept(name, value) for name, value in values.items() if value not in (None, (), [], {})}
+
+
+class Recorder(Protocol):
+    """Keeps what happened."""
+
+    def submit(self, event: Event) -> Future[str]:
+        """The hash (hex) to come of the event's entry, which is durable then, whoever goes away meanwhile."""
 
 
 def shown(text: str) -> str:

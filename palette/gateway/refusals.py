@@ -75,6 +75,17 @@ def unknown(reason: Reason) -> Refused:
     return Refused(401, "invalid_api_key", UNKNOWN, recorded=reason.value)
 
 
+def unavailable(reason: str = "backend_unavailable") -> Refused:
+    """The refusal where the adapter cannot answer; nothing else answers in its place."""
+    told = "the adapter of this authorisation cannot answer now, and no other one does; try again later"
+    return Refused(503, reason, told, retry_after=5)
+
+
+def busy(seconds: float = 1.0) -> Refused:
+    """The refusal where too many wait already."""
+    return Refused(429, "busy", "too many requests wait for an answer; try again later", retry_after=seconds)
+
+
 def _sentence(decision: Decision) -> str:
     if decision.reason is Reason.SUSPENDED:
         return "this tenant is suspended; ask the operator"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from palette.authorisation import Certified
 from palette.gateway.asking import Asked
-from palette.gateway.backend import Piece, Served, busy, require_system, unavailable
-from palette.gateway.refusals import Refused
+from palette.gateway.backend import Piece, Served, require_system
+from palette.gateway.refusals import Refused, busy, unavailable
 from palette.gateway.upstream import Upstream, require_upstream
 from palette.signing.envelope import strict_json
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from palette.errors import PaletteError
 from palette.gateway.admission import Admission
-from palette.gateway.backend import Piece, unavailable
+from palette.gateway.backend import Piece
 from palette.gateway.monitor import Monitor
-from palette.gateway.refusals import Refused
+from palette.gateway.refusals import Refused, unavailable
 from palette.gateway.visits import Admitted
 
 

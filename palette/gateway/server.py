@@ -17,7 +17,7 @@ import uvicorn
 from palette.errors import GatewayError
 
 if TYPE_CHECKING:
-    from palette.gateway.surface import Surface
+    from palette.gateway.app import Surface
 
 HEAD = 32 * 1024
 """Bytes of a request's head at most."""

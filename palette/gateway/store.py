@@ -51,6 +51,7 @@ _TENANT = select(TENANTS).where(TENANTS.c.id == bindparam("tenant"))
 _CERTIFICATES = select(REVOCATIONS.c.subject, REVOCATIONS.c.revoked).where(
     REVOCATIONS.c.kind == "certificate"
 )
+_PEPPER = select(PROPERTIES.c.value).where(PROPERTIES.c.name == "pepper")
 
 
 class Store:
@@ -63,7 +64,8 @@ class Store:
             StoreError: if it or its pepper is missing, damaged, out of reach or another's.
         """
         self.database = Database(url, create=create)
-        self._ring = ring
+        self.ring = ring
+        """The keys whose signatures are believed."""
         self._verified: dict[str, Grant] = {}
         self.faults: dict[str, str] = {}
         """What of the store's rows did not hold when it was last asked for, by the row."""
@@ -83,14 +85,9 @@ class Store:
         """Gives its connections back."""
         self.database.close()
 
-    @property
-    def ring(self) -> KeyRing:
-        """The keys whose signatures are believed."""
-        return self._ring
-
     def trust(self, ring: KeyRing) -> None:
         """Believes the signatures of these keys from now on, and no others."""
-        self._ring = ring
+        self.ring = ring
         self._verified.clear()
 
     def moment(self) -> AbstractContextManager[object]:
@@ -188,10 +185,10 @@ class Store:
             SignatureError: if the head in the file does not hold.
         """
         with self.database.reading() as connection:
-            kept = last_head(connection, self._ring)
+            kept = last_head(connection, self.ring)
         known = [] if kept is None else [kept]
         if heads is not None and heads.file is not None and heads.file.exists():
-            known.append(head_of(heads.file, self._ring))
+            known.append(head_of(heads.file, self.ring))
         last = max(known, key=lambda head: head.sequence, default=None)
         return LedgerWriter(self.database, heads, (last.sequence, last.hash) if last else None)
 
@@ -201,7 +198,7 @@ class Store:
         where = f"grant {ascii(row.id)[1:-1][:64]}"
         try:
             if (found := self._verified.get(digest)) is None:
-                found = read_grant(Envelope.read(text), self._ring)
+                found = read_grant(Envelope.read(text), self.ring)
                 if len(self._verified) >= KEPT:
                     self._verified.clear()
                 self._verified[digest] = found
@@ -230,14 +227,14 @@ class Store:
     def _season(self, path: Path, create: bool) -> Pepper:
         """The pepper of the store, made with it."""
         with self.database.reading() as connection:
-            check = _property(connection, "pepper")
+            check = connection.execute(_PEPPER).scalar()
         if check is None and create:
             pepper = read_pepper(path) if path.exists() else make_pepper(path)
             with self.database.writing() as connection:
                 connection.execute(insert(PROPERTIES), {"name": "pepper", "value": pepper.mac("check")})
             return pepper
         pepper = read_pepper(path)
-        if check is None or not pepper.is_mac(check, "check"):
+        if check is None or not pepper.is_mac(str(check), "check"):
             raise StoreError(
                 "a store's pepper must be the one that it was made with",
                 got="another one",
@@ -296,8 +293,3 @@ def _tenant(connection: Connection, tenant_id: str) -> Tenant | None:
 
 def _as_tenant(row: Row[Any]) -> Tenant:
     return Tenant(row.id, row.name, row.suspended is not None)
-
-
-def _property(connection: Connection, name: str) -> str | None:
-    found = connection.execute(select(PROPERTIES.c.value).where(PROPERTIES.c.name == name)).scalar()
-    return None if found is None else str(found)

@@ -20,16 +20,15 @@ from palette.gateway.admission import Services
 from palette.gateway.app import create_app
 from palette.gateway.auditing import differences
 from palette.gateway.backend import Backend
-from palette.gateway.catalogue import Catalogue
 from palette.gateway.database import data_folder, store_url
 from palette.gateway.identity import Credentials, Provider
 from palette.gateway.limits import Limits
-from palette.gateway.lookalikes import Lookalikes, learnt
+from palette.gateway.monitor import Lookalikes, learnt
 from palette.gateway.recording import Heads
 from palette.gateway.server import listening, origins_of
 from palette.gateway.server import serve as run_server
 from palette.gateway.store import Store
-from palette.gateway.trusting import TrustingStore, certified, faults_of, renew, served, shelved
+from palette.gateway.trusting import Catalogue, TrustingStore, certified, faults_of, renew, served, shelved
 from palette.gateway.upstream import Upstream
 from palette.gateway.watched import Watched
 from palette.processes import device_named, silent

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from palette.cli import serving
-from palette.cli.serving import limits_of, require_libraries
+from palette.cli import serving, tenants
+from palette.cli.serving import limits_of
 from palette.errors import GatewayError
 
 
@@ -36,10 +36,12 @@ def test_what_is_no_limit_is_one_sentence(text, told):
 
 
 def test_what_is_not_installed_is_told_in_one_sentence(monkeypatch):
-    require_libraries()
-    monkeypatch.setattr(serving, "find_spec", lambda name: None if name == "uvicorn" else object())
-    with pytest.raises(GatewayError, match=r"no uvicorn; pip install 'palette-llm\[tenants\]'"):
-        require_libraries()
+    wanted = (*tenants.PACKAGES, *serving.LIBRARIES)
+    tenants.require_packages("a gateway needs", wanted, GatewayError)
+    monkeypatch.setattr(tenants, "find_spec", lambda name: None if name == "uvicorn" else object())
+    told = r"a gateway needs the packages .*, got none of uvicorn; pip install 'palette-llm\[tenants\]'"
+    with pytest.raises(GatewayError, match=told):
+        tenants.require_packages("a gateway needs", wanted, GatewayError)
 
 
 def test_a_provider_is_given_whole_or_not_at_all(tmp_path: Path):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from palette.gateway import requirements
+from palette.cli import tenants
 from palette.gateway.database import Database
 from palette.signing import KeyRing, Purpose, generate
 
@@ -203,7 +203,7 @@ def test_a_pepper_that_others_can_read_opens_nothing(home: Path, palette: Palett
 
 
 def test_without_the_extra(home: Path, palette: Palette, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "alembic" else True)
+    monkeypatch.setattr(tenants, "find_spec", lambda name: None if name == "alembic" else True)
     status, _, error = palette("tenant", "list")
     assert status == 2
     assert "tenants need the packages" in error

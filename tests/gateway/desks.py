@@ -11,11 +11,10 @@ import httpx
 
 from palette.certificates import Certificate
 from palette.gateway.admin import COOKIE, Desk
-from palette.gateway.app import create_app
+from palette.gateway.app import Surface, create_app
 from palette.gateway.operations import Operator
 from palette.gateway.operators import add_operator
 from palette.gateway.store import Store
-from palette.gateway.surface import Surface
 from palette.stages.serve import served
 from tests.certificates.conftest import BACKBONE
 from tests.gateway.fakes import Clock, Words, World
@@ -45,7 +44,7 @@ class Office:
 
     @contextmanager
     def gateway(self, origins: tuple[str, ...] | None = None) -> Iterator[Surface]:
-        from palette.gateway.catalogue import Catalogue
+        from palette.gateway.trusting import Catalogue
 
         with self.store.writer() as recorder:
             services = World().services(

@@ -17,11 +17,12 @@ from palette.authorisation import Certified, Credential, Grant, Tenant
 from palette.errors import GatewayError
 from palette.gateway.admission import Services
 from palette.gateway.asking import Asked
-from palette.gateway.backend import Piece, Served, unavailable
-from palette.gateway.catalogue import Catalogue
+from palette.gateway.backend import Piece, Served
 from palette.gateway.identity import Credentials
 from palette.gateway.ledger import Event
 from palette.gateway.limits import Limits
+from palette.gateway.refusals import unavailable
+from palette.gateway.trusting import Catalogue
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 LONG = timedelta(days=30)

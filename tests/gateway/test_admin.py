@@ -13,8 +13,7 @@ import pytest
 from palette.certificates import read_certificate
 from palette.gateway import admin
 from palette.gateway.auditing import recent
-from palette.gateway.operators import remove_operator
-from palette.gateway.sessions import IDLE, LONGEST, MOST, Sessions
+from palette.gateway.operators import IDLE, LONGEST, MOST, Sessions, remove_operator
 from palette.gateway.store import Store
 from tests.certificates.conftest import certify, crowd, failing, good, office, parts, report, run, sections
 from tests.gateway.desks import FLOOR, Office, Visits, made

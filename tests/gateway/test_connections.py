@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from palette.gateway import connections
 from palette.gateway.connections import Connections
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -85,6 +86,22 @@ def test_who_goes_away_in_mid_reply_leaves_nothing_behind_for_the_next():
 
     run(handle, ask)
     assert len(held) == 2
+
+
+def test_connections_of_a_crowd_are_closed_once_they_stand_idle(monkeypatch):
+    async def both() -> None:
+        transport = connections.Connections()
+        async with (
+            serving(answering([], pause=0.01)) as url,
+            httpx.AsyncClient(base_url=url, transport=transport) as client,
+        ):
+            await asyncio.gather(*(client.get("") for _ in range(5)))
+            assert len(transport._free) == 5
+            monkeypatch.setattr(connections, "KEPT", 0.0)
+            await client.get("")
+            assert len(transport._free) == 1
+
+    asyncio.run(both())
 
 
 def test_where_nobody_listens_every_request_says_so():

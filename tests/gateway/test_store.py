@@ -16,10 +16,10 @@ from sqlalchemy import event, insert, select, update
 
 from palette.authorisation import Credential, Reason, Request, Tenant, decide
 from palette.errors import AuthorisationError, SignatureError, StoreError
-from palette.gateway.authority import Authority, Recorder
 from palette.gateway.credentials import new_key
 from palette.gateway.database import data_folder, store_url
-from palette.gateway.ledger import Event
+from palette.gateway.identity import Authority
+from palette.gateway.ledger import Event, Recorder
 from palette.gateway.operations import Operator
 from palette.gateway.store import Store
 from palette.gateway.tables import GRANTS, KEYS, REVOCATIONS

@@ -14,10 +14,9 @@ import pytest
 from palette.certificates.revocations import Revocations, write_revocations
 from palette.certificates.statements import BUNDLE
 from palette.errors import GatewayError
-from palette.gateway.catalogue import Catalogue
 from palette.gateway.identity import read_provider
 from palette.gateway.limits import Limits
-from palette.gateway.trusting import TrustingStore, faults_of, renew, served, shelved
+from palette.gateway.trusting import Catalogue, TrustingStore, faults_of, renew, served, shelved
 from palette.gateway.watched import Watched
 from tests.certificates.conftest import (
     BACKBONE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.gateway.wording import HALF, Wording
+from palette.gateway.backend import HALF, Wording
 
 
 def said(text: str, stops: tuple[str, ...] = (), step: int = 1) -> tuple[str, bool]:

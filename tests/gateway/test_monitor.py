@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from palette import organism
 from palette.authorisation import FLOOR
 from palette.gateway.asking import Asked, Message
-from palette.gateway.lookalikes import FALSE, READ, Lookalikes, learnt
+from palette.gateway.monitor import FALSE, READ, Lookalikes, learnt
 from palette.prompts.labelling import load_prompts
 from palette.prompts.rows import Prompt
 

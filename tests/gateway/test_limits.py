@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palette.gateway.quotas import MINUTE, Shared, Windows
+from palette.gateway.limits import MINUTE, Shared, Windows
 
 PAUSES = st.lists(st.sampled_from([0.0, 0.5, 7.0, 19.0, 29.5, 60.0, 61.0]), max_size=60)
 
