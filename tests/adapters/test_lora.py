@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from palette.adapters.factorisation import spectrum_of_factors
-from palette.adapters.files import open_adapter, read_adapter
+from palette.adapters.files import open_adapter
 from palette.adapters.lora import (
     Adapter,
     BackboneIdentity,
@@ -204,8 +204,6 @@ def test_a_converted_adapter_is_what_peft_merges(
         module = adapter.modules[name]
         assert (module.delta().float() - delta).abs().max() <= 1e-6, name
         assert module.rank == min(module.shape) == spectrum_of_factors(module).rank
-    eager = read_adapter(dora_folder, lambda name: model.get_submodule(name).weight.detach())
-    assert eager.digest == adapter.digest
 
 
 def test_without_the_backbone_it_is_refused(dora_folder: Path) -> None:
