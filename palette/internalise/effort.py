@@ -45,15 +45,6 @@ def affordable(
     return steps, {name: max(1, round(part * share)) for name, share in SHARES.items()}
 
 
-def repeatable(backbone: Backbone, examples: Sequence[Example]) -> bool:
-    """Whether a student of the fewest steps and rows fits into the time of a training.
-
-    Where not, one student takes longer than is stated, and another one is not worth it.
-    """
-    mean = sum(len(example.ids) for example in examples) / max(1, len(examples))
-    return PASSES * pass_seconds(backbone) * mean * FEWEST_STEPS * FEWEST_ROWS <= TRAINING
-
-
 def teaching(backbone: Backbone, prompts: Sequence[Sequence[int]], reply_tokens: int) -> tuple[int, int]:
     """How many trials may teach so many target prompts at most, and how many more prompts they may teach.
 

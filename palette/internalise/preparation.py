@@ -88,7 +88,7 @@ class Preparation:
         answers = [each for name in ("near_benign", "benign") for each in told[name] if not each.refused]
         count, more = teaching(run.backbone, self._targets, reply_limit(run))
         self._teaching = teaching_of(run, collected, members, self._judge, answers, count)
-        # A model whose teachers are few has no time for a tutor, nor for a student that begins anew.
+        # A model whose teachers are few has no time for a tutor, nor for a second student.
         self.hasty = count < MOST
         others = [*self._refusals, *(each for pool in self._kept.values() for each in pool)]
         draw = shuffler(run.seed, "spare")

@@ -16,7 +16,7 @@ from palette.evaluation.baseline import baseline_replies
 from palette.files import write_json, write_text
 from palette.fingerprints import fingerprint
 from palette.internalise.behaviour import Behaviour, behaviour
-from palette.internalise.effort import affordable, repeatable
+from palette.internalise.effort import affordable
 from palette.internalise.examples import Learned, TrainingTask
 from palette.internalise.loop import DECAY, Checkpoint
 from palette.internalise.preparation import Preparation, TrainingExamples
@@ -124,16 +124,16 @@ def _students(run: Run[Recipe], others: Sequence[Adapter], replies: bool) -> lis
 
     if replies:
         preparation.engage(tutor)
-    anew = not (SIZES & given.model_fields_set or preparation.hasty)
+    sized = SIZES & given.model_fields_set
     students: list[Student] = []
     begun: Adapter | None = None
-    for effort in STUDENTS if anew else STUDENTS[:2]:
+    for effort in STUDENTS[:2] if sized else STUDENTS:
         prepared = preparation.examples()
         spent = replace(effort, read_energy=1.0) if prepared.named else effort
         learned = _trained(run, collected, prepared, others, spent, begun if effort.goes_on else None)
         found = behaviour(run, collected, judge, learned.adapter)
         students.append(Student(spent, learned, found, {**prepared.record, **learned.record}))
-        if not replies or students[-1].behaves or not repeatable(run.backbone, prepared.examples):
+        if not replies or students[-1].behaves or preparation.hasty:
             break
         if found.refusing_fault <= HOPELESS:
             begun = learned.adapter

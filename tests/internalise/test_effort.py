@@ -19,7 +19,6 @@ from palette.internalise.effort import (
     TRAINING,
     TRIED,
     affordable,
-    repeatable,
     teaching,
     tried,
 )
@@ -54,18 +53,6 @@ def test_what_is_done_fits_into_the_time_or_is_the_least(weights, asked):
     least = steps == min(asked, FEWEST_STEPS) and sum(shares.values()) <= FEWEST_ROWS + len(SHARES)
     # Each share is a whole number of rows.
     assert least or seconds <= TRAINING * (1 + len(SHARES) / sum(shares.values()))
-
-
-@given(SIZES)
-def test_another_student_is_worth_it_where_one_of_the_least_fits_into_its_time(weights):
-    steps, shares = affordable(backbone(weights), EXAMPLES, POOLS, 10**6)
-    if repeatable(backbone(weights), EXAMPLES):
-        assert steps * sum(shares.values()) >= FEWEST_STEPS * FEWEST_ROWS * (1 - len(SHARES) / FEWEST_ROWS)
-        assert repeatable(backbone(weights // 10), EXAMPLES)
-    else:
-        assert steps == FEWEST_STEPS
-    longer = [Example((1,) * 400, (2,) * 200, taught=False)]
-    assert repeatable(backbone(weights), longer) <= repeatable(backbone(weights), EXAMPLES)
 
 
 @given(SIZES)
