@@ -81,6 +81,8 @@ class Teaching:
     """How often which reply was given to which prompt."""
     _pertinent: dict[tuple[Tokens, Tokens], bool] = field(default_factory=dict)
     """Which reply is about its prompt."""
+    _longer: dict[tuple[Tokens, Tokens, int], Tokens] = field(default_factory=dict)
+    """With what a reply to a prompt goes on, up to so many tokens."""
 
     def replies(self, prompts: Prompts) -> list[TaughtReply | None]:
         """The believed reply to each prompt, with its end token if it has one; None where all fail."""
@@ -136,11 +138,17 @@ class Teaching:
             return list(examples)
         stops = frozenset(self.backbone.stops)
         cut = [each for each in examples if len(each.reply) >= self.limit and each.reply[-1] not in stops]
-        prompts, openings = [each.prompt for each in cut], [each.reply for each in cut]
-        with self.progress("continuations", len(cut)) as advance:
-            said = self._said(prompts, openings, advance, limit)
-        longer = {prompt: self._once(reply) for prompt, reply in zip(prompts, said, strict=True) if reply}
-        return [replace(each, reply=longer.get(each.prompt, each.reply)) for each in examples]
+        keys = dict.fromkeys((each.prompt, each.reply, limit) for each in cut)
+        new = [key for key in keys if key not in self._longer]
+        with self.progress("continuations", len(new)) as advance:
+            asked = ([key[0] for key in new], [key[1] for key in new])
+            said = self._said(*asked, advance, limit) if new else []
+        for key, reply in zip(new, said, strict=True):
+            self._longer[key] = self._once(reply) if reply else key[1]
+        return [
+            replace(each, reply=self._longer.get((each.prompt, each.reply, limit), each.reply))
+            for each in examples
+        ]
 
     def _once(self, reply: Tokens) -> Tokens:
         """A reply up to where it says again what it said before."""

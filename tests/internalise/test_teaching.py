@@ -240,7 +240,8 @@ def test_what_follows_a_cut_reply_is_no_refusal_and_nothing_that_it_said_before(
     said.append([[11, 6, 7, 8, 12]])
     (longer,) = made.lengthened([cut(prompts[0], start)], 20)
     assert longer.reply == (*start, 11, 6, 7), "what it would say again is left out, and with it its end"
-    bad = replace(made, failed=lambda _, replies: [True] * len(replies))
+    assert made.lengthened([cut(prompts[0], start)], 20) == [longer], "who was asked is not asked again"
+    bad = teaching(backbone, failed=lambda _, replies: [True] * len(replies), limit=LIMIT)
     said.append([[11, 12]])
     (same,) = bad.lengthened([cut(prompts[0], start)], 20)
     assert same.reply == start
